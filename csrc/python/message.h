@@ -1,0 +1,200 @@
+/* python/message.h - message classes (es.Message, es.Event, es.Command) and the fields of states.
+ *
+ * Design
+ *   - A *layout* (esc_py_layout) is what the binding knows of a list of annotated fields: the sealed
+ *     escqrs_schema and, for each field, names, default, nested class, enum members. Message classes
+ *     have one; an aggregate's state has one of its own.
+ *   - A message class is an instance of the metaclass MessageMeta: a heap type with a pointer to its layout
+ *     behind it. A message is a head, the C struct it was decoded from (or NULL), and one slot a field.
+ *   - A slot holds the *stored form* of a value: exact str, int, float, bool, bytes; an aware datetime in
+ *     UTC; an enum member; a message; for a list a tuple; for a dict a dict nobody else holds. A decoded
+ *     message fills a slot when the field is first read. Slots never change once filled.
+ *   - Messages are not tracked by the garbage collector: what they hold cannot form cycles.
+ * Locks: none; the GIL guards the filling of slots. Nothing here blocks, nothing releases the GIL, but
+ * resolving a layout for the first time runs Python code.
+ *
+ * "New reference" and "borrowed" mean what they mean in Python's manual. int results: 0, or -1 with an
+ * exception set.
+ */
+#ifndef ESC_PYTHON_MESSAGE_H
+#define ESC_PYTHON_MESSAGE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <escqrs/schema.h>
+
+struct esc_py_state;
+
+typedef enum esc_py_kind {
+    ESC_PY_NONE = 0, /* no message */
+    ESC_PY_MESSAGE = 1,
+    ESC_PY_EVENT = 2,
+    ESC_PY_COMMAND = 3,
+} esc_py_kind;
+
+/* One member of an enum. */
+typedef struct esc_py_member {
+    PyObject *object; /* strong */
+    int32_t number;
+} esc_py_member;
+
+typedef struct esc_py_field {
+    PyObject *name; /* interned str */
+    escqrs_kind kind;
+    escqrs_label label;
+    escqrs_kind key_kind; /* MAP */
+    uint32_t number;
+    const escqrs_field *in; /* in the sealed schema: offsets */
+    PyObject *default_value;   /* stored form, or NULL */
+    PyObject *default_factory; /* or NULL */
+    PyObject *type; /* MESSAGE: the class; ENUM: the enum; else NULL */
+    bool default_ready; /* default_value is checked and in stored form */
+    bool type_is_owner; /* `type` is the layout's own class: borrowed */
+    esc_py_member *by_object; /* ENUM: members sorted by address */
+    esc_py_member *by_number; /* ENUM: sorted by number; borrows from by_object */
+    size_t member_count;
+    uint8_t tag[5]; /* the encoded tag of the field */
+    uint8_t tag_size;
+} esc_py_field;
+
+/* A Python object (tracked by the garbage collector). Fields stand in the order of declaration, which
+ * is the order of the schema's indices and of the slots of a message. */
+typedef struct esc_py_layout {
+    PyObject_HEAD
+    struct esc_py_state *state;
+    PyObject *owner; /* borrowed: the class; NULL once it is gone */
+    PyObject *title; /* str: the class's name in error texts */
+    escqrs_schema *schema; /* exists from the start, sealed with `sealed` */
+    bool sealed;  /* own fields are known */
+    bool ready;   /* and those of all that it nests */
+    bool broken;  /* sealing failed for good */
+    bool checked; /* decoding has something to verify: see esc_py_layout_verify */
+    bool nests;   /* some field holds messages */
+    uint32_t count;
+    esc_py_field *fields; /* NULL until sealed */
+} esc_py_layout;
+
+/* Type object of a message class. */
+typedef struct esc_py_message_type {
+    PyHeapTypeObject base;
+    struct esc_py_state *state;
+    esc_py_layout *layout; /* NULL while the class statement runs */
+    PyObject *field_names; /* tuple of str */
+    PyObject *pending;     /* what _message.py needs to resolve the annotations; NULL once done */
+    PyObject *post_init;   /* __post_init__ or NULL */
+    PyObject *stored_name; /* str */
+    uint32_t field_count;
+    uint32_t required_count; /* leading fields without default */
+    esc_py_kind kind;
+    bool abstract; /* es.Message, es.Event, es.Command themselves */
+} esc_py_message_type;
+
+typedef struct esc_py_message {
+    PyObject_HEAD
+    ProtobufCMessage *packed; /* NULL unless decoded */
+    PyObject *owner; /* NULL: `packed` is ours; else the message whose block `packed` lies in */
+    uint32_t depth;  /* of nesting in protobuf terms, 1 without nested messages; 0: not counted yet */
+    uint32_t unset;  /* slots not yet filled; 0 from construction */
+    PyObject *slots[];
+} esc_py_message;
+
+/* Section of the module's state. */
+typedef struct esc_py_message_state {
+    PyTypeObject *meta;       /* MessageMeta */
+    PyTypeObject *base;       /* MessageBase, which has the slots functions */
+    PyTypeObject *field;      /* the descriptor of one field */
+    PyTypeObject *layout;     /* Layout */
+    PyObject *prepare;        /* functions of _message.py, NULL until it has bound them */
+    PyObject *resolve;
+    PyObject *registry;       /* dict (module, qualname) -> weak reference to the newest class */
+    PyObject *utc;            /* datetime.timezone.utc */
+    PyObject *rebuild;        /* the module's function _rebuild, for pickle */
+    uint64_t generation;      /* class definitions so far */
+} esc_py_message_state;
+
+int esc_py_message_exec(PyObject *module);
+int esc_py_message_traverse(esc_py_message_state *section, visitproc visit, void *arg);
+void esc_py_message_clear(esc_py_message_state *section);
+
+/* ---- classes ---------------------------------------------------------------------------------- */
+
+/* What `object` is, when it is a message / when it is a message class; never fails. */
+esc_py_kind esc_py_message_kind(struct esc_py_state *state, PyObject *object);
+esc_py_kind esc_py_class_kind(struct esc_py_state *state, PyObject *object);
+
+/* `cls` and `message` below must be a message class and an instance of one (see the kinds). */
+
+/* The layout of a class, its annotations resolved; borrowed, NULL with an exception (TypeError names
+ * class and field). Lives as long as the class. */
+esc_py_layout *esc_py_class_layout(PyTypeObject *cls);
+/* Its schema, likewise resolved with all that it nests. */
+const escqrs_schema *esc_py_message_schema(PyTypeObject *cls);
+/* The name in the store, borrowed. */
+PyObject *esc_py_class_stored_name(PyTypeObject *cls);
+
+/* The newest definition of any registered class of the same module and qualified name: `cls` itself
+ * where there is no newer one. New reference. */
+PyObject *esc_py_newest(struct esc_py_state *state, PyObject *cls);
+/* Enter a class (message, aggregate, read model) as the newest of its module and qualified name. */
+int esc_py_register(struct esc_py_state *state, PyObject *cls);
+/* Grows with every registered definition, so that an open system knows when to look for newer ones. */
+uint64_t esc_py_definition_generation(struct esc_py_state *state);
+
+/* ---- packing ---------------------------------------------------------------------------------- */
+
+/* A growing block of bytes. Zero-initialise, or esc_py_buffer_init; free with esc_py_buffer_fini. */
+typedef struct esc_py_buffer {
+    uint8_t *data; /* from escqrs_alloc, or NULL */
+    size_t size;
+    size_t capacity;
+} esc_py_buffer;
+
+void esc_py_buffer_fini(esc_py_buffer *buffer);
+/* Room for `more` bytes behind `size`. */
+int esc_py_buffer_grow(esc_py_buffer *buffer, size_t more);
+
+/* Append the protobuf bytes of a message. Fails for want of memory only. */
+int esc_py_message_pack(PyObject *message, esc_py_buffer *out);
+
+/* A message that reads from `packed`, which was unpacked with the class's schema and is taken over
+ * (also on failure). es.Corrupt naming class and field where an enum number is unknown, a time is out of
+ * range, or a datetime or message without default is absent. New reference. */
+PyObject *esc_py_message_wrap(PyTypeObject *cls, ProtobufCMessage *packed);
+/* Unpack and wrap. `limits` may be NULL. es.Corrupt, es.TooLarge. New reference. */
+PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escqrs_limits *limits);
+
+/* What wrap verifies, without Python: may run on a core thread without the GIL once the layout is
+ * ready. CORRUPT. */
+ESCQRS_MUST_USE escqrs_status esc_py_layout_verify(const esc_py_layout *layout,
+                                                   const ProtobufCMessage *packed,
+                                                   escqrs_error *error);
+
+/* ---- values by layout: for states, and for whoever reads fields in C ---------------------------- */
+
+/* The layout of the fields of any class, made by escqrs._message.layout_of_state(cls, name) in Python:
+ * NULL with TypeError where `object` is no layout. Resolves it. Borrowed. */
+esc_py_layout *esc_py_layout_cast(struct esc_py_state *state, PyObject *object);
+
+/* Field by name, or -1 without an exception. */
+Py_ssize_t esc_py_layout_find(const esc_py_layout *layout, PyObject *name);
+
+/* The stored form of `value` for a field: strict checks, TypeError/ValueError naming class, field and
+ * element. New reference. */
+PyObject *esc_py_value_check(esc_py_layout *layout, uint32_t index, PyObject *value);
+/* What a reader gets of a stored form: itself, or a new list or dict. Also copies a live list or dict
+ * of a state. New reference. */
+PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value);
+/* The value a field begins with: its default, else the kind's zero value ("", 0, [], {}, None for T | None),
+ * else NULL without an exception (datetime, message, an enum without the number 0). Containers are new
+ * lists and dicts. New reference. */
+PyObject *esc_py_value_initial(esc_py_layout *layout, uint32_t index);
+
+/* Append the bytes of `layout->count` values, NULL for absent ones, each checked as above. */
+int esc_py_values_pack(esc_py_layout *layout, PyObject *const *values, esc_py_buffer *out);
+/* Fill `values` with `layout->count` new references, as a reader gets them (lists and dicts are new and
+ * mutable); a field that is absent gets its initial value, or NULL. On failure all are NULL. */
+int esc_py_values_unpack(esc_py_layout *layout, const ProtobufCMessage *packed, PyObject **values);
+/* One field of a decoded struct in stored form (nested messages are copies that own their block). */
+PyObject *esc_py_value_unpack(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed);
+
+#endif

@@ -1,0 +1,32 @@
+/* python/state.h - the state of the extension module escqrs._core: one section for each file.
+ *
+ * A part adds its section struct in its own header, one member here, and in module.c one call each of
+ * its exec, traverse and clear. Nothing of Python is kept in static storage.
+ */
+#ifndef ESC_PYTHON_STATE_H
+#define ESC_PYTHON_STATE_H
+
+#include "python/errors.h"
+#include "python/message.h"
+
+typedef struct esc_py_state {
+    esc_py_errors_state errors;
+    esc_py_message_state message;
+} esc_py_state;
+
+extern struct PyModuleDef esc_py_module;
+
+/* Of the module object itself; never NULL. */
+static inline esc_py_state *esc_py_state_of(PyObject *module)
+{
+    return (esc_py_state *)PyModule_GetState(module);
+}
+
+/* Of a class that this module defines, or one derived from it; NULL with an exception for others. */
+static inline esc_py_state *esc_py_state_of_type(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &esc_py_module);
+    return module == NULL ? NULL : esc_py_state_of(module);
+}
+
+#endif
