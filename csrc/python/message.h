@@ -23,6 +23,8 @@
 #include <Python.h>
 #include <escqrs/schema.h>
 
+#include "base/buffer.h"
+
 struct esc_py_state;
 
 typedef enum esc_py_kind {
@@ -142,19 +144,8 @@ uint64_t esc_py_definition_generation(struct esc_py_state *state);
 
 /* ---- packing ---------------------------------------------------------------------------------- */
 
-/* A growing block of bytes. Zero-initialise, or esc_py_buffer_init; free with esc_py_buffer_fini. */
-typedef struct esc_py_buffer {
-    uint8_t *data; /* from escqrs_alloc, or NULL */
-    size_t size;
-    size_t capacity;
-} esc_py_buffer;
-
-void esc_py_buffer_fini(esc_py_buffer *buffer);
-/* Room for `more` bytes behind `size`. */
-int esc_py_buffer_grow(esc_py_buffer *buffer, size_t more);
-
 /* Append the protobuf bytes of a message. Fails for want of memory only. */
-int esc_py_message_pack(PyObject *message, esc_py_buffer *out);
+int esc_py_message_pack(PyObject *message, esc_buffer *out);
 
 /* A message that reads from `packed`, which was unpacked with the class's schema and is taken over
  * (also on failure). es.Corrupt naming class and field where an enum number is unknown, a time is out of
@@ -190,7 +181,7 @@ PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value);
 PyObject *esc_py_value_initial(esc_py_layout *layout, uint32_t index);
 
 /* Append the bytes of `layout->count` values, NULL for absent ones, each checked as above. */
-int esc_py_values_pack(esc_py_layout *layout, PyObject *const *values, esc_py_buffer *out);
+int esc_py_values_pack(esc_py_layout *layout, PyObject *const *values, esc_buffer *out);
 /* Fill `values` with `layout->count` new references, as a reader gets them (lists and dicts are new and
  * mutable); a field that is absent gets its initial value, or NULL. On failure all are NULL. */
 int esc_py_values_unpack(esc_py_layout *layout, const ProtobufCMessage *packed, PyObject **values);
