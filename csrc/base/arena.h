@@ -12,7 +12,7 @@ typedef struct esc_arena {
     esc_arena_block *first; /* kept by reset */
     esc_arena_block *newest;
     size_t block_size; /* of payload; 0: ESC_ARENA_BLOCK_SIZE */
-} esc_arena; /* all zero is an empty one */
+} esc_arena;           /* all zero is an empty one */
 
 #define ESC_ARENA_ALIGNMENT 8
 #define ESC_ARENA_BLOCK_SIZE 4096

@@ -6,9 +6,9 @@
 /* Prints where and what to stderr and aborts. Any thread. */
 _Noreturn void esc_assert_failed(const char *file, int line, const char *condition);
 
-#define ESC_ASSERT(condition)                                      \
-    (__builtin_expect(!!(condition), 1) /* the usual way first */  \
-         ? (void)0                                                 \
+#define ESC_ASSERT(condition)                                                                      \
+    (__builtin_expect(!!(condition), 1) /* the usual way first */                                  \
+         ? (void)0                                                                                 \
          : esc_assert_failed(__FILE__, __LINE__, #condition))
 
 #endif

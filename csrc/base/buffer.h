@@ -17,7 +17,8 @@ static inline escqrs_slice esc_buffer_slice(const esc_buffer *buffer)
 
 /* All: NO_MEMORY, and then the buffer is as it was. Growing moves the bytes: pointers into them end. */
 
-escqrs_status esc_buffer_reserve(esc_buffer *buffer, size_t extra) ESCQRS_MUST_USE; /* beyond size */
+escqrs_status esc_buffer_reserve(esc_buffer *buffer,
+                                 size_t extra) ESCQRS_MUST_USE; /* beyond size */
 escqrs_status esc_buffer_append(esc_buffer *buffer, const void *data, size_t size) ESCQRS_MUST_USE;
 escqrs_status esc_buffer_append_slice(esc_buffer *buffer, escqrs_slice slice) ESCQRS_MUST_USE;
 escqrs_status esc_buffer_append_byte(esc_buffer *buffer, uint8_t byte) ESCQRS_MUST_USE;

@@ -7,7 +7,8 @@
 #include <stdint.h>
 
 /* The item that holds a node (of this or any other kind) as a member; NULL stays NULL. */
-#define ESC_CONTAINER_OF(node, type, member) ((type *)esc_container_of((node), offsetof(type, member)))
+#define ESC_CONTAINER_OF(node, type, member)                                                       \
+    ((type *)esc_container_of((node), offsetof(type, member)))
 
 static inline void *esc_container_of(const void *node, size_t offset)
 {
@@ -34,7 +35,8 @@ static inline bool esc_list_is_empty(const esc_list *list)
     return list->root.next == &list->root;
 }
 
-static inline bool esc_list_contains_node(const esc_list_node *node) /* in some list? zero it at first */
+static inline bool esc_list_contains_node(
+    const esc_list_node *node) /* in some list? zero it at first */
 {
     return node->next != NULL;
 }

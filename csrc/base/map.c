@@ -127,7 +127,8 @@ void *esc_map_remove(esc_map *map, escqrs_slice key)
     void *value = map->entries[hole].value;
     size_t mask = map->capacity - 1;
     /* Whoever stands behind the hole and could not be found over it moves into it. */
-    for (size_t slot = (hole + 1) & mask; map->entries[slot].value != NULL; slot = (slot + 1) & mask) {
+    for (size_t slot = (hole + 1) & mask; map->entries[slot].value != NULL;
+         slot = (slot + 1) & mask) {
         size_t home = (size_t)map->entries[slot].hash & mask;
         if (((slot - home) & mask) >= ((slot - hole) & mask)) {
             map->entries[hole] = map->entries[slot];

@@ -52,8 +52,7 @@ static inline esc_queue_node *esc_queue_take_all(esc_queue *queue)
 {
     /* acquire: pairs with the release of every push in the stack (each push is a read-modify-write of the same
      * word, so all belong to one release sequence) */
-    esc_queue_node *node =
-        atomic_exchange_explicit(&queue->newest, NULL, memory_order_acquire);
+    esc_queue_node *node = atomic_exchange_explicit(&queue->newest, NULL, memory_order_acquire);
     esc_queue_node *oldest = NULL;
     while (node != NULL) {
         esc_queue_node *next = node->next;

@@ -111,7 +111,8 @@ static void *thread_main(void *argument)
 /* All that a program may handle; not those that a fault raises in the thread itself, nor the profiler's. */
 static void signals_to_block(sigset_t *signals)
 {
-    static const int unblocked[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+    static const int unblocked[] = {SIGSEGV, SIGBUS,  SIGFPE, SIGILL,
+                                    SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
     sigfillset(signals);
     for (size_t i = 0; i < sizeof unblocked / sizeof unblocked[0]; i++) {
         sigdelset(signals, unblocked[i]);
@@ -170,9 +171,9 @@ bool esc_futex_wait(_Atomic uint32_t *address, uint32_t expected, int64_t deadli
 {
     struct timespec until = timespec_of(deadline_ns);
     /* of the waiting operations only the one with a bit set takes an absolute deadline */
-    long result = syscall(SYS_futex, address, FUTEX_WAIT_BITSET_PRIVATE, expected,
-                          deadline_ns == ESC_DEADLINE_NEVER ? NULL : &until, NULL,
-                          FUTEX_BITSET_MATCH_ANY);
+    long result =
+        syscall(SYS_futex, address, FUTEX_WAIT_BITSET_PRIVATE, expected,
+                deadline_ns == ESC_DEADLINE_NEVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
     if (result == 0) {
         return true;
     }

@@ -26,7 +26,10 @@ typedef struct esc_mutex {
     pthread_mutex_t handle;
 } esc_mutex;
 
-#define ESC_MUTEX_INITIALIZER {PTHREAD_MUTEX_INITIALIZER}
+#define ESC_MUTEX_INITIALIZER                                                                      \
+    {                                                                                              \
+        PTHREAD_MUTEX_INITIALIZER                                                                  \
+    }
 
 void esc_mutex_init(esc_mutex *mutex);
 void esc_mutex_fini(esc_mutex *mutex);
@@ -60,7 +63,8 @@ void esc_cond_fini(esc_cond *cond);
 
 /* Both block, and may return early: look at what was waited for in a loop. The mutex is held. */
 void esc_cond_wait(esc_cond *cond, esc_mutex *mutex);
-bool esc_cond_wait_until(esc_cond *cond, esc_mutex *mutex, int64_t deadline_ns); /* false: it is over */
+bool esc_cond_wait_until(esc_cond *cond, esc_mutex *mutex,
+                         int64_t deadline_ns); /* false: it is over */
 
 void esc_cond_signal(esc_cond *cond);
 void esc_cond_broadcast(esc_cond *cond);
@@ -76,10 +80,11 @@ typedef struct esc_thread {
  * are blocked in it, so that they interrupt the embedding program's threads and none of the core's.
  * Errors: NO_MEMORY, IO (the system has no more threads). Whoever created it joins it. */
 escqrs_status esc_thread_create(esc_thread *thread, const char *name, size_t stack_size,
-                                void (*run)(void *context), void *context, escqrs_error *error)
-    ESCQRS_MUST_USE;
+                                void (*run)(void *context), void *context,
+                                escqrs_error *error) ESCQRS_MUST_USE;
 
-void esc_thread_join(esc_thread *thread); /* blocks until it has ended; aborts on the thread itself */
+void esc_thread_join(
+    esc_thread *thread); /* blocks until it has ended; aborts on the thread itself */
 bool esc_thread_is_current(const esc_thread *thread);
 
 /* ---- futex ------------------------------------------------------------------------------------ */

@@ -20,8 +20,9 @@ typedef struct last_id {
 } last_id;
 
 typedef struct thread_state {
-    last_id last;         /* by the system's clock */
-    last_id replaced;     /* by the clock below, so that a test's time does not meddle with the real one */
+    last_id last; /* by the system's clock */
+    last_id
+        replaced; /* by the clock below, so that a test's time does not meddle with the real one */
     void *replaced_clock; /* its context */
     int64_t (*replaced_now)(void *);
     unsigned generation; /* of fork, when the stock was filled */
