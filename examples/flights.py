@@ -417,12 +417,13 @@ def impossible(what: int, at: int, flight: Flight) -> list[es.Command[Any]]:
 
 
 def fly(shop: es.System, flights: list[Flight], refusals: Refusals) -> tuple[int, float]:
-    """Send every command of the year, `WINDOW` at a time.
+    """Send every command of the year, `WINDOW` at a time, and some that cannot be obeyed.
 
     Returns:
         how many commands were sent, and the seconds until the last reply.
     """
     happened = timeline(flights)
+    overlapping = in_two_places(flights)  # what is impossible for the others is possible for these
     aircraft = {tail: shop[Aircraft, tail] for tail in {flight.tail for flight in flights}}
     waiting: deque[tuple[es.Reply[Any], int, int, bool]] = deque()
     sent = 0
@@ -441,7 +442,7 @@ def fly(shop: es.System, flights: list[Flight], refusals: Refusals) -> tuple[int
         handle = aircraft[flight.tail]
         waiting.append((handle.submit(command(what, at, flight)), what, index, False))
         sent += 1
-        if index % EVERY_ON_PURPOSE == 0:
+        if index % EVERY_ON_PURPOSE == 0 and index not in overlapping:
             for wrong in impossible(what, at, flight):
                 waiting.append((handle.submit(wrong), what, index, True))
                 sent += 1
@@ -526,7 +527,7 @@ class Checks:
         good = found == expected
         self.failed += not good
         if not good:
-            shown = f"expected {str(expected)[:60]}, found {str(found)[:60]}"
+            shown = f"expected {str(expected)[:30]}, found {str(found)[:30]}"
         self.lines.append(("✓" if good else "✗ FAILED", what, shown or f"{found:,}"))
 
 
