@@ -29,6 +29,7 @@ static const char *const names[] = {
     [ESCQRS_READ_MODEL_STOPPED] = "READ_MODEL_STOPPED",
     [ESCQRS_REJECTED] = "REJECTED",
     [ESCQRS_ABORTED] = "ABORTED",
+    [ESCQRS_REPLAY] = "REPLAY",
 };
 
 const char *escqrs_status_name(escqrs_status status)

@@ -1,4 +1,11 @@
-/* system.h - the Python object behind es.open(): a store, its entities and its read models. */
+/* python/system.h - the Python object behind es.open(): a store, its entities and its read models.
+ *
+ * Life. es.open makes it; close() refuses new work, waits until the calls that are under way without the
+ * GIL (`pins`) have ended, and then takes the parts down in the order projector, system, store. The C parts are
+ * destroyed with the Python object, which handles, replies and frozen states keep alive.
+ * What must not keep it alive: live aggregates (the core owns them) and definitions; they borrow.
+ * In a child of fork() every entry point raises Forked and dealloc touches nothing.
+ */
 #ifndef ESC_PYTHON_SYSTEM_H
 #define ESC_PYTHON_SYSTEM_H
 
@@ -9,40 +16,71 @@
 #include <escqrs/readmodel.h>
 #include <escqrs/store.h>
 
-/* Pointers are set once by open and never change; `closed` is set first thing in close. Whoever uses one of them without
- * the GIL has pinned the system (esc_py_system_pin), so that destroy waits for him. */
+#include "base/queue.h"
+
+struct esc_py_state;
+
+/* Pointers are set once by open and never change. */
 typedef struct esc_py_system {
     PyObject_HEAD
+    struct esc_py_state *state;
+    PyInterpreterState *interpreter;
     escqrs_store *store;
     escqrs_system *system;
     escqrs_projector *projector;
-    escqrs_host *host;      /* of the runtime: Python, one worker at a time */
+    escqrs_host *host; /* of the runtime: Python, one worker at a time */
     unsigned fork_generation;
-    int pins;               /* guarded by the GIL: calls that are under way without it */
-    int closed;             /* guarded by the GIL: 0 open, 1 closing, 2 closed */
+    int pins;   /* guarded by the GIL: calls that are under way without it */
+    int closed; /* guarded by the GIL: 0 open, 1 closing, 2 closed */
     bool readonly;
-    PyObject *facade;       /* python: dict of the facade's own things */
-    PyObject *path;         /* str */
+    bool left_behind;        /* a handler did not come back: the C parts are never destroyed */
+    size_t message_bytes_max;
+    esc_queue released;      /* replies that the core has let go; any thread pushes */
+    esc_queue completed;     /* replies whose completion runs Python code */
+    PyObject *definitions;   /* dict: aggregate class -> Definition */
+    PyObject *events;        /* dict: stored name -> event class */
+    PyObject *readmodels;    /* dict: read-model class -> its instance */
+    PyObject *path;          /* str */
+    PyObject *types;         /* list of str: names of stored types by escqrs_type_id, a cache */
     PyObject *weakrefs;
 } esc_py_system;
 
-/* The functions by which C threads enter Python (state per worker thread: its PyThreadState). Context: the module's interpreter. */
+typedef struct esc_py_system_state {
+    PyTypeObject *type;      /* SystemBase */
+    PyObject *find;          /* functions of _system.py: find(system, key) for a key that is not in the dicts */
+    PyObject *abandoned;     /* abandoned(system): dropped without close */
+    PyObject *log_failure;   /* log_failure(stream, command, exception) */
+    PyObject *log_text;      /* log_text(level, text) */
+} esc_py_system_state;
+
+/* Enter and leave Python on C threads. Their context is the esc_py_system. */
 extern const escqrs_host_ops esc_py_host_ops;
+/* Whether this thread is a worker or projector thread of any system. */
+bool esc_py_host_is_own_thread(void);
 
 /* 0 and pinned; or -1 with Closed or Forked raised. */
 int esc_py_system_pin(esc_py_system *self);
+/* The same while closing is under way: for work inside handlers, which close() waits for. */
+int esc_py_system_pin_inside(esc_py_system *self);
 void esc_py_system_unpin(esc_py_system *self);
-/* Whether `object` is a System of this module; borrowed cast. */
-esc_py_system *esc_py_system_cast(PyObject *object); /* NULL with TypeError */
+/* Borrowed cast; NULL with TypeError where `object` is no System. */
+esc_py_system *esc_py_system_cast(PyObject *object);
+/* The newest class of an event's stored name, or NULL without an exception; borrowed. */
+PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name);
+/* Drop the references that the core has let go, and run completions. Holds the GIL. */
+void esc_py_system_tidy(esc_py_system *self);
 
-/* Wait in slices of at most 100 ms, checking signals between: `wait` gets a deadline (monotonic ns) and answers
- * TIMEOUT when the slice ended. Called detached. Returns the status, or -1 with an exception set (Ctrl-C). `deadline_ns`
- * INT64_MAX: no end. Marks the worker as blocked (escqrs_runtime_block). */
+/* Wait in slices of at most 100 ms, checking signals between: `wait` is called detached with a deadline
+ * (monotonic ns) and answers TIMEOUT when the slice ended. Returns the status of `wait` (TIMEOUT: `deadline_ns`
+ * has passed; INT64_MAX: never), or -1 with an exception set (Ctrl-C). Lets other workers run meanwhile. The
+ * system must be pinned. */
 int esc_py_wait(esc_py_system *self, escqrs_status (*wait)(void *context, int64_t deadline_ns),
                 void *context, int64_t deadline_ns);
-/* Seconds from Python (None: never) as a monotonic deadline; -1 on error with an exception set. */
+/* Seconds from Python (None: never; negative: now) as a monotonic deadline; -1 with an exception set. */
 int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns);
 
 int esc_py_system_exec(PyObject *module);
+int esc_py_system_traverse_state(esc_py_system_state *section, visitproc visit, void *arg);
+void esc_py_system_clear_state(esc_py_system_state *section);
 
 #endif

@@ -56,6 +56,7 @@ typedef enum escqrs_status {
     ESCQRS_READ_MODEL_STOPPED = 24,
     ESCQRS_REJECTED = 25,         /* a handler refused or failed; the owner of the handler knows why */
     ESCQRS_ABORTED = 26,          /* an earlier command of the same entity failed to be stored */
+    ESCQRS_REPLAY = 27,           /* a stored event could not be applied */
 } escqrs_status;
 
 /* The status's name, e.g. "WRONG_VERSION"; a static string, "?" for a number that is none. */

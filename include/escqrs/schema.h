@@ -39,7 +39,8 @@ typedef enum escqrs_label {
     ESCQRS_LIST = 3,     /* size_t count, pointer to an array of the C type; packed where proto3 packs */
     ESCQRS_MAP = 4,      /* size_t count, pointer to an array of ProtobufCMessage *: the entries, each a
                             message of field `entry` with key = 1 and value = 2. Keys: INT or STRING;
-                            the last of several equal keys counts */
+                            the last of several equal keys counts; a key or value that is absent stands
+                            for zero, "", an empty message or 1970-01-01 */
 } escqrs_label;
 
 /* google.protobuf.Timestamp as protobuf-c lays it out. */
@@ -119,11 +120,15 @@ typedef struct escqrs_limits {
     unsigned depth_max; /* of nesting; 0: 100 */
     size_t items_max; /* all list items, map entries and unknown fields of one message together, nested
                          ones included; 0: as many as bytes_max allows, one a byte */
-} escqrs_limits;
+    size_t memory_max; /* of the unpacked message; 0: 32 times bytes_max */
+} escqrs_limits; /* bytes_max beyond 2^31-1 and depth_max beyond 500 are cut to these */
 
-/* Prove that `data` can be unpacked: size, depth, counts, wire types (a known field with the wrong one
+/* In all that follows `limits` may be NULL: the defaults.
+ *
+ * Prove that `data` can be unpacked: size, depth, counts, wire types (a known field with the wrong one
  * is an error, packed and unpacked lists are both accepted), varints of at most 10 bytes, lengths inside
- * the message, tags between 1 and 2^29-1, no groups, UTF-8 of strings. Unknown fields are fine.
+ * the message, tags between 1 and 2^29-1, no groups, UTF-8 of strings, times within the years 1 to 9999.
+ * Unknown fields are fine, and so are numbers that an enum does not have.
  * Errors: CORRUPT with the byte offset in the text; TOO_LARGE. */
 ESCQRS_MUST_USE escqrs_status escqrs_message_check(const escqrs_schema *schema, escqrs_slice data,
                                                    const escqrs_limits *limits, escqrs_error *error);
@@ -137,6 +142,14 @@ ESCQRS_MUST_USE escqrs_status escqrs_message_unpack(const escqrs_schema *schema,
 void escqrs_message_free(ProtobufCMessage *message); /* of escqrs_message_unpack only; NULL is fine */
 /* Bytes that the unpacked message occupies in all. */
 size_t escqrs_message_memory(const ProtobufCMessage *message);
+
+/* Before a message made by hand is packed: prove that its nesting and size stay within `limits`, so that
+ * pack, which recurses, may be called and what it writes can be read again. *packed_size is what
+ * protobuf_c_message_get_packed_size gives. Never visits more nested messages than bytes_max allows, also
+ * where one is nested many times over. Errors: TOO_LARGE. */
+ESCQRS_MUST_USE escqrs_status escqrs_message_measure(const ProtobufCMessage *message,
+                                                     const escqrs_limits *limits,
+                                                     size_t *packed_size, escqrs_error *error);
 
 /* Pack is protobuf-c's own: protobuf_c_message_get_packed_size / protobuf_c_message_pack on a struct
  * that was unpacked, or filled by hand after escqrs_message_init. */
