@@ -1,0 +1,27 @@
+/* The proof that bytes can be unpacked, and how much memory that takes. */
+#ifndef ESC_SCHEMA_CHECK_H
+#define ESC_SCHEMA_CHECK_H
+
+#include "schema/schema.h"
+
+#define ESC_LIMIT_BYTES_DEFAULT ((size_t)16 * 1024 * 1024)
+#define ESC_LIMIT_BYTES_MAX ((size_t)INT32_MAX) /* what protobuf and protobuf-c can count */
+#define ESC_LIMIT_DEPTH_DEFAULT 100u
+#define ESC_LIMIT_DEPTH_MAX 500u /* protobuf-c takes about a kilobyte of stack for each level */
+#define ESC_LIMIT_MEMORY_FACTOR 32u
+
+/* `limits` (may be NULL) with the defaults filled in. */
+escqrs_limits esc_limits_resolve(const escqrs_limits *limits);
+
+typedef struct esc_check_result {
+    size_t memory;  /* bytes of all that protobuf-c will allocate and keep */
+    bool duplicates; /* perhaps a singular nested message occurs more than once: see esc_merge */
+} esc_check_result;
+
+escqrs_status esc_check(const esc_plan *plan, escqrs_slice data, const escqrs_limits *resolved,
+                        esc_check_result *result, escqrs_error *error) ESCQRS_MUST_USE;
+
+/* The field of that number, or NULL. */
+const esc_plan_field *esc_plan_find(const esc_plan *plan, uint32_t number);
+
+#endif

@@ -1,0 +1,103 @@
+/* Inside of a schema: what schema.c builds and check.c, codec.c, json.c and the others read.
+ *
+ * A sealed schema holds the same fields three times, each for one reader: `fields` in the order of
+ * declaration for the binding, `descriptor` sorted by number for protobuf-c, and `plan` for the check. */
+#ifndef ESC_SCHEMA_SCHEMA_H
+#define ESC_SCHEMA_SCHEMA_H
+
+#include <escqrs/schema.h>
+
+#include "base/arena.h"
+
+#define ESC_SCHEMA_FIELDS_MAX 1000
+#define ESC_SCHEMA_NAME_SIZE_MAX 255
+#define ESC_SCHEMA_ENUM_VALUES_MAX 10000
+#define ESC_SCHEMA_NUMBER_MAX 536870911u
+#define ESC_SCHEMA_NUMBER_RESERVED_FIRST 19000u
+#define ESC_SCHEMA_NUMBER_RESERVED_LAST 19999u
+
+/* What the check does with one occurrence of a field. */
+typedef enum esc_plan_step {
+    ESC_STEP_VARINT,
+    ESC_STEP_64BIT,
+    ESC_STEP_BYTES,
+    ESC_STEP_TEXT,
+    ESC_STEP_MESSAGE,
+    ESC_STEP_PACKED_VARINT,
+    ESC_STEP_PACKED_BOOL,
+    ESC_STEP_PACKED_64BIT,
+    ESC_STEP_SECONDS,
+    ESC_STEP_NANOS,
+} esc_plan_step;
+
+typedef struct esc_plan esc_plan;
+
+typedef struct esc_plan_field {
+    uint16_t short_tag; /* the tag's byte as usually written; ESC_PLAN_NO_SHORT_TAG if it has several */
+    uint8_t step;       /* esc_plan_step of an occurrence written as usual */
+    uint8_t item_step;  /* of a single item; differs from `step` where lists are packed */
+    uint8_t wire;       /* of `step` */
+    uint8_t item_wire;  /* of `item_step` */
+    bool repeated;
+    uint16_t slot; /* 1, 2, ... among the singular messages; else 0 */
+    uint32_t number;
+    uint32_t item_size; /* repeated: bytes of an item in the array */
+    const esc_plan *nested;
+    const char *name;
+} esc_plan_field;
+
+#define ESC_PLAN_NO_SHORT_TAG 0xffffu
+#define ESC_PLAN_SLOTS 64u /* that the check tells apart; later ones share the last */
+#define ESC_PLAN_DENSE_MAX 256u
+
+/* The table that check.c runs over the bytes. */
+struct esc_plan {
+    const char *name;             /* of the message; NULL while its schema is not sealed */
+    size_t cost;                  /* bytes that protobuf-c allocates for a message without any item */
+    const esc_plan_field *fields; /* by number, then one that matches no tag */
+    uint32_t count;
+    uint32_t dense_count;  /* numbers below it are looked up in `dense`, others by bisection */
+    const uint16_t *dense; /* index of the field with that number, or `count` */
+    uint32_t slot_count;   /* how many singular messages there are */
+};
+
+extern const esc_plan esc_timestamp_plan;
+
+struct escqrs_schema {
+    ProtobufCMessageDescriptor descriptor; /* magic is 0 until sealed */
+    esc_plan plan;
+    escqrs_field *fields; /* in order of addition */
+    size_t field_count;
+    size_t field_capacity;
+    const uint32_t *by_name; /* indices of `fields`, sorted by name */
+    escqrs_schema **owned;   /* entries of maps; of a loaded schema all that it nests */
+    size_t owned_count;
+    size_t owned_capacity;
+    esc_arena arena; /* names, descriptors, tables */
+    bool sealed;
+    bool is_entry;          /* of a map */
+    _Atomic uint64_t fingerprint; /* 0: not yet computed */
+};
+
+/* `name` of the author's text, in backquotes by the caller. */
+bool esc_schema_is_identifier(const char *data, size_t size);
+/* One or more identifiers with dots between them, of at most ESC_SCHEMA_NAME_SIZE_MAX bytes. */
+bool esc_schema_is_name(escqrs_slice name);
+
+/* Build plan and descriptor of a schema whose fields are complete. NO_MEMORY. */
+escqrs_status esc_plan_build(escqrs_schema *schema) ESCQRS_MUST_USE;
+escqrs_status esc_descriptor_build(escqrs_schema *schema) ESCQRS_MUST_USE;
+
+/* `schema` will be destroyed with `owner`. NO_MEMORY. */
+escqrs_status esc_schema_own(escqrs_schema *owner, escqrs_schema *schema) ESCQRS_MUST_USE;
+
+/* Size of one value of that kind in a message or in a list's array. */
+size_t esc_kind_size(escqrs_kind kind);
+
+static inline bool esc_kind_is_packable(escqrs_kind kind)
+{
+    return kind == ESCQRS_KIND_INT || kind == ESCQRS_KIND_FLOAT || kind == ESCQRS_KIND_BOOL ||
+           kind == ESCQRS_KIND_ENUM;
+}
+
+#endif
