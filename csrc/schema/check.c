@@ -1,9 +1,9 @@
-/* The proof that bytes from outside can be given to protobuf-c, in one pass and without memory.
+/* The proof that bytes from outside can be decoded, in one pass and without memory.
  *
- * protobuf-c has no limit of depth, counts items in 32 bits, takes any bytes for text and merges repeated
- * singular messages at a quadratic cost. So everything is decided here: size, depth, counts, wire types,
- * lengths, UTF-8, the range of times. The pass also adds up what protobuf-c will allocate, so that
- * codec.c can take it in one block, and sees whether the merge (merge.c) is needed before. */
+ * Everything is decided here: size, depth, counts, wire types, lengths, UTF-8, the range of times. What
+ * comes after trusts it: the decoder (decode.c) looks at no bounds, and protobuf-c, which packs, has no
+ * limit of depth and counts items in 32 bits. The pass also adds up the memory that the decoded message takes, so
+ * that codec.c can have it in one block, and sees whether the merge (merge.c) is needed before. */
 #include "schema/check.h"
 
 #include <string.h>
@@ -23,6 +23,7 @@ typedef struct check {
     const uint8_t *data; /* of the outermost message, for offsets in texts */
     size_t memory;
     size_t items;
+    size_t unknown;
     size_t items_max;
     unsigned depth_max;
     bool duplicates;
@@ -179,7 +180,8 @@ static const uint8_t *check_unknown(check *c, const esc_plan *plan, uint32_t wir
         return NULL;
     }
     c->items++;
-    c->memory += sizeof(ProtobufCMessageUnknownField) + round_up((size_t)(stop - at));
+    c->unknown++;
+    c->memory += sizeof(ProtobufCMessageUnknownField);
     if (c->items > c->items_max) {
         fail(c, ESCQRS_TOO_LARGE, at, plan, NULL, "more items than are allowed");
         return NULL;
@@ -291,10 +293,8 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
                 if (!is_text(at, size)) {
                     return fail(c, ESCQRS_CORRUPT, start, plan, field, "text that is not UTF-8");
                 }
-                c->memory += round_up(size);
                 at += size;
             } else if (step == ESC_STEP_BYTES) {
-                c->memory += round_up(size);
                 at += size;
             } else if (step == ESC_STEP_MESSAGE) {
                 if (depth >= c->depth_max) {
@@ -368,6 +368,7 @@ escqrs_status esc_check(const esc_plan *plan, escqrs_slice data, const escqrs_li
     if (!check_message(&c, plan, c.data, end, 0)) {
         return report(&c, plan, resolved, error);
     }
+    c.memory += round_up(data.size); /* for the copy that text and bytes point into */
     if (c.memory > resolved->memory_max) {
         return escqrs_error_set(error, ESCQRS_TOO_LARGE,
                                 "%s: a message of %zu bytes would take %zu bytes of memory, more than "
@@ -375,6 +376,7 @@ escqrs_status esc_check(const esc_plan *plan, escqrs_slice data, const escqrs_li
                                 plan->name, data.size, c.memory, resolved->memory_max);
     }
     result->memory = c.memory;
+    result->unknown = c.unknown > 0;
     result->duplicates = c.duplicates;
     return ESCQRS_OK;
 }

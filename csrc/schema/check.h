@@ -5,16 +5,17 @@
 #include "schema/schema.h"
 
 #define ESC_LIMIT_BYTES_DEFAULT ((size_t)16 * 1024 * 1024)
-#define ESC_LIMIT_BYTES_MAX ((size_t)INT32_MAX) /* what protobuf and protobuf-c can count */
+#define ESC_LIMIT_BYTES_MAX ((size_t)INT32_MAX) /* what protobuf allows */
 #define ESC_LIMIT_DEPTH_DEFAULT 100u
-#define ESC_LIMIT_DEPTH_MAX 500u /* protobuf-c takes about a kilobyte of stack for each level */
+#define ESC_LIMIT_DEPTH_MAX 500u /* each level takes stack, in packing some hundred bytes */
 #define ESC_LIMIT_MEMORY_FACTOR 32u
 
 /* `limits` (may be NULL) with the defaults filled in. */
 escqrs_limits esc_limits_resolve(const escqrs_limits *limits);
 
 typedef struct esc_check_result {
-    size_t memory;  /* bytes of all that protobuf-c will allocate and keep */
+    size_t memory;   /* bytes of structs, arrays and a copy of the data */
+    bool unknown;    /* there are unknown fields */
     bool duplicates; /* perhaps a singular nested message occurs more than once: see esc_merge */
 } esc_check_result;
 

@@ -1,132 +1,37 @@
 /* Bytes to a message in one block of memory.
  *
- * check.c proves the bytes and adds up what protobuf-c will allocate; a block of that size is taken, and
- * protobuf-c's allocator hands out pieces of it one behind the other. In front of the message stands the
- * block's header, so freeing it is freeing the block: no walk, no recursion.
+ * check.c proves the bytes and adds up what the message takes; a block of that size holds all of it, so that
+ * freeing it is freeing the block: no walk, no recursion.
  *
- *     | header | struct | strings, lists, nested structs, unknown fields ... |
- *              ^ the message
+ *     | header | structs and arrays ... | copy of the data |
+ *              ^ the message              ^ text and bytes point here
  *
- * For a message of more than 16 fields protobuf-c also takes scratch memory that it gives back at the end.
- * Such pieces, and whatever does not fit, come from blocks of their own that are freed when protobuf-c frees
- * them, or else with the message. */
+ * Packing is protobuf-c's. Its unpacking would do as well and is what the tests compare with, but costs
+ * several times as much: an allocation for each text, a list of what it scanned, defaults field by field. */
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/buffer.h"
 #include "schema/check.h"
+#include "schema/decode.h"
 #include "schema/merge.h"
 
-#define ALIGNMENT ((size_t)8)
-#define SCRATCH_SIZE_MIN ((size_t)1024) /* protobuf-c's scratch: 1 KiB, 2 KiB, 4 KiB, ... */
-
-/* A block beside the main one; in a list, so that it can be freed alone. */
-typedef struct extra {
-    struct extra *previous;
-    struct extra *next;
-    size_t size; /* with this header; the memory behind it is aligned to 8 */
-} extra;
-
 typedef struct header {
-    size_t size; /* of the main block with this header */
-    extra *extras;
+    size_t size; /* of the block, this header included */
+    size_t padding; /* what follows is aligned to 16, as malloc's memory is */
 } header;
 
-typedef struct unpacking {
-    uint8_t *start; /* of the main block's pieces */
-    uint8_t *next;
-    uint8_t *end;
-    extra *extras;
-    bool out_of_memory;
-} unpacking;
-
-static void *alloc_extra(unpacking *u, size_t size)
-{
-    extra *made = escqrs_alloc(sizeof *made + size);
-    if (made == NULL) {
-        u->out_of_memory = true;
-        return NULL;
-    }
-    made->previous = NULL;
-    made->next = u->extras;
-    made->size = sizeof *made + size;
-    if (u->extras != NULL) {
-        u->extras->previous = made;
-    }
-    u->extras = made;
-    return made + 1;
-}
-
-static void *allocate(void *data, size_t size)
-{
-    unpacking *u = data;
-    size_t rounded = (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
-    bool scratch = size >= SCRATCH_SIZE_MIN && (size & (size - 1)) == 0 && u->next != u->start;
-    if (scratch || rounded > (size_t)(u->end - u->next)) {
-        return alloc_extra(u, rounded);
-    }
-    uint8_t *piece = u->next;
-    u->next += rounded;
-    return piece;
-}
-
-static void release(void *data, void *memory)
-{
-    unpacking *u = data;
-    uint8_t *piece = memory;
-    if (piece == NULL || (piece >= u->start && piece < u->end)) {
-        return; /* freed with the block */
-    }
-    extra *freed = (extra *)memory - 1;
-    if (freed->previous != NULL) {
-        freed->previous->next = freed->next;
-    } else {
-        u->extras = freed->next;
-    }
-    if (freed->next != NULL) {
-        freed->next->previous = freed->previous;
-    }
-    escqrs_free(freed);
-}
-
-static void free_extras(extra *first)
-{
-    while (first != NULL) {
-        extra *next = first->next;
-        escqrs_free(first);
-        first = next;
-    }
-}
-
-/* `data` has passed the check, which found `memory`. */
+/* `data` has passed the check with this result. */
 static escqrs_status unpack_checked(const escqrs_schema *schema, escqrs_slice data, size_t memory,
-                                    ProtobufCMessage **message, escqrs_error *error)
+                                    bool unknown, ProtobufCMessage **message, escqrs_error *error)
 {
     header *block = escqrs_alloc(sizeof *block + memory);
     if (block == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "%s: out of memory for a message",
                                 schema->descriptor.name);
     }
-    unpacking u = {.start = (uint8_t *)(block + 1)};
-    u.next = u.start;
-    u.end = u.start + memory;
-    ProtobufCAllocator allocator = {allocate, release, &u};
-    ProtobufCMessage *made =
-        protobuf_c_message_unpack(&schema->descriptor, &allocator, data.size, data.data);
-    if (made == NULL) {
-        free_extras(u.extras);
-        escqrs_free(block);
-        if (u.out_of_memory) {
-            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "%s: out of memory for a message",
-                                    schema->descriptor.name);
-        }
-        return escqrs_error_set(error, ESCQRS_CORRUPT, "%s: protobuf-c does not decode the message",
-                                schema->descriptor.name);
-    }
-    ESC_ASSERT((uint8_t *)made == u.start); /* protobuf-c allocates the struct first */
     block->size = sizeof *block + memory;
-    block->extras = u.extras;
-    *message = made;
+    *message = esc_decode(&schema->plan, data, unknown, block + 1, memory);
     return ESCQRS_OK;
 }
 
@@ -139,15 +44,19 @@ escqrs_status escqrs_message_unpack(const escqrs_schema *schema, escqrs_slice da
     escqrs_limits resolved = esc_limits_resolve(limits);
     esc_check_result result;
     escqrs_status status = esc_check(&schema->plan, data, &resolved, &result, error);
-    if (status != ESCQRS_OK || !result.duplicates) {
-        return status != ESCQRS_OK ? status
-                                   : unpack_checked(schema, data, result.memory, message, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (!result.duplicates) {
+        return unpack_checked(schema, data, result.memory, result.unknown, message, error);
     }
     esc_buffer merged = {0};
     status = esc_merge(&schema->plan, data, resolved.memory_max, &merged, error);
     if (status == ESCQRS_OK) {
-        /* Merging only makes structs fewer, so the memory found before is enough. */
-        status = unpack_checked(schema, esc_buffer_slice(&merged), result.memory, message, error);
+        /* Merging makes structs fewer; only lengths that take more bytes can make the copy larger. */
+        size_t memory = result.memory + merged.size;
+        status = unpack_checked(schema, esc_buffer_slice(&merged), memory, result.unknown, message,
+                                error);
     }
     esc_buffer_fini(&merged);
     return status;
@@ -155,22 +64,14 @@ escqrs_status escqrs_message_unpack(const escqrs_schema *schema, escqrs_slice da
 
 void escqrs_message_free(ProtobufCMessage *message)
 {
-    if (message == NULL) {
-        return;
+    if (message != NULL) {
+        escqrs_free((header *)message - 1);
     }
-    header *block = (header *)message - 1;
-    free_extras(block->extras);
-    escqrs_free(block);
 }
 
 size_t escqrs_message_memory(const ProtobufCMessage *message)
 {
-    const header *block = (const header *)message - 1;
-    size_t size = block->size;
-    for (const extra *e = block->extras; e != NULL; e = e->next) {
-        size += e->size;
-    }
-    return size;
+    return ((const header *)message - 1)->size;
 }
 
 void escqrs_message_init(const escqrs_schema *schema, ProtobufCMessage *message)

@@ -1,10 +1,10 @@
-/* Merging repeated occurrences of singular nested messages before protobuf-c sees them.
+/* Merging repeated occurrences of singular nested messages before they are decoded.
  *
  * protobuf allows a singular message field to occur several times and calls for the occurrences to be
- * merged; no writer that we know does it. protobuf-c merges them pairwise, copying lists again and again, which
- * is quadratic, and it loses a text that was set to empty. Two encodings of one message, joined, are the
- * encoding of the merged message; so here all occurrences are joined, level by level, in linear time. Only
- * messages in which the check has seen such a thing come here. */
+ * merged; no writer that we know does it. Merging pairwise copies lists again and again, which a hostile message
+ * makes quadratic. But two encodings of one message, joined, are the encoding of the merged message; so
+ * here all occurrences are joined, level by level, in linear time, and the decoder needs not know of it.
+ * Only messages in which the check has seen such a thing come here. */
 #include "schema/merge.h"
 
 #include "base/assert.h"
@@ -39,7 +39,7 @@ static escqrs_status append_varint(esc_buffer *out, uint64_t value)
 }
 
 /* A nested message's size is known only when it is written, so its length always takes five bytes; the
- * result is read by protobuf-c at once and stored nowhere. */
+ * result is decoded at once and stored nowhere. */
 static escqrs_status append_message(merge *m, const esc_plan_field *field, escqrs_slice data,
                                     esc_buffer *out)
 {

@@ -1,13 +1,12 @@
-/* The table that the check runs over incoming bytes: for each field what one occurrence must look like and
- * what it will cost in memory. Built once at sealing; fields stand in the order of their numbers, which is
- * the order in which messages are written, so the check mostly finds the next field where it looks first. */
+/* The table that check and decoder run over incoming bytes: for each field what one occurrence must look
+ * like, what it costs in memory and where it goes. Built once at sealing; fields stand in the order of their numbers, which is
+ * the order in which messages are written, so they mostly find the next field where they look first. */
 #include <string.h>
 
 #include "schema/check.h"
 #include "schema/wire.h"
 
 #define ALIGNMENT 8
-#define BITMAP_FIELDS_FREE 128 /* up to here protobuf-c keeps its bitmap of fields on the stack */
 
 static const esc_plan_field timestamp_plan_fields[] = {
     {.short_tag = 1 << 3 | ESC_WIRE_VARINT,
@@ -15,14 +14,20 @@ static const esc_plan_field timestamp_plan_fields[] = {
      .item_step = ESC_STEP_SECONDS,
      .wire = ESC_WIRE_VARINT,
      .item_wire = ESC_WIRE_VARINT,
+     .store = ESC_STORE_INT64,
      .number = 1,
+     .offset = offsetof(escqrs_timestamp, seconds),
+     .has_offset = offsetof(escqrs_timestamp, has_seconds),
      .name = "seconds"},
     {.short_tag = 2 << 3 | ESC_WIRE_VARINT,
      .step = ESC_STEP_NANOS,
      .item_step = ESC_STEP_NANOS,
      .wire = ESC_WIRE_VARINT,
      .item_wire = ESC_WIRE_VARINT,
+     .store = ESC_STORE_INT32,
      .number = 2,
+     .offset = offsetof(escqrs_timestamp, nanos),
+     .has_offset = offsetof(escqrs_timestamp, has_nanos),
      .name = "nanos"},
     {.short_tag = ESC_PLAN_NO_SHORT_TAG},
 };
@@ -31,6 +36,7 @@ static const uint16_t timestamp_dense[] = {2, 0, 1};
 const esc_plan esc_timestamp_plan = {
     .name = "google.protobuf.Timestamp",
     .cost = sizeof(escqrs_timestamp),
+    .descriptor = &escqrs_timestamp_descriptor,
     .fields = timestamp_plan_fields,
     .count = 2,
     .dense_count = 3,
@@ -85,6 +91,12 @@ static void fill_field(esc_plan_field *out, const escqrs_field *field)
     out->name = field->name;
     out->number = field->number;
     out->repeated = field->label == ESCQRS_LIST || field->label == ESCQRS_MAP;
+    out->offset = (uint32_t)field->value_offset;
+    out->has_offset = (uint32_t)field->has_offset;
+    out->count_offset = (uint32_t)field->count_offset;
+    out->store = field->kind == ESCQRS_KIND_BOOL   ? ESC_STORE_BOOL
+                 : field->kind == ESCQRS_KIND_ENUM ? ESC_STORE_INT32
+                                                   : ESC_STORE_INT64;
     uint64_t tag = (uint64_t)field->number << 3 | out->wire;
     out->short_tag = tag < 0x80 ? (uint16_t)tag : ESC_PLAN_NO_SHORT_TAG;
     if (field->label == ESCQRS_MAP) {
@@ -100,14 +112,11 @@ static void fill_field(esc_plan_field *out, const escqrs_field *field)
     }
 }
 
-/* What one message costs before any item: its struct, protobuf-c's bitmap, and the rounding of the arrays
- * whose items have four bytes. */
+/* What one message costs before any item: its struct, and the rounding of the arrays whose items have four
+ * bytes. */
 static size_t base_cost(const escqrs_schema *schema)
 {
     size_t cost = schema->descriptor.sizeof_message;
-    if (schema->field_count > BITMAP_FIELDS_FREE) {
-        cost += (schema->field_count / 8 + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    }
     for (size_t i = 0; i < schema->field_count; i++) {
         const escqrs_field *field = &schema->fields[i];
         if (field->label == ESCQRS_LIST && esc_kind_size(field->kind) % ALIGNMENT != 0) {
@@ -138,7 +147,9 @@ escqrs_status esc_plan_build(escqrs_schema *schema)
     fields[count].short_tag = ESC_PLAN_NO_SHORT_TAG;
 
     uint32_t slots = 0;
+    uint32_t repeated = 0;
     for (uint32_t i = 0; i < count; i++) {
+        repeated += fields[i].repeated ? 1 : 0;
         if (fields[i].nested != NULL && !fields[i].repeated) {
             fields[i].slot = (uint16_t)++slots;
         }
@@ -160,11 +171,13 @@ escqrs_status esc_plan_build(escqrs_schema *schema)
     schema->plan = (esc_plan){
         .name = schema->descriptor.name,
         .cost = base_cost(schema),
+        .descriptor = &schema->descriptor,
         .fields = fields,
         .count = count,
         .dense_count = dense_count,
         .dense = dense,
         .slot_count = slots,
+        .repeated_count = repeated,
     };
     return ESCQRS_OK;
 }

@@ -30,6 +30,13 @@ typedef enum esc_plan_step {
     ESC_STEP_NANOS,
 } esc_plan_step;
 
+/* The C type that a varint becomes. */
+typedef enum esc_plan_store {
+    ESC_STORE_INT64,
+    ESC_STORE_INT32,
+    ESC_STORE_BOOL,
+} esc_plan_store;
+
 typedef struct esc_plan esc_plan;
 
 typedef struct esc_plan_field {
@@ -38,10 +45,14 @@ typedef struct esc_plan_field {
     uint8_t item_step;  /* of a single item; differs from `step` where lists are packed */
     uint8_t wire;       /* of `step` */
     uint8_t item_wire;  /* of `item_step` */
+    uint8_t store; /* esc_plan_store */
     bool repeated;
     uint16_t slot; /* 1, 2, ... among the singular messages; else 0 */
     uint32_t number;
     uint32_t item_size; /* repeated: bytes of an item in the array */
+    uint32_t offset;
+    uint32_t has_offset;   /* 0: none */
+    uint32_t count_offset; /* repeated */
     const esc_plan *nested;
     const char *name;
 } esc_plan_field;
@@ -50,15 +61,17 @@ typedef struct esc_plan_field {
 #define ESC_PLAN_SLOTS 64u /* that the check tells apart; later ones share the last */
 #define ESC_PLAN_DENSE_MAX 256u
 
-/* The table that check.c runs over the bytes. */
+/* The table that check.c and decode.c run over the bytes. */
 struct esc_plan {
     const char *name;             /* of the message; NULL while its schema is not sealed */
-    size_t cost;                  /* bytes that protobuf-c allocates for a message without any item */
+    size_t cost;                  /* bytes of memory for a message without any item */
+    const ProtobufCMessageDescriptor *descriptor;
     const esc_plan_field *fields; /* by number, then one that matches no tag */
     uint32_t count;
     uint32_t dense_count;  /* numbers below it are looked up in `dense`, others by bisection */
     const uint16_t *dense; /* index of the field with that number, or `count` */
     uint32_t slot_count;   /* how many singular messages there are */
+    uint32_t repeated_count;
 };
 
 extern const esc_plan esc_timestamp_plan;

@@ -2,7 +2,7 @@
  *
  * A schema describes one message type: a command, an event, an aggregate's state, or a message nested
  * in one. It is turned into a protobuf-c descriptor, so that what is written is plain protobuf
- * (proto3) that any protobuf library reads, and protobuf-c does the packing and unpacking.
+ * (proto3) that any protobuf library reads; protobuf-c packs, and its structs are what is unpacked into.
  *
  * Life: create, add fields, seal; immutable from then on and usable from any thread. The creator owns
  * it and destroys it after everything that was made with it, and after the schemas that nest it (cycles
@@ -134,8 +134,9 @@ ESCQRS_MUST_USE escqrs_status escqrs_message_check(const escqrs_schema *schema, 
                                                    const escqrs_limits *limits, escqrs_error *error);
 
 /* Check, then unpack into one block of memory (struct, strings, lists and nested messages together).
- * `*message` owns copies of everything; free it with escqrs_message_free. Unknown fields are kept in
- * the ProtobufCMessage, as protobuf-c does. Errors: as of check, and NO_MEMORY. */
+ * `*message` owns copies of everything and may be read by many threads, but changed by none; free it with
+ * escqrs_message_free. Unknown fields are kept in the ProtobufCMessage, as protobuf-c does; its own unpack
+ * gives the same message. `data` may not change during the call. Errors: as of check, and NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_message_unpack(const escqrs_schema *schema, escqrs_slice data,
                                                     const escqrs_limits *limits,
                                                     ProtobufCMessage **message, escqrs_error *error);
