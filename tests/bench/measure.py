@@ -1,0 +1,78 @@
+"""What the workloads share: where they put files, how they time, how they call the floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("ESCQRS_BUILD", ROOT / "build")) / "bench"
+FLOOR_SOURCE = Path(__file__).with_name("floor.c")
+
+Figures = dict[str, float]
+
+
+class NotAvailable(Exception):
+    """A side that cannot be measured here; the text says why."""
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Return the value below which `part` (0 to 1) of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+
+def floor_program() -> Path:
+    """Return the floor's program: the Makefile's, or one compiled here."""
+    program = BUILD / "floor"
+    if not program.exists() or program.stat().st_mtime < FLOOR_SOURCE.stat().st_mtime:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        compiler = os.environ.get("CC", "cc")
+        flags = ["-std=c11", "-D_GNU_SOURCE", "-O2"]
+        done = subprocess.run(
+            [compiler, *flags, str(FLOOR_SOURCE), "-lsqlite3", "-o", str(program)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise NotAvailable(f"no floor: {done.stderr.strip()[-200:]}")
+    return program
+
+
+def floor(mode: str, file: Path, *arguments: object) -> Figures:
+    """Run one mode of the floor and return what it printed."""
+    done = subprocess.run(
+        [str(floor_program()), mode, str(file), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if done.returncode != 0:
+        raise NotAvailable(done.stderr.strip())
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+class Stopwatch:
+    """Seconds of a `with` block."""
+
+    seconds = 0.0
+
+
+@contextmanager
+def stopwatch() -> Iterator[Stopwatch]:
+    watch = Stopwatch()
+    begun = time.perf_counter()
+    yield watch
+    watch.seconds = time.perf_counter() - begun
+
+
+def resident_bytes() -> int:
+    """Return this process's memory in use, from /proc (Linux)."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")

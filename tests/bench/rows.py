@@ -1,0 +1,46 @@
+"""The rows of the table: which figure of which workload, and what it is to reach."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    `times_floor` and `times_peer` say how many times as fast as they: 0.8 of a floor is four fifths of
+    its rate, or a quarter more time. `limit` is the figure itself: at least for rates, at most for others.
+    """
+
+    workload: str
+    figure: str
+    title: str
+    unit: str
+    more_is_better: bool
+    times_floor: float | None = None
+    times_peer: float | None = None
+    limit: float | None = None
+    beyond_floor: bool = False  # the figure is what is used beyond the floor
+
+
+ROWS = [
+    Row("ask", "rate", "ask, one client, FULL", "commands/s", True, 0.8, 2),
+    Row("ask", "p50", "  median", "µs", False),
+    Row("ask", "p99", "  99 of 100 below", "µs", False),
+    Row("submit", "rate", "submit, 1,000 in flight, 1,000 entities, FULL", "commands/s", True,
+        0.25, 5, 150_000),
+    Row("tasks", "rate", "asyncio, 1,000 tasks, FULL", "commands/s", True, limit=80_000),
+    Row("load", "shallow", "state not in memory, 10 events", "µs", False, None, 8, 60),
+    Row("load", "deep", "state not in memory, 1,000 events", "µs", False, None, 15, 1_500),
+    Row("replay", "rate", "replay with Python @applies", "events/s", True, limit=1_000_000),
+    Row("project", "rate", "read model from SQL, catching up", "events/s", True, 0.7, 50),
+    Row("scan", "rate", "shop.events(), one field read", "events/s", True, limit=1_500_000),
+    Row("opening", "large", "opening a file of {events} events", "ms", False, limit=200),
+    Row("opening", "large_first", "  and one state of it", "ms", False),
+    Row("opening", "small", "  a file of 1,000 events", "ms", False),
+    Row("idle", "percent", "idle", "% CPU", False, limit=0.05),
+    Row("memory", "bytes", "live entity beyond its Python state", "bytes", False, limit=500,
+        beyond_floor=True),
+]  # fmt: skip
+
+WORKLOADS = list(dict.fromkeys(row.workload for row in ROWS))
