@@ -55,10 +55,7 @@ class BuildExtension(build_ext):
 
             def compile_one(source: str, target: str) -> None:
                 if is_newer(target, [source, *HEADERS, *PROTOS, "setup.py"]):
-                    made = ext_compile([source], output_dir=output_dir, **options)[0]
-                    if Path(made).resolve() != Path(target).resolve():
-                        Path(target).parent.mkdir(parents=True, exist_ok=True)
-                        Path(made).replace(target)
+                    ext_compile([source], output_dir=output_dir, **options)
 
             with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
                 list(pool.map(compile_one, sources, objects))
@@ -66,7 +63,7 @@ class BuildExtension(build_ext):
 
         compiler.compile = compile_changed
         try:
-            self.force = True  # setuptools looks at the sources' times alone; we look at the headers' too
+            self.force = True  # what is out of date is decided above, with the headers in mind
             super().build_extension(ext)
         finally:
             compiler.compile = ext_compile
