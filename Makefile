@@ -9,6 +9,11 @@ TEST_SECONDS ?= 120# the time limit of one C test program
 PYTEST_ARGS ?=# e.g. "-k flush -x"
 SANITIZE ?=# set by the targets asan, ubsan and tsan
 
+# V=1 shows the commands.
+V ?=
+say := @$(if $(V),:,echo)
+hush := $(if $(V),,@)
+
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -20,7 +25,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
 OPTIMIZE ?= $(if $(SANITIZE),-O1,-O2)
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
-INCLUDES := -Iinclude -Icsrc -I$(BUILD)/proto-gen
+INCLUDES := -Iinclude -Icsrc -Itests/c -I$(BUILD)/proto-gen
 SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 CFLAGS ?=
 C_FLAGS := -std=c11 -D_GNU_SOURCE -pthread -g $(OPTIMIZE) -fPIC -fvisibility=hidden $(SANITIZE_FLAGS) \
@@ -59,26 +64,29 @@ $(BUILD)/proto-gen/%.pb-c.c $(BUILD)/proto-gen/%.pb-c.h &: proto/%.proto | packa
 	protoc-c -Iproto --c_out=$(BUILD)/proto-gen $<
 
 $(BUILD)/proto-gen/%.o: $(BUILD)/proto-gen/%.c Makefile
-	$(CC) $(C_FLAGS) -c -o $@ $<
+	$(say) cc $<
+	$(hush)$(CC) $(C_FLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.c Makefile | packages-build $(PROTO_SOURCES)
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) $(WARNINGS) -c -o $@ $<
+	$(say) cc $<
+	$(hush)$(CC) $(C_FLAGS) $(WARNINGS) -c -o $@ $<
 
 # Rebuilt whole, so that the object of a file that is gone leaves the archive.
 $(LIB): $(CORE_OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(say) ar $@
+	$(hush)ar rcs $@ $^
 
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT:%.c=$(BUILD)/%.o) $(LIB) | packages-test
-	$(CC) $(LINK_FLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
+	$(hush)$(CC) $(LINK_FLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
 
 $(EXAMPLE_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
-	$(CC) $(LINK_FLAGS) -o $@ $^ $(LIBRARIES)
+	$(hush)$(CC) $(LINK_FLAGS) -o $@ $^ $(LIBRARIES)
 
 $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LINK_FLAGS) -o $@ $^ $(LIBRARIES)
+	$(hush)$(CC) $(LINK_FLAGS) -o $@ $^ $(LIBRARIES)
 
 .SECONDARY:
 -include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d')

@@ -1,5 +1,5 @@
-/* malloc with a switch for tests: the n-th allocation from now fails. The switch costs one relaxed load
- * where it is off. */
+/* malloc with a switch for tests: the n-th allocation from now fails. The switch costs one relaxed
+ * load where it is off. */
 #include <escqrs/base.h>
 
 #include <stdatomic.h>

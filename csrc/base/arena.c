@@ -1,5 +1,6 @@
-/* Blocks in a chain, the newest first; each is as large as asked for at least, so that a huge allocation gets
- * a block of its own. Blocks grow with what is in use, so that a large message takes few of them. */
+/* Blocks in a chain, the newest first; each is as large as asked for at least, so that a huge
+ * allocation gets a block of its own. Blocks grow with what is in use, so that a large message
+ * takes few of them. */
 #include "base/arena.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* ESC_ASSERT: a check that stays in every build, for errors of the programmer of escqrs alone. Input,
- * disk content, memory and peers are answered with a status instead. */
+/* ESC_ASSERT: a check that stays in every build, for errors of the programmer of escqrs alone.
+ * Input, disk content, memory and peers are answered with a status instead. */
 #ifndef ESC_BASE_ASSERT_H
 #define ESC_BASE_ASSERT_H
 

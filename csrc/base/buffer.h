@@ -15,7 +15,8 @@ static inline escqrs_slice esc_buffer_slice(const esc_buffer *buffer)
     return (escqrs_slice){buffer->data, buffer->size};
 }
 
-/* All: NO_MEMORY, and then the buffer is as it was. Growing moves the bytes: pointers into them end. */
+/* All: NO_MEMORY, and then the buffer is as it was. Growing moves the bytes: pointers into them
+ * end. */
 
 escqrs_status esc_buffer_reserve(esc_buffer *buffer,
                                  size_t extra) ESCQRS_MUST_USE; /* beyond size */
@@ -31,7 +32,8 @@ escqrs_status esc_buffer_terminate(esc_buffer *buffer) ESCQRS_MUST_USE;
 
 void esc_buffer_reset(esc_buffer *buffer); /* empty, memory kept */
 void esc_buffer_fini(esc_buffer *buffer);  /* empty, memory freed; usable again */
-/* The bytes become the caller's (escqrs_free); the buffer is empty. NULL if nothing was ever reserved. */
+/* The bytes become the caller's (escqrs_free); the buffer is empty. NULL if nothing was ever
+ * reserved. */
 uint8_t *esc_buffer_take(esc_buffer *buffer);
 
 #endif

@@ -1,5 +1,5 @@
-/* Filling an escqrs_error. A text is made in a local array first, so that an argument may point into the
- * very error that is filled ("while opening x: %s", error->message). */
+/* Filling an escqrs_error. A text is made in a local array first, so that an argument may point
+ * into the very error that is filled ("while opening x: %s", error->message). */
 #include "base/error.h"
 
 #include <stdarg.h>

@@ -10,8 +10,8 @@
 escqrs_status esc_error_system(escqrs_error *error, escqrs_status status, int system_error,
                                const char *format, ...) ESCQRS_PRINTF(4, 5);
 
-/* What the error is about: a stream, file or checkpoint. Cut at a character's boundary. Call it after
- * the error was set, for setting one clears the subject. */
+/* What the error is about: a stream, file or checkpoint. Cut at a character's boundary. Call it
+ * after the error was set, for setting one clears the subject. */
 void esc_error_subject(escqrs_error *error, escqrs_slice subject);
 
 /* Put a text before the message of an error that is set; all other fields stay. */

@@ -1,8 +1,8 @@
 /* A counter that the child of every fork() finds increased.
  *
- * It is the one thing here that is global and changes: a handler of pthread_atfork has no context. The handler
- * runs in the child's only thread before fork() returns there; an increment is async-signal-safe. It is
- * registered when the library is loaded, before anybody can ask. */
+ * It is the one thing here that is global and changes: a handler of pthread_atfork has no context.
+ * The handler runs in the child's only thread before fork() returns there; an increment is
+ * async-signal-safe. It is registered when the library is loaded, before anybody can ask. */
 #include <escqrs/base.h>
 
 #include <pthread.h>

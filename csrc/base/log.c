@@ -1,5 +1,5 @@
-/* One text a call, made on the stack and cut at a character's boundary; without a function, warnings and
- * errors go to stderr in one write each. Takes no lock. */
+/* One text a call, made on the stack and cut at a character's boundary; without a function,
+ * warnings and errors go to stderr in one write each. Takes no lock. */
 #include <escqrs/base.h>
 
 #include <stdarg.h>

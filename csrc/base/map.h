@@ -1,9 +1,9 @@
 /* A hash map from byte strings to pointers, for millions of entries: 16 bytes a slot.
  *
  * The key's bytes are owned by the value; the map asks a function for them. Open addressing with
- * linear probing at a load of at most 3/4, whole 64-bit hashes stored, so growing never touches a value and
- * a lookup compares keys only where 64 bits agree. Removing shifts followers back: no tombstones.
- * Hashes are seeded, so keys from outside cannot be chosen to collide.
+ * linear probing at a load of at most 3/4, whole 64-bit hashes stored, so growing never touches a
+ * value and a lookup compares keys only where 64 bits agree. Removing shifts followers back: no
+ * tombstones. Hashes are seeded, so keys from outside cannot be chosen to collide.
  *
  * Not thread-safe: the owner's lock guards it. Nothing blocks. */
 #ifndef ESC_BASE_MAP_H
@@ -37,13 +37,15 @@ static inline size_t esc_map_count(const esc_map *map)
     return map->count;
 }
 
-/* Make room for `count` entries altogether, so that inserting up to there cannot fail. NO_MEMORY. */
+/* Make room for `count` entries altogether, so that inserting up to there cannot fail. NO_MEMORY.
+ */
 escqrs_status esc_map_reserve(esc_map *map, size_t count) ESCQRS_MUST_USE;
 
 /* The value of that key, or NULL. */
 void *esc_map_get(const esc_map *map, escqrs_slice key);
 
-/* Put a value (not NULL) under its key. NO_MEMORY; NAME_EXISTS if the key is taken (nothing changes). */
+/* Put a value (not NULL) under its key. NO_MEMORY; NAME_EXISTS if the key is taken (nothing
+ * changes). */
 escqrs_status esc_map_insert(esc_map *map, void *value) ESCQRS_MUST_USE;
 
 /* Take out and return the value of that key; NULL if there is none. */

@@ -1,12 +1,13 @@
 /* A lock-free queue of many producers and one consumer at a time, of nodes inside its items.
  *
- * Producers push on a stack; the consumer takes the whole stack in one exchange and turns it round, so
- * there is no ABA and no node is touched after it was taken. Items of one producer stay in order.
- * Nothing blocks or allocates.
+ * Producers push on a stack; the consumer takes the whole stack in one exchange and turns it round,
+ * so there is no ABA and no node is touched after it was taken. Items of one producer stay in
+ * order. Nothing blocks or allocates.
  *
- * Whoever sleeps when the queue is empty and is woken by the push that finds it empty needs no other
- * ordering: esc_queue_push returns true exactly once per taking. Where the consumer says "asleep" in a word
- * of its own and producers look at that word after the push, both sides need a seq_cst fence between. */
+ * Whoever sleeps when the queue is empty and is woken by the push that finds it empty needs no
+ * other ordering: esc_queue_push returns true exactly once per taking. Where the consumer says
+ * "asleep" in a word of its own and producers look at that word after the push, both sides need a
+ * seq_cst fence between. */
 #ifndef ESC_BASE_QUEUE_H
 #define ESC_BASE_QUEUE_H
 
@@ -19,7 +20,7 @@ typedef struct esc_queue_node {
 } esc_queue_node;
 
 typedef struct esc_queue {
-    _Atomic(esc_queue_node *) newest; /* all zero is an empty queue */
+    _Atomic(esc_queue_node *) newest; /* NULL: empty */
 } esc_queue;
 
 static inline void esc_queue_init(esc_queue *queue)
@@ -34,7 +35,8 @@ static inline bool esc_queue_push(esc_queue *queue, esc_queue_node *node)
     esc_queue_node *newest = atomic_load_explicit(&queue->newest, memory_order_relaxed);
     do {
         node->next = newest;
-        /* release: pairs with the acquire of esc_queue_take_all, which then sees the item and its next */
+        /* release: pairs with the acquire of esc_queue_take_all, which then sees the item and its
+         * next */
     } while (!atomic_compare_exchange_weak_explicit(&queue->newest, &newest, node,
                                                     memory_order_release, memory_order_relaxed));
     return newest == NULL;
@@ -50,8 +52,8 @@ static inline bool esc_queue_is_empty(const esc_queue *queue)
 /* The consumer: all that was pushed, oldest first, linked by next; NULL if there is nothing. */
 static inline esc_queue_node *esc_queue_take_all(esc_queue *queue)
 {
-    /* acquire: pairs with the release of every push in the stack (each push is a read-modify-write of the same
-     * word, so all belong to one release sequence) */
+    /* acquire: pairs with the release of every push in the stack (each push is a read-modify-write
+     * of the same word, so all belong to one release sequence) */
     esc_queue_node *node = atomic_exchange_explicit(&queue->newest, NULL, memory_order_acquire);
     esc_queue_node *oldest = NULL;
     while (node != NULL) {

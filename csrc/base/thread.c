@@ -1,5 +1,5 @@
-/* pthreads with the failures that cannot happen turned into assertions. Condition variables and futexes
- * count in CLOCK_MONOTONIC, so that setting the wall clock moves no deadline. */
+/* pthreads with the failures that cannot happen turned into assertions. Condition variables and
+ * futexes count in CLOCK_MONOTONIC, so that setting the wall clock moves no deadline. */
 #include "base/thread.h"
 
 #include <errno.h>
@@ -31,7 +31,8 @@ int64_t esc_deadline_after(int64_t timeout_ns)
     return timeout_ns > ESC_DEADLINE_NEVER - now ? ESC_DEADLINE_NEVER : now + timeout_ns;
 }
 
-/* ---- mutex and condition ---------------------------------------------------------------------- */
+/* ---- mutex and condition ----------------------------------------------------------------------
+ */
 
 void esc_mutex_init(esc_mutex *mutex)
 {
@@ -91,7 +92,8 @@ void esc_cond_broadcast(esc_cond *cond)
     pthread_cond_broadcast(&cond->handle);
 }
 
-/* ---- thread ----------------------------------------------------------------------------------- */
+/* ---- thread -----------------------------------------------------------------------------------
+ */
 
 typedef struct thread_start {
     void (*run)(void *context);
@@ -108,7 +110,8 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-/* All that a program may handle; not those that a fault raises in the thread itself, nor the profiler's. */
+/* All that a program may handle; not those that a fault raises in the thread itself, nor the
+ * profiler's. */
 static void signals_to_block(sigset_t *signals)
 {
     static const int unblocked[] = {SIGSEGV, SIGBUS,  SIGFPE, SIGILL,
@@ -136,7 +139,8 @@ escqrs_status esc_thread_create(esc_thread *thread, const char *name, size_t sta
         failed = pthread_attr_setstacksize(&attributes, stack_size);
         ESC_ASSERT(failed == 0); /* below PTHREAD_STACK_MIN */
     }
-    /* A new thread inherits the mask: block here, so that no signal slips in before it could itself. */
+    /* A new thread inherits the mask: block here, so that no signal slips in before it could
+     * itself. */
     sigset_t blocked;
     sigset_t before;
     signals_to_block(&blocked);
@@ -165,7 +169,8 @@ bool esc_thread_is_current(const esc_thread *thread)
     return pthread_equal(thread->handle, pthread_self()) != 0;
 }
 
-/* ---- futex ------------------------------------------------------------------------------------ */
+/* ---- futex ------------------------------------------------------------------------------------
+ */
 
 bool esc_futex_wait(_Atomic uint32_t *address, uint32_t expected, int64_t deadline_ns)
 {

@@ -1,4 +1,5 @@
-/* One table-free decoder; runs of ASCII are skipped eight bytes at a time, for most text is ASCII. */
+/* One table-free decoder; runs of ASCII are skipped eight bytes at a time, for most text is ASCII.
+ */
 #include "base/utf8.h"
 
 #include <string.h>

@@ -1,12 +1,14 @@
 /* Version 7 UUIDs: 48 bits of milliseconds, 4 of version, 74 of randomness around 2 of variant.
  *
- * Within one thread each is greater than the one before: where the millisecond has not moved on (or the clock went
- * back) the 74 bits go up by a random step instead of being drawn anew (RFC 9562, 6.2, method 2). The
- * last one and a stock of random bytes are thread-local, so making one takes no lock and rarely a system
- * call; a child of fork() throws the stock away, for its parent has the same.
+ * Within one thread each is greater than the one before: where the millisecond has not moved on (or
+ * the clock went back) the 74 bits go up by a random step instead of being drawn anew (RFC
+ * 9562, 6.2, method 2). The last one and a stock of random bytes are thread-local, so making one
+ * takes no lock and rarely a system call; a child of fork() throws the stock away, for its parent
+ * has the same.
  *
- * With a replaced `random` there is no memory from one call to the next: an id is made of the given clock and
- * the given randomness alone, so that a seed gives the same ids again. Their order is then the test's affair. */
+ * With a replaced `random` there is no memory from one call to the next: an id is made of the given
+ * clock and the given randomness alone, so that a seed gives the same ids again. Their order is
+ * then the test's affair. */
 #include <escqrs/base.h>
 
 #include <string.h>

@@ -26,8 +26,8 @@ static inline size_t esc_varint_encode(uint64_t value, uint8_t *out)
     return size;
 }
 
-/* Reads one number of at most `size` bytes; returns how many it took, or 0 if it is cut off or beyond
- * 64 bits (then *value is not set). */
+/* Reads one number of at most `size` bytes; returns how many it took, or 0 if it is cut off or
+ * beyond 64 bits (then *value is not set). */
 static inline size_t esc_varint_decode(const void *data, size_t size, uint64_t *value)
 {
     const uint8_t *bytes = data;

@@ -1,4 +1,5 @@
-/* A growable array of items of one size. Not thread-safe; nothing blocks. Growing moves the items. */
+/* A growable array of items of one size. Not thread-safe; nothing blocks. Growing moves the items.
+ */
 #ifndef ESC_BASE_VECTOR_H
 #define ESC_BASE_VECTOR_H
 
@@ -15,7 +16,8 @@ typedef struct esc_vector {
 
 #define ESC_VECTOR_OF(type) ((esc_vector){NULL, 0, 0, sizeof(type)})
 
-/* vector[index] of that type, an lvalue: ESC_VECTOR_AT(&v, int, 3) = 7. Index below count, unchecked. */
+/* vector[index] of that type, an lvalue: ESC_VECTOR_AT(&v, int, 3) = 7. Index below count,
+ * unchecked. */
 #define ESC_VECTOR_AT(vector, type, index) (((type *)(vector)->items)[index])
 
 void esc_vector_init(esc_vector *vector, size_t item_size);
