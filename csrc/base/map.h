@@ -37,8 +37,7 @@ static inline size_t esc_map_count(const esc_map *map)
     return map->count;
 }
 
-/* Make room for `count` entries altogether, so that inserting up to there cannot fail. NO_MEMORY.
- */
+/* Make room for `count` entries altogether, so that inserting cannot fail. NO_MEMORY. */
 escqrs_status esc_map_reserve(esc_map *map, size_t count) ESCQRS_MUST_USE;
 
 /* The value of that key, or NULL. */

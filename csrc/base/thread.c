@@ -31,8 +31,7 @@ int64_t esc_deadline_after(int64_t timeout_ns)
     return timeout_ns > ESC_DEADLINE_NEVER - now ? ESC_DEADLINE_NEVER : now + timeout_ns;
 }
 
-/* ---- mutex and condition ----------------------------------------------------------------------
- */
+/* ---- mutex and condition -------------------------------------------------------------------- */
 
 void esc_mutex_init(esc_mutex *mutex)
 {
@@ -92,8 +91,7 @@ void esc_cond_broadcast(esc_cond *cond)
     pthread_cond_broadcast(&cond->handle);
 }
 
-/* ---- thread -----------------------------------------------------------------------------------
- */
+/* ---- thread --------------------------------------------------------------------------------- */
 
 typedef struct thread_start {
     void (*run)(void *context);
@@ -169,8 +167,7 @@ bool esc_thread_is_current(const esc_thread *thread)
     return pthread_equal(thread->handle, pthread_self()) != 0;
 }
 
-/* ---- futex ------------------------------------------------------------------------------------
- */
+/* ---- futex ---------------------------------------------------------------------------------- */
 
 bool esc_futex_wait(_Atomic uint32_t *address, uint32_t expected, int64_t deadline_ns)
 {

@@ -13,16 +13,14 @@
 
 #include "base/assert.h"
 
-/* ---- deadlines --------------------------------------------------------------------------------
- */
+/* ---- deadlines ------------------------------------------------------------------------------ */
 
 #define ESC_DEADLINE_NEVER INT64_MAX
 
 /* Now plus `timeout_ns`, never beyond ESC_DEADLINE_NEVER; a negative timeout is now. */
 int64_t esc_deadline_after(int64_t timeout_ns);
 
-/* ---- mutex ------------------------------------------------------------------------------------
- */
+/* ---- mutex ---------------------------------------------------------------------------------- */
 
 typedef struct esc_mutex {
     pthread_mutex_t handle;
@@ -54,8 +52,7 @@ static inline void esc_mutex_unlock(esc_mutex *mutex)
     ESC_ASSERT(failed == 0);
 }
 
-/* ---- condition --------------------------------------------------------------------------------
- */
+/* ---- condition ------------------------------------------------------------------------------ */
 
 typedef struct esc_cond {
     pthread_cond_t handle;
@@ -72,8 +69,7 @@ bool esc_cond_wait_until(esc_cond *cond, esc_mutex *mutex,
 void esc_cond_signal(esc_cond *cond);
 void esc_cond_broadcast(esc_cond *cond);
 
-/* ---- thread -----------------------------------------------------------------------------------
- */
+/* ---- thread --------------------------------------------------------------------------------- */
 
 typedef struct esc_thread {
     pthread_t handle;
@@ -92,8 +88,7 @@ void esc_thread_join(
     esc_thread *thread); /* blocks until it has ended; aborts on the thread itself */
 bool esc_thread_is_current(const esc_thread *thread);
 
-/* ---- futex ------------------------------------------------------------------------------------
- */
+/* ---- futex ---------------------------------------------------------------------------------- */
 
 /* Sleep while *address is `expected`, until a wake or the deadline. False if the deadline passed;
  * true may be spurious: look again. Blocks. Of one process only. */

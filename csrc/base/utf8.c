@@ -1,5 +1,4 @@
-/* One table-free decoder; runs of ASCII are skipped eight bytes at a time, for most text is ASCII.
- */
+/* One table-free decoder; runs of ASCII are skipped eight bytes at a time. */
 #include "base/utf8.h"
 
 #include <string.h>

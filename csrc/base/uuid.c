@@ -1,8 +1,8 @@
 /* Version 7 UUIDs: 48 bits of milliseconds, 4 of version, 74 of randomness around 2 of variant.
  *
  * Within one thread each is greater than the one before: where the millisecond has not moved on (or
- * the clock went back) the 74 bits go up by a random step instead of being drawn anew (RFC
- * 9562, 6.2, method 2). The last one and a stock of random bytes are thread-local, so making one
+ * the clock went back) the 74 bits go up by a random step instead of being drawn anew (method 2
+ * of RFC 9562, section 6.2). The last one and a stock of random bytes are thread-local, so making one
  * takes no lock and rarely a system call; a child of fork() throws the stock away, for its parent
  * has the same.
  *

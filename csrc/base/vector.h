@@ -1,5 +1,4 @@
-/* A growable array of items of one size. Not thread-safe; nothing blocks. Growing moves the items.
- */
+/* A growable array of items of one size. Not thread-safe. Growing moves the items. */
 #ifndef ESC_BASE_VECTOR_H
 #define ESC_BASE_VECTOR_H
 

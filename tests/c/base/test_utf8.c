@@ -18,8 +18,7 @@ static void well_formed_text_is_valid(void **state)
         "\xef\xbf\xbf",     /* U+FFFF */
         "\xf0\x90\x80\x80", /* U+10000, the first of four */
         "\xf4\x8f\xbf\xbf", /* U+10FFFF, the last */
-        "12345678\xc3\xa4"
-        "12345678",
+        "12345678\xc3\xa4z2345678",
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         assert_true(esc_utf8_valid(escqrs_slice_of(texts[i])));
