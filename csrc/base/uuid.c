@@ -2,9 +2,9 @@
  *
  * Within one thread each is greater than the one before: where the millisecond has not moved on (or
  * the clock went back) the 74 bits go up by a random step instead of being drawn anew (method 2
- * of RFC 9562, section 6.2). The last one and a stock of random bytes are thread-local, so making one
- * takes no lock and rarely a system call; a child of fork() throws the stock away, for its parent
- * has the same.
+ * of RFC 9562, section 6.2). The last one and a stock of random bytes are thread-local, so making
+ * one takes no lock and rarely a system call; a child of fork() throws the stock away, for its
+ * parent has the same.
  *
  * With a replaced `random` there is no memory from one call to the next: an id is made of the given
  * clock and the given randomness alone, so that a seed gives the same ids again. Their order is
