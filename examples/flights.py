@@ -18,7 +18,6 @@ The exit status is 1 if any of these checks fails.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -31,7 +30,6 @@ import escqrs as es
 from flights_data import (
     CANCEL,
     DEPART,
-    DIVERT,
     DIVERTED_AFTER_MINUTES,
     LAND,
     NO_AIRCRAFT,
@@ -50,10 +48,10 @@ LATE_MINUTES = 15  # more is late; the US Department of Transportation draws the
 WINDOW = 4_000  # commands on their way at once
 EVERY_ON_PURPOSE = 500  # one flight in so many gets impossible commands besides its own
 
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-# ---- commands ---------------------------------------------------------------------------------
+# ---- commands ----------------------------------------------------------------------------------
 
 
 class Leg(es.Message):
@@ -95,7 +93,7 @@ class Cancel(es.Command[None]):
     flight: str
 
 
-# ---- events: they carry what read models need ---------------------------------------------------
+# ---- events: they carry what read models need --------------------------------------------------
 
 
 class FlightScheduled(es.Event):
@@ -134,7 +132,7 @@ class FlightCancelled(es.Event):
     month: int
 
 
-# ---- the aggregate ------------------------------------------------------------------------------
+# ---- the aggregate -----------------------------------------------------------------------------
 
 
 class Aircraft(es.Aggregate):
@@ -259,7 +257,7 @@ def plain(state: Aircraft) -> dict[str, Any]:
     return {name: getattr(state, name) for name in STATE_FIELDS}
 
 
-# ---- the read models ------------------------------------------------------------------------------
+# ---- the read models ---------------------------------------------------------------------------
 
 
 class Punctuality(es.ReadModel):
@@ -358,7 +356,7 @@ class Hours(es.ReadModel):
         ).fetchall()
 
 
-# ---- sending the year -------------------------------------------------------------------------------
+# ---- sending the year --------------------------------------------------------------------------
 
 
 class Refusals:
@@ -413,7 +411,11 @@ def impossible(what: int, at: int, flight: Flight) -> list[es.Command[Any]]:
         return [command(DEPART, at, flight), Cancel(flight.name), command(SCHEDULE, at, flight),
                 Land(flight.name, moment(at - 1), 60, 0)]  # fmt: skip
     # it is over
-    return [Land(flight.name, moment(at), 60, 0), Depart(flight.name, moment(at)), Cancel(flight.name)]
+    return [
+        Land(flight.name, moment(at), 60, 0),
+        Depart(flight.name, moment(at)),
+        Cancel(flight.name),
+    ]
 
 
 def fly(shop: es.System, flights: list[Flight], refusals: Refusals) -> tuple[int, float]:
@@ -454,7 +456,7 @@ def fly(shop: es.System, flights: list[Flight], refusals: Refusals) -> tuple[int
     return sent, progress.finish()
 
 
-# ---- what the CSV itself says -------------------------------------------------------------------------
+# ---- what the CSV itself says ------------------------------------------------------------------
 
 
 class Totals:
@@ -513,7 +515,7 @@ def in_two_places(flights: list[Flight]) -> set[int]:
     return found
 
 
-# ---- what is shown --------------------------------------------------------------------------------------
+# ---- what is shown -----------------------------------------------------------------------------
 
 
 class Checks:
@@ -614,7 +616,7 @@ def shown(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-# ---- the program -----------------------------------------------------------------------------------------
+# ---- the program -------------------------------------------------------------------------------
 
 
 def check_read_models(shop: es.System, totals: Totals, checks: Checks) -> None:
@@ -670,7 +672,7 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
             before[tail] = plain(shop[Aircraft, tail].state)
             progress.at(number)
         progress.finish()
-    size = os.path.getsize(path)
+    size = path.stat().st_size
     refused = sum(refusals.in_data.values()) + sum(refusals.on_purpose.values())
     stored = sent - refused
     rate("events stored meanwhile", stored, seconds)
@@ -729,7 +731,10 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
     section("Checks")
     table(("", "what", ">found"), checks.lines)
     section("Rates")
-    table(("what", "count", "seconds", "a second"), [(w, c, f"{s:.2f}", int(r)) for w, c, s, r in rates])
+    table(
+        ("what", "count", "seconds", "a second"),
+        [(w, c, f"{s:.2f}", int(r)) for w, c, s, r in rates],
+    )
     print(f"\n  the read models were level {1000 * waited:,.0f} ms after the last reply")
     print(f"  the file: {size / 2**20:,.0f} MiB, {size / max(stored, 1):,.0f} bytes an event")
     print(f"  all in all: {time.perf_counter() - started:,.1f} s")

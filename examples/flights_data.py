@@ -15,12 +15,12 @@ import csv
 import importlib.util
 import io
 import zipfile
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-EPOCH = datetime(2013, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(2013, 1, 1, tzinfo=UTC)
 SCHEDULED_AHEAD_MINUTES = 24 * 60  # a flight is put on the schedule a day before it leaves
 DIVERTED_AFTER_MINUTES = 60  # the rows don't say when; an assumption
 
@@ -91,13 +91,11 @@ def read(path: Path, limit: int | None = None) -> list[Flight]:
         limit: how many rows; all if None.
     """
     header, lines = rows(path, limit)
-    (day, dep_delay, arr_delay, carrier, number, tail, origin, dest, air, miles, month, minute, hour) = (
-        header.index(name)
-        for name in (
-            "day", "dep_delay", "arr_delay", "carrier", "flight", "tailnum", "origin", "dest",
-            "air_time", "distance", "month", "minute", "time_hour",
-        )
-    )  # fmt: skip
+    column = {name: index for index, name in enumerate(header)}
+    names = ("tailnum", "carrier", "flight", "origin", "dest", "month", "day", "distance")
+    tail, carrier, number, origin, dest, month, day, miles = (column[name] for name in names)
+    names = ("time_hour", "minute", "dep_delay", "arr_delay", "air_time")
+    hour, minute, dep_delay, arr_delay, air = (column[name] for name in names)
     hours: dict[str, int] = {}  # "2013-01-01T10:00:00Z" -> minutes; under 7,000 different ones
     flights = []
     for row in lines:

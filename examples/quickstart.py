@@ -35,14 +35,19 @@ class Cart(es.Aggregate):
         added = self.emit(ItemAdded(es.new_id(), cmd.name, cmd.quantity))
         return added.item_id  # the reply, delivered once the event is durable
 
-    @es.applies
-    def added(self, event: ItemAdded) -> None:  # the only place where state changes; also run by replay
+    @es.applies  # the only place where state changes; also run by replay
+    def added(self, event: ItemAdded) -> None:
         self.items[event.name] = event.quantity
 
 
 class Items(es.ReadModel):
-    schema = "CREATE TABLE items (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL)"
-    on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:item_id, :name, :quantity)")  # runs in C
+    schema = """
+        CREATE TABLE items (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL
+        )
+    """
+    # bound to the event's fields and run in C
+    on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:item_id, :name, :quantity)")
 
     @es.query
     def by_name(self, db: es.Rows, name: str) -> list[tuple]:
@@ -87,7 +92,9 @@ def show(shop: es.System) -> None:
     print("The same at its version 1: ", cart.state_at(version=1).items)
     print("Its history:")
     for recorded in cart.history():
-        print(f"  version {recorded.version}  {recorded.time:%Y-%m-%d %H:%M:%S} UTC  {recorded.event}")
+        print(
+            f"  version {recorded.version}  {recorded.time:%Y-%m-%d %H:%M:%S} UTC  {recorded.event}"
+        )
     print("The whole store in global order:")
     for recorded in shop.events(after=0):
         print(f"  position {recorded.position}  {recorded.stream}  {recorded.type}")

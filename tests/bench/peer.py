@@ -1,11 +1,11 @@
 """The peer: the PyPI package `eventsourcing` (9.5 or later) with its SQLite recorder.
 
-Its durability is made the engine's own: WAL, which it sets itself, and PRAGMA synchronous=FULL on each
-connection. It gets its best: the aggregate cache on, neither fast-forwarded nor copied, since there is
-one writer (the rows that load an aggregate from disk run without the cache).
+Its durability is made the engine's own: WAL, which it sets itself, and PRAGMA synchronous=FULL on
+each connection. It gets its best: the aggregate cache on, neither fast-forwarded nor copied, since
+there is one writer (the rows that load an aggregate from disk run without the cache).
 
-Its SQLite recorder has no `subscribe`, which its ProjectionRunner needs; `Recorder` adds the few lines
-with its own `ListenNotifySubscription`, as its in-memory recorder has them.
+Its SQLite recorder has no `subscribe`, which its ProjectionRunner needs; `Recorder` adds the few
+lines with its own `ListenNotifySubscription`, as its in-memory recorder has them.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class ItemsView(SQLiteTrackingRecorder):
 class ItemsProjection(Projection[ItemsView]):
     def process_event(self, domain_event: Any, tracking: Tracking) -> None:
         if type(domain_event) is Cart.ItemAdded:  # type: ignore[attr-defined]
-            self.view.add(
-                domain_event.item_id, domain_event.name, domain_event.quantity, tracking
-            )
+            self.view.add(domain_event.item_id, domain_event.name, domain_event.quantity, tracking)
         else:
             self.view.insert_tracking(tracking)
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 class Row(NamedTuple):
     """One line of the table.
 
-    `times_floor` and `times_peer` say how many times as fast as they: 0.8 of a floor is four fifths of
-    its rate, or a quarter more time. `limit` is the figure itself: at least for rates, at most for others.
+    `times_floor` and `times_peer` say how many times as fast as they: 0.8 of a floor is four fifths
+    of its rate, or a quarter more time. `limit` is the figure itself: at least for rates, at most
+    for others.
     """
 
     workload: str

@@ -5,9 +5,9 @@
 
 Each figure is a median over the rounds, with half the range as its spread. The machine is likely
 shared, so the sides take turns: floor, escqrs, peer, floor, ... each in a fresh process, on a fresh
-file, on the disk that holds the build folder. The floors are loops in C (`floor.c`; asyncio's is in Python)
-over the same SQLite with the same durability; the peer is the PyPI package eventsourcing with its SQLite
-recorder, WAL and synchronous=FULL (`peer.py`).
+file, on the disk that holds the build folder. The floors are loops in C (`floor.c`; asyncio's is in
+Python) over the same SQLite with the same durability; the peer is the PyPI package eventsourcing
+with its SQLite recorder, WAL and synchronous=FULL (`peer.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measure import BUILD, Figures, NotAvailable  # noqa: E402
-from rows import ROWS, WORKLOADS, Row  # noqa: E402
+from measure import BUILD, Figures, NotAvailable
+from rows import ROWS, WORKLOADS, Row
 
 SIDES = ("floor", "ours", "peer")
 SECONDS_MAX = 900  # of one run of one side
@@ -83,7 +83,9 @@ def say(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def collect(workloads: list[str], sides: list[str], rounds: int, part: float) -> tuple[Results, list[str]]:
+def collect(
+    workloads: list[str], sides: list[str], rounds: int, part: float
+) -> tuple[Results, list[str]]:
     """Run everything, round by round, the sides in turn."""
     results: Results = {}
     notes: list[str] = []
@@ -134,15 +136,22 @@ def times(row: Row, ours: list[float], other: list[float]) -> float | None:
     return mine / its if row.more_is_better else its / max(mine, 1e-12)
 
 
-def verdict(row: Row, ours: list[float], of_floor: float | None, of_peer: float | None) -> tuple[str, str]:
+def verdict(
+    row: Row, ours: list[float], of_floor: float | None, of_peer: float | None
+) -> tuple[str, str]:
     """Return what is to be reached, and whether it is."""
     wanted, met = [], []
     if row.limit is not None:
-        wanted.append(f"{'≥' if row.more_is_better else '≤'} {row.limit:,.{0 if row.limit >= 1 else 2}f}")
+        wanted.append(
+            f"{'≥' if row.more_is_better else '≤'} {row.limit:,.{0 if row.limit >= 1 else 2}f}"
+        )
         if ours:
             mine = statistics.median(ours)
             met.append(mine >= row.limit if row.more_is_better else mine <= row.limit)
-    for name, share, least in (("floor", of_floor, row.times_floor), ("peer", of_peer, row.times_peer)):
+    for name, share, least in (
+        ("floor", of_floor, row.times_floor),
+        ("peer", of_peer, row.times_peer),
+    ):
         if least is not None:
             wanted.append(f"{least:g}× {name}")
             if share is not None:
@@ -194,9 +203,10 @@ def about() -> str:
     except importlib.metadata.PackageNotFoundError:
         peer = "not installed"
     return (
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} processors, "
-        f"{platform.system()} {platform.release()}; peer: eventsourcing {peer}, SQLite recorder, WAL, "
-        "synchronous=FULL, aggregate cache on where it helps. × is how many times as fast."
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version},"
+        f" {os.cpu_count()} processors, {platform.system()} {platform.release()};"
+        f" peer: eventsourcing {peer}, SQLite recorder, WAL, synchronous=FULL,"
+        " aggregate cache on where it helps. × is how many times as fast."
     )
 
 
@@ -225,7 +235,9 @@ def main() -> int:
         print(f"note: {note}")
     if given.json:
         given.json.write_text(
-            json.dumps({f"{workload}/{side}": runs for (workload, side), runs in results.items()}, indent=1)
+            json.dumps(
+                {f"{workload}/{side}": runs for (workload, side), runs in results.items()}, indent=1
+            )
         )
     return 1 if any("failed" in note for note in notes) else 0
 

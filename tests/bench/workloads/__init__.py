@@ -4,6 +4,6 @@
     ours(folder, part) -> figures        escqrs
     peer(folder, part) -> figures        eventsourcing
 
-`folder` is an empty folder on a real disk, `part` (0 to 1) shortens the work. Figures have names; the
-rows of the table that `make bench` prints are in `rows`, with what each is to reach.
+`folder` is an empty folder on a real disk, `part` (0 to 1) shortens the work. Figures have names;
+the rows of the table that `make bench` prints are in `rows`, with what each is to reach.
 """

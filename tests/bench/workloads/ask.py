@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from measure import Figures, floor as run_floor, percentile
+from measure import Figures, percentile, run_floor
 
 CARTS = 100
 COMMANDS = 4000

@@ -1,7 +1,7 @@
 """The state of an entity that is not in memory: 10 or 1,000 events from disk, no snapshot.
 
-Streams are interleaved in the file, as if all had been written at once. Each is read once, in another
-order than they lie in. The floor reads the rows of one stream through an index.
+Streams are interleaved in the file, as if all had been written at once. Each is read once, in
+another order than they lie in. The floor reads the rows of one stream through an index.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from measure import Figures, floor as run_floor, percentile
+from measure import Figures, percentile, run_floor
 
 SHALLOW = (1000, 10)  # streams, events in each
 DEEP = (100, 1000)

@@ -1,7 +1,7 @@
 """Memory of a live entity beyond its Python state.
 
-Entities with one integer are made live, and the growth of the process is divided by their number. The
-floor is the same number of plain Python objects with one integer each, which are what the state is.
+Entities with one integer are made live, and the growth of the process is divided by their number.
+The floor is as many plain Python objects with one integer each, which are what the state is.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from measure import BUILD, Figures, floor as run_floor, stopwatch
+from measure import BUILD, Figures, run_floor, stopwatch
 
 EVENTS = 1_000_000
 FULL_EVENTS = 10_000_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measure import Figures, floor as run_floor, stopwatch
+from measure import Figures, run_floor, stopwatch
 
 CARTS = 1000
 EVENTS = 200_000

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measure import Figures, floor as run_floor, stopwatch
+from measure import Figures, run_floor, stopwatch
 
 ENTITIES = 10
 EVENTS = 30_000

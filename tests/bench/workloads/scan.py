@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measure import Figures, floor as run_floor, stopwatch
+from measure import Figures, run_floor, stopwatch
 
 STREAMS = 100
 EVENTS = 500_000

