@@ -7,6 +7,7 @@ JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 TEST_SECONDS ?= 120# the time limit of one C test program
 PYTEST_ARGS ?=# e.g. "-k flush -x"
+BENCH_ARGS ?=# e.g. "--only ask --rounds 3"
 SANITIZE ?=# set by the targets asan, ubsan and tsan
 
 # V=1 shows the commands.
@@ -235,7 +236,7 @@ crash: install ## only those of them that kill processes and fail writes
 
 bench: install benches-c ## measure, beside raw loops and the package eventsourcing
 	@$(MAKE) $(VENV)/extra-bench
-	ESCQRS_BENCH_PROGRAMS=$(CURDIR)/$(BUILD)/bench $(VENV_PYTHON) tests/bench/run.py
+	ESCQRS_BENCH_PROGRAMS=$(CURDIR)/$(BUILD)/bench $(VENV_PYTHON) tests/bench/run.py $(BENCH_ARGS)
 
 # ---- fuzzing ------------------------------------------------------------------------------------
 

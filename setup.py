@@ -88,10 +88,10 @@ class BuildExtension(build_ext):
 def is_newer(target: str, sources: list[str]) -> bool:
     """Tell whether the target is missing or older than one of its sources."""
     try:
-        made = os.stat(target).st_mtime_ns
+        made = Path(target).stat().st_mtime_ns
     except FileNotFoundError:
         return True
-    return any(os.stat(source).st_mtime_ns >= made for source in sources)
+    return any(Path(source).stat().st_mtime_ns >= made for source in sources)
 
 
 setup(
