@@ -184,7 +184,8 @@ static int mode_stream(const char *path, long streams, long depth)
         sqlite3_bind_int64(read, 1, (number * 7919) % streams + 1);
         long rows = 0;
         while (sqlite3_step(read) == SQLITE_ROW) {
-            bytes += sqlite3_column_bytes(read, 7) + ((const char *)sqlite3_column_blob(read, 7))[0];
+            bytes +=
+                sqlite3_column_bytes(read, 7) + ((const char *)sqlite3_column_blob(read, 7))[0];
             rows++;
         }
         sqlite3_reset(read);
@@ -201,8 +202,9 @@ static int mode_stream(const char *path, long streams, long depth)
 static int mode_scan(const char *path)
 {
     open_file(path);
-    sqlite3_stmt *read = prepare("SELECT position, stream, version, type, time, id, cause, checksum,"
-                                 " data FROM events ORDER BY position");
+    sqlite3_stmt *read =
+        prepare("SELECT position, stream, version, type, time, id, cause, checksum,"
+                " data FROM events ORDER BY position");
     int64_t rows = 0;
     int64_t sum = 0;
     int64_t start = now_ns();
@@ -224,7 +226,8 @@ static int mode_project(const char *path, long events, long rows, const char *sy
     create_events();
     run("CREATE TABLE items (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
         " quantity INTEGER NOT NULL)");
-    run("CREATE TABLE checkpoints (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID");
+    run("CREATE TABLE checkpoints (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT "
+        "ROWID");
     run("INSERT INTO checkpoints VALUES ('Items', 0)");
     sqlite3_stmt *fill = prepare(INSERT_EVENT);
     run("BEGIN");
