@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/utf8.h"
+#include "schema/check.h"
 
 #define ALIGNMENT 8
 #define ARENA_BLOCK_SIZE 1024
@@ -421,19 +422,34 @@ static void sort_by_name(const escqrs_schema *schema, uint32_t *index)
     }
 }
 
+static void sort_by_number(const escqrs_schema *schema, uint32_t *index)
+{
+    for (size_t i = 0; i < schema->field_count; i++) {
+        size_t at = i;
+        while (at > 0 && schema->fields[index[at - 1]].number > schema->fields[i].number) {
+            index[at] = index[at - 1];
+            at--;
+        }
+        index[at] = (uint32_t)i;
+    }
+}
+
 escqrs_status escqrs_schema_seal(escqrs_schema *schema, escqrs_error *error)
 {
     if (schema->sealed) {
         return ESCQRS_OK;
     }
     lay_out(schema);
-    uint32_t *by_name =
-        esc_arena_alloc(&schema->arena, (schema->field_count + 1) * sizeof *by_name);
-    if (by_name == NULL) {
+    size_t size = (schema->field_count + 1) * sizeof(uint32_t);
+    uint32_t *by_name = esc_arena_alloc(&schema->arena, size);
+    uint32_t *by_number = esc_arena_alloc(&schema->arena, size);
+    if (by_name == NULL || by_number == NULL) {
         goto fail;
     }
     sort_by_name(schema, by_name);
+    sort_by_number(schema, by_number);
     schema->by_name = by_name;
+    schema->by_number = by_number;
     if (esc_descriptor_build(schema) != ESCQRS_OK || esc_plan_build(schema) != ESCQRS_OK) {
         goto fail;
     }
@@ -482,6 +498,13 @@ const escqrs_field *escqrs_schema_find(const escqrs_schema *schema, escqrs_slice
         }
     }
     return NULL;
+}
+
+const escqrs_field *esc_schema_find_number(const escqrs_schema *schema, uint32_t number)
+{
+    ESC_ASSERT(schema->sealed);
+    const esc_plan_field *found = esc_plan_find(&schema->plan, number);
+    return found == NULL ? NULL : &schema->fields[schema->by_number[found - schema->plan.fields]];
 }
 
 const ProtobufCMessageDescriptor *escqrs_schema_descriptor(const escqrs_schema *schema)

@@ -82,7 +82,8 @@ struct escqrs_schema {
     escqrs_field *fields; /* in order of addition */
     size_t field_count;
     size_t field_capacity;
-    const uint32_t *by_name; /* indices of `fields`, sorted by name */
+    const uint32_t *by_name;   /* indices of `fields`, sorted by name */
+    const uint32_t *by_number; /* the same, sorted by number */
     escqrs_schema **owned;   /* entries of maps; of a loaded schema all that it nests */
     size_t owned_count;
     size_t owned_capacity;
@@ -103,6 +104,9 @@ escqrs_status esc_descriptor_build(escqrs_schema *schema) ESCQRS_MUST_USE;
 
 /* `schema` will be destroyed with `owner`. NO_MEMORY. */
 escqrs_status esc_schema_own(escqrs_schema *owner, escqrs_schema *schema) ESCQRS_MUST_USE;
+
+/* The field of that number, or NULL. Sealed schemas only. */
+const escqrs_field *esc_schema_find_number(const escqrs_schema *schema, uint32_t number);
 
 /* Size of one value of that kind in a message or in a list's array. */
 size_t esc_kind_size(escqrs_kind kind);

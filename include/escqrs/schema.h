@@ -183,10 +183,11 @@ ESCQRS_MUST_USE escqrs_status escqrs_schema_print_proto(const escqrs_schema *con
 /* ---- records and evolution -------------------------------------------------------------------- */
 
 /* The schema with all that it nests as bytes (message escqrs.v1.Schema, proto/escqrs/v1/schema.proto),
- * canonical: equal schemas give equal bytes. `*record` is freed with escqrs_free. */
+ * canonical: equal schemas give equal bytes. `*record` is freed with escqrs_free. Errors: NAME_CLASH where
+ * two different messages in it have one name, TOO_LARGE above 1 MiB, INVALID, NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_record(const escqrs_schema *schema, void **record,
                                                    size_t *size, escqrs_error *error);
-/* A 64-bit fingerprint of the record. */
+/* A 64-bit fingerprint of the record, computed once; never 0, but 0 if there was no memory to compute it. */
 uint64_t escqrs_schema_fingerprint(const escqrs_schema *schema);
 
 /* A schema built from a record; the set of it and its nested ones is destroyed by

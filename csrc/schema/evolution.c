@@ -1,0 +1,263 @@
+/* May data written with one definition be read with another?
+ *
+ * Wire types would let many changes pass that change what the data means: a field renamed in the middle,
+ * two of one type swapped, a text that became bytes. So fields are compared by number and name and type, and
+ * what differs is refused with both meanings and the mend. Pairs of messages are compared one after the other
+ * from a list that each enters once, so definitions that contain themselves end. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/vector.h"
+#include "schema/schema.h"
+
+#define TYPE_TEXT_SIZE 640
+
+typedef struct pair {
+    const escqrs_schema *now;
+    const escqrs_schema *stored;
+} pair;
+
+static const char *kind_name(const escqrs_field *field, escqrs_kind kind)
+{
+    switch (kind) {
+    case ESCQRS_KIND_INT:
+        return "int";
+    case ESCQRS_KIND_FLOAT:
+        return "float";
+    case ESCQRS_KIND_BOOL:
+        return "bool";
+    case ESCQRS_KIND_STRING:
+        return "str";
+    case ESCQRS_KIND_BYTES:
+        return "bytes";
+    case ESCQRS_KIND_TIME:
+        return "datetime";
+    case ESCQRS_KIND_ENUM:
+        return field->enum_name;
+    case ESCQRS_KIND_MESSAGE:
+        return field->message->descriptor.name;
+    }
+    return "?";
+}
+
+/* As it is annotated in Python. Returns `text`. */
+static const char *type_text(const escqrs_field *field, char text[TYPE_TEXT_SIZE])
+{
+    const char *kind = kind_name(field, field->kind);
+    switch (field->label) {
+    case ESCQRS_ONE:
+        snprintf(text, TYPE_TEXT_SIZE, "%s", kind);
+        break;
+    case ESCQRS_OPTIONAL:
+        snprintf(text, TYPE_TEXT_SIZE, "%s | None", kind);
+        break;
+    case ESCQRS_LIST:
+        snprintf(text, TYPE_TEXT_SIZE, "list[%s]", kind);
+        break;
+    case ESCQRS_MAP:
+        snprintf(text, TYPE_TEXT_SIZE, "dict[%s, %s]", kind_name(field, field->key_kind), kind);
+        break;
+    }
+    return text;
+}
+
+static escqrs_status refuse_name(const pair *p, const escqrs_field *now, const escqrs_field *stored,
+                                 escqrs_error *error)
+{
+    char was[TYPE_TEXT_SIZE];
+    char is[TYPE_TEXT_SIZE];
+    const char *message = p->now->descriptor.name;
+    unsigned long number = stored->number;
+    const escqrs_field *moved =
+        escqrs_schema_find(p->now, escqrs_slice_of(stored->name));
+    if (moved != NULL) {
+        return escqrs_error_set(
+            error, ESCQRS_SCHEMA_MISMATCH,
+            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`; `%s` has become field %lu. "
+            "Stored values would be read under the wrong names: give `%s` its number back with "
+            "`es.field(%lu)`, and `%s` one that was never used",
+            message, number, stored->name, type_text(stored, was), now->name, type_text(now, is),
+            stored->name, (unsigned long)moved->number, stored->name, number, now->name);
+    }
+    return escqrs_error_set(
+        error, ESCQRS_SCHEMA_MISMATCH,
+        "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored values would be read under "
+        "another name: keep the name `%s`; or, if `%s` is another field, give it a number that was never "
+        "used with `es.field(...)`, and a default",
+        message, number, stored->name, type_text(stored, was), now->name, type_text(now, is),
+        stored->name, now->name);
+}
+
+static escqrs_status refuse_type(const pair *p, const escqrs_field *now, const escqrs_field *stored,
+                                 escqrs_error *error)
+{
+    char was[TYPE_TEXT_SIZE];
+    char is[TYPE_TEXT_SIZE];
+    type_text(stored, was);
+    type_text(now, is);
+    if (stored->label == ESCQRS_OPTIONAL && now->label == ESCQRS_ONE && stored->kind == now->kind) {
+        return escqrs_error_set(
+            error, ESCQRS_SCHEMA_MISMATCH,
+            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored data may have None "
+            "there: keep `%s`",
+            p->now->descriptor.name, (unsigned long)stored->number, stored->name, was, now->name, is,
+            was);
+    }
+    return escqrs_error_set(
+        error, ESCQRS_SCHEMA_MISMATCH,
+        "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored values cannot be read so: "
+        "keep `%s`, and put the new type into a field with a new name, a number that was never used and a "
+        "default",
+        p->now->descriptor.name, (unsigned long)stored->number, stored->name, was, now->name, is, was);
+}
+
+static const escqrs_enum_value *find_value(const escqrs_field *field, int32_t number)
+{
+    for (size_t i = 0; i < field->enum_value_count; i++) {
+        if (field->enum_values[i].number == number) {
+            return &field->enum_values[i];
+        }
+    }
+    return NULL;
+}
+
+static escqrs_status compare_enums(const pair *p, const escqrs_field *now, const escqrs_field *stored,
+                                   escqrs_error *error)
+{
+    for (size_t i = 0; i < stored->enum_value_count; i++) {
+        const escqrs_enum_value *was = &stored->enum_values[i];
+        const escqrs_enum_value *is = find_value(now, was->number);
+        if (is == NULL) {
+            return escqrs_error_set(
+                error, ESCQRS_SCHEMA_MISMATCH,
+                "%s: field %lu (`%s`): the enum %s had the member `%s` = %ld in stored data and has none "
+                "of that number now. Stored values could not be read: keep the member",
+                p->now->descriptor.name, (unsigned long)stored->number, stored->name, now->enum_name,
+                was->name, (long)was->number);
+        }
+        if (strcmp(is->name, was->name) != 0) {
+            return escqrs_error_set(
+                error, ESCQRS_SCHEMA_MISMATCH,
+                "%s: field %lu (`%s`): %ld meant `%s` of the enum %s in stored data and means `%s` now. "
+                "Stored values would be misread: keep the members with their numbers, and add new ones "
+                "behind them",
+                p->now->descriptor.name, (unsigned long)stored->number, stored->name,
+                (long)was->number, was->name, now->enum_name, is->name);
+        }
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status enter(esc_vector *pairs, const escqrs_schema *now, const escqrs_schema *stored,
+                           escqrs_error *error)
+{
+    for (size_t i = 0; i < pairs->count; i++) {
+        const pair *known = &ESC_VECTOR_AT(pairs, pair, i);
+        if (known->now == now && known->stored == stored) {
+            return ESCQRS_OK;
+        }
+    }
+    pair entered = {now, stored};
+    if (esc_vector_push(pairs, &entered) != ESCQRS_OK) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for comparing %s",
+                                now->descriptor.name);
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escqrs_field *now,
+                                    const escqrs_field *stored, escqrs_error *error)
+{
+    if (strcmp(now->name, stored->name) != 0) {
+        return refuse_name(p, now, stored, error);
+    }
+    bool labels = now->label == stored->label ||
+                  (now->label == ESCQRS_OPTIONAL && stored->label == ESCQRS_ONE);
+    if (!labels || now->kind != stored->kind ||
+        (now->label == ESCQRS_MAP && now->key_kind != stored->key_kind)) {
+        return refuse_type(p, now, stored, error);
+    }
+    if (now->kind == ESCQRS_KIND_ENUM) {
+        return compare_enums(p, now, stored, error);
+    }
+    if (now->kind == ESCQRS_KIND_MESSAGE) {
+        if (strcmp(now->message->descriptor.name, stored->message->descriptor.name) != 0) {
+            return refuse_type(p, now, stored, error);
+        }
+        return enter(pairs, now->message, stored->message, error);
+    }
+    return ESCQRS_OK;
+}
+
+/* A field that the stored definition does not have under its number. */
+static escqrs_status compare_added(const pair *p, const escqrs_field *now, escqrs_error *error)
+{
+    char is[TYPE_TEXT_SIZE];
+    const char *message = p->now->descriptor.name;
+    const escqrs_field *stored = escqrs_schema_find(p->stored, escqrs_slice_of(now->name));
+    if (stored != NULL) {
+        return escqrs_error_set(
+            error, ESCQRS_SCHEMA_MISMATCH,
+            "%s: `%s` was field %lu in stored data and is now field %lu. Stored values would not be "
+            "found: give it its number back with `es.field(%lu)`",
+            message, now->name, (unsigned long)stored->number, (unsigned long)now->number,
+            (unsigned long)stored->number);
+    }
+    if (now->label == ESCQRS_ONE && !now->has_default) {
+        return escqrs_error_set(
+            error, ESCQRS_SCHEMA_MISMATCH,
+            "%s: field %lu, `%s: %s`, is new and has no default, and stored data does not have it: give it "
+            "a default",
+            message, (unsigned long)now->number, now->name, type_text(now, is));
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status compare_messages(esc_vector *pairs, const pair *p, escqrs_error *error)
+{
+    if (!p->now->sealed) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "%s is nested but not sealed",
+                                p->now->descriptor.name);
+    }
+    /* First what would be misread, then what is missing: a shift of numbers is told as such. */
+    for (size_t i = 0; i < p->stored->field_count; i++) {
+        const escqrs_field *stored = &p->stored->fields[p->stored->by_number[i]];
+        const escqrs_field *now = esc_schema_find_number(p->now, stored->number);
+        if (now == NULL) {
+            continue; /* removed; its values are kept as unknown fields */
+        }
+        escqrs_status status = compare_fields(pairs, p, now, stored, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    for (size_t i = 0; i < p->now->field_count; i++) {
+        const escqrs_field *now = &p->now->fields[i];
+        if (esc_schema_find_number(p->stored, now->number) == NULL) {
+            escqrs_status status = compare_added(p, now, error);
+            if (status != ESCQRS_OK) {
+                return status;
+            }
+        }
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status escqrs_schema_compare(const escqrs_schema *schema, escqrs_slice record,
+                                    escqrs_error *error)
+{
+    escqrs_schema *stored = NULL;
+    escqrs_status status = escqrs_schema_load(record, &stored, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    esc_vector pairs = ESC_VECTOR_OF(pair);
+    status = enter(&pairs, schema, stored, error);
+    for (size_t i = 0; status == ESCQRS_OK && i < pairs.count; i++) {
+        pair p = ESC_VECTOR_AT(&pairs, pair, i); /* a copy: the vector grows */
+        status = compare_messages(&pairs, &p, error);
+    }
+    esc_vector_fini(&pairs);
+    escqrs_schema_destroy(stored);
+    return status;
+}
