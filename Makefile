@@ -157,7 +157,7 @@ VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip --disable-pip-version-check --quiet
 EXTENSION_BUILD = $(BUILD)/python
 PACKAGE_SOURCES := $(shell find csrc include proto python -type f -not -name '*.pyc' -not -path '*.egg-info/*') \
-                   setup.py pyproject.toml README.md
+                   setup.py pyproject.toml $(wildcard README.md)
 
 # Which interpreter the environment was made from: made anew when it is another one, or its base is gone.
 .PHONY: venv
