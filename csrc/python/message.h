@@ -51,7 +51,6 @@ typedef struct esc_py_field {
     PyObject *default_factory; /* or NULL */
     PyObject *type; /* MESSAGE: the class; ENUM: the enum; else NULL */
     bool default_ready; /* default_value is checked and in stored form */
-    bool type_is_owner; /* `type` is the layout's own class: borrowed */
     esc_py_member *by_object; /* ENUM: members sorted by address */
     esc_py_member *by_number; /* ENUM: sorted by number; borrows from by_object */
     size_t member_count;
@@ -71,9 +70,11 @@ typedef struct esc_py_layout {
     bool ready;   /* and those of all that it nests */
     bool broken;  /* sealing failed for good */
     bool checked; /* decoding has something to verify: see esc_py_layout_verify */
-    bool nests;   /* some field holds messages */
     uint32_t count;
+    uint32_t leaf_depth;  /* of nesting, nested messages left aside: 1, 2 or 3 */
+    bool nests;           /* some field holds messages */
     esc_py_field *fields; /* NULL until sealed */
+    uint32_t *order;      /* indices by field number; NULL where they are in order already */
 } esc_py_layout;
 
 /* Type object of a message class. */
@@ -82,21 +83,26 @@ typedef struct esc_py_message_type {
     struct esc_py_state *state;
     esc_py_layout *layout; /* NULL while the class statement runs */
     PyObject *field_names; /* tuple of str */
-    PyObject *pending;     /* what _message.py needs to resolve the annotations; NULL once done */
+    PyObject *declared;    /* tuple: what _message.py knows of each field */
     PyObject *post_init;   /* __post_init__ or NULL */
     PyObject *stored_name; /* str */
+    PyObject *reply;       /* COMMAND: the R of Command[R], or NULL */
     uint32_t field_count;
-    uint32_t required_count; /* leading fields without default */
     esc_py_kind kind;
     bool abstract; /* es.Message, es.Event, es.Command themselves */
 } esc_py_message_type;
 
+/* Memory of one unpacked message, shared by the Python messages that read from it. */
+typedef struct esc_py_block {
+    size_t references; /* guarded by the GIL */
+    ProtobufCMessage *root;
+} esc_py_block;
+
 typedef struct esc_py_message {
     PyObject_HEAD
     ProtobufCMessage *packed; /* NULL unless decoded */
-    PyObject *owner; /* NULL: `packed` is ours; else the message whose block `packed` lies in */
-    uint32_t depth;  /* of nesting in protobuf terms, 1 without nested messages; 0: not counted yet */
-    uint32_t unset;  /* slots not yet filled; 0 from construction */
+    esc_py_block *block; /* NULL: `packed`, if any, is ours alone */
+    size_t depth; /* of nesting in protobuf terms, 1 for the message alone; 0: not counted yet */
     PyObject *slots[];
 } esc_py_message;
 
@@ -108,9 +114,11 @@ typedef struct esc_py_message_state {
     PyTypeObject *layout;     /* Layout */
     PyObject *prepare;        /* functions of _message.py, NULL until it has bound them */
     PyObject *resolve;
+    PyObject *signature;
     PyObject *registry;       /* dict (module, qualname) -> weak reference to the newest class */
     PyObject *utc;            /* datetime.timezone.utc */
     PyObject *rebuild;        /* the module's function _rebuild, for pickle */
+    esc_buffer scratch;       /* for packing on the way to bytes */
     uint64_t generation;      /* class definitions so far */
 } esc_py_message_state;
 

@@ -1,0 +1,406 @@
+/* python/message_pack.c - the encoder: from slots straight to protobuf bytes.
+ *
+ * A message that was decoded is packed by protobuf-c from the struct it reads from, unknown fields
+ * included. One that was made in Python has no struct: its bytes are written here from the stored forms, fields
+ * by number, every one of them (see the presence rule in escqrs/schema.h), without building a struct first.
+ * Nested messages reserve one byte for their length and move up if it needs more. Nothing here runs Python
+ * code, so the buffer may be the module's.
+ */
+#include "python/message_parts.h"
+
+#include <datetime.h>
+#include <string.h>
+
+#include "base/varint.h"
+
+#define WIRE_VARINT 0u
+#define WIRE_64BIT 1u
+#define WIRE_BYTES 2u
+#define SCRATCH_MAX ((size_t)1 << 16) /* a larger one is not kept */
+
+int esc_py_message_pack_exec(PyObject *module)
+{
+    (void)module;
+    PyDateTime_IMPORT;
+    return PyDateTimeAPI == NULL ? -1 : 0;
+}
+
+/* Room first, then the put_ functions write without asking. */
+static int room(esc_buffer *out, size_t size)
+{
+    if (out->capacity - out->size >= size) {
+        return 0;
+    }
+    if (esc_buffer_reserve(out, size) != ESCQRS_OK) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static void put_varint(esc_buffer *out, uint64_t value)
+{
+    out->size += esc_varint_encode(value, out->data + out->size);
+}
+
+static void put_bytes(esc_buffer *out, const void *data, size_t size)
+{
+    memcpy(out->data + out->size, data, size);
+    out->size += size;
+}
+
+static void put_byte(esc_buffer *out, uint8_t byte)
+{
+    out->data[out->size++] = byte;
+}
+
+static void put_double(esc_buffer *out, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    for (int i = 0; i < 8; i++) {
+        put_byte(out, (uint8_t)(bits >> (8 * i))); /* little-endian whatever the machine is */
+    }
+}
+
+/* ---- text: without making Python keep its UTF-8 ------------------------------------------------ */
+
+static size_t utf8_size(PyObject *text)
+{
+    size_t length = (size_t)PyUnicode_GET_LENGTH(text);
+    size_t size = 0;
+    switch (PyUnicode_KIND(text)) {
+    case PyUnicode_1BYTE_KIND: {
+        const Py_UCS1 *data = PyUnicode_1BYTE_DATA(text);
+        for (size_t i = 0; i < length; i++) {
+            size += 1u + (data[i] >= 0x80);
+        }
+        return size;
+    }
+    case PyUnicode_2BYTE_KIND: {
+        const Py_UCS2 *data = PyUnicode_2BYTE_DATA(text);
+        for (size_t i = 0; i < length; i++) {
+            size += 1u + (data[i] >= 0x80) + (data[i] >= 0x800);
+        }
+        return size;
+    }
+    default: {
+        const Py_UCS4 *data = PyUnicode_4BYTE_DATA(text);
+        for (size_t i = 0; i < length; i++) {
+            size += 1u + (data[i] >= 0x80) + (data[i] >= 0x800) + (data[i] >= 0x10000);
+        }
+        return size;
+    }
+    }
+}
+
+static void put_character(esc_buffer *out, Py_UCS4 c)
+{
+    if (c < 0x80) {
+        put_byte(out, (uint8_t)c);
+    } else if (c < 0x800) {
+        put_byte(out, (uint8_t)(0xC0 | c >> 6));
+        put_byte(out, (uint8_t)(0x80 | (c & 0x3F)));
+    } else if (c < 0x10000) {
+        put_byte(out, (uint8_t)(0xE0 | c >> 12));
+        put_byte(out, (uint8_t)(0x80 | (c >> 6 & 0x3F)));
+        put_byte(out, (uint8_t)(0x80 | (c & 0x3F)));
+    } else {
+        put_byte(out, (uint8_t)(0xF0 | c >> 18));
+        put_byte(out, (uint8_t)(0x80 | (c >> 12 & 0x3F)));
+        put_byte(out, (uint8_t)(0x80 | (c >> 6 & 0x3F)));
+        put_byte(out, (uint8_t)(0x80 | (c & 0x3F)));
+    }
+}
+
+static int pack_text(PyObject *text, esc_buffer *out)
+{
+    size_t length = (size_t)PyUnicode_GET_LENGTH(text);
+    if (PyUnicode_IS_ASCII(text)) {
+        if (room(out, length + ESC_VARINT_SIZE_MAX) < 0) {
+            return -1;
+        }
+        put_varint(out, length);
+        put_bytes(out, PyUnicode_1BYTE_DATA(text), length);
+        return 0;
+    }
+    size_t size = utf8_size(text);
+    if (room(out, size + ESC_VARINT_SIZE_MAX) < 0) {
+        return -1;
+    }
+    put_varint(out, size);
+    int kind = PyUnicode_KIND(text);
+    const void *data = PyUnicode_DATA(text);
+    for (size_t i = 0; i < length; i++) {
+        put_character(out, PyUnicode_READ(kind, data, (Py_ssize_t)i));
+    }
+    return 0;
+}
+
+/* ---- lengths that are known afterwards --------------------------------------------------------- */
+
+/* Reserve the byte of a length; the position after it. */
+static int begin_length(esc_buffer *out, size_t *start)
+{
+    if (room(out, 1) < 0) {
+        return -1;
+    }
+    put_byte(out, 0);
+    *start = out->size;
+    return 0;
+}
+
+static int end_length(esc_buffer *out, size_t start)
+{
+    size_t size = out->size - start;
+    if (size < 0x80) {
+        out->data[start - 1] = (uint8_t)size;
+        return 0;
+    }
+    size_t extra = esc_varint_size(size) - 1;
+    if (room(out, extra) < 0) {
+        return -1;
+    }
+    memmove(out->data + start + extra, out->data + start, size);
+    (void)esc_varint_encode(size, out->data + start - 1);
+    out->size += extra;
+    return 0;
+}
+
+/* ---- one value -------------------------------------------------------------------------------- */
+
+/* Days from 1970-01-01 of a date of the proleptic Gregorian calendar, by 400-year eras. */
+static int64_t days_of_date(int year, int month, int day)
+{
+    int64_t shifted_year = year - (month <= 2 ? 1 : 0);
+    int64_t era = (shifted_year >= 0 ? shifted_year : shifted_year - 399) / 400;
+    int64_t year_of_era = shifted_year - era * 400;
+    int64_t day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
+    int64_t day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    return era * 146097 + day_of_era - 719468;
+}
+
+/* Zero parts are left out, as every other writer of Timestamps does. */
+static int pack_time(PyObject *value, esc_buffer *out)
+{
+    int64_t days = days_of_date(PyDateTime_GET_YEAR(value), PyDateTime_GET_MONTH(value),
+                                PyDateTime_GET_DAY(value));
+    int64_t seconds = days * ESC_PY_SECONDS_A_DAY + PyDateTime_DATE_GET_HOUR(value) * 3600 +
+                      PyDateTime_DATE_GET_MINUTE(value) * 60 + PyDateTime_DATE_GET_SECOND(value);
+    int nanos = PyDateTime_DATE_GET_MICROSECOND(value) * 1000;
+    if (room(out, 1 + 2 * (1 + ESC_VARINT_SIZE_MAX)) < 0) {
+        return -1;
+    }
+    uint8_t *length = out->data + out->size;
+    put_byte(out, 0);
+    if (seconds != 0) {
+        put_byte(out, 1u << 3 | WIRE_VARINT);
+        put_varint(out, (uint64_t)seconds);
+    }
+    if (nanos != 0) {
+        put_byte(out, 2u << 3 | WIRE_VARINT);
+        put_varint(out, (uint64_t)nanos);
+    }
+    *length = (uint8_t)(out->data + out->size - length - 1);
+    return 0;
+}
+
+static int64_t member_number(const esc_py_field *field, PyObject *value)
+{
+    size_t low = 0;
+    size_t high = field->member_count;
+    while (low + 1 < high) {
+        size_t middle = low + (high - low) / 2;
+        if ((uintptr_t)field->by_object[middle].object <= (uintptr_t)value) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return field->by_object[low].number;
+}
+
+static int pack_message(PyObject *value, esc_buffer *out)
+{
+    size_t start = 0;
+    if (begin_length(out, &start) < 0 || esc_py_message_pack(value, out) < 0) {
+        return -1;
+    }
+    return end_length(out, start);
+}
+
+/* The value without its tag. */
+static int pack_one(const esc_py_field *field, escqrs_kind kind, PyObject *value, esc_buffer *out)
+{
+    switch (kind) {
+    case ESCQRS_KIND_STRING:
+        return pack_text(value, out);
+    case ESCQRS_KIND_BYTES: {
+        size_t size = (size_t)PyBytes_GET_SIZE(value);
+        if (room(out, size + ESC_VARINT_SIZE_MAX) < 0) {
+            return -1;
+        }
+        put_varint(out, size);
+        put_bytes(out, PyBytes_AS_STRING(value), size);
+        return 0;
+    }
+    case ESCQRS_KIND_TIME:
+        return pack_time(value, out);
+    case ESCQRS_KIND_MESSAGE:
+        return pack_message(value, out);
+    default:
+        break;
+    }
+    if (room(out, ESC_VARINT_SIZE_MAX) < 0) {
+        return -1;
+    }
+    switch (kind) {
+    case ESCQRS_KIND_INT:
+        put_varint(out, (uint64_t)PyLong_AsLongLong(value)); /* checked: fits */
+        return 0;
+    case ESCQRS_KIND_FLOAT:
+        put_double(out, PyFloat_AS_DOUBLE(value));
+        return 0;
+    case ESCQRS_KIND_BOOL:
+        put_byte(out, value == Py_True);
+        return 0;
+    case ESCQRS_KIND_ENUM:
+        put_varint(out, (uint64_t)member_number(field, value));
+        return 0;
+    default:
+        Py_UNREACHABLE();
+    }
+}
+
+static uint8_t wire_of(escqrs_kind kind)
+{
+    switch (kind) {
+    case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_BOOL:
+    case ESCQRS_KIND_ENUM:
+        return WIRE_VARINT;
+    case ESCQRS_KIND_FLOAT:
+        return WIRE_64BIT;
+    default:
+        return WIRE_BYTES;
+    }
+}
+
+static int pack_tag(const esc_py_field *field, esc_buffer *out)
+{
+    if (room(out, sizeof field->tag) < 0) {
+        return -1;
+    }
+    put_bytes(out, field->tag, field->tag_size);
+    return 0;
+}
+
+static int pack_list(const esc_py_field *field, PyObject *value, esc_buffer *out)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(value);
+    if (count == 0) {
+        return 0;
+    }
+    bool packed = wire_of(field->kind) != WIRE_BYTES;
+    size_t start = 0;
+    if (packed && (pack_tag(field, out) < 0 || begin_length(out, &start) < 0)) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if ((!packed && pack_tag(field, out) < 0) ||
+            pack_one(field, field->kind, PyTuple_GET_ITEM(value, i), out) < 0) {
+            return -1;
+        }
+    }
+    return packed ? end_length(out, start) : 0;
+}
+
+static int pack_map(const esc_py_field *field, PyObject *value, esc_buffer *out)
+{
+    Py_ssize_t position = 0;
+    PyObject *key;
+    PyObject *item;
+    while (PyDict_Next(value, &position, &key, &item)) {
+        size_t start = 0;
+        if (pack_tag(field, out) < 0 || begin_length(out, &start) < 0 || room(out, 1) < 0) {
+            return -1;
+        }
+        put_byte(out, (uint8_t)(1u << 3 | wire_of(field->key_kind)));
+        if (pack_one(field, field->key_kind, key, out) < 0 || room(out, 1) < 0) {
+            return -1;
+        }
+        put_byte(out, (uint8_t)(2u << 3 | wire_of(field->kind)));
+        if (pack_one(field, field->kind, item, out) < 0 || end_length(out, start) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int esc_py_field_pack(const esc_py_field *field, PyObject *value, esc_buffer *out)
+{
+    switch (field->label) {
+    case ESCQRS_LIST:
+        return pack_list(field, value, out);
+    case ESCQRS_MAP:
+        return pack_map(field, value, out);
+    case ESCQRS_OPTIONAL:
+        if (value == Py_None) {
+            return 0;
+        }
+        break;
+    default:
+        break;
+    }
+    return pack_tag(field, out) < 0 ? -1 : pack_one(field, field->kind, value, out);
+}
+
+/* ---- whole messages --------------------------------------------------------------------------- */
+
+static int pack_struct(const ProtobufCMessage *packed, esc_buffer *out)
+{
+    size_t size = protobuf_c_message_get_packed_size(packed);
+    if (room(out, size) < 0) {
+        return -1;
+    }
+    if (size > 0) {
+        out->size += protobuf_c_message_pack(packed, out->data + out->size);
+    }
+    return 0;
+}
+
+int esc_py_message_pack(PyObject *object, esc_buffer *out)
+{
+    esc_py_message *message = (esc_py_message *)object;
+    if (message->packed != NULL) {
+        return pack_struct(message->packed, out);
+    }
+    const esc_py_layout *layout = esc_py_type_of(object)->layout;
+    for (uint32_t i = 0; i < layout->count; i++) {
+        uint32_t index = layout->order == NULL ? i : layout->order[i];
+        if (esc_py_field_pack(&layout->fields[index], message->slots[index], out) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int esc_py_values_pack(esc_py_layout *layout, PyObject *const *values, esc_buffer *out)
+{
+    for (uint32_t i = 0; i < layout->count; i++) {
+        uint32_t index = layout->order == NULL ? i : layout->order[i];
+        if (values[index] == NULL) {
+            continue;
+        }
+        PyObject *stored = esc_py_value_check(layout, index, values[index]);
+        if (stored == NULL) {
+            return -1;
+        }
+        int result = esc_py_field_pack(&layout->fields[index], stored, out);
+        Py_DECREF(stored);
+        if (result < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}

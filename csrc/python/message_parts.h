@@ -1,0 +1,66 @@
+/* python/message_parts.h - what the message_*.c files share among themselves. */
+#ifndef ESC_PYTHON_MESSAGE_PARTS_H
+#define ESC_PYTHON_MESSAGE_PARTS_H
+
+#include "python/message.h"
+#include "python/state.h"
+
+#define ESC_PY_DEPTH_MAX 100 /* of nesting; what the codec accepts by default */
+
+/* Microseconds and days. */
+#define ESC_PY_SECONDS_A_DAY 86400
+#define ESC_PY_SECONDS_MIN INT64_C(-62135596800) /* 0001-01-01T00:00:00Z */
+#define ESC_PY_SECONDS_MAX INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
+
+/* ---- message_type.c ---- */
+int esc_py_message_type_exec(PyObject *module);
+/* Resolve the annotations of a class and of all it nests. */
+int esc_py_class_resolve(esc_py_message_type *type);
+
+static inline esc_py_message_type *esc_py_type_of(PyObject *message)
+{
+    return (esc_py_message_type *)Py_TYPE(message);
+}
+
+/* ---- message_layout.c ---- */
+int esc_py_message_layout_exec(PyObject *module);
+/* A layout without fields; `name` is the stored name. New reference. */
+esc_py_layout *esc_py_layout_new(esc_py_state *state, PyObject *title, PyObject *name,
+                                 PyObject *owner);
+/* Give it its fields: a tuple of the tuples that _message.py makes. Does nothing if it has them. */
+int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs);
+/* Make sure that it and all that it nests are sealed. */
+int esc_py_layout_ready(esc_py_layout *layout);
+
+/* ---- message_value.c ---- */
+int esc_py_message_value_exec(PyObject *module);
+/* Depth of nesting of a stored form that holds messages; 0 for none. */
+size_t esc_py_value_depth(const esc_py_field *field, PyObject *value);
+/* One field of a message, filled into its slot if need be. Borrowed. */
+PyObject *esc_py_message_slot(esc_py_message *message, uint32_t index);
+/* The default in stored form. New reference; NULL without an exception where there is none. */
+PyObject *esc_py_default(esc_py_layout *layout, uint32_t index);
+/* Stored form that a decoded field has in `packed`; `from` is the message it belongs to (its block is
+ * shared with nested ones), or NULL (they are copied). New reference. */
+PyObject *esc_py_value_read(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed,
+                            esc_py_message *from);
+
+/* ---- message.c ---- */
+int esc_py_message_object_exec(PyObject *module);
+PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t nargsf,
+                                    PyObject *kwnames);
+void esc_py_message_dealloc(PyObject *self);
+/* An object with empty slots. */
+esc_py_message *esc_py_message_alloc(esc_py_message_type *type);
+size_t esc_py_message_depth(PyObject *message);
+/* The message nested in `from` at `packed`, which lies in its block. New reference. */
+PyObject *esc_py_message_inside(PyTypeObject *cls, ProtobufCMessage *packed, esc_py_message *from);
+
+/* ---- message_pack.c ---- */
+int esc_py_message_pack_exec(PyObject *module);
+/* Append one field in stored form. */
+int esc_py_field_pack(const esc_py_field *field, PyObject *value, esc_buffer *out);
+/* Do two classes bear one module and qualified name? */
+bool esc_py_same_name(PyTypeObject *a, PyTypeObject *b);
+
+#endif

@@ -1,0 +1,525 @@
+"""Message classes: from annotations to fields.
+
+The classes themselves, their instances and the codec are C (``escqrs._core``). This module reads what the author of
+a class wrote - annotations, defaults, ``es.field`` - checks it and hands it to C in small tuples. It is called by the
+metaclass: :func:`_prepare` before a class is made, :func:`_resolve` after it, and again at the first use of a class
+whose annotations named something that did not exist yet.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from . import _core
+
+__all__ = ["Command", "Event", "Message", "field"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+NUMBER_MAX = 536_870_911  # of a protobuf field
+_RESERVED = range(19_000, 20_000)  # protobuf keeps these field numbers for itself
+_INT32 = range(-(2**31), 2**31)
+
+_SCALARS: dict[object, int] = {
+    int: _core.INT,
+    float: _core.FLOAT,
+    bool: _core.BOOL,
+    str: _core.STRING,
+    bytes: _core.BYTES,
+    datetime.datetime: _core.TIME,
+}
+_ALLOWED = (
+    "a field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, list[T] "
+    "or dict[str, T] or dict[int, T] of these"
+)
+_CLASS_VAR = re.compile(r"\s*(?:\w+\s*\.\s*)*ClassVar\b")
+_REFUSED = {
+    "__init__": "write __post_init__ to check a message after it is made",
+    "__new__": "write __post_init__ to check a message after it is made, or a class method to make it",
+    "__del__": "a message is a value",
+    "__slots__": "they follow from the fields",
+    "__setattr__": "a message is immutable",
+    "__delattr__": "a message is immutable",
+}
+
+
+class _Missing:
+    """The type of the one value that stands for "not given"."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_MISSING = _Missing()
+
+
+class _Field:
+    """What ``es.field(...)`` returns: number and default of one field, until the class is made."""
+
+    __slots__ = ("default", "default_factory", "number")
+
+    def __init__(self, number: object, default: object, default_factory: object) -> None:
+        self.number = number
+        self.default = default
+        self.default_factory = default_factory
+
+
+def field(
+    number: int | None = None,
+    *,
+    default: Any = _MISSING,
+    default_factory: Callable[[], Any] | _Missing = _MISSING,
+) -> Any:
+    """Say more of a field than its type: ``x: int = es.field(3, default=5)``.
+
+    number: the field's protobuf number, 1 to 536,870,911; by default one more than the highest before it.
+    default: the value where none is given, also for stored messages that do not have the field.
+    default_factory: called without arguments for each message that needs the default.
+    """
+    if not isinstance(default, _Missing) and not isinstance(default_factory, _Missing):
+        raise TypeError("es.field: give default or default_factory, not both")
+    if not isinstance(default_factory, _Missing) and not callable(default_factory):
+        raise TypeError(f"es.field: default_factory must be callable, got {default_factory!r}")
+    return _Field(number, default, default_factory)
+
+
+class _Declared:
+    """One field as declared; ``spec`` is what C needs of it, once its annotation could be read."""
+
+    __slots__ = ("annotation", "default", "factory", "name", "number", "spec", "title", "variables")
+
+    def __init__(
+        self, title: str, variables: dict[str, Any], name: str, annotation: object, given: object, number: int
+    ) -> None:
+        self.title = title  # the class that declared it
+        self.variables = variables  # the globals that the annotation refers to
+        self.name = name
+        self.annotation = annotation
+        self.number = number
+        self.default: object = given
+        self.factory: object = None
+        self.spec: tuple[Any, ...] | None = None
+        if isinstance(given, _Field):
+            self.default = given.default
+            if not isinstance(given.default_factory, _Missing):
+                self.factory = given.default_factory
+
+    @property
+    def has_default(self) -> bool:
+        return self.factory is not None or not isinstance(self.default, _Missing)
+
+    def error(self, text: str) -> TypeError:
+        return TypeError(f"{self.title}.{self.name}: {text}")
+
+
+def _is_class_var(annotation: object) -> bool:
+    if isinstance(annotation, str):
+        return _CLASS_VAR.match(annotation) is not None
+    return annotation is typing.ClassVar or typing.get_origin(annotation) is typing.ClassVar
+
+
+def _declare(
+    title: str,
+    variables: dict[str, Any],
+    annotations: Mapping[str, object],
+    values: Mapping[str, object],
+    inherited: Mapping[str, _Declared],
+) -> dict[str, _Declared]:
+    """The fields that one class declares, by name, in order, numbered after the inherited ones."""
+    highest = max((one.number for one in inherited.values()), default=0)
+    numbers = {one.number: one.name for one in inherited.values()}
+    found: dict[str, _Declared] = {}
+    for name, annotation in annotations.items():
+        if _is_class_var(annotation):
+            continue
+        if name.startswith("_"):
+            raise TypeError(f"{title}.{name}: names that begin with `_` are reserved; give the field another name")
+        given = values.get(name, _MISSING)
+        asked = given.number if isinstance(given, _Field) else None
+        before = inherited.get(name)
+        if asked is None:
+            number = highest + 1 if before is None else before.number
+        elif isinstance(asked, bool) or not isinstance(asked, int):
+            raise TypeError(f"{title}.{name}: a field's number is an int, got {asked!r}")
+        else:
+            number = asked
+        if not 1 <= number <= NUMBER_MAX or number in _RESERVED:
+            raise TypeError(
+                f"{title}.{name}: {number} cannot be a field's number: protobuf allows 1 to {NUMBER_MAX:,} "
+                "without 19,000 to 19,999"
+            )
+        if numbers.get(number, name) != name:
+            raise TypeError(
+                f"{title}.{name}: the number {number} is taken by the field {numbers[number]!r}; "
+                "give one of them another with es.field(number)"
+            )
+        numbers[number] = name
+        highest = max(highest, number)
+        found[name] = _Declared(title, variables, name, annotation, given, number)
+    return found
+
+
+def _check_order(title: str, fields: Mapping[str, _Declared]) -> None:
+    first: str | None = None
+    for name, one in fields.items():
+        if one.has_default:
+            first = first or name
+        elif first is not None:
+            raise TypeError(
+                f"{title}.{name}: a field without a default cannot follow {first!r}, which has one; "
+                "give it a default, or declare it earlier with its number: es.field(number)"
+            )
+
+
+def _prepare(
+    name: str, bases: tuple[type, ...], namespace: dict[str, Any], stored: object
+) -> tuple[dict[str, Any], tuple[_Declared, ...], tuple[str, ...], str, object]:
+    """Before a class is made: its namespace, all its fields, the names of its own ones, its stored name and the R of
+    ``Command[R]`` (or None)."""
+    variables = _globals_of(str(namespace.get("__module__", "")))
+    if not isinstance(stored, str):
+        raise TypeError(f"{name}: name= must be a str, got {stored!r}")
+    if not stored:
+        raise TypeError(f"{name}: name= must not be empty")
+    for refused, reason in _REFUSED.items():
+        if refused in namespace:
+            raise TypeError(f"{name}: a message class cannot define {refused}: {reason}")
+
+    parents = [base for base in bases if isinstance(base, _core.MessageMeta)]
+    carriers = [base for base in parents if base.__escqrs_fields__]
+    for base in carriers[1:]:
+        if not issubclass(carriers[0], base):
+            raise TypeError(
+                f"{name}: fields can be inherited from one message class only, not from both "
+                f"{carriers[0].__name__} and {base.__name__}; nest one of them as a field"
+            )
+    kinds = {base.__escqrs_kind__ for base in parents} - {"message"}
+    if len(kinds) > 1:
+        raise TypeError(f"{name}: a message is either an event or a command, not both")
+
+    fields: dict[str, _Declared] = {}
+    if carriers:
+        fields.update((one.name, one) for one in _core.declared(carriers[0]))
+    own = _declare(name, variables, namespace.get("__annotations__", {}), namespace, fields)
+    fields.update(own)
+    _check_order(name, fields)
+    for key, value in namespace.items():
+        if isinstance(value, _Field) and key not in own:
+            raise TypeError(f"{name}.{key}: es.field needs an annotation: `{key}: int = es.field(...)`")
+        if key in fields and key not in own:
+            raise TypeError(f"{name}.{key}: hides the inherited field of that name; annotate it to declare it anew")
+
+    made = {key: value for key, value in namespace.items() if key not in own}
+    made["__slots__"] = ()
+    made.setdefault("__match_args__", tuple(fields))
+    return made, tuple(fields.values()), tuple(own), stored, _reply_of(name, namespace, bases)
+
+
+def _reply_of(name: str, namespace: dict[str, Any], bases: tuple[type, ...]) -> object:
+    """The R of ``Command[R]`` among the bases as written; None where there is none."""
+    for base in namespace.get("__orig_bases__", ()):
+        origin = typing.get_origin(base)
+        if isinstance(origin, _core.MessageMeta) and origin.__escqrs_kind__ == "command":
+            inherited = origin.__escqrs_reply__
+            arguments = typing.get_args(base)
+            if not isinstance(inherited, TypeVar):
+                parameters = getattr(inherited, "__parameters__", ())
+                return inherited[arguments] if parameters else inherited
+            return arguments[0]
+    return None
+
+
+def _globals_of(module: str) -> dict[str, Any]:
+    """The globals of the code that defines a class: of the running frame if it is that module's."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals is not globals() and frame.f_globals.get("__name__") == module:
+            return frame.f_globals
+        frame = frame.f_back
+    return vars(sys.modules[module]) if module in sys.modules else {}
+
+
+def _frames(cls: type) -> list[dict[str, Any]]:
+    """Local variables of the functions and class bodies around a class that are running, innermost first."""
+    around = set()
+    scope = cls.__qualname__.rpartition(".")[0]
+    while scope:
+        around.add(scope.removesuffix(".<locals>"))
+        scope = scope.rpartition(".")[0]
+    found: list[dict[str, Any]] = []
+    frame: types.FrameType | None = sys._getframe(1) if around else None
+    while frame is not None:
+        if frame.f_code.co_qualname in around and frame.f_globals.get("__name__") == cls.__module__:
+            found.append(dict(frame.f_locals))
+        frame = frame.f_back
+    return found
+
+
+class _Names(dict[str, Any]):
+    """What an annotation may refer to beyond the module's globals: the class itself, classes nested in it, the local
+    variables of the functions that are running, and message classes made in the same function before."""
+
+    def __init__(self, cls: type) -> None:
+        super().__init__({key: value for key, value in vars(cls).items() if isinstance(value, type)})
+        self.setdefault(cls.__name__, cls)
+        self._module = cls.__module__
+        self._scope = cls.__qualname__.rpartition(".")[0]
+        self._frames = _frames(cls)
+
+    def __missing__(self, key: str) -> Any:
+        for variables in self._frames:
+            if key in variables:
+                return variables[key]
+        scope = self._scope
+        while scope:
+            found = _core.find_class(self._module, f"{scope}.{key}")
+            if found is not None:
+                return found
+            scope = scope.rpartition(".")[0]
+        raise KeyError(key)
+
+
+def _evaluate(one: _Declared, names: Mapping[str, Any]) -> object:
+    if one.annotation in _PLAIN:
+        return one.annotation
+    holder = types.SimpleNamespace(__annotations__={one.name: one.annotation})
+    return typing.get_type_hints(holder, one.variables, names)[one.name]  # type: ignore[arg-type]
+
+
+class _Plain(dict[object, bool]):
+    def __contains__(self, key: object) -> bool:
+        try:
+            return super().__contains__(key)
+        except TypeError:  # an unhashable annotation; the reader of types refuses it with a better text
+            return False
+
+
+_PLAIN = _Plain((one, True) for one in _SCALARS)
+
+
+def _resolve(cls: type, final: bool) -> bool:
+    """Read the annotations of a message class and seal its layout. False where a name is not defined yet; with
+    ``final`` that is a TypeError."""
+    declared: tuple[_Declared, ...] = _core.declared(cls)
+    names: _Names | None = None
+    complete = True
+    for one in declared:
+        if one.spec is not None:
+            continue
+        if names is None:
+            names = _Names(cls)
+        try:
+            annotation = _evaluate(one, names)
+        except NameError as error:
+            if final:
+                raise one.error(f"{error}; define it before the class is first used") from None
+            complete = False
+            continue
+        except Exception as error:
+            raise one.error(f"the annotation {one.annotation!r} cannot be read: {error}") from error
+        one.spec = _spec(one, annotation)
+    if complete:
+        _core.seal(_core.layout_of(cls), tuple(one.spec for one in declared))
+    return complete
+
+
+def _spec(one: _Declared, annotation: object) -> tuple[Any, ...]:
+    """(name, number, kind, label, key kind, has default, default, factory, class, enum members)"""
+    kind, label, key, cls = _read(one, annotation)
+    members = _members(one, cls) if kind == _core.ENUM and isinstance(cls, type) else ()
+    has = one.has_default
+    default = one.default if has and one.factory is None else None
+    return (one.name, one.number, kind, label, key, has, default, one.factory, cls, members)
+
+
+def _strip(annotation: object) -> object:
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        else:
+            return annotation
+
+
+def _read(one: _Declared, annotation: object) -> tuple[int, int, int, object]:
+    """Kind, label, kind of the keys and class that an annotation stands for."""
+    annotation = _strip(annotation)
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Union or origin is types.UnionType:
+        inner = [_strip(argument) for argument in arguments if argument is not type(None)]
+        if len(inner) != 1 or len(inner) == len(arguments):
+            raise one.error(f"{_show(annotation)} is not supported: a union is T | None and nothing else; {_ALLOWED}")
+        if _is_container(inner[0]):
+            raise one.error(
+                f"{_show(annotation)} is not supported: protobuf does not tell an empty container from an absent "
+                "one; leave out `| None`, or wrap it in an es.Message"
+            )
+        kind, cls = _read_one(one, inner[0])
+        return kind, _core.OPTIONAL, 0, cls
+    if annotation in (list, dict, typing.List, typing.Dict):  # noqa: UP006
+        raise one.error("say what it holds: list[T], dict[str, T] or dict[int, T]")
+    if origin is list:
+        kind, cls = _read_item(one, annotation, arguments[0])
+        return kind, _core.LIST, 0, cls
+    if origin is dict:
+        key = _strip(arguments[0])
+        if key is not str and key is not int:
+            raise one.error(f"{_show(annotation)} is not supported: a key is str or int, not {_show(key)}")
+        kind, cls = _read_item(one, annotation, arguments[1])
+        return kind, _core.MAP, _SCALARS[key], cls
+    kind, cls = _read_one(one, annotation)
+    return kind, _core.ONE, 0, cls
+
+
+def _is_container(annotation: object) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    return isinstance(origin, type) and issubclass(origin, (list, dict, set, frozenset, tuple))
+
+
+def _read_item(one: _Declared, whole: object, item: object) -> tuple[int, object]:
+    item = _strip(item)
+    if _is_container(item):
+        raise one.error(
+            f"{_show(whole)} is not supported: a container cannot hold containers; wrap the inner one in an es.Message"
+        )
+    if typing.get_origin(item) in (typing.Union, types.UnionType):
+        raise one.error(
+            f"{_show(whole)} is not supported: what a container holds cannot be None or one of several types; "
+            "wrap it in an es.Message"
+        )
+    return _read_one(one, item)
+
+
+def _read_one(one: _Declared, annotation: object) -> tuple[int, object]:
+    if annotation in _PLAIN:
+        return _SCALARS[annotation], None
+    if isinstance(annotation, _core.MessageMeta):
+        if annotation.__escqrs_abstract__:
+            raise one.error(f"es.{annotation.__name__} itself has no fields; name a class derived from it")
+        return _core.MESSAGE, annotation
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        if issubclass(annotation, enum.Flag):
+            raise one.error(f"{_show(annotation)} is a Flag, whose values can be combined; use an int or a list")
+        return _core.ENUM, annotation
+    raise one.error(f"{_show(annotation)} is not supported; {_ALLOWED}")
+
+
+def _members(one: _Declared, cls: type) -> tuple[tuple[enum.Enum, str, int], ...]:
+    """Members of an enum with their numbers: their values where all of these are different ints of 32 bits, else the
+    order of declaration from 0."""
+    if not issubclass(cls, enum.Enum):
+        return ()
+    members = list(cls)
+    if not members:
+        raise one.error(f"the enum {cls.__name__} has no members")
+    values = [member.value for member in members]
+    numbers = list(range(len(members)))
+    if all(isinstance(value, int) and not isinstance(value, bool) and value in _INT32 for value in values):
+        numbers = [int(value) for value in values]
+    return tuple((member, member.name, number) for member, number in zip(members, numbers, strict=True))
+
+
+def _show(annotation: object) -> str:
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
+def _signature(cls: type) -> inspect.Signature:
+    """For help() and inspect: the fields as parameters."""
+    parameters = []
+    for one in _core.declared(cls):
+        default = inspect.Parameter.empty
+        if one.has_default:
+            default = one.factory if one.factory is not None else one.default
+        parameters.append(
+            inspect.Parameter(
+                one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=one.annotation
+            )
+        )
+    return inspect.Signature(parameters)
+
+
+def layout_of_state(cls: type, name: str, *, stop: tuple[type, ...] = (object,)) -> _core.Layout:
+    """The layout of the annotated fields of an ordinary class (an aggregate's state) under the stored name ``name``.
+
+    Classes of the MRO that are in ``stop`` are left aside. Fields need no default. The class attributes stay as they
+    are, ``es.field`` objects among them: see :func:`fields_of_state`. Raises TypeError naming class and field.
+    """
+    layout = _core.new_layout(cls.__name__, name)
+    names: _Names | None = None
+    specs = []
+    for one in fields_of_state(cls, stop=stop):
+        if names is None:
+            names = _Names(cls)
+        try:
+            annotation = _evaluate(one, names)
+        except NameError as error:
+            raise one.error(f"{error}; define it before the class is first used") from None
+        except Exception as error:
+            raise one.error(f"the annotation {one.annotation!r} cannot be read: {error}") from error
+        specs.append(_spec(one, annotation))
+    _core.seal(layout, tuple(specs))
+    return layout
+
+
+def fields_of_state(cls: type, *, stop: tuple[type, ...] = (object,)) -> list[_Declared]:
+    """The annotated fields of an ordinary class and its bases, base first: objects with ``name``, ``number``,
+    ``has_default``, ``default`` and ``factory``. A default that is no field's is a ``_Missing``."""
+    fields: dict[str, _Declared] = {}
+    for base in reversed(cls.__mro__):
+        if base in stop or base is Generic or base is object:
+            continue
+        namespace = vars(base)
+        variables = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
+        own = _declare(base.__name__, variables, namespace.get("__annotations__", {}), namespace, fields)
+        fields.update(own)
+    return list(fields.values())
+
+
+_core.bind(_prepare, _resolve, _signature)
+
+
+class Message(_core.MessageBase, metaclass=_core.MessageMeta):
+    """Base of nested messages: a value with typed fields, immutable, comparable, stored as protobuf.
+
+    A class derived from it declares its fields by annotations, as a dataclass does::
+
+        >>> import escqrs as es
+        >>> class Money(es.Message):
+        ...     amount: int
+        ...     currency: str = "EUR"
+        >>> Money(5)
+        Money(amount=5, currency='EUR')
+
+    A field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, list[T], dict[str, T] or
+    dict[int, T] of these. ``name="shop.Money"`` as a class keyword is its name in a store, ``= es.field(3)`` a field's
+    protobuf number. A ``__post_init__(self)`` may check a message that was just made; it is not called for stored ones.
+
+    Two messages are equal if they are of one class (or of two definitions of the same class, as when a notebook's cell
+    is run again) and all fields are. Integers have 64 bits. A datetime has a time zone and is kept in UTC. An enum's
+    members are stored by their values where these are all ints of 32 bits, else by their order of declaration.
+    """
+
+
+class Event(Message):
+    """Base of events: what has happened. See :class:`Message`."""
+
+
+class Command(Message, Generic[R_co]):
+    """Base of commands: what somebody wants. ``Command[str]`` is one that is answered with a str."""
+
+
+_core.set_base(Message, "message")
+_core.set_base(Event, "event")
+_core.set_base(Command, "command")
