@@ -53,10 +53,16 @@ ESCQRS_MUST_USE escqrs_status escqrs_system_close(escqrs_system *system, int64_t
 void escqrs_system_destroy(escqrs_system *system);
 escqrs_runtime *escqrs_system_runtime(escqrs_system *system);
 escqrs_store *escqrs_system_store(escqrs_system *system);
-/* Wait until every command accepted before the call, and every command these sent, is answered. OK, TIMEOUT, or DONE
- * when the slice ended: it waits at most until `deadline_ns`; call again. DEADLOCK from inside a turn. Call detached. */
+/* Wait until every command accepted before the call, and every command these sent, is answered. OK, or DONE when the
+ * deadline passed first. DEADLOCK from inside a turn. Call detached. It is drain_begin and drain_wait in one. */
 ESCQRS_MUST_USE escqrs_status escqrs_system_drain(escqrs_system *system, int64_t deadline_ns,
                                                   escqrs_error *error);
+/* The same for who waits in slices: take one ticket, then wait for it as often as needed (DONE: the slice ended, call
+ * again with the same ticket). So commands accepted after the ticket was taken are never waited for twice. Neither has
+ * anything to release; drain_wait blocks, call it detached. */
+uint64_t escqrs_system_drain_begin(escqrs_system *system);
+ESCQRS_MUST_USE escqrs_status escqrs_system_drain_wait(escqrs_system *system, uint64_t ticket,
+                                                       int64_t deadline_ns, escqrs_error *error);
 /* Commands accepted and not answered; wait (detached) until they are fewer than in_flight_max. */
 size_t escqrs_system_in_flight(escqrs_system *system);
 ESCQRS_MUST_USE escqrs_status escqrs_system_wait_room(escqrs_system *system, int64_t deadline_ns);
@@ -66,7 +72,7 @@ bool escqrs_system_step(escqrs_system *system);   /* manual: one message or one 
 /* ---- aggregate -------------------------------------------------------------------------------- */
 
 typedef struct escqrs_aggregate_ops {
-    /* The state before the first event. `entity` lives longer than the state. */
+    /* The state before the first event, never NULL. `entity` lives longer than the state. */
     escqrs_status (*create)(void *context, escqrs_entity *entity, void **state, escqrs_error *error);
     void (*destroy)(void *context, void *state);
     /* Decode one stored event, detached from the host (any thread); `*decoded` goes to `apply` or `discard`. */
