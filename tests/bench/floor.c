@@ -1,7 +1,7 @@
 /* tests/bench/floor.c - the floors of `make bench`: what the same SQLite does in a plain C loop.
  *
- * Each mode works on a file of its own and prints one JSON object. The table has the columns that a
- * store of events needs and no index but its primary key, unless the mode says so. One thread, one
+ * Each mode works on a file of its own and prints one JSON object. The table has the columns of
+ * the engine's journal and no index but its primary key, unless the mode says so. One thread, one
  * connection; WAL and synchronous=FULL, as the engine's default is.
  *
  *   floor commit FILE COMMITS ROWS STREAMS   COMMITS transactions of ROWS events each
@@ -77,29 +77,23 @@ static void open_file(const char *path)
 static void create_events(void)
 {
     run("CREATE TABLE events (position INTEGER PRIMARY KEY, stream INTEGER NOT NULL,"
-        " version INTEGER NOT NULL, previous INTEGER NOT NULL, type INTEGER NOT NULL,"
-        " time INTEGER NOT NULL, id BLOB NOT NULL, cause BLOB NOT NULL, checksum INTEGER NOT NULL,"
-        " data BLOB NOT NULL)");
+        " version INTEGER NOT NULL, type INTEGER NOT NULL, time INTEGER NOT NULL,"
+        " ordinal INTEGER NOT NULL, header BLOB, data BLOB NOT NULL, checksum INTEGER NOT NULL)");
 }
 
-#define INSERT_EVENT "INSERT INTO events VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)"
+#define INSERT_EVENT "INSERT INTO events VALUES (?, ?, ?, 1, ?, 0, NULL, ?, ?)"
 
-static void insert_event(sqlite3_stmt *insert, int64_t position, int64_t stream, int64_t version,
-                         int64_t previous)
+static void insert_event(sqlite3_stmt *insert, int64_t position, int64_t stream, int64_t version)
 {
     char payload[PAYLOAD_BYTES];
-    uint64_t id[2] = {(uint64_t)now_ns(), (uint64_t)position};
     memset(payload, 'x', sizeof payload);
     memcpy(payload, &position, sizeof position);
     sqlite3_bind_int64(insert, 1, position);
     sqlite3_bind_int64(insert, 2, stream);
     sqlite3_bind_int64(insert, 3, version);
-    sqlite3_bind_int64(insert, 4, previous);
-    sqlite3_bind_int64(insert, 5, 1700000000000000 + position);
-    sqlite3_bind_blob(insert, 6, id, sizeof id, SQLITE_STATIC);
-    sqlite3_bind_blob(insert, 7, id, sizeof id, SQLITE_STATIC);
-    sqlite3_bind_int64(insert, 8, (int64_t)(id[0] & 0xffffffff));
-    sqlite3_bind_blob(insert, 9, payload, sizeof payload, SQLITE_STATIC);
+    sqlite3_bind_int64(insert, 4, 1700000000000000 + position);
+    sqlite3_bind_blob(insert, 5, payload, sizeof payload, SQLITE_STATIC);
+    sqlite3_bind_int64(insert, 6, (position * 2654435761) & 0xffffffff); /* as wide as a checksum */
     once(insert);
 }
 
@@ -117,10 +111,9 @@ static int mode_commit(const char *path, long commits, long rows, long streams)
     sqlite3_stmt *begin = prepare("BEGIN IMMEDIATE");
     sqlite3_stmt *commit = prepare("COMMIT");
     sqlite3_stmt *insert = prepare(INSERT_EVENT);
-    int64_t *last = calloc((size_t)streams, sizeof *last);
     int64_t *version = calloc((size_t)streams, sizeof *version);
     int64_t *took = calloc((size_t)commits, sizeof *took);
-    if (last == NULL || version == NULL || took == NULL) {
+    if (version == NULL || took == NULL) {
         fail("out of memory");
     }
     int64_t position = 0;
@@ -131,8 +124,7 @@ static int mode_commit(const char *path, long commits, long rows, long streams)
         for (long row = 0; row < rows; row++) {
             int64_t stream = position % streams;
             position++;
-            insert_event(insert, position, stream + 1, ++version[stream], last[stream]);
-            last[stream] = position;
+            insert_event(insert, position, stream + 1, ++version[stream]);
         }
         once(commit);
         took[number] = now_ns() - begun;
@@ -154,7 +146,7 @@ static int mode_fill(const char *path, long streams, long depth)
     for (long version = 1; version <= depth; version++) {
         for (long stream = 1; stream <= streams; stream++) {
             position++;
-            insert_event(insert, position, stream, version, version > 1 ? position - streams : 0);
+            insert_event(insert, position, stream, version);
             if (position % FILL_ROWS == 0) {
                 run("COMMIT; BEGIN");
             }
@@ -171,8 +163,9 @@ static int mode_fill(const char *path, long streams, long depth)
 static int mode_stream(const char *path, long streams, long depth)
 {
     open_file(path);
-    sqlite3_stmt *read = prepare("SELECT position, version, type, time, id, cause, checksum, data"
-                                 " FROM events WHERE stream = ? ORDER BY version");
+    sqlite3_stmt *read =
+        prepare("SELECT position, version, type, time, ordinal, header, checksum, data"
+                " FROM events WHERE stream = ? ORDER BY version");
     int64_t *took = calloc((size_t)streams, sizeof *took);
     if (took == NULL) {
         fail("out of memory");
@@ -202,9 +195,8 @@ static int mode_stream(const char *path, long streams, long depth)
 static int mode_scan(const char *path)
 {
     open_file(path);
-    sqlite3_stmt *read =
-        prepare("SELECT position, stream, version, type, time, id, cause, checksum,"
-                " data FROM events ORDER BY position");
+    sqlite3_stmt *read = prepare("SELECT position, stream, version, type, time, ordinal, header, "
+                                 "checksum, data FROM events ORDER BY position");
     int64_t rows = 0;
     int64_t sum = 0;
     int64_t start = now_ns();
@@ -232,7 +224,7 @@ static int mode_project(const char *path, long events, long rows, const char *sy
     sqlite3_stmt *fill = prepare(INSERT_EVENT);
     run("BEGIN");
     for (long position = 1; position <= events; position++) {
-        insert_event(fill, position, position % 1000, position / 1000 + 1, 0);
+        insert_event(fill, position, position % 1000, position / 1000 + 1);
     }
     run("COMMIT");
     run("PRAGMA wal_checkpoint(TRUNCATE)");
