@@ -33,6 +33,7 @@ typedef struct escqrs_projection {
      * fails the event. It must not commit, nor wait for the system. */
     escqrs_status (*apply)(void *context, const escqrs_recorded *recorded, void *sqlite, escqrs_error *error);
     void *context;
+    escqrs_slice name; /* of `apply`; another name means: build anew */
 } escqrs_projection;
 
 typedef struct escqrs_readmodel_spec {
@@ -58,7 +59,9 @@ typedef struct escqrs_readmodel_status {
     escqrs_error error; /* STOPPED: what failed; error.position is the failing event's */
 } escqrs_readmodel_status;
 
-/* Times are UTC text as "2026-01-31 12:00:00.000000" for :_time; a KIND_TIME field binds as the same. */
+/* What parameters are bound to: int, float, str, bytes as they are; a bool as 0 or 1; an enum by its name; a time, and
+ * :_time, as text "2026-01-31 12:00:00.000000+00:00" in UTC; lists, maps and messages as JSON; what is absent on purpose as
+ * NULL. NaN fails the event. A stopped read model is tried again when the store is next opened. */
 
 /* `host` runs the functions of projections (its ops may be NULL where all is SQL). Starts no thread yet. */
 ESCQRS_MUST_USE escqrs_status escqrs_projector_create(escqrs_store *store, const escqrs_host_ops *host,
@@ -76,17 +79,33 @@ ESCQRS_MUST_USE escqrs_status escqrs_projector_start(escqrs_projector *projector
 /* End the thread after the transaction that it is in. Call detached; blocks. Twice is once. */
 void escqrs_projector_stop(escqrs_projector *projector);
 void escqrs_projector_destroy(escqrs_projector *projector); /* stops first; NULL is fine */
+/* Instead of start, for tests: one turn on this thread (a batch for one group of read models); false: nothing to do. */
+bool escqrs_projector_step(escqrs_projector *projector);
+escqrs_readmodel *escqrs_projector_find(escqrs_projector *projector, escqrs_slice name); /* or NULL */
 
 void escqrs_readmodel_get_status(escqrs_readmodel *readmodel, escqrs_readmodel_status *status);
 /* Wait until it has applied the event at `position`. OK; READ_MODEL_STOPPED (error filled: name, position, cause);
+ * FULL, IO and the like where an attempt made meanwhile failed for that reason (it goes on by itself once there is room);
  * TIMEOUT; CLOSED. Detached. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait(escqrs_readmodel *readmodel, int64_t position,
                                                     int64_t deadline_ns, escqrs_error *error);
-/* Build it anew from position 1 beside the live copy and swap when level. Returns at once. */
+/* Wait until no rebuild is wanted or under way. OK; READ_MODEL_STOPPED; TIMEOUT; CLOSED. Detached. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *readmodel, int64_t deadline_ns,
+                                                            escqrs_error *error);
+/* Build it anew from position 1 beside the live copy and swap when level. Returns at once. What skip left out is tried
+ * again. A read model with virtual tables is emptied first and filled in place. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *readmodel, escqrs_error *error);
 /* A stopped one: try the failing event again / leave it out on purpose (said in the log as a warning). INVALID if it is not stopped. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_retry(escqrs_readmodel *readmodel, escqrs_error *error);
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_skip(escqrs_readmodel *readmodel, escqrs_error *error);
+
+/* For functions of projections, within `apply`: a statement (sqlite3_stmt *) of the read model's own, on the connection that
+ * `apply` was given; it may read and write the read model's tables and nothing else. Kept and reset by the read model:
+ * give it back before `apply` returns. INVALID: bad SQL, or what it may not do. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_statement(escqrs_readmodel *readmodel, void *sqlite,
+                                                         escqrs_slice sql, void **statement,
+                                                         escqrs_error *error);
+void escqrs_readmodel_statement_return(escqrs_readmodel *readmodel, void *sqlite, void *statement);
 
 #ifdef __cplusplus
 }

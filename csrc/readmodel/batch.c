@@ -1,0 +1,224 @@
+/* Reading the feed: cursors that are kept, and events copied and decoded before a transaction begins.
+ *
+ * Design
+ *   - All that can be done without the writing connection is done here: reading, verifying, unpacking. The
+ *     transaction then only binds and steps, so commits wait as short as can be.
+ *   - Each event is decoded once, however many read models take it.
+ *   - Positions have no gaps; one would mean that an event was lost on the way, and is CORRUPT.
+ * One thread at a time; nothing here takes a lock. */
+#include "readmodel/projector.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/error.h"
+
+/* ---- feeds ------------------------------------------------------------------------------------------ */
+
+static void feed_close(esc_feed *feed)
+{
+    escqrs_cursor_close(feed->cursor);
+    *feed = (esc_feed){NULL, 0};
+}
+
+void esc_projector_close_feeds(escqrs_projector *projector)
+{
+    for (size_t i = 0; i < ESC_FEED_COUNT; i++) {
+        feed_close(&projector->feeds[i]);
+    }
+}
+
+/* The feed that stands there, or a new one. */
+static escqrs_status feed_open(escqrs_projector *projector, int64_t after, esc_feed **feed,
+                               escqrs_error *error)
+{
+    for (size_t i = 0; i < ESC_FEED_COUNT; i++) {
+        if (projector->feeds[i].cursor != NULL && projector->feeds[i].position == after) {
+            *feed = &projector->feeds[i];
+            return ESCQRS_OK;
+        }
+    }
+    *feed = &projector->feeds[projector->next_feed];
+    projector->next_feed = (projector->next_feed + 1) % ESC_FEED_COUNT;
+    feed_close(*feed);
+    escqrs_range range = {.after = after};
+    (*feed)->position = after;
+    return escqrs_store_events(projector->store, &range, &(*feed)->cursor, error);
+}
+
+/* ---- items -------------------------------------------------------------------------------------------- */
+
+static bool copy_slice(esc_arena *arena, escqrs_slice *slice)
+{
+    char *text = esc_arena_strdup(arena, *slice);
+    slice->data = text;
+    return text != NULL;
+}
+
+static bool copy_slices(esc_arena *arena, const escqrs_slice **slices, size_t count)
+{
+    escqrs_slice *copies = esc_arena_alloc(arena, count * sizeof(escqrs_slice) + 1);
+    if (copies == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        copies[i] = (*slices)[i];
+        if (!copy_slice(arena, &copies[i])) {
+            return false;
+        }
+    }
+    *slices = copies;
+    return true;
+}
+
+static bool copy_pairs(esc_arena *arena, const escqrs_pair **pairs, size_t count)
+{
+    escqrs_pair *copies = esc_arena_alloc(arena, count * sizeof(escqrs_pair) + 1);
+    if (copies == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        copies[i] = (*pairs)[i];
+        if (!copy_slice(arena, &copies[i].key) || !copy_slice(arena, &copies[i].value)) {
+            return false;
+        }
+    }
+    *pairs = copies;
+    return true;
+}
+
+/* The cursor's memory ends with its next call. */
+static bool copy_recorded(esc_arena *arena, const esc_topic *topic, escqrs_recorded *recorded)
+{
+    if (!copy_slice(arena, &recorded->stream)) {
+        return false;
+    }
+    if (topic->whole) {
+        return copy_slice(arena, &recorded->data) &&
+               copy_pairs(arena, &recorded->metadata, recorded->metadata_count) &&
+               copy_slices(arena, &recorded->tags, recorded->tag_count);
+    }
+    recorded->data = (escqrs_slice){NULL, 0};
+    recorded->metadata = NULL;
+    recorded->metadata_count = 0;
+    recorded->tags = NULL;
+    recorded->tag_count = 0;
+    return true;
+}
+
+static escqrs_status add_item(esc_batch *batch, const esc_topic *topic, const escqrs_recorded *recorded,
+                              escqrs_error *error)
+{
+    esc_item item = {.recorded = *recorded, .topic = topic};
+    if (!copy_recorded(&batch->arena, topic, &item.recorded)) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+    }
+    if (topic->schema != NULL) {
+        escqrs_error failure = {0};
+        escqrs_status status =
+            escqrs_message_unpack(topic->schema, recorded->data, NULL, &item.message, &failure);
+        if (status == ESCQRS_NO_MEMORY) {
+            return escqrs_error_set(error, status, "no memory to unpack an event");
+        }
+        if (status != ESCQRS_OK) {
+            escqrs_error *kept = esc_arena_alloc(&batch->arena, sizeof failure);
+            if (kept == NULL) {
+                return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+            }
+            *kept = failure;
+            item.failure = kept;
+        }
+    }
+    if (esc_vector_push(&batch->items, &item) != ESCQRS_OK) {
+        escqrs_message_free(item.message);
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+    }
+    return ESCQRS_OK;
+}
+
+/* ---- batch -------------------------------------------------------------------------------------------- */
+
+void esc_batch_clear(esc_batch *batch)
+{
+    for (size_t i = 0; i < batch->items.count; i++) {
+        escqrs_message_free(ESC_VECTOR_AT(&batch->items, esc_item, i).message);
+    }
+    esc_vector_clear(&batch->items);
+    esc_arena_reset(&batch->arena);
+    batch->upto = 0;
+}
+
+void esc_batch_fini(esc_batch *batch)
+{
+    esc_batch_clear(batch);
+    esc_vector_fini(&batch->items);
+    esc_arena_fini(&batch->arena);
+}
+
+/* Take the events of one read of the cursor. */
+static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *recorded, size_t count,
+                          size_t *bytes, escqrs_error *error)
+{
+    esc_batch *batch = &projector->batch;
+    const escqrs_type *type = NULL; /* of the event before, mostly the same */
+    const esc_topic *topic = NULL;
+    for (size_t i = 0; i < count; i++) {
+        const escqrs_recorded *event = &recorded[i];
+        if (event->position != batch->upto + 1) {
+            escqrs_status status = escqrs_error_set(
+                error, ESCQRS_CORRUPT, "event %lld follows event %lld: events between them are missing",
+                (long long)event->position, (long long)batch->upto);
+            if (error != NULL) {
+                error->position = batch->upto + 1;
+            }
+            return status;
+        }
+        if (event->type != type) {
+            type = event->type;
+            topic = esc_map_get(&projector->topics_by_type, escqrs_type_name(type));
+        }
+        if (topic != NULL) {
+            escqrs_status status = add_item(batch, topic, event, error);
+            if (status != ESCQRS_OK) {
+                return status;
+            }
+        }
+        *bytes += event->data.size;
+        batch->upto = event->position;
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t bound,
+                             escqrs_error *error)
+{
+    ESC_ASSERT(bound > after);
+    esc_batch *batch = &projector->batch;
+    esc_batch_clear(batch);
+    batch->upto = after;
+    esc_feed *feed = NULL;
+    escqrs_status status = feed_open(projector, after, &feed, error);
+    size_t bytes = 0;
+    while (status == ESCQRS_OK && batch->upto < bound && batch->upto - after < ESC_BATCH_EVENTS_MAX &&
+           bytes < ESC_BATCH_BYTES_MAX) {
+        int64_t wanted = ESC_BATCH_EVENTS_MAX - (batch->upto - after);
+        wanted = bound - batch->upto < wanted ? bound - batch->upto : wanted;
+        const escqrs_recorded *recorded = NULL;
+        size_t count = 0;
+        status = escqrs_cursor_read(feed->cursor, (size_t)wanted, &recorded, &count, error);
+        if (status == ESCQRS_OK && count == 0) {
+            status = ESCQRS_DONE;
+        }
+        if (status == ESCQRS_OK) {
+            status = take(projector, recorded, count, &bytes, error);
+        }
+        feed->position = batch->upto;
+    }
+    if (status != ESCQRS_OK) {
+        feed_close(feed); /* at its end, or unusable */
+    }
+    if (batch->upto > after) {
+        return ESCQRS_OK; /* what was read is good; an error comes again with the next read */
+    }
+    return status;
+}

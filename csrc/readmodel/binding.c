@@ -1,0 +1,335 @@
+/* Parameters of statements bound to events; see the header. */
+#include "readmodel/binding.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "readmodel/sql.h"
+
+/* ---- plan ------------------------------------------------------------------------------------- */
+
+static bool recorded_source(const char *name, esc_binding_source *source)
+{
+    static const struct {
+        const char *name;
+        esc_binding_source source;
+    } known[] = {
+        {"_stream", ESC_BINDING_STREAM},   {"_position", ESC_BINDING_POSITION},
+        {"_version", ESC_BINDING_VERSION}, {"_time", ESC_BINDING_TIME},
+        {"_id", ESC_BINDING_ID},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(name, known[i].name) == 0) {
+            *source = known[i].source;
+            return true;
+        }
+    }
+    return false;
+}
+
+static escqrs_status binding_make(esc_binding *binding, const char *parameter,
+                                  const escqrs_schema *schema, escqrs_error *error)
+{
+    if (parameter == NULL || parameter[0] == '?') {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "a parameter without a name; write :field, for a field of %s",
+                                escqrs_schema_name(schema));
+    }
+    const char *name = parameter + 1; /* behind : @ or $ */
+    if (name[0] == '_') {
+        if (!recorded_source(name, &binding->source)) {
+            return escqrs_error_set(error, ESCQRS_INVALID,
+                                    "unknown parameter %s; what is recorded with an event is :_stream, "
+                                    ":_position, :_version, :_time and :_id",
+                                    parameter);
+        }
+        return ESCQRS_OK;
+    }
+    binding->source = ESC_BINDING_FIELD;
+    binding->field = escqrs_schema_find(schema, escqrs_slice_of(name));
+    if (binding->field == NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "unknown parameter %s; %s has no field of that name",
+                                parameter, escqrs_schema_name(schema));
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_binding_plan_make(esc_binding_plan *plan, sqlite3_stmt *statement,
+                                    const escqrs_schema *schema, escqrs_error *error)
+{
+    *plan = (esc_binding_plan){NULL, 0};
+    size_t count = (size_t)sqlite3_bind_parameter_count(statement);
+    if (count == 0) {
+        return ESCQRS_OK;
+    }
+    plan->bindings = escqrs_alloc_zero(count * sizeof(esc_binding));
+    if (plan->bindings == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a statement's parameters");
+    }
+    for (size_t i = 0; i < count; i++) {
+        esc_binding *binding = &plan->bindings[i];
+        binding->index = (int)i + 1;
+        escqrs_status status = binding_make(
+            binding, sqlite3_bind_parameter_name(statement, binding->index), schema, error);
+        if (status != ESCQRS_OK) {
+            esc_binding_plan_fini(plan);
+            return status;
+        }
+    }
+    plan->count = count;
+    return ESCQRS_OK;
+}
+
+void esc_binding_plan_fini(esc_binding_plan *plan)
+{
+    escqrs_free(plan->bindings);
+    *plan = (esc_binding_plan){NULL, 0};
+}
+
+/* ---- times ------------------------------------------------------------------------------------ */
+
+bool esc_binding_format_time(int64_t seconds, int32_t micros, char text[ESC_BINDING_TIME_SIZE])
+{
+    /* Days to civil date, proleptic Gregorian: eras of 400 years that begin on the first of March. */
+    int64_t days = seconds / 86400;
+    int64_t rest = seconds % 86400;
+    if (rest < 0) {
+        rest += 86400;
+        days -= 1;
+    }
+    days += 719468;
+    if (days < 306 || days > 3652364) { /* 0001-01-01 to 9999-12-31 */
+        return false;
+    }
+    int64_t era = days / 146097;
+    int64_t day_of_era = days % 146097;
+    int64_t year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t shifted = (5 * day_of_year + 2) / 153; /* months since March */
+    int64_t day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    int64_t month = shifted < 10 ? shifted + 3 : shifted - 9;
+    int64_t year = year_of_era + era * 400 + (month <= 2 ? 1 : 0);
+    char wide[96];
+    int size = snprintf(wide, sizeof wide, "%04d-%02d-%02d %02d:%02d:%02d.%06d+00:00", (int)year,
+                        (int)month, (int)day, (int)(rest / 3600), (int)(rest / 60 % 60),
+                        (int)(rest % 60), (int)micros);
+    if (size != ESC_BINDING_TIME_SIZE - 1) {
+        return false;
+    }
+    memcpy(text, wide, ESC_BINDING_TIME_SIZE);
+    return true;
+}
+
+/* ---- values ----------------------------------------------------------------------------------- */
+
+static const void *value_at(const ProtobufCMessage *message, size_t offset)
+{
+    return (const char *)message + offset;
+}
+
+static bool is_absent(const escqrs_field *field, const ProtobufCMessage *message)
+{
+    if (field->label == ESCQRS_LIST || field->label == ESCQRS_MAP) {
+        size_t count = 0;
+        memcpy(&count, value_at(message, field->count_offset), sizeof count);
+        return count == 0;
+    }
+    if (field->kind == ESCQRS_KIND_TIME || field->kind == ESCQRS_KIND_MESSAGE) {
+        const void *pointer = NULL;
+        memcpy(&pointer, value_at(message, field->value_offset), sizeof pointer);
+        return pointer == NULL;
+    }
+    return *(const protobuf_c_boolean *)value_at(message, field->has_offset) == 0;
+}
+
+static bool write_json(void *context, const char *text, size_t size)
+{
+    return esc_buffer_append(context, text, size) == ESCQRS_OK;
+}
+
+static int bind_enum(sqlite3_stmt *statement, int index, const escqrs_field *field, int number,
+                     escqrs_error *error)
+{
+    for (size_t i = 0; i < field->enum_value_count; i++) {
+        if (field->enum_values[i].number == number) {
+            return sqlite3_bind_text(statement, index, field->enum_values[i].name, -1, SQLITE_STATIC);
+        }
+    }
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT, "field %s: %s has no member with the number %d",
+                           field->name, field->enum_name, number);
+    return -1;
+}
+
+static int bind_text_or_blob(sqlite3_stmt *statement, int index, const void *value, bool text)
+{
+    const ProtobufCBinaryData *data = value;
+    const void *bytes = data->data == NULL ? (const void *)"" : data->data;
+    if (text) {
+        return sqlite3_bind_text64(statement, index, bytes, data->len, SQLITE_STATIC, SQLITE_UTF8);
+    }
+    return sqlite3_bind_blob64(statement, index, bytes, data->len, SQLITE_STATIC);
+}
+
+static int bind_time(sqlite3_stmt *statement, int index, const char *name, int64_t seconds,
+                     int32_t micros, escqrs_error *error)
+{
+    char text[ESC_BINDING_TIME_SIZE];
+    if (!esc_binding_format_time(seconds, micros, text)) {
+        (void)escqrs_error_set(error, ESCQRS_INVALID, "%s: a time outside the years 1 to 9999", name);
+        return -1;
+    }
+    return sqlite3_bind_text(statement, index, text, ESC_BINDING_TIME_SIZE - 1, SQLITE_TRANSIENT);
+}
+
+static int bind_json(sqlite3_stmt *statement, int index, const escqrs_field *field,
+                     const ProtobufCMessage *message, esc_buffer *json, escqrs_error *error)
+{
+    esc_buffer_reset(json);
+    if (escqrs_field_to_json(field, message, write_json, json, error) != ESCQRS_OK) {
+        return -1;
+    }
+    return sqlite3_bind_text64(statement, index, (const char *)json->data, json->size, SQLITE_TRANSIENT,
+                               SQLITE_UTF8);
+}
+
+/* SQLite's code, or -1 with the error filled. */
+static int bind_present(sqlite3_stmt *statement, int index, const escqrs_field *field,
+                        const ProtobufCMessage *message, esc_buffer *json, escqrs_error *error)
+{
+    if (field->label == ESCQRS_LIST || field->label == ESCQRS_MAP) {
+        return bind_json(statement, index, field, message, json, error);
+    }
+    const void *value = value_at(message, field->value_offset);
+    switch (field->kind) {
+    case ESCQRS_KIND_INT:
+        return sqlite3_bind_int64(statement, index, *(const int64_t *)value);
+    case ESCQRS_KIND_FLOAT:
+        if (isnan(*(const double *)value)) {
+            (void)escqrs_error_set(error, ESCQRS_INVALID, "field %s is NaN, which SQL cannot hold",
+                                   field->name);
+            return -1;
+        }
+        return sqlite3_bind_double(statement, index, *(const double *)value);
+    case ESCQRS_KIND_BOOL:
+        return sqlite3_bind_int(statement, index, *(const protobuf_c_boolean *)value != 0);
+    case ESCQRS_KIND_STRING:
+        return bind_text_or_blob(statement, index, value, true);
+    case ESCQRS_KIND_BYTES:
+        return bind_text_or_blob(statement, index, value, false);
+    case ESCQRS_KIND_TIME: {
+        const escqrs_timestamp *time = *(escqrs_timestamp *const *)value;
+        return bind_time(statement, index, field->name, time->seconds, time->nanos / 1000, error);
+    }
+    case ESCQRS_KIND_ENUM:
+        return bind_enum(statement, index, field, *(const int *)value, error);
+    case ESCQRS_KIND_MESSAGE:
+        return bind_json(statement, index, field, message, json, error);
+    }
+    (void)escqrs_error_set(error, ESCQRS_INVALID, "field %s is of an unknown kind", field->name);
+    return -1;
+}
+
+static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *field,
+                       escqrs_error *error)
+{
+    if (field->label == ESCQRS_LIST) {
+        return sqlite3_bind_text(statement, index, "[]", 2, SQLITE_STATIC);
+    }
+    if (field->label == ESCQRS_MAP) {
+        return sqlite3_bind_text(statement, index, "{}", 2, SQLITE_STATIC);
+    }
+    if (field->label == ESCQRS_OPTIONAL) {
+        return sqlite3_bind_null(statement, index);
+    }
+    switch (field->kind) { /* foreign data: protobuf's zero values */
+    case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_BOOL:
+        return sqlite3_bind_int(statement, index, 0);
+    case ESCQRS_KIND_FLOAT:
+        return sqlite3_bind_double(statement, index, 0.0);
+    case ESCQRS_KIND_STRING:
+        return sqlite3_bind_text(statement, index, "", 0, SQLITE_STATIC);
+    case ESCQRS_KIND_BYTES:
+        return sqlite3_bind_zeroblob(statement, index, 0);
+    case ESCQRS_KIND_ENUM:
+        return bind_enum(statement, index, field, 0, error);
+    case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_MESSAGE:
+        break;
+    }
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT, "field %s is absent and has no default", field->name);
+    return -1;
+}
+
+static int bind_field(sqlite3_stmt *statement, const esc_binding *binding,
+                      const ProtobufCMessage *message, const ProtobufCMessage *defaults,
+                      esc_buffer *json, escqrs_error *error)
+{
+    const escqrs_field *field = binding->field;
+    if (!is_absent(field, message)) {
+        return bind_present(statement, binding->index, field, message, json, error);
+    }
+    /* A container that is empty is a value; only a single field can be older than its default. */
+    bool single = field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL;
+    if (single && field->has_default && defaults != NULL && !is_absent(field, defaults)) {
+        return bind_present(statement, binding->index, field, defaults, json, error);
+    }
+    return bind_absent(statement, binding->index, field, error);
+}
+
+static int bind_one(sqlite3_stmt *statement, const esc_binding *binding, const escqrs_recorded *recorded,
+                    const ProtobufCMessage *message, const ProtobufCMessage *defaults,
+                    esc_buffer *json, escqrs_error *error)
+{
+    int index = binding->index;
+    switch (binding->source) {
+    case ESC_BINDING_FIELD:
+        return bind_field(statement, binding, message, defaults, json, error);
+    case ESC_BINDING_STREAM:
+        return sqlite3_bind_text64(statement, index, recorded->stream.data, recorded->stream.size,
+                                   SQLITE_STATIC, SQLITE_UTF8);
+    case ESC_BINDING_POSITION:
+        return sqlite3_bind_int64(statement, index, recorded->position);
+    case ESC_BINDING_VERSION:
+        return sqlite3_bind_int64(statement, index, recorded->version);
+    case ESC_BINDING_TIME: {
+        int64_t seconds = recorded->time_us / 1000000;
+        int64_t micros = recorded->time_us % 1000000;
+        if (micros < 0) {
+            micros += 1000000;
+            seconds -= 1;
+        }
+        return bind_time(statement, index, "_time", seconds, (int32_t)micros, error);
+    }
+    case ESC_BINDING_ID: {
+        char text[ESCQRS_UUID_TEXT_SIZE];
+        escqrs_uuid_format(&recorded->id, text);
+        return sqlite3_bind_text(statement, index, text, -1, SQLITE_TRANSIENT);
+    }
+    }
+    (void)escqrs_error_set(error, ESCQRS_INVALID, "a parameter of an unknown kind");
+    return -1;
+}
+
+escqrs_status esc_binding_plan_bind(const esc_binding_plan *plan, sqlite3_stmt *statement,
+                                    const escqrs_recorded *recorded, const ProtobufCMessage *message,
+                                    const ProtobufCMessage *defaults, esc_buffer *json, int *code,
+                                    escqrs_error *error)
+{
+    *code = SQLITE_OK;
+    for (size_t i = 0; i < plan->count; i++) {
+        int result =
+            bind_one(statement, &plan->bindings[i], recorded, message, defaults, json, error);
+        if (result == -1) {
+            return error == NULL ? ESCQRS_INVALID : error->status;
+        }
+        if (result != SQLITE_OK) {
+            *code = result;
+            return esc_rmsql_error(error, sqlite3_db_handle(statement), result, "binding parameter %d",
+                                   plan->bindings[i].index);
+        }
+    }
+    return ESCQRS_OK;
+}

@@ -1,0 +1,508 @@
+/* Definitions of read models, checked in a scratch database; see the header. */
+#include "readmodel/definition.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/checksum.h"
+#include "readmodel/install.h"
+#include "readmodel/sql.h"
+
+/* ---- what a statement may do -------------------------------------------------------------------- */
+
+static bool is_system_table(const char *name)
+{
+    return name != NULL && sqlite3_strnicmp(name, "sqlite_", 7) == 0;
+}
+
+static int deny(esc_definition *definition, const char *what)
+{
+    definition->denied = what;
+    return SQLITE_DENY;
+}
+
+/* Of a projection's statement. */
+static int authorize_statement(esc_definition *definition, int action, const char *first,
+                               const char *second)
+{
+    switch (action) {
+    case SQLITE_SELECT:
+    case SQLITE_RECURSIVE:
+        return SQLITE_OK;
+    case SQLITE_READ:
+        return is_system_table(first) ? deny(definition, "read SQLite's own tables") : SQLITE_OK;
+    case SQLITE_INSERT:
+    case SQLITE_UPDATE:
+    case SQLITE_DELETE:
+        return is_system_table(first) ? deny(definition, "write SQLite's own tables") : SQLITE_OK;
+    case SQLITE_FUNCTION:
+        if (second != NULL && sqlite3_stricmp(second, "load_extension") == 0) {
+            return deny(definition, "load extensions");
+        }
+        return SQLITE_OK;
+    case SQLITE_PRAGMA: /* full-text tables ask for it */
+        return first != NULL && sqlite3_stricmp(first, "data_version") == 0
+                   ? SQLITE_OK
+                   : deny(definition, "run PRAGMA");
+    case SQLITE_ATTACH:
+    case SQLITE_DETACH:
+        return deny(definition, "attach files");
+    case SQLITE_TRANSACTION:
+    case SQLITE_SAVEPOINT:
+        return deny(definition, "begin or end transactions");
+    default:
+        return deny(definition, "change the schema");
+    }
+}
+
+static int authorize_schema(esc_definition *definition, int action, const char *first,
+                            const char *second)
+{
+    switch (action) {
+    case SQLITE_ATTACH:
+    case SQLITE_DETACH:
+    case SQLITE_PRAGMA:
+    case SQLITE_TRANSACTION:
+    case SQLITE_SAVEPOINT:
+    case SQLITE_FUNCTION:
+        return authorize_statement(definition, action, first, second);
+    case SQLITE_CREATE_TEMP_INDEX:
+    case SQLITE_CREATE_TEMP_TABLE:
+    case SQLITE_CREATE_TEMP_TRIGGER:
+    case SQLITE_CREATE_TEMP_VIEW:
+        return deny(definition, "make temporary tables");
+    case SQLITE_ANALYZE:
+        return deny(definition, "run ANALYZE");
+    default:
+        return SQLITE_OK;
+    }
+}
+
+static int authorize(void *context, int action, const char *first, const char *second,
+                     const char *database, const char *trigger)
+{
+    (void)database;
+    (void)trigger;
+    esc_definition *definition = context;
+    return definition->running_schema ? authorize_schema(definition, action, first, second)
+                                      : authorize_statement(definition, action, first, second);
+}
+
+/* ---- text --------------------------------------------------------------------------------------- */
+
+/* The statement on one line, cut, for an error's text. */
+static const char *shown(escqrs_slice sql, char text[200])
+{
+    const char *source = sql.data;
+    size_t used = 0;
+    bool gap = false;
+    for (size_t i = 0; i < sql.size && used < 190; i++) {
+        if (isspace((unsigned char)source[i])) {
+            gap = used > 0;
+            continue;
+        }
+        if (gap) {
+            text[used++] = ' ';
+            gap = false;
+        }
+        text[used++] = source[i];
+    }
+    while (used > 0 && ((unsigned char)text[used - 1] & 0xc0) == 0x80 && used >= 190) {
+        used--; /* no character is split: drop its head below */
+    }
+    if (used > 0 && ((unsigned char)text[used - 1] & 0xc0) == 0xc0) {
+        used--;
+    }
+    text[used] = '\0';
+    return text;
+}
+
+/* Nothing but white space, semicolons and comments? */
+static bool is_blank(const char *text, size_t size)
+{
+    size_t i = 0;
+    while (i < size && text[i] != '\0') {
+        if (isspace((unsigned char)text[i]) || text[i] == ';') {
+            i++;
+        } else if (i + 1 < size && text[i] == '-' && text[i + 1] == '-') {
+            while (i < size && text[i] != '\n') {
+                i++;
+            }
+        } else if (i + 1 < size && text[i] == '/' && text[i + 1] == '*') {
+            i += 2;
+            while (i + 1 < size && !(text[i] == '*' && text[i + 1] == '/')) {
+                i++;
+            }
+            i = i + 2 > size ? size : i + 2;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- scratch -------------------------------------------------------------------------------------- */
+
+static escqrs_status open_database(const char *path, sqlite3 **db, escqrs_error *error)
+{
+    int code = sqlite3_open_v2(path, db,
+                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) {
+        escqrs_status status = esc_rmsql_error(error, *db, code, "opening a scratch database");
+        (void)sqlite3_close(*db);
+        *db = NULL;
+        return status;
+    }
+    (void)sqlite3_limit(*db, SQLITE_LIMIT_ATTACHED, 0);
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql, bool must_write,
+                                   sqlite3_stmt **statement, escqrs_error *error)
+{
+    char text[200];
+    if (statement != NULL) {
+        *statement = NULL;
+    }
+    if (is_blank(sql.data, sql.size)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "read model %s: empty SQL", definition->name);
+    }
+    if (memchr(sql.data, '\0', sql.size) != NULL || sql.size > 1000000) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "read model %s: SQL with a NUL or of more than 1,000,000 bytes",
+                                definition->name);
+    }
+    definition->denied = "";
+    sqlite3_stmt *prepared = NULL;
+    const char *tail = NULL;
+    int code =
+        sqlite3_prepare_v2(definition->scratch, sql.data, (int)sql.size, &prepared, &tail);
+    escqrs_status status = ESCQRS_OK;
+    if (code == SQLITE_AUTH) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: a projection may not %s: %s",
+                                  definition->name, definition->denied, shown(sql, text));
+    } else if (code != SQLITE_OK) {
+        const char *reason = sqlite3_errmsg(definition->scratch);
+        bool table = strncmp(reason, "no such table", 13) == 0;
+        status = escqrs_error_set(error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
+                                  "read model %s: %s%s, in: %s", definition->name, reason,
+                                  table ? " (a projection sees its own read model's tables alone)" : "",
+                                  shown(sql, text));
+    } else if (!is_blank(tail, (size_t)((const char *)sql.data + sql.size - tail))) {
+        status = escqrs_error_set(error, ESCQRS_INVALID,
+                                  "read model %s: more than one statement; give each its own: %s",
+                                  definition->name, shown(sql, text));
+    } else if (must_write && sqlite3_stmt_readonly(prepared)) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: the statement changes nothing: %s",
+                                  definition->name, shown(sql, text));
+    }
+    if (status != ESCQRS_OK || statement == NULL) {
+        (void)sqlite3_finalize(prepared);
+        return status;
+    }
+    *statement = prepared;
+    return ESCQRS_OK;
+}
+
+static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema, escqrs_error *error)
+{
+    char text[200];
+    const char *rest = schema.data;
+    const char *end = rest + schema.size;
+    definition->running_schema = true;
+    escqrs_status status = ESCQRS_OK;
+    while (status == ESCQRS_OK && !is_blank(rest, (size_t)(end - rest))) {
+        sqlite3_stmt *statement = NULL;
+        const char *tail = NULL;
+        definition->denied = "";
+        int code =
+            sqlite3_prepare_v2(definition->scratch, rest, (int)(end - rest), &statement, &tail);
+        if (code == SQLITE_OK && statement != NULL && sqlite3_bind_parameter_count(statement) > 0) {
+            status = escqrs_error_set(error, ESCQRS_INVALID,
+                                      "read model %s: a schema has no parameters: %s", definition->name,
+                                      shown((escqrs_slice){rest, (size_t)(tail - rest)}, text));
+        }
+        if (code == SQLITE_OK && status == ESCQRS_OK && statement != NULL) {
+            do {
+                code = sqlite3_step(statement);
+            } while (code == SQLITE_ROW);
+            code = code == SQLITE_DONE ? SQLITE_OK : code;
+        }
+        if (status == ESCQRS_OK && code != SQLITE_OK) {
+            escqrs_slice here = {rest, (size_t)(tail != NULL && tail > rest ? tail - rest : end - rest)};
+            bool denied = (code & 0xff) == SQLITE_AUTH;
+            status = escqrs_error_set(
+                error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
+                "read model %s: schema: %s%s, in: %s", definition->name,
+                denied ? "it may not " : "",
+                denied ? definition->denied : sqlite3_errmsg(definition->scratch), shown(here, text));
+        }
+        (void)sqlite3_finalize(statement);
+        rest = tail != NULL && tail > rest ? tail : end;
+    }
+    definition->running_schema = false;
+    return status;
+}
+
+/* ---- objects -------------------------------------------------------------------------------------- */
+
+static esc_object_kind kind_of(escqrs_slice type, escqrs_slice listed)
+{
+    if (escqrs_slice_equal(type, escqrs_slice_of("index"))) {
+        return ESC_OBJECT_INDEX;
+    }
+    if (escqrs_slice_equal(type, escqrs_slice_of("view"))) {
+        return ESC_OBJECT_VIEW;
+    }
+    if (escqrs_slice_equal(type, escqrs_slice_of("trigger"))) {
+        return ESC_OBJECT_TRIGGER;
+    }
+    if (escqrs_slice_equal(listed, escqrs_slice_of("virtual"))) {
+        return ESC_OBJECT_VIRTUAL;
+    }
+    if (escqrs_slice_equal(listed, escqrs_slice_of("shadow"))) {
+        return ESC_OBJECT_SHADOW;
+    }
+    return ESC_OBJECT_TABLE;
+}
+
+static escqrs_status add_object(esc_definition *definition, sqlite3_stmt *row, escqrs_error *error)
+{
+    esc_object object = {.kind = kind_of(esc_rmsql_column(row, 0), esc_rmsql_column(row, 3))};
+    object.name = escqrs_strdup(esc_rmsql_column(row, 1));
+    object.sql = escqrs_strdup(esc_rmsql_column(row, 2));
+    if (object.name == NULL || object.sql == NULL ||
+        esc_vector_push(&definition->objects, &object) != ESCQRS_OK) {
+        escqrs_free(object.name);
+        escqrs_free(object.sql);
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for read model %s",
+                                definition->name);
+    }
+    if (object.kind == ESC_OBJECT_VIRTUAL) {
+        definition->has_virtual = true;
+    }
+    if (sqlite3_strnicmp(object.name, "escqrs", 6) == 0) {
+        return escqrs_error_set(error, ESCQRS_NAME_CLASH,
+                                "read model %s makes %s; names that begin with escqrs are the engine's",
+                                definition->name, object.name);
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status collect_objects(esc_definition *definition, escqrs_error *error)
+{
+    sqlite3_stmt *rows = NULL;
+    escqrs_status status = esc_rmsql_prepare(
+        definition->scratch,
+        escqrs_slice_of("SELECT s.type, s.name, s.sql, l.type FROM sqlite_schema AS s"
+                        " LEFT JOIN pragma_table_list AS l ON l.schema = 'main' AND l.name = s.name"
+                        " WHERE s.name NOT LIKE 'sqlite!_%' ESCAPE '!' AND s.sql IS NOT NULL"
+                        " ORDER BY s.rowid"),
+        &rows, error);
+    while (status == ESCQRS_OK) {
+        int code = sqlite3_step(rows);
+        if (code == SQLITE_DONE) {
+            break;
+        }
+        status = code == SQLITE_ROW
+                     ? add_object(definition, rows, error)
+                     : esc_rmsql_error(error, definition->scratch, code, "reading the schema of %s",
+                                       definition->name);
+    }
+    (void)sqlite3_finalize(rows);
+    return status;
+}
+
+/* ---- projections ------------------------------------------------------------------------------------ */
+
+static escqrs_status projection_init(esc_definition *definition, esc_projection *projection,
+                                     const escqrs_projection *spec, escqrs_error *error)
+{
+    projection->schema = spec->schema;
+    projection->apply = spec->apply;
+    projection->context = spec->context;
+    projection->type = escqrs_strdup(spec->type);
+    if (projection->type == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for read model %s",
+                                definition->name);
+    }
+    if (spec->apply != NULL) {
+        definition->has_apply = true;
+        return ESCQRS_OK;
+    }
+    ESC_ASSERT(spec->schema != NULL);
+    sqlite3_stmt *statement = NULL;
+    escqrs_status status = esc_definition_check(definition, spec->sql, true, &statement, error);
+    if (status == ESCQRS_OK) {
+        escqrs_error cause = {0};
+        char text[200];
+        status = esc_binding_plan_make(&projection->plan, statement, spec->schema, &cause);
+        if (status != ESCQRS_OK) {
+            (void)escqrs_error_set(error, status, "read model %s: %s, in: %s", definition->name,
+                                   cause.message, shown(spec->sql, text));
+        }
+    }
+    (void)sqlite3_finalize(statement);
+    if (status == ESCQRS_OK) {
+        projection->sql = escqrs_strdup(spec->sql);
+        if (projection->sql == NULL) {
+            status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for read model %s",
+                                      definition->name);
+        }
+    }
+    if (status == ESCQRS_OK && spec->defaults.size > 0) {
+        status = escqrs_message_unpack(spec->schema, spec->defaults, NULL, &projection->defaults, error);
+    }
+    return status;
+}
+
+static void projection_fini(esc_projection *projection)
+{
+    escqrs_free(projection->type);
+    escqrs_free(projection->sql);
+    escqrs_message_free(projection->defaults);
+    esc_binding_plan_fini(&projection->plan);
+}
+
+/* ---- fingerprint -------------------------------------------------------------------------------------- */
+
+/* Each piece with its length before it, so that no two definitions run together. */
+static escqrs_status add_piece(esc_buffer *text, escqrs_slice piece)
+{
+    uint64_t size = piece.size;
+    escqrs_status status = esc_buffer_append(text, &size, sizeof size);
+    return status == ESCQRS_OK ? esc_buffer_append_slice(text, piece) : status;
+}
+
+static escqrs_status make_fingerprint(esc_definition *definition, const escqrs_readmodel_spec *spec,
+                                      escqrs_error *error)
+{
+    esc_buffer text = {0};
+    escqrs_status status = add_piece(&text, spec->schema);
+    if (status == ESCQRS_OK) {
+        status = add_piece(&text, spec->version);
+    }
+    for (size_t i = 0; status == ESCQRS_OK && i < spec->projection_count; i++) {
+        const escqrs_projection *projection = &spec->projections[i];
+        escqrs_slice kind = escqrs_slice_of(projection->apply != NULL ? "apply" : "sql");
+        status = add_piece(&text, projection->type);
+        if (status == ESCQRS_OK) {
+            status = add_piece(&text, kind);
+        }
+        if (status == ESCQRS_OK) {
+            status = add_piece(&text, projection->apply != NULL ? projection->name : projection->sql);
+        }
+    }
+    if (status == ESCQRS_OK) {
+        snprintf(definition->fingerprint, sizeof definition->fingerprint, "%016llx%016llx",
+                 (unsigned long long)esc_hash(esc_buffer_slice(&text), 1),
+                 (unsigned long long)esc_hash(esc_buffer_slice(&text), 2));
+    } else {
+        (void)escqrs_error_set(error, status, "no memory for read model %s", definition->name);
+    }
+    esc_buffer_fini(&text);
+    return status;
+}
+
+/* ---- definition ------------------------------------------------------------------------------------------ */
+
+#define NAME_MAX_SIZE 255
+
+escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readmodel_spec *spec,
+                                  escqrs_error *error)
+{
+    *definition = (esc_definition){.objects = ESC_VECTOR_OF(esc_object), .denied = ""};
+    definition->rebuild_manual = spec->rebuild_manual;
+    escqrs_status status = ESCQRS_OK;
+    if (spec->name.size == 0 || spec->name.size > NAME_MAX_SIZE ||
+        memchr(spec->name.data, '\0', spec->name.size) != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "the name of a read model has 1 to %d bytes and no NUL", NAME_MAX_SIZE);
+    }
+    definition->name = escqrs_strdup(spec->name);
+    definition->projections = escqrs_alloc_zero((spec->projection_count + 1) * sizeof(esc_projection));
+    if (definition->name == NULL || definition->projections == NULL) {
+        status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
+        goto fail;
+    }
+    if (memchr(spec->schema.size == 0 ? "x" : spec->schema.data, '\0',
+               spec->schema.size == 0 ? 1 : spec->schema.size) != NULL ||
+        spec->schema.size > 1000000) {
+        status = escqrs_error_set(error, ESCQRS_INVALID,
+                                  "read model %s: a schema with a NUL or of more than 1,000,000 bytes",
+                                  definition->name);
+        goto fail;
+    }
+    if ((status = open_database(":memory:", &definition->scratch, error)) != ESCQRS_OK) {
+        goto fail;
+    }
+    (void)sqlite3_set_authorizer(definition->scratch, authorize, definition);
+    if ((status = run_schema(definition, spec->schema, error)) != ESCQRS_OK) {
+        goto fail;
+    }
+    (void)sqlite3_set_authorizer(definition->scratch, NULL, NULL);
+    if ((status = collect_objects(definition, error)) != ESCQRS_OK) {
+        goto fail;
+    }
+    (void)sqlite3_set_authorizer(definition->scratch, authorize, definition);
+    if (definition->objects.count == 0 && spec->schema.size > 0) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: its schema makes no table",
+                                  definition->name);
+        goto fail;
+    }
+    for (size_t i = 0; i < spec->projection_count; i++) {
+        definition->projection_count = i + 1;
+        status = projection_init(definition, &definition->projections[i], &spec->projections[i], error);
+        if (status != ESCQRS_OK) {
+            goto fail;
+        }
+    }
+    if ((status = make_fingerprint(definition, spec, error)) != ESCQRS_OK) {
+        goto fail;
+    }
+    return ESCQRS_OK;
+
+fail:
+    esc_definition_fini(definition);
+    return status;
+}
+
+void esc_definition_fini(esc_definition *definition)
+{
+    for (size_t i = 0; i < definition->projection_count; i++) {
+        projection_fini(&definition->projections[i]);
+    }
+    for (size_t i = 0; i < definition->objects.count; i++) {
+        esc_object *object = &ESC_VECTOR_AT(&definition->objects, esc_object, i);
+        escqrs_free(object->name);
+        escqrs_free(object->sql);
+    }
+    esc_vector_fini(&definition->objects);
+    escqrs_free(definition->projections);
+    escqrs_free(definition->name);
+    (void)sqlite3_close(definition->scratch);
+    *definition = (esc_definition){0};
+}
+
+escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory, sqlite3 **copy,
+                                       escqrs_error *error)
+{
+    escqrs_status status = open_database(in_memory ? ":memory:" : "", copy, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = esc_rmsql_exec(*copy, "PRAGMA synchronous=OFF; BEGIN", error);
+    if (status == ESCQRS_OK) {
+        status = esc_install(definition, definition->scratch, *copy, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_rmsql_exec(*copy, "COMMIT", error);
+    }
+    if (status != ESCQRS_OK) {
+        (void)sqlite3_close(*copy);
+        *copy = NULL;
+    }
+    return status;
+}

@@ -1,0 +1,183 @@
+/* readmodel/projector.h - the projector, its read models, and what they share. See projector.c for the design. */
+#ifndef ESC_READMODEL_PROJECTOR_H
+#define ESC_READMODEL_PROJECTOR_H
+
+#include <escqrs/readmodel.h>
+
+#include <stdatomic.h>
+
+#include "base/arena.h"
+#include "base/map.h"
+#include "base/thread.h"
+#include "base/vector.h"
+#include "readmodel/checkpoint.h"
+#include "readmodel/definition.h"
+
+/* ---- statements kept on a connection ---------------------------------------------------------------- */
+
+#define ESC_STATEMENT_CACHE_MAX 64
+
+typedef struct esc_cached_statement {
+    char *sql;
+    sqlite3_stmt *statement;
+    bool in_use;
+    uint64_t used; /* the higher, the later */
+} esc_cached_statement;
+
+/* Statements that functions of projections have asked for. */
+typedef struct esc_statement_cache {
+    esc_cached_statement entries[ESC_STATEMENT_CACHE_MAX];
+    size_t count;
+    uint64_t clock;
+} esc_statement_cache;
+
+/* Statements of a transaction, prepared when first used. */
+typedef struct esc_control {
+    sqlite3_stmt *begin, *commit, *savepoint, *release, *undo, *move;
+} esc_control;
+
+void esc_control_fini(esc_control *control);
+
+/* ---- follower ------------------------------------------------------------------------------------------ */
+
+/* One set of a read model's tables that follows the feed: the live one in the store's file, or a copy that is being
+ * built in a database of its own. All of it belongs to the thread that projects, but `position`, which that thread
+ * writes under the projector's lock. */
+typedef struct esc_follower {
+    escqrs_readmodel *model;
+    sqlite3 *db; /* of a copy; NULL: live, the store's writing connection */
+    esc_control control; /* of a copy */
+    sqlite3_stmt **statements; /* by projection; prepared when first used */
+    esc_statement_cache *cache; /* made when first used */
+    int64_t position; /* of the last event applied and committed */
+    /* during a run */
+    bool active;
+    int64_t limit; /* the first event that it cannot take; INT64_MAX if none */
+    escqrs_error failure;
+} esc_follower;
+
+/* Statements on the writing connection are finalized by whoever has it. */
+void esc_follower_finalize(esc_follower *follower);
+
+/* ---- read model ------------------------------------------------------------------------------------------ */
+
+struct escqrs_readmodel {
+    escqrs_projector *projector;
+    esc_definition definition;
+    esc_follower live;
+    esc_follower *copy;    /* or NULL; written under the lock */
+    /* guarded by the projector's lock */
+    bool frozen;           /* the live tables are of an older definition or damaged: the copy counts */
+    bool stopped;          /* `error` says why; of the copy if frozen, else of the live one */
+    bool level;            /* has been at the head since it last began to catch up */
+    bool rebuild_wanted;
+    bool busy;             /* a skip is under way */
+    bool troubled;         /* the last attempt failed for the machine's reasons; it is tried again */
+    uint64_t failures;     /* such attempts so far */
+    int64_t retry_at_ns;
+    escqrs_error error;
+};
+
+/* ---- topics ------------------------------------------------------------------------------------------------ */
+
+typedef struct esc_subscription {
+    escqrs_readmodel *model;
+    size_t index; /* of the projection */
+} esc_subscription;
+
+/* All that is done with one type of event, by read model in the order added. */
+typedef struct esc_topic {
+    char *type;
+    const escqrs_schema *schema; /* NULL while no SQL wants the message */
+    bool whole; /* a function gets the recorded event: keep all of it */
+    esc_vector subscriptions; /* esc_subscription */
+} esc_topic;
+
+/* ---- batch --------------------------------------------------------------------------------------------------- */
+
+typedef struct esc_item { /* an event that somebody wants */
+    escqrs_recorded recorded;
+    ProtobufCMessage *message; /* or NULL */
+    const esc_topic *topic;
+    const escqrs_error *failure; /* it could not be decoded; or NULL */
+} esc_item;
+
+typedef struct esc_batch {
+    int64_t upto; /* every event up to here is in it, or wanted by nobody */
+    esc_vector items; /* esc_item */
+    esc_arena arena;
+} esc_batch;
+
+#define ESC_BATCH_EVENTS_MAX 4096
+#define ESC_BATCH_BYTES_MAX (4u << 20)
+
+typedef struct esc_feed { /* a cursor and where it stands */
+    escqrs_cursor *cursor;
+    int64_t position;
+} esc_feed;
+
+#define ESC_FEED_COUNT 3
+
+/* ---- projector -------------------------------------------------------------------------------------------------- */
+
+struct escqrs_projector {
+    /* constant once started */
+    escqrs_store *store;
+    escqrs_host_ops host;
+    void *host_context;
+    bool has_host;
+    bool readonly;
+    bool in_memory;
+    escqrs_log log;
+    unsigned fork_generation;
+    esc_vector models; /* escqrs_readmodel * */
+    esc_vector topics; /* esc_topic * */
+    esc_map topics_by_type;
+
+    /* the thread that projects */
+    esc_batch batch;
+    esc_feed feeds[ESC_FEED_COUNT];
+    size_t next_feed;
+    esc_buffer json;
+    esc_control control; /* of the writing connection */
+    void *host_state;
+    unsigned turn;
+    esc_follower **members; /* as many as models */
+
+    esc_mutex mutex;
+    esc_cond changed;   /* a position, a state or a flag below */
+    bool started, joined, ended; /* mutex */
+    bool stopping;       /* mutex */
+    atomic_int cancel;   /* see wake_up in projector.c */
+    esc_thread thread;
+};
+
+/* Read and decode the events after a position, up to `bound`. OK, and the batch reaches at least one event further;
+ * DONE: there is none. CORRUPT: the next event cannot be read. */
+escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t bound,
+                             escqrs_error *error) ESCQRS_MUST_USE;
+void esc_batch_clear(esc_batch *batch);
+void esc_batch_fini(esc_batch *batch);
+void esc_projector_close_feeds(escqrs_projector *projector);
+
+/* One transaction: apply the batch's items from `first` on to the active members. */
+typedef struct esc_run {
+    escqrs_projector *projector;
+    esc_follower *const *members;
+    size_t member_count;
+    size_t first;   /* item */
+    size_t next;    /* result: the first item not taken */
+    int64_t upto;   /* result: every event up to here is applied, or beyond its follower's limit */
+    bool copies;    /* members are copies, else live */
+    bool savepoints;
+    bool attached;
+    int64_t begun_ns;
+    const esc_follower *culprit; /* result: whose checkpoint was not where it should be, or NULL */
+} esc_run;
+
+/* OK: committed; followers whose limit is at most `upto` have failed there, `failure` says why. Anything else: nothing
+ * was applied, the machine is to blame, and trying again may help. */
+escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control,
+                                  escqrs_error *error) ESCQRS_MUST_USE;
+
+#endif

@@ -1,0 +1,330 @@
+/* A transaction of projections: events applied to followers, checkpoints moved with them.
+ *
+ * Design
+ *   - A follower that cannot take an event keeps all before it: its `limit` becomes that event, and either the
+ *     savepoint before the event is taken back, or the whole transaction is, and done again without it. Where
+ *     functions take part there are savepoints, so that a function never sees an event twice; SQL alone is
+ *     cheaper without them, and a failure is rare.
+ *   - A full disk and the like is nobody's fault: the transaction is given up as a whole.
+ *   - A checkpoint moves from exactly the position where the follower stands; if it is not there, somebody else
+ *     has written it, and the transaction is given up as CORRUPT.
+ *   - The host (Python) is entered with the writing connection in hand, never the other way round: whoever is in the
+ *     host may not wait for the connection.
+ * Locks: none are taken here. */
+#include "readmodel/projector.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/error.h"
+#include "readmodel/sql.h"
+
+#define YIELD_AFTER_NS 2000000 /* with commits waiting */
+#define YIELD_LOOK_EVERY 16    /* items; a power of two */
+
+/* ---- statements ------------------------------------------------------------------------------------- */
+
+void esc_control_fini(esc_control *control)
+{
+    (void)sqlite3_finalize(control->begin);
+    (void)sqlite3_finalize(control->commit);
+    (void)sqlite3_finalize(control->savepoint);
+    (void)sqlite3_finalize(control->release);
+    (void)sqlite3_finalize(control->undo);
+    (void)sqlite3_finalize(control->move);
+    *control = (esc_control){0};
+}
+
+static escqrs_status control_run(sqlite3 *db, sqlite3_stmt **statement, const char *sql,
+                                 escqrs_error *error)
+{
+    if (*statement == NULL) {
+        escqrs_status status = esc_rmsql_prepare(db, escqrs_slice_of(sql), statement, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    return esc_rmsql_run(*statement, error);
+}
+
+void esc_follower_finalize(esc_follower *follower)
+{
+    if (follower->statements != NULL) {
+        for (size_t i = 0; i < follower->model->definition.projection_count; i++) {
+            (void)sqlite3_finalize(follower->statements[i]);
+        }
+        escqrs_free(follower->statements);
+        follower->statements = NULL;
+    }
+    if (follower->cache != NULL) {
+        for (size_t i = 0; i < follower->cache->count; i++) {
+            (void)sqlite3_finalize(follower->cache->entries[i].statement);
+            escqrs_free(follower->cache->entries[i].sql);
+        }
+        escqrs_free(follower->cache);
+        follower->cache = NULL;
+    }
+    esc_control_fini(&follower->control);
+}
+
+static escqrs_status statement_of(esc_follower *follower, size_t index, sqlite3 *db,
+                                  sqlite3_stmt **statement, escqrs_error *error)
+{
+    const esc_definition *definition = &follower->model->definition;
+    if (follower->statements == NULL) {
+        follower->statements =
+            escqrs_alloc_zero(definition->projection_count * sizeof(sqlite3_stmt *));
+        if (follower->statements == NULL) {
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for statements");
+        }
+    }
+    if (follower->statements[index] == NULL) {
+        escqrs_status status =
+            esc_rmsql_prepare(db, escqrs_slice_of(definition->projections[index].sql),
+                              &follower->statements[index], error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    *statement = follower->statements[index];
+    return ESCQRS_OK;
+}
+
+/* ---- one event, one projection ------------------------------------------------------------------------ */
+
+/* `*transient`: the machine is to blame. */
+static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t index, const esc_item *item,
+                               sqlite3 *db, bool *transient, escqrs_error *error)
+{
+    const esc_projection *projection = &follower->model->definition.projections[index];
+    sqlite3_stmt *statement = NULL;
+    if (item->failure != NULL) {
+        *error = *item->failure;
+        return error->status;
+    }
+    escqrs_status status = statement_of(follower, index, db, &statement, error);
+    if (status != ESCQRS_OK) {
+        *transient = status == ESCQRS_NO_MEMORY || status == ESCQRS_IO || status == ESCQRS_FULL;
+        return status;
+    }
+    int code = SQLITE_OK;
+    status = esc_binding_plan_bind(&projection->plan, statement, &item->recorded, item->message,
+                                   projection->defaults, &run->projector->json, &code, error);
+    if (status != ESCQRS_OK) {
+        *transient = code == SQLITE_NOMEM || status == ESCQRS_NO_MEMORY;
+        return status;
+    }
+    do {
+        code = sqlite3_step(statement);
+    } while (code == SQLITE_ROW);
+    if (code != SQLITE_DONE) {
+        *transient = esc_rmsql_is_transient(code);
+        status = escqrs_error_set(error, esc_rmsql_status(code), "%s", sqlite3_errmsg(db));
+    }
+    (void)sqlite3_reset(statement);
+    return status;
+}
+
+static escqrs_status apply_function(esc_run *run, esc_follower *follower, size_t index,
+                                    const esc_item *item, sqlite3 *db, bool *transient,
+                                    escqrs_error *error)
+{
+    escqrs_projector *projector = run->projector;
+    const esc_projection *projection = &follower->model->definition.projections[index];
+    if (!run->attached && projector->has_host) {
+        projector->host.attach(projector->host_context, projector->host_state);
+        run->attached = true;
+    }
+    escqrs_status status = projection->apply(projection->context, &item->recorded, db, error);
+    *transient = status == ESCQRS_FULL || status == ESCQRS_IO;
+    if (status != ESCQRS_OK) {
+        error->status = status;
+    }
+    return status;
+}
+
+/* Say which event of whom it was. */
+static void describe_failure(esc_follower *follower, const esc_item *item, escqrs_error *error)
+{
+    const escqrs_recorded *recorded = &item->recorded;
+    escqrs_slice type = escqrs_type_name(recorded->type);
+    int stream_size = recorded->stream.size > 200 ? 200 : (int)recorded->stream.size;
+    esc_error_prefix(error, "read model %s stopped at position %lld (%.*s, stream %.*s, version %lld): ",
+                     follower->model->definition.name, (long long)recorded->position, (int)type.size,
+                     (const char *)type.data, stream_size, (const char *)recorded->stream.data,
+                     (long long)recorded->version);
+    error->position = recorded->position;
+    error->version = recorded->version;
+    esc_error_subject(error, escqrs_slice_of(follower->model->definition.name));
+}
+
+/* ---- items ---------------------------------------------------------------------------------------------- */
+
+typedef enum outcome {
+    GO_ON,
+    DO_AGAIN, /* a follower has a limit now; take the transaction back and begin anew */
+    GIVE_UP,
+} outcome;
+
+static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_control *control,
+                          escqrs_error *error)
+{
+    const esc_follower *saved = NULL; /* whose savepoint is open */
+    const esc_vector *subscriptions = &item->topic->subscriptions;
+    for (size_t i = 0; i < subscriptions->count; i++) {
+        esc_subscription *subscription = &ESC_VECTOR_AT(subscriptions, esc_subscription, i);
+        escqrs_readmodel *model = subscription->model;
+        esc_follower *follower = run->copies ? model->copy : &model->live;
+        if (follower == NULL || !follower->active || item->recorded.position >= follower->limit) {
+            continue;
+        }
+        if (run->savepoints && saved != follower) {
+            if ((saved != NULL &&
+                 control_run(db, &control->release, "RELEASE escqrs_event", error) != ESCQRS_OK) ||
+                control_run(db, &control->savepoint, "SAVEPOINT escqrs_event", error) != ESCQRS_OK) {
+                return GIVE_UP;
+            }
+            saved = follower;
+        }
+        bool transient = false;
+        escqrs_error failure = {0};
+        bool is_sql = model->definition.projections[subscription->index].sql != NULL;
+        escqrs_status status =
+            is_sql ? apply_sql(run, follower, subscription->index, item, db, &transient, &failure)
+                   : apply_function(run, follower, subscription->index, item, db, &transient, &failure);
+        if (status == ESCQRS_OK) {
+            continue;
+        }
+        if (transient) {
+            if (error != NULL) {
+                *error = failure;
+            }
+            return GIVE_UP;
+        }
+        describe_failure(follower, item, &failure);
+        follower->failure = failure;
+        follower->limit = item->recorded.position;
+        /* INSERT OR ROLLBACK and its like have ended the whole transaction. */
+        if (saved != follower || sqlite3_get_autocommit(db)) {
+            return DO_AGAIN;
+        }
+        if (control_run(db, &control->undo, "ROLLBACK TO escqrs_event", error) != ESCQRS_OK) {
+            return GIVE_UP;
+        }
+    }
+    if (saved != NULL && control_run(db, &control->release, "RELEASE escqrs_event", error) != ESCQRS_OK) {
+        return GIVE_UP;
+    }
+    return GO_ON;
+}
+
+static bool others_wait(const esc_run *run, size_t index)
+{
+    return !run->copies && (index & (YIELD_LOOK_EVERY - 1)) == 0 && index > run->first &&
+           escqrs_store_backlog(run->projector->store) > 0 &&
+           escqrs_clock_monotonic_ns(NULL) - run->begun_ns > YIELD_AFTER_NS;
+}
+
+static outcome apply_items(esc_run *run, sqlite3 *db, esc_control *control, escqrs_error *error)
+{
+    const esc_batch *batch = &run->projector->batch;
+    for (size_t i = run->first; i < batch->items.count; i++) {
+        const esc_item *item = &ESC_VECTOR_AT(&batch->items, esc_item, i);
+        if (others_wait(run, i)) {
+            run->upto = item->recorded.position - 1;
+            run->next = i;
+            return GO_ON;
+        }
+        outcome result = apply_item(run, item, db, control, error);
+        if (result != GO_ON) {
+            return result;
+        }
+    }
+    run->upto = batch->upto;
+    run->next = batch->items.count;
+    return GO_ON;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------------ */
+
+static escqrs_status move_checkpoint(esc_follower *follower, int64_t to, sqlite3 *db,
+                                     esc_control *control, escqrs_error *error)
+{
+    const char *name = follower->model->definition.name;
+    if (control->move == NULL) {
+        escqrs_status status =
+            esc_rmsql_prepare(db, escqrs_slice_of(esc_checkpoint_move_sql), &control->move, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    (void)sqlite3_bind_text(control->move, 1, name, -1, SQLITE_STATIC);
+    (void)sqlite3_bind_int64(control->move, 2, follower->position);
+    (void)sqlite3_bind_int64(control->move, 3, to);
+    escqrs_status status = esc_rmsql_run(control->move, error);
+    if (status == ESCQRS_OK && sqlite3_changes(db) != 1) {
+        return escqrs_error_set(error, ESCQRS_CORRUPT,
+                                "the checkpoint of read model %s is no longer at %lld: somebody else has "
+                                "written it; rebuild the read model",
+                                name, (long long)follower->position);
+    }
+    return status;
+}
+
+static escqrs_status move_checkpoints(esc_run *run, sqlite3 *db, esc_control *control,
+                                      escqrs_error *error)
+{
+    for (size_t i = 0; i < run->member_count; i++) {
+        esc_follower *follower = run->members[i];
+        int64_t to = follower->limit <= run->upto ? follower->limit - 1 : run->upto;
+        ESC_ASSERT(to >= follower->position);
+        if (to > follower->position) {
+            escqrs_status status = move_checkpoint(follower, to, db, control, error);
+            if (status != ESCQRS_OK) {
+                run->culprit = status == ESCQRS_CORRUPT ? follower : NULL;
+                return status;
+            }
+        }
+    }
+    return ESCQRS_OK;
+}
+
+/* ---- transaction -------------------------------------------------------------------------------------------- */
+
+static void roll_back(sqlite3 *db)
+{
+    if (!sqlite3_get_autocommit(db)) {
+        (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    }
+}
+
+escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control, escqrs_error *error)
+{
+    ESC_ASSERT(error != NULL);
+    run->begun_ns = escqrs_clock_monotonic_ns(NULL);
+    outcome result = DO_AGAIN;
+    escqrs_status status = ESCQRS_OK;
+    while (result == DO_AGAIN) { /* at most once more for each member: each time one has got its limit */
+        roll_back(db);
+        status = control_run(db, &control->begin, "BEGIN IMMEDIATE", error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        result = apply_items(run, db, control, error);
+    }
+    if (run->attached) {
+        run->projector->host_state = run->projector->host.detach(run->projector->host_context);
+        run->attached = false;
+    }
+    status = result == GIVE_UP ? error->status : ESCQRS_OK;
+    if (status == ESCQRS_OK && !run->copies) {
+        status = move_checkpoints(run, db, control, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = control_run(db, &control->commit, "COMMIT", error);
+    }
+    if (status != ESCQRS_OK) {
+        roll_back(db);
+    }
+    return status;
+}
