@@ -25,10 +25,12 @@ typedef struct escqrs_runtime escqrs_runtime;
 typedef struct escqrs_host escqrs_host;
 typedef struct escqrs_actor escqrs_actor;
 
-/* Begins every message. Whoever sends hands it over; the actor's `receive` owns it. */
+/* Begins every message. Whoever sends hands it over; the actor's `receive` owns it. Aligned to 8 bytes: the
+ * mailbox uses the low bits of its address. */
+#define ESCQRS_MESSAGE_ALIGNMENT 8
 typedef struct escqrs_message {
     struct escqrs_message *next; /* the mailbox's */
-} escqrs_message;
+} __attribute__((aligned(ESCQRS_MESSAGE_ALIGNMENT))) escqrs_message;
 
 /* ---- host ------------------------------------------------------------------------------------- */
 
@@ -40,7 +42,8 @@ typedef struct escqrs_host_ops {
     /* Enter and leave the interpreter. `detach` returns the state that the same thread gives to `attach`. */
     void (*attach)(void *context, void *state);
     void *(*detach)(void *context);
-    /* After a batch, attached: a place to release what piled up. May be NULL. */
+    /* After a batch, attached: a place to release what piled up. May be NULL. Mostly on the worker that holds the token;
+     * one that lost it calls it once more before it leaves. */
     void (*after_batch)(void *context);
 } escqrs_host_ops;
 
@@ -55,23 +58,30 @@ typedef struct escqrs_actor_ops {
     /* Handle one message. Runs on a worker or, by escqrs_actor_run, on a caller's thread; attached where the actor
      * has a host. `message` is NULL for the turn that follows a resume: a place to go on with what was suspended. */
     escqrs_turn_end (*receive)(escqrs_actor *actor, escqrs_message *message);
-    /* The last reference is gone; no thread runs the actor. Attached only if the releaser was. */
+    /* The last reference is gone; no thread runs the actor. Attached only if the releaser was; where the last release
+     * came while the actor was queued or running, its thread destroys it after its last message (a host's worker:
+     * attached), or escqrs_runtime_destroy does. Messages never handled are found with escqrs_actor_take. */
     void (*destroy)(escqrs_actor *actor);
     /* A name for people, e.g. "Cart/cart-1", written to `text`; any thread. */
     void (*describe)(const escqrs_actor *actor, char *text, size_t size);
 } escqrs_actor_ops;
 
-/* Embedded first in the owner's struct. Fields are the runtime's. */
+/* Embedded first in the owner's struct. Fields are the runtime's (csrc/runtime/actor.c explains them). */
 struct escqrs_actor {
     const escqrs_actor_ops *ops;
     escqrs_runtime *runtime;
-    escqrs_host *host;               /* NULL: native */
-    _Atomic(escqrs_message *) inbox; /* pushed by senders, newest first */
-    escqrs_message *pending;         /* drained, oldest first; the running thread's */
-    escqrs_actor *next;              /* in the run queue; its lock guards it */
-    escqrs_actor *waits_for;         /* guarded by the runtime's wait lock */
-    _Atomic(uint32_t) state;
+    escqrs_host *host;             /* NULL: native */
+    struct esc_pool *pool;         /* whose workers run it */
+    _Atomic(uintptr_t) mailbox;    /* newest message and, in the low bits, the state */
+    escqrs_message *pending;       /* taken from the mailbox, oldest first; the running thread's */
+    escqrs_message *pending_last;  /* valid while `pending` is not NULL; the running thread's */
+    escqrs_message resume;         /* stands in the mailbox for escqrs_actor_resume */
+    escqrs_actor *next;            /* in a run queue */
+    escqrs_actor *waits_for;       /* guarded by the runtime's wait lock */
     _Atomic(uint32_t) references;
+    _Atomic(bool) resume_sent;     /* `resume` is on its way or not yet used up */
+    bool resumed;                  /* `resume` has arrived; the running thread's */
+    bool waiting;                  /* the last turn ended with SUSPEND; the running thread's */
 };
 
 typedef struct escqrs_runtime_options {
@@ -88,12 +98,14 @@ typedef struct escqrs_runtime_options {
 
 ESCQRS_MUST_USE escqrs_status escqrs_runtime_create(const escqrs_runtime_options *options,
                                                     escqrs_runtime **runtime, escqrs_error *error);
-/* Workers finish the message they are in and end; messages not yet handled stay in their mailboxes.
+/* Workers finish the message they are in and end; messages not yet handled stay in their mailboxes (escqrs_actor_take).
  * Waits for the workers until the deadline (monotonic ns; INT64_MAX: for ever); TIMEOUT names the actor
- * that did not come back (its worker is left alone, and the runtime must then not be destroyed). Call it detached. */
+ * that did not come back (its worker is left alone, and the runtime must then not be destroyed; calling it again waits
+ * again). Call it detached. DEADLOCK on a worker of this runtime. */
 ESCQRS_MUST_USE escqrs_status escqrs_runtime_stop(escqrs_runtime *runtime, int64_t deadline_ns,
                                                   escqrs_error *error);
-void escqrs_runtime_destroy(escqrs_runtime *runtime); /* after a stop that answered OK; NULL is fine */
+/* After a stop that answered OK; NULL is fine. Nothing may be sent afterwards; actors may be released. */
+void escqrs_runtime_destroy(escqrs_runtime *runtime);
 
 /* `context` is handed to every function of `ops`. Belongs to the runtime, dies with it. Threads of a host start when
  * there is work for them. */
@@ -111,8 +123,12 @@ void escqrs_actor_init(escqrs_actor *actor, escqrs_runtime *runtime, escqrs_host
 void escqrs_actor_hold(escqrs_actor *actor);
 void escqrs_actor_release(escqrs_actor *actor);
 
-/* Put the message into the mailbox; the actor runs soon. Never blocks. The sender holds a reference. */
+/* Put the message into the mailbox; the actor runs soon. Never blocks. The sender holds a reference. Where no worker can
+ * be started the message waits, the log says so once, and the next send to an actor of that host tries again. */
 void escqrs_actor_send(escqrs_actor *actor, escqrs_message *message);
+/* The oldest message not handled yet, which is the caller's from now on; NULL: none. Only from the actor's own `receive`,
+ * `destroy` or a visit, or after escqrs_runtime_stop has answered OK. */
+escqrs_message *escqrs_actor_take(escqrs_actor *actor);
 /* *Caller runs*: when the actor is idle with an empty mailbox, handle the message here and now (attached
  * if the actor has a host) and answer true; otherwise answer false and leave the message alone. Also false
  * when this thread is already ESCQRS_RUN_DEPTH_MAX such calls deep, so that a chain goes on on another thread's stack. */

@@ -1,0 +1,97 @@
+/* An actor's mailbox and its state, in one word: so that a send is one compare-and-swap, and a message can never arrive
+ * unseen beside a change of state.
+ *
+ *   word = address of the newest message (or 0) | state | ORPHAN
+ *
+ *   state      who may touch the actor                       left by
+ *   IDLE       nobody; no message is there                   a send, a run or a visit -> BUSY
+ *   BUSY       the run queue that holds it, or the one       the thread that runs it -> IDLE, SUSPENDED
+ *              thread that runs it
+ *   SUSPENDED  nobody; messages pile up                      a resume -> BUSY
+ *
+ * Whoever makes it BUSY schedules or runs it: exactly one thread wins. ORPHAN says that the last reference is gone.
+ *
+ * Orders. Every change of the word is a read-modify-write, so each belongs to the release sequences of all before it: the
+ * acquire of whoever takes the actor next sees what every sender wrote before its push, and what the thread that ran the
+ * actor last wrote before it let go, though relaxed operations lie between. */
+#ifndef ESC_RUNTIME_MAILBOX_H
+#define ESC_RUNTIME_MAILBOX_H
+
+#include <stdatomic.h>
+
+#include "runtime/runtime.h"
+
+#define ESC_MAILBOX_IDLE ((uintptr_t)0)
+#define ESC_MAILBOX_BUSY ((uintptr_t)1)
+#define ESC_MAILBOX_SUSPENDED ((uintptr_t)2)
+#define ESC_MAILBOX_STATE ((uintptr_t)3)
+#define ESC_MAILBOX_ORPHAN ((uintptr_t)4)
+#define ESC_MAILBOX_FLAGS ((uintptr_t)(ESCQRS_MESSAGE_ALIGNMENT - 1))
+
+static inline escqrs_message *esc_mailbox_newest(uintptr_t word)
+{
+    return (escqrs_message *)(word & ~ESC_MAILBOX_FLAGS);
+}
+
+/* Any thread. True: the caller has made the actor BUSY and must schedule it; it was idle, or suspended where `resumes`. */
+static inline bool esc_mailbox_push(escqrs_actor *actor, escqrs_message *message, bool resumes)
+{
+    uintptr_t word = atomic_load_explicit(&actor->mailbox, memory_order_relaxed);
+    uintptr_t next;
+    bool starts;
+    do {
+        uintptr_t state = word & ESC_MAILBOX_STATE;
+        starts = state == ESC_MAILBOX_IDLE || (resumes && state == ESC_MAILBOX_SUSPENDED);
+        message->next = esc_mailbox_newest(word);
+        next = (uintptr_t)message | (word & ESC_MAILBOX_ORPHAN) | (starts ? ESC_MAILBOX_BUSY : state);
+        /* release: pairs with the acquire in esc_mailbox_drain */
+    } while (!atomic_compare_exchange_weak_explicit(&actor->mailbox, &word, next,
+                                                    memory_order_release, memory_order_relaxed));
+    return starts;
+}
+
+/* The owner of the actor at this moment: append what was taken from the mailbox to `pending`, oldest first. */
+static inline void esc_mailbox_accept(escqrs_actor *actor, escqrs_message *message)
+{
+    escqrs_message *oldest = NULL;
+    escqrs_message *newest = NULL;
+    while (message != NULL) {
+        escqrs_message *next = message->next;
+        if (__builtin_expect(message == &actor->resume, 0)) {
+            actor->resumed = true;
+        } else {
+            message->next = oldest;
+            newest = oldest == NULL ? message : newest;
+            oldest = message;
+        }
+        message = next;
+    }
+    if (oldest == NULL) {
+        return;
+    }
+    if (actor->pending == NULL) {
+        actor->pending = oldest;
+    } else {
+        actor->pending_last->next = oldest;
+    }
+    actor->pending_last = newest;
+}
+
+/* The thread that runs the actor, which is BUSY: move what has arrived to `pending`. */
+static inline void esc_mailbox_drain(escqrs_actor *actor)
+{
+    /* relaxed: only a look; what comes later is seen when the actor is brought to rest */
+    if (esc_mailbox_newest(atomic_load_explicit(&actor->mailbox, memory_order_relaxed)) == NULL) {
+        return;
+    }
+    /* acquire: pairs with the release of every push in it */
+    uintptr_t word =
+        atomic_exchange_explicit(&actor->mailbox, ESC_MAILBOX_BUSY, memory_order_acquire);
+    if (__builtin_expect((word & ESC_MAILBOX_ORPHAN) != 0, 0)) {
+        /* relaxed: this thread is the one that will read it */
+        atomic_fetch_or_explicit(&actor->mailbox, ESC_MAILBOX_ORPHAN, memory_order_relaxed);
+    }
+    esc_mailbox_accept(actor, esc_mailbox_newest(word));
+}
+
+#endif

@@ -1,0 +1,129 @@
+/* Who waits for whom: one edge an actor, `waits_for`, under one lock for the whole runtime, so that of two threads that
+ * close a cycle together the second one always sees it.
+ *
+ * An actor with an edge to it is held by the one that waits, until wait_end has taken the lock; so the walk may follow the
+ * edges, and may hold the actors whose names it will ask for when the lock is released. Names of a cycle that is
+ * longer than NAMES_MAX are left out in its middle.
+ */
+#include <escqrs/runtime.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/runtime.h"
+
+#define NAMES_MAX 8
+#define NAME_SIZE 100
+
+typedef struct cycle {
+    escqrs_actor *head[NAMES_MAX / 2]; /* the first ones, in order; held */
+    escqrs_actor *tail[NAMES_MAX / 2]; /* the last ones, a ring */
+    size_t length;
+} cycle;
+
+static void cycle_add(cycle *found, escqrs_actor *actor)
+{
+    if (found->length < NAMES_MAX / 2) {
+        found->head[found->length] = actor;
+    } else {
+        found->tail[found->length % (NAMES_MAX / 2)] = actor;
+    }
+    found->length++;
+}
+
+static escqrs_actor *cycle_at(const cycle *found, size_t index)
+{
+    return index < NAMES_MAX / 2 ? found->head[index] : found->tail[index % (NAMES_MAX / 2)];
+}
+
+/* Is the name of the index-th one kept? */
+static bool cycle_keeps(const cycle *found, size_t index)
+{
+    return index < NAMES_MAX / 2 || index + NAMES_MAX / 2 >= found->length;
+}
+
+/* With the lock held: does a way lead from `target` to `waiter`? Then the actors on it, from `waiter` on, are held. */
+static bool find_cycle(escqrs_actor *waiter, escqrs_actor *target, cycle *found)
+{
+    cycle_add(found, waiter);
+    for (escqrs_actor *actor = target; actor != waiter; actor = actor->waits_for) {
+        if (actor == NULL) {
+            return false;
+        }
+        cycle_add(found, actor);
+    }
+    for (size_t i = 0; i < found->length; i++) {
+        if (cycle_keeps(found, i)) {
+            escqrs_actor_hold(cycle_at(found, i));
+        }
+    }
+    return true;
+}
+
+static void append(char *text, size_t size, const char *more)
+{
+    size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s", more);
+}
+
+/* Without the lock; lets go of the actors. */
+static void name_cycle(const cycle *found, char *text, size_t size)
+{
+    char first[NAME_SIZE] = "";
+    text[0] = '\0';
+    for (size_t i = 0; i < found->length; i++) {
+        if (!cycle_keeps(found, i)) {
+            continue;
+        }
+        char name[NAME_SIZE] = "";
+        escqrs_actor *actor = cycle_at(found, i);
+        actor->ops->describe(actor, name, sizeof name);
+        escqrs_actor_release(actor);
+        if (i == 0) {
+            memcpy(first, name, sizeof first);
+        }
+        append(text, size, name);
+        append(text, size, " -> ");
+        if (i + 1 == NAMES_MAX / 2 && found->length > NAMES_MAX) {
+            char left_out[64];
+            snprintf(left_out, sizeof left_out, "... (%zu more) ... -> ", found->length - NAMES_MAX);
+            append(text, size, left_out);
+        }
+    }
+    append(text, size, first);
+}
+
+escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target,
+                                      escqrs_error *error)
+{
+    if (waiter == NULL) {
+        return ESCQRS_OK;
+    }
+    cycle found = {0};
+    esc_mutex *lock = &waiter->runtime->waits_lock;
+    esc_mutex_lock(lock);
+    ESC_ASSERT(waiter->waits_for == NULL);
+    bool closes = find_cycle(waiter, target, &found);
+    if (!closes) {
+        waiter->waits_for = target;
+    }
+    esc_mutex_unlock(lock);
+    if (!closes) {
+        return ESCQRS_OK;
+    }
+    char text[NAMES_MAX * (NAME_SIZE + 4) + NAME_SIZE + 64];
+    name_cycle(&found, text, sizeof text);
+    return escqrs_error_set(error, ESCQRS_DEADLOCK, "waiting would never end: %s", text);
+}
+
+void escqrs_actor_wait_end(escqrs_actor *waiter)
+{
+    if (waiter == NULL) {
+        return;
+    }
+    esc_mutex *lock = &waiter->runtime->waits_lock;
+    esc_mutex_lock(lock);
+    ESC_ASSERT(waiter->waits_for != NULL);
+    waiter->waits_for = NULL;
+    esc_mutex_unlock(lock);
+}
