@@ -55,6 +55,9 @@ escqrs_limits esc_limits_resolve(const escqrs_limits *limits)
     }
     if (resolved.memory_max == 0) {
         resolved.memory_max = resolved.bytes_max * ESC_LIMIT_MEMORY_FACTOR;
+        if (resolved.memory_max < ESC_LIMIT_MEMORY_MIN) {
+            resolved.memory_max = ESC_LIMIT_MEMORY_MIN;
+        }
     }
     return resolved;
 }

@@ -120,7 +120,7 @@ typedef struct escqrs_limits {
     unsigned depth_max; /* of nesting; 0: 100 */
     size_t items_max; /* all list items, map entries and unknown fields of one message together, nested
                          ones included; 0: as many as bytes_max allows, one a byte */
-    size_t memory_max; /* of the unpacked message; 0: 32 times bytes_max */
+    size_t memory_max; /* of the unpacked message; 0: 32 times bytes_max, but 1 MiB at least */
 } escqrs_limits; /* bytes_max beyond 2^31-1 and depth_max beyond 500 are cut to these */
 
 /* In all that follows `limits` may be NULL: the defaults.
