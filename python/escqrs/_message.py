@@ -97,7 +97,13 @@ class _Declared:
     __slots__ = ("annotation", "default", "factory", "name", "number", "spec", "title", "variables")
 
     def __init__(
-        self, title: str, variables: dict[str, Any], name: str, annotation: object, given: object, number: int
+        self,
+        title: str,
+        variables: dict[str, Any],
+        name: str,
+        annotation: object,
+        given: object,
+        number: int,
     ) -> None:
         self.title = title  # the class that declared it
         self.variables = variables  # the globals that the annotation refers to
@@ -141,7 +147,9 @@ def _declare(
         if _is_class_var(annotation):
             continue
         if name.startswith("_"):
-            raise TypeError(f"{title}.{name}: names that begin with `_` are reserved; give the field another name")
+            raise TypeError(
+                f"{title}.{name}: names that begin with `_` are reserved; give the field another name"
+            )
         given = values.get(name, _MISSING)
         asked = given.number if isinstance(given, _Field) else None
         before = inherited.get(name)
@@ -213,9 +221,13 @@ def _prepare(
     _check_order(name, fields)
     for key, value in namespace.items():
         if isinstance(value, _Field) and key not in own:
-            raise TypeError(f"{name}.{key}: es.field needs an annotation: `{key}: int = es.field(...)`")
+            raise TypeError(
+                f"{name}.{key}: es.field needs an annotation: `{key}: int = es.field(...)`"
+            )
         if key in fields and key not in own:
-            raise TypeError(f"{name}.{key}: hides the inherited field of that name; annotate it to declare it anew")
+            raise TypeError(
+                f"{name}.{key}: hides the inherited field of that name; annotate it to declare it anew"
+            )
 
     made = {key: value for key, value in namespace.items() if key not in own}
     made["__slots__"] = ()
@@ -230,10 +242,9 @@ def _reply_of(name: str, namespace: dict[str, Any], bases: tuple[type, ...]) -> 
         if isinstance(origin, _core.MessageMeta) and origin.__escqrs_kind__ == "command":
             inherited = origin.__escqrs_reply__
             arguments = typing.get_args(base)
-            if not isinstance(inherited, TypeVar):
-                parameters = getattr(inherited, "__parameters__", ())
-                return inherited[arguments] if parameters else inherited
-            return arguments[0]
+            if origin.__escqrs_abstract__ or isinstance(inherited, TypeVar):
+                return arguments[0]
+            return inherited[arguments] if getattr(inherited, "__parameters__", ()) else inherited
     return None
 
 
@@ -268,7 +279,9 @@ class _Names(dict[str, Any]):
     variables of the functions that are running, and message classes made in the same function before."""
 
     def __init__(self, cls: type) -> None:
-        super().__init__({key: value for key, value in vars(cls).items() if isinstance(value, type)})
+        super().__init__(
+            {key: value for key, value in vars(cls).items() if isinstance(value, type)}
+        )
         self.setdefault(cls.__name__, cls)
         self._module = cls.__module__
         self._scope = cls.__qualname__.rpartition(".")[0]
@@ -298,7 +311,9 @@ class _Plain(dict[object, bool]):
     def __contains__(self, key: object) -> bool:
         try:
             return super().__contains__(key)
-        except TypeError:  # an unhashable annotation; the reader of types refuses it with a better text
+        except (
+            TypeError
+        ):  # an unhashable annotation; the reader of types refuses it with a better text
             return False
 
 
@@ -358,7 +373,9 @@ def _read(one: _Declared, annotation: object) -> tuple[int, int, int, object]:
     if origin is typing.Union or origin is types.UnionType:
         inner = [_strip(argument) for argument in arguments if argument is not type(None)]
         if len(inner) != 1 or len(inner) == len(arguments):
-            raise one.error(f"{_show(annotation)} is not supported: a union is T | None and nothing else; {_ALLOWED}")
+            raise one.error(
+                f"{_show(annotation)} is not supported: a union is T | None and nothing else; {_ALLOWED}"
+            )
         if _is_container(inner[0]):
             raise one.error(
                 f"{_show(annotation)} is not supported: protobuf does not tell an empty container from an absent "
@@ -374,7 +391,9 @@ def _read(one: _Declared, annotation: object) -> tuple[int, int, int, object]:
     if origin is dict:
         key = _strip(arguments[0])
         if key is not str and key is not int:
-            raise one.error(f"{_show(annotation)} is not supported: a key is str or int, not {_show(key)}")
+            raise one.error(
+                f"{_show(annotation)} is not supported: a key is str or int, not {_show(key)}"
+            )
         kind, cls = _read_item(one, annotation, arguments[1])
         return kind, _core.MAP, _SCALARS[key], cls
     kind, cls = _read_one(one, annotation)
@@ -405,11 +424,15 @@ def _read_one(one: _Declared, annotation: object) -> tuple[int, object]:
         return _SCALARS[annotation], None
     if isinstance(annotation, _core.MessageMeta):
         if annotation.__escqrs_abstract__:
-            raise one.error(f"es.{annotation.__name__} itself has no fields; name a class derived from it")
+            raise one.error(
+                f"es.{annotation.__name__} itself has no fields; name a class derived from it"
+            )
         return _core.MESSAGE, annotation
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         if issubclass(annotation, enum.Flag):
-            raise one.error(f"{_show(annotation)} is a Flag, whose values can be combined; use an int or a list")
+            raise one.error(
+                f"{_show(annotation)} is a Flag, whose values can be combined; use an int or a list"
+            )
         return _core.ENUM, annotation
     raise one.error(f"{_show(annotation)} is not supported; {_ALLOWED}")
 
@@ -424,9 +447,14 @@ def _members(one: _Declared, cls: type) -> tuple[tuple[enum.Enum, str, int], ...
         raise one.error(f"the enum {cls.__name__} has no members")
     values = [member.value for member in members]
     numbers = list(range(len(members)))
-    if all(isinstance(value, int) and not isinstance(value, bool) and value in _INT32 for value in values):
+    if all(
+        isinstance(value, int) and not isinstance(value, bool) and value in _INT32
+        for value in values
+    ):
         numbers = [int(value) for value in values]
-    return tuple((member, member.name, number) for member, number in zip(members, numbers, strict=True))
+    return tuple(
+        (member, member.name, number) for member, number in zip(members, numbers, strict=True)
+    )
 
 
 def _show(annotation: object) -> str:
@@ -444,7 +472,10 @@ def _signature(cls: type) -> inspect.Signature:
             default = one.factory if one.factory is not None else one.default
         parameters.append(
             inspect.Parameter(
-                one.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=one.annotation
+                one.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=default,
+                annotation=one.annotation,
             )
         )
     return inspect.Signature(parameters)
@@ -482,7 +513,9 @@ def fields_of_state(cls: type, *, stop: tuple[type, ...] = (object,)) -> list[_D
             continue
         namespace = vars(base)
         variables = vars(sys.modules[base.__module__]) if base.__module__ in sys.modules else {}
-        own = _declare(base.__name__, variables, namespace.get("__annotations__", {}), namespace, fields)
+        own = _declare(
+            base.__name__, variables, namespace.get("__annotations__", {}), namespace, fields
+        )
         fields.update(own)
     return list(fields.values())
 
