@@ -2,9 +2,9 @@
  *
  * mailbox.h has the states and the memory orders of the one word in which they are. The transitions:
  *
- *   IDLE -> BUSY            a push (escqrs_actor_send, _resume): release; the winner schedules
+ *   IDLE -> BUSY            a push (escqrs_actor_send, _resume): acq_rel; the winner schedules
  *                           escqrs_actor_run, _visit: only with an empty mailbox; acquire; the winner runs it itself
- *   SUSPENDED -> BUSY       the push of `resume`: release; the winner schedules
+ *   SUSPENDED -> BUSY       the push of `resume`: acq_rel; the winner schedules
  *   BUSY, messages taken    esc_mailbox_drain: acquire; by the thread that runs it
  *   BUSY -> IDLE            come_to_rest, when mailbox and `pending` are empty: release
  *   BUSY -> SUSPENDED       come_to_rest, when the last turn said SUSPEND, no resume has come and the mailbox was looked

@@ -13,7 +13,7 @@
  *
  * Orders. Every change of the word is a read-modify-write, so each belongs to the release sequences of all before it: the
  * acquire of whoever takes the actor next sees what every sender wrote before its push, and what the thread that ran the
- * actor last wrote before it let go, though relaxed operations lie between. */
+ * actor last wrote before it let go, though operations that order nothing lie between. */
 #ifndef ESC_RUNTIME_MAILBOX_H
 #define ESC_RUNTIME_MAILBOX_H
 
@@ -44,9 +44,10 @@ static inline bool esc_mailbox_push(escqrs_actor *actor, escqrs_message *message
         starts = state == ESC_MAILBOX_IDLE || (resumes && state == ESC_MAILBOX_SUSPENDED);
         message->next = esc_mailbox_newest(word);
         next = (uintptr_t)message | (word & ESC_MAILBOX_ORPHAN) | (starts ? ESC_MAILBOX_BUSY : state);
-        /* release: pairs with the acquire in esc_mailbox_drain */
+        /* release: pairs with the acquire in esc_mailbox_drain. acquire: pairs with come_to_rest of the thread that ran
+         * the actor last, for whoever gets it from this thread's queue reads its other fields first. */
     } while (!atomic_compare_exchange_weak_explicit(&actor->mailbox, &word, next,
-                                                    memory_order_release, memory_order_relaxed));
+                                                    memory_order_acq_rel, memory_order_relaxed));
     return starts;
 }
 
