@@ -9,7 +9,12 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     esc_py_state *state = esc_py_state_of(module);
     int result;
     if ((result = esc_py_errors_traverse(&state->errors, visit, arg)) != 0 ||
-        (result = esc_py_message_traverse(&state->message, visit, arg)) != 0) {
+        (result = esc_py_message_traverse(&state->message, visit, arg)) != 0 ||
+        (result = esc_py_system_traverse_state(&state->system, visit, arg)) != 0 ||
+        (result = esc_py_definition_traverse_state(&state->definition, visit, arg)) != 0 ||
+        (result = esc_py_handle_traverse_state(&state->handle, visit, arg)) != 0 ||
+        (result = esc_py_reply_traverse_state(&state->reply, visit, arg)) != 0 ||
+        (result = esc_py_recorded_traverse_state(&state->recorded, visit, arg)) != 0) {
         return result;
     }
     return 0;
@@ -18,6 +23,11 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 static int module_clear(PyObject *module)
 {
     esc_py_state *state = esc_py_state_of(module);
+    esc_py_recorded_clear_state(&state->recorded);
+    esc_py_reply_clear_state(&state->reply);
+    esc_py_handle_clear_state(&state->handle);
+    esc_py_definition_clear_state(&state->definition);
+    esc_py_system_clear_state(&state->system);
     esc_py_message_clear(&state->message);
     esc_py_errors_clear(&state->errors);
     return 0;
@@ -32,7 +42,10 @@ static void module_free(void *module)
 
 static int module_exec(PyObject *module)
 {
-    if (esc_py_errors_exec(module) < 0 || esc_py_message_exec(module) < 0) {
+    if (esc_py_errors_exec(module) < 0 || esc_py_message_exec(module) < 0 ||
+        esc_py_system_exec(module) < 0 || esc_py_definition_exec(module) < 0 ||
+        esc_py_handle_exec(module) < 0 || esc_py_reply_exec(module) < 0 ||
+        esc_py_recorded_exec(module) < 0) {
         return -1;
     }
     return 0;

@@ -29,6 +29,7 @@ typedef struct esc_py_reply {
     escqrs_command command;
     esc_queue_node queued;
     _Atomic uint32_t word;
+    bool asked;                /* its sender waits, and tidies up himself */
     bool told;                 /* nobody looks at the result: failures are logged */
     escqrs_status status;      /* valid once DONE */
     escqrs_error *error;       /* heap; NULL where memory was short or status says all */

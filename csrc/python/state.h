@@ -6,12 +6,22 @@
 #ifndef ESC_PYTHON_STATE_H
 #define ESC_PYTHON_STATE_H
 
+#include "python/definition.h"
 #include "python/errors.h"
+#include "python/handle.h"
 #include "python/message.h"
+#include "python/recorded.h"
+#include "python/reply.h"
+#include "python/system.h"
 
 typedef struct esc_py_state {
     esc_py_errors_state errors;
     esc_py_message_state message;
+    esc_py_system_state system;
+    esc_py_definition_state definition;
+    esc_py_handle_state handle;
+    esc_py_reply_state reply;
+    esc_py_recorded_state recorded;
 } esc_py_state;
 
 extern struct PyModuleDef esc_py_module;

@@ -30,13 +30,14 @@ typedef struct esc_py_system {
     escqrs_projector *projector;
     escqrs_host *host; /* of the runtime: Python, one worker at a time */
     unsigned fork_generation;
-    int pins;   /* guarded by the GIL: calls that are under way without it */
-    int closed; /* guarded by the GIL: 0 open, 1 closing, 2 closed */
+    _Atomic uint32_t pins;   /* calls that are under way without the GIL; close() sleeps on it */
+    _Atomic uint32_t closed; /* written with the GIL: 0 open, 1 closing, 2 closed; a second closer sleeps on it */
     bool readonly;
     bool left_behind;        /* a handler did not come back: the C parts are never destroyed */
     size_t message_bytes_max;
     esc_queue released;      /* replies that the core has let go; any thread pushes */
     esc_queue completed;     /* replies whose completion runs Python code */
+    esc_queue logged;        /* lines for Python's logging */
     PyObject *definitions;   /* dict: aggregate class -> Definition */
     PyObject *events;        /* dict: stored name -> event class */
     PyObject *readmodels;    /* dict: read-model class -> its instance */

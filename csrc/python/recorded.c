@@ -1,0 +1,526 @@
+/* python/recorded.c - see recorded.h. Recorded is immutable but for what it decodes when first read. */
+#include "python/recorded.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <datetime.h>
+#include <string.h>
+
+#include "python/state.h"
+
+typedef struct recorded_object {
+    PyObject_HEAD
+    esc_py_system *system;
+    int64_t position, version, time_us;
+    escqrs_uuid id, correlation_id, causation_id;
+    PyObject *stream;
+    PyObject *type;
+    PyObject *data;
+    PyObject *metadata; /* mappingproxy; NULL: empty */
+    PyObject *tags;     /* tuple; NULL: empty */
+    PyObject *event;    /* NULL until read */
+} recorded_object;
+
+static PyObject *text_of(escqrs_slice slice)
+{
+    return PyUnicode_DecodeUTF8(slice.data, (Py_ssize_t)slice.size, "replace");
+}
+
+/* The name of a stored type: made once for a system. Borrowed. */
+static PyObject *type_name(esc_py_system *system, const escqrs_type *type)
+{
+    int64_t id = escqrs_type_id(type);
+    while (PyList_GET_SIZE(system->types) <= id) {
+        if (PyList_Append(system->types, Py_None) < 0) {
+            return NULL;
+        }
+    }
+    PyObject *name = PyList_GET_ITEM(system->types, id);
+    if (name == Py_None) {
+        name = text_of(escqrs_type_name(type));
+        if (name == NULL) {
+            return NULL;
+        }
+        PyUnicode_InternInPlace(&name);
+        (void)PyList_SetItem(system->types, id, name);
+    }
+    return name;
+}
+
+static PyObject *pairs_dict(const escqrs_pair *pairs, size_t count)
+{
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict != NULL && i < count; i++) {
+        PyObject *key = text_of(pairs[i].key), *value = text_of(pairs[i].value);
+        if (key == NULL || value == NULL || PyDict_SetItem(dict, key, value) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+static PyObject *proxy(PyObject *dict)
+{
+    PyObject *result = dict == NULL ? NULL : PyDictProxy_New(dict);
+    Py_XDECREF(dict);
+    return result;
+}
+
+static PyObject *slices_tuple(const escqrs_slice *slices, size_t count)
+{
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; tuple != NULL && i < count; i++) {
+        PyObject *text = text_of(slices[i]);
+        if (text == NULL) {
+            Py_CLEAR(tuple);
+        } else {
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, text);
+        }
+    }
+    return tuple;
+}
+
+PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *recorded)
+{
+    recorded_object *self = PyObject_New(recorded_object, system->state->recorded.type);
+    if (self == NULL) {
+        return NULL;
+    }
+    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
+    self->position = recorded->position;
+    self->version = recorded->version;
+    self->time_us = recorded->time_us;
+    self->id = recorded->id;
+    self->correlation_id = recorded->correlation_id;
+    self->causation_id = recorded->causation_id;
+    self->stream = text_of(recorded->stream);
+    self->type = Py_XNewRef(type_name(system, recorded->type));
+    self->data = PyBytes_FromStringAndSize(recorded->data.data, (Py_ssize_t)recorded->data.size);
+    if (self->stream == NULL || self->type == NULL || self->data == NULL) {
+        goto fail;
+    }
+    if (recorded->metadata_count > 0) {
+        self->metadata = proxy(pairs_dict(recorded->metadata, recorded->metadata_count));
+        if (self->metadata == NULL) {
+            goto fail;
+        }
+    }
+    if (recorded->tag_count > 0) {
+        self->tags = slices_tuple(recorded->tags, recorded->tag_count);
+        if (self->tags == NULL) {
+            goto fail;
+        }
+    }
+    return (PyObject *)self;
+fail:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+static void recorded_dealloc(PyObject *object)
+{
+    recorded_object *self = (recorded_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF((PyObject *)self->system);
+    Py_XDECREF(self->stream);
+    Py_XDECREF(self->type);
+    Py_XDECREF(self->data);
+    Py_XDECREF(self->metadata);
+    Py_XDECREF(self->tags);
+    Py_XDECREF(self->event);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *get_position(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLongLong(((recorded_object *)object)->position);
+}
+
+static PyObject *get_version(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLongLong(((recorded_object *)object)->version);
+}
+
+static PyObject *get_time(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    int64_t day_us = 86400LL * 1000000;
+    int64_t days = self->time_us / day_us, rest = self->time_us % day_us;
+    PyObject *delta = PyDelta_FromDSU((int)days, (int)(rest / 1000000), (int)(rest % 1000000));
+    PyObject *time = delta == NULL ? NULL : PyNumber_Add(self->system->state->recorded.epoch, delta);
+    Py_XDECREF(delta);
+    return time;
+}
+
+static PyObject *get_uuid(PyObject *object, void *closure)
+{
+    char text[ESCQRS_UUID_TEXT_SIZE];
+    escqrs_uuid_format((const escqrs_uuid *)((char *)object + (size_t)closure), text);
+    return PyUnicode_FromString(text);
+}
+
+static PyObject *get_object(PyObject *object, void *closure)
+{
+    return Py_NewRef(*(PyObject **)((char *)object + (size_t)closure));
+}
+
+static PyObject *get_metadata(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    return self->metadata != NULL ? Py_NewRef(self->metadata) : proxy(PyDict_New());
+}
+
+static PyObject *get_tags(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    return self->tags != NULL ? Py_NewRef(self->tags) : PyTuple_New(0);
+}
+
+static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    if (self->event != NULL) {
+        return Py_NewRef(self->event);
+    }
+    PyTypeObject *cls = esc_py_system_event_class(self->system, self->type);
+    if (cls == NULL) {
+        if (!PyErr_Occurred()) {
+            escqrs_error error = {.version = self->version, .position = self->position};
+            (void)escqrs_error_set(&error, ESCQRS_UNKNOWN_TYPE,
+                                   "%s, version %lld, is of type %s, and no event class of that name was given to "
+                                   "es.open; recorded.data has its bytes", PyUnicode_AsUTF8(self->stream),
+                                   (long long)self->version, PyUnicode_AsUTF8(self->type));
+            error.version = self->version;
+            error.position = self->position;
+            esc_py_raise(self->system->state, &error);
+        }
+        return NULL;
+    }
+    escqrs_limits limits = {.bytes_max = self->system->message_bytes_max};
+    escqrs_slice data = {PyBytes_AS_STRING(self->data), (size_t)PyBytes_GET_SIZE(self->data)};
+    PyObject *event = esc_py_message_decode(cls, data, &limits);
+    if (event != NULL && self->event == NULL) {
+        self->event = Py_NewRef(event);
+    }
+    return event;
+}
+
+static PyObject *recorded_repr(PyObject *object)
+{
+    recorded_object *self = (recorded_object *)object;
+    PyObject *time = get_time(object, NULL), *text = NULL;
+    PyObject *event = get_event(object, NULL);
+    if (event == NULL) {
+        PyErr_Clear();
+        event = Py_NewRef(self->data);
+    }
+    if (time != NULL) {
+        PyObject *iso = PyObject_CallMethod(time, "isoformat", NULL);
+        if (iso != NULL) {
+            text = PyUnicode_FromFormat("Recorded(position=%lld, stream=%R, version=%lld, type=%R, time=%U, event=%R)",
+                                        (long long)self->position, self->stream, (long long)self->version,
+                                        self->type, iso, event);
+            Py_DECREF(iso);
+        }
+    }
+    Py_XDECREF(time);
+    Py_XDECREF(event);
+    return text;
+}
+
+static PyObject *recorded_compare(PyObject *left, PyObject *right, int operation)
+{
+    if ((operation != Py_EQ && operation != Py_NE) || Py_TYPE(left) != Py_TYPE(right)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    recorded_object *a = (recorded_object *)left, *b = (recorded_object *)right;
+    int equal = a->position == b->position && a->version == b->version && a->time_us == b->time_us &&
+                memcmp(&a->id, &b->id, sizeof a->id) == 0;
+    equal = equal ? PyObject_RichCompareBool(a->stream, b->stream, Py_EQ) : 0;
+    equal = equal > 0 ? PyObject_RichCompareBool(a->data, b->data, Py_EQ) : equal;
+    return equal < 0 ? NULL : PyBool_FromLong((operation == Py_EQ) == (equal != 0));
+}
+
+static Py_hash_t recorded_hash(PyObject *object)
+{
+    recorded_object *self = (recorded_object *)object;
+    Py_hash_t hash = (Py_hash_t)(self->position * 1000003 ^ self->time_us);
+    return hash == -1 ? -2 : hash;
+}
+
+static PyGetSetDef recorded_getset[] = {
+    {"position", get_position, NULL, "In the whole store, counted from 1.", NULL},
+    {"stream", get_object, NULL, "Name of the stream, e.g. \"Cart/cart-1\".",
+     (void *)offsetof(recorded_object, stream)},
+    {"version", get_version, NULL, "In its stream, counted from 1.", NULL},
+    {"type", get_object, NULL, "Name of the event's type.", (void *)offsetof(recorded_object, type)},
+    {"time", get_time, NULL, "When it was stored: an aware datetime in UTC; never goes back.", NULL},
+    {"id", get_uuid, NULL, "Its id: the text of a UUID that sorts by time.",
+     (void *)offsetof(recorded_object, id)},
+    {"correlation_id", get_uuid, NULL, "Of the command from outside that began it all.",
+     (void *)offsetof(recorded_object, correlation_id)},
+    {"causation_id", get_uuid, NULL, "Of the command that caused it.",
+     (void *)offsetof(recorded_object, causation_id)},
+    {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},
+    {"tags", get_tags, NULL, "A tuple of texts.", NULL},
+    {"data", get_object, NULL, "The stored bytes.", (void *)offsetof(recorded_object, data)},
+    {"event", get_event, NULL, "The event itself, decoded when first read. Raises es.UnknownType, es.Corrupt.",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot recorded_slots[] = {
+    {Py_tp_doc, "An event as it was stored."},
+    {Py_tp_dealloc, recorded_dealloc},
+    {Py_tp_repr, recorded_repr},
+    {Py_tp_richcompare, recorded_compare},
+    {Py_tp_hash, recorded_hash},
+    {Py_tp_getset, recorded_getset},
+    {0, NULL},
+};
+
+static PyType_Spec recorded_spec = {
+    .name = "escqrs.Recorded",
+    .basicsize = sizeof(recorded_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = recorded_slots,
+};
+
+/* ---- iteration ------------------------------------------------------------------------------------- */
+
+#define PAGE_EVENTS 256
+
+typedef struct cursor_object {
+    PyObject_HEAD
+    esc_py_system *system;
+    escqrs_cursor *cursor; /* NULL: no (more) events */
+    const escqrs_recorded *page;
+    size_t next, count;
+    bool reading; /* a thread is in the core with it */
+} cursor_object;
+
+static PyObject *cursor_next(PyObject *object)
+{
+    cursor_object *self = (cursor_object *)object;
+    esc_py_system *system = self->system;
+    if (self->cursor == NULL) {
+        return NULL;
+    }
+    if (self->reading) {
+        PyErr_SetString(PyExc_ValueError, "another thread is reading from this iterator");
+        return NULL;
+    }
+    if (esc_py_system_pin_inside(system) < 0) {
+        return NULL;
+    }
+    if (self->next == self->count) {
+        escqrs_error error = {0};
+        escqrs_status status;
+        self->reading = true;
+        self->next = self->count = 0;
+        Py_BEGIN_ALLOW_THREADS
+        status = escqrs_cursor_read(self->cursor, PAGE_EVENTS, &self->page, &self->count, &error);
+        Py_END_ALLOW_THREADS
+        self->reading = false;
+        if (status != ESCQRS_OK) {
+            self->count = 0;
+            if (status == ESCQRS_DONE) {
+                escqrs_cursor_close(self->cursor);
+                self->cursor = NULL;
+            } else {
+                esc_py_raise(system->state, &error);
+            }
+            esc_py_system_unpin(system);
+            return NULL;
+        }
+    }
+    PyObject *recorded = esc_py_recorded_new(system, &self->page[self->next++]);
+    esc_py_system_unpin(system);
+    return recorded;
+}
+
+static void cursor_dealloc(PyObject *object)
+{
+    cursor_object *self = (cursor_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->cursor != NULL && self->system->fork_generation == escqrs_fork_generation()) {
+        escqrs_cursor_close(self->cursor);
+    }
+    Py_XDECREF((PyObject *)self->system);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+/* The slices of a tuple of str; NULL for an empty one with *count 0. Borrowed from the str objects. */
+static escqrs_slice *slices_of(PyObject *tuple, size_t *count)
+{
+    *count = (size_t)PyTuple_GET_SIZE(tuple);
+    escqrs_slice *slices = escqrs_alloc_array(*count + 1, sizeof *slices);
+    for (size_t i = 0; slices != NULL && i < *count; i++) {
+        Py_ssize_t size;
+        const char *text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i), &size);
+        if (text == NULL) {
+            escqrs_free(slices);
+            return NULL;
+        }
+        slices[i] = (escqrs_slice){text, (size_t)size};
+    }
+    if (slices == NULL) {
+        PyErr_NoMemory();
+    }
+    return slices;
+}
+
+static void matches_free(escqrs_match *matches, size_t count)
+{
+    for (size_t i = 0; matches != NULL && i < count; i++) {
+        escqrs_free((void *)matches[i].types);
+        escqrs_free((void *)matches[i].tags);
+    }
+    escqrs_free(matches);
+}
+
+/* `list`: of (tuple of str, tuple of str). */
+static escqrs_match *matches_of(PyObject *list, size_t *count)
+{
+    *count = (size_t)PyList_GET_SIZE(list);
+    escqrs_match *matches = escqrs_alloc_zero((*count + 1) * sizeof *matches);
+    if (matches == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (size_t i = 0; i < *count; i++) {
+        PyObject *pair = PyList_GET_ITEM(list, (Py_ssize_t)i);
+        matches[i].types = slices_of(PyTuple_GET_ITEM(pair, 0), &matches[i].type_count);
+        matches[i].tags = slices_of(PyTuple_GET_ITEM(pair, 1), &matches[i].tag_count);
+        if (matches[i].types == NULL || matches[i].tags == NULL) {
+            matches_free(matches, *count);
+            return NULL;
+        }
+    }
+    return matches;
+}
+
+/* None: `absent`; else an int. */
+static int integer(PyObject *object, const char *name, long long absent, long long *value)
+{
+    *value = absent;
+    if (object == Py_None) {
+        return 0;
+    }
+    if (!PyLong_Check(object) || PyBool_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s is an int, not %s", name, Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    *value = PyLong_AsLongLong(object);
+    if (*value == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (*value < 0) {
+        PyErr_Format(PyExc_ValueError, "%s is not negative: %lld", name, *value);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"after", "upto", "match", "reverse", "limit", NULL};
+    PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None, *limit_object = Py_None;
+    int reverse = 0;
+    long long after, upto, limit;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpO", names, &after_object, &upto_object, &match,
+                                     &reverse, &limit_object) ||
+        integer(after_object, "after", 0, &after) < 0 || integer(upto_object, "upto", -1, &upto) < 0 ||
+        integer(limit_object, "limit", -1, &limit) < 0 || esc_py_system_pin(system) < 0) {
+        return NULL;
+    }
+    cursor_object *self = PyObject_New(cursor_object, system->state->recorded.cursor);
+    PyObject *list = self == NULL ? NULL : PyObject_CallOneArg(system->state->recorded.matches, match);
+    size_t match_count = 0;
+    escqrs_match *matches = list == NULL ? NULL : matches_of(list, &match_count);
+    bool failed = matches == NULL;
+    if (self != NULL) {
+        memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+        self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
+    }
+    if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
+        escqrs_range range = {.after = after,
+                              .upto = upto < 0 ? 0 : upto,
+                              .limit = limit < 0 ? 0 : limit,
+                              .reverse = reverse,
+                              .matches = matches,
+                              .match_count = match_count};
+        escqrs_error error = {0};
+        escqrs_status status;
+        Py_BEGIN_ALLOW_THREADS
+        status = stream.size == 0 ? escqrs_store_events(system->store, &range, &self->cursor, &error)
+                                  : escqrs_store_history(system->store, stream, &range, &self->cursor, &error);
+        Py_END_ALLOW_THREADS
+        if (status != ESCQRS_OK) {
+            self->cursor = NULL;
+            esc_py_raise(system->state, &error);
+            failed = true;
+        }
+    }
+    matches_free(matches, match_count);
+    Py_XDECREF(list);
+    esc_py_system_unpin(system);
+    if (failed) {
+        Py_XDECREF((PyObject *)self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyType_Slot cursor_slots[] = {
+    {Py_tp_doc, "An iteration over stored events. Raises es.Closed when the system is closed under it."},
+    {Py_tp_dealloc, cursor_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, cursor_next},
+    {0, NULL},
+};
+
+static PyType_Spec cursor_spec = {
+    .name = "escqrs._core.EventIterator",
+    .basicsize = sizeof(cursor_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = cursor_slots,
+};
+
+int esc_py_recorded_exec(PyObject *module)
+{
+    esc_py_recorded_state *section = &esc_py_state_of(module)->recorded;
+    PyDateTime_IMPORT;
+    if (PyDateTimeAPI == NULL) {
+        return -1;
+    }
+    section->epoch = PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, PyDateTime_TimeZone_UTC,
+                                                             PyDateTimeAPI->DateTimeType);
+    section->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &recorded_spec, NULL);
+    section->cursor = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cursor_spec, NULL);
+    return section->epoch == NULL || section->type == NULL || section->cursor == NULL ||
+                   PyModule_AddType(module, section->type) < 0
+               ? -1
+               : 0;
+}
+
+int esc_py_recorded_traverse_state(esc_py_recorded_state *section, visitproc visit, void *arg)
+{
+    Py_VISIT(section->type);
+    Py_VISIT(section->cursor);
+    Py_VISIT(section->matches);
+    Py_VISIT(section->epoch);
+    return 0;
+}
+
+void esc_py_recorded_clear_state(esc_py_recorded_state *section)
+{
+    Py_CLEAR(section->type);
+    Py_CLEAR(section->cursor);
+    Py_CLEAR(section->matches);
+    Py_CLEAR(section->epoch);
+}

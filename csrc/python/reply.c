@@ -1,0 +1,463 @@
+/* python/reply.c - es.Reply; see reply.h for states, references and queues. */
+#include "python/reply.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "python/definition.h"
+#include "python/loop.h"
+#include "python/readmodel.h"
+#include "python/state.h"
+
+esc_py_reply *esc_py_reply_new(esc_py_state *state, esc_py_system *system, esc_py_definition *definition,
+                               escqrs_entity *entity, PyObject *message)
+{
+    esc_py_reply *self = PyObject_GC_New(esc_py_reply, state->reply.type);
+    if (self == NULL) {
+        return NULL;
+    }
+    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->command.ops = &esc_py_reply_ops;
+    self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
+    escqrs_entity_hold(entity);
+    self->entity = entity;
+    self->definition = definition;
+    self->message = Py_XNewRef(message);
+    PyObject_GC_Track((PyObject *)self);
+    return self;
+}
+
+static int reply_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)self->system);
+    Py_VISIT(self->message);
+    Py_VISIT(self->value);
+    Py_VISIT(self->exception);
+    Py_VISIT(self->future);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->callbacks);
+    Py_VISIT(self->keep);
+    return 0;
+}
+
+static int reply_clear(PyObject *object)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    Py_CLEAR(self->message);
+    Py_CLEAR(self->value);
+    Py_CLEAR(self->exception);
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->callbacks);
+    Py_CLEAR(self->keep);
+    return 0;
+}
+
+static void reply_dealloc(PyObject *object)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)reply_clear(object);
+    escqrs_free(self->error);
+    escqrs_free(self->metadata);
+    escqrs_free(self->repeated);
+    if (self->system != NULL) {
+        if (self->system->fork_generation == escqrs_fork_generation()) {
+            escqrs_entity_release(self->entity);
+        }
+        Py_DECREF((PyObject *)self->system);
+    }
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+/* ---- the core's side: any thread, without the GIL ---------------------------------------------- */
+
+static void reply_done(escqrs_command *command, escqrs_status status, const escqrs_error *error)
+{
+    esc_py_reply *self = esc_py_reply_of(command);
+    esc_py_system *system = self->system;
+    self->status = status;
+    if (status != ESCQRS_OK && status != ESCQRS_REJECTED && error != NULL) {
+        self->error = escqrs_alloc(sizeof *self->error);
+        if (self->error != NULL) {
+            *self->error = *error;
+            self->error->status = status;
+        }
+    }
+    bool log = self->told && status != ESCQRS_OK;
+    /* acq_rel: release pairs with the acquire of esc_py_reply_is_done, which then sees status and error; acquire
+     * pairs with the release of NOTIFY in loop.c, so that `loop` is seen here */
+    uint32_t before = atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_DONE, memory_order_acq_rel);
+    if (before & ESC_PY_REPLY_SLEEPERS) {
+        esc_futex_wake(&self->word, INT_MAX);
+    }
+    if (before & ESC_PY_REPLY_LOOP) {
+        esc_py_loop_push(self->loop, self);
+    } else if ((before & ESC_PY_REPLY_NOTIFY) || log) {
+        esc_queue_push(&system->completed, &self->queued);
+        escqrs_host_poke(system->host);
+    } else {
+        /* read before the push: afterwards the reply may be gone */
+        bool asked = self->asked;
+        if (esc_queue_push(&system->released, &self->queued) && !asked) {
+            escqrs_host_poke(system->host);
+        }
+    }
+}
+
+static void reply_repeated(escqrs_command *command, escqrs_slice stored)
+{
+    esc_py_reply *self = esc_py_reply_of(command);
+    self->repeated = escqrs_alloc(stored.size + 1);
+    if (self->repeated != NULL) {
+        memcpy(self->repeated, stored.data, stored.size);
+        self->repeated_size = stored.size;
+    }
+}
+
+const escqrs_command_ops esc_py_reply_ops = {
+    .done = reply_done,
+    .visit = esc_py_definition_visit,
+    .repeated = reply_repeated,
+};
+
+/* ---- waiting ----------------------------------------------------------------------------------- */
+
+bool esc_py_reply_is_done(esc_py_reply *self)
+{
+    /* acquire: pairs with the release in reply_done */
+    return (atomic_load_explicit(&self->word, memory_order_acquire) & ESC_PY_REPLY_DONE) != 0;
+}
+
+static escqrs_status reply_sleep(void *context, int64_t deadline_ns)
+{
+    esc_py_reply *self = context;
+    /* acq_rel: as is_done; and `done`, coming later, sees SLEEPERS */
+    uint32_t word = atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_SLEEPERS, memory_order_acq_rel) |
+                    ESC_PY_REPLY_SLEEPERS;
+    while (!(word & ESC_PY_REPLY_DONE)) {
+        if (!esc_futex_wait(&self->word, word, deadline_ns)) {
+            return esc_py_reply_is_done(self) ? ESCQRS_OK : ESCQRS_TIMEOUT;
+        }
+        word = atomic_load_explicit(&self->word, memory_order_acquire);
+    }
+    return ESCQRS_OK;
+}
+
+static int raise_deadlock(esc_py_reply *self, const char *format)
+{
+    escqrs_slice stream = escqrs_entity_stream(self->entity);
+    PyErr_Format(esc_py_error_class(self->system->state, ESCQRS_DEADLOCK), format, (int)stream.size,
+                 (const char *)stream.data);
+    return -1;
+}
+
+int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
+{
+    if (esc_py_reply_is_done(self)) {
+        return 0;
+    }
+    esc_py_system *system = self->system;
+    if (system->fork_generation != escqrs_fork_generation()) {
+        escqrs_error error = {0};
+        (void)escqrs_error_set(&error, ESCQRS_FORKED,
+                               "this reply belongs to the parent process; open the store in this one");
+        esc_py_raise(system->state, &error);
+        return -1;
+    }
+    if (esc_py_in_projection()) {
+        return raise_deadlock(self, "a read model's handler waits for %.*s, which waits for the handler's "
+                                    "transaction: read models only project");
+    }
+    const esc_py_turn *turn = esc_py_turn_current();
+    escqrs_actor *waiter = escqrs_actor_current();
+    if (turn != NULL && self->held_turn == turn->serial) {
+        return raise_deadlock(self, "this handler waits for its own command to %.*s, which leaves only when the "
+                                    "handler has finished and its events are durable; use ask");
+    }
+    if (waiter != NULL) {
+        escqrs_error error = {0};
+        escqrs_status status = escqrs_actor_wait_begin(waiter, escqrs_entity_actor(self->entity), &error);
+        if (status != ESCQRS_OK) {
+            esc_py_raise(system->state, &error);
+            return -1;
+        }
+    }
+    int result = esc_py_wait(system, reply_sleep, self, deadline_ns);
+    if (waiter != NULL) {
+        escqrs_actor_wait_end(waiter);
+    }
+    if (result == ESCQRS_TIMEOUT) {
+        escqrs_slice stream = escqrs_entity_stream(self->entity);
+        PyErr_Format(esc_py_error_class(system->state, ESCQRS_TIMEOUT),
+                     "%.*s has not answered in time; the command may still be carried out", (int)stream.size,
+                     (const char *)stream.data);
+        return -1;
+    }
+    return result == ESCQRS_OK ? 0 : -1;
+}
+
+/* The exception of a failed reply, made once; borrowed, NULL with an exception set if it cannot be made. */
+static PyObject *failure(esc_py_reply *self)
+{
+    if (self->exception == NULL) {
+        escqrs_error plain = {0};
+        if (self->error == NULL) {
+            (void)escqrs_error_set(&plain, self->status, "the command failed: %s",
+                                   escqrs_status_name(self->status));
+        }
+        self->exception =
+            esc_py_error_new(self->system->state, self->error != NULL ? self->error : &plain);
+    }
+    return self->exception;
+}
+
+PyObject *esc_py_reply_result(esc_py_reply *self)
+{
+    if (self->status == ESCQRS_OK) {
+        if (self->value == NULL && self->repeated != NULL) {
+            PyObject *text = PyBytes_FromStringAndSize(self->repeated, (Py_ssize_t)self->repeated_size);
+            if (text == NULL) {
+                return NULL;
+            }
+            self->value = PyObject_CallFunctionObjArgs(self->system->state->reply.decode_reply,
+                                                       (PyObject *)self->system, self->message, text, NULL);
+            Py_DECREF(text);
+            return Py_XNewRef(self->value);
+        }
+        return Py_NewRef(self->value != NULL ? self->value : Py_None);
+    }
+    PyObject *exception = failure(self);
+    if (exception != NULL) {
+        esc_py_exception_raise(exception);
+    }
+    return NULL;
+}
+
+/* ---- completion, with the GIL ------------------------------------------------------------------- */
+
+static void notify(esc_py_reply *self)
+{
+    esc_py_state *state = self->system->state;
+    if (self->future != NULL) {
+        PyObject *future = self->future;
+        self->future = NULL;
+        esc_py_loop_settle(future);
+        Py_DECREF(future);
+    }
+    PyObject *callbacks = self->callbacks;
+    self->callbacks = NULL;
+    for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *item = PyList_GET_ITEM(callbacks, i);
+        PyObject *result = PyTuple_CheckExact(item) ? PyObject_Call(state->reply.set_future, item, NULL)
+                                                    : PyObject_CallOneArg(item, (PyObject *)self);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(item);
+        }
+        Py_XDECREF(result);
+    }
+    Py_XDECREF(callbacks);
+}
+
+void esc_py_reply_complete(esc_py_reply *self)
+{
+    notify(self);
+    if (self->told && self->status != ESCQRS_OK) {
+        escqrs_slice stream = escqrs_entity_stream(self->entity);
+        PyObject *exception = failure(self);
+        PyObject *result = NULL;
+        if (exception != NULL) {
+            result = PyObject_CallFunction(self->system->state->system.log_failure, "Os#OO",
+                                           (PyObject *)self->system, (const char *)stream.data,
+                                           (Py_ssize_t)stream.size,
+                                           self->message != NULL ? self->message : Py_None, exception);
+        }
+        if (result == NULL) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        Py_XDECREF(result);
+    }
+    Py_DECREF((PyObject *)self);
+}
+
+int esc_py_reply_notify_later(esc_py_reply *self, uint32_t bits)
+{
+    /* acq_rel: release publishes future, loop or callbacks to `done`; acquire as in is_done */
+    uint32_t before =
+        atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_NOTIFY | bits, memory_order_acq_rel);
+    if (before & ESC_PY_REPLY_DONE) {
+        notify(self);
+        return 1;
+    }
+    return 0;
+}
+
+/* ---- methods ------------------------------------------------------------------------------------ */
+
+static int wait_argument(esc_py_reply *self, PyObject *const *args, Py_ssize_t count, PyObject *names,
+                         const char *method)
+{
+    PyObject *timeout = Py_None;
+    Py_ssize_t given = count + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    if (given > 1 || (given == 1 && count == 0 &&
+                      PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0)) {
+        PyErr_Format(PyExc_TypeError, "Reply.%s(timeout=None) takes one argument", method);
+        return -1;
+    }
+    if (given == 1) {
+        timeout = args[0];
+    }
+    int64_t deadline_ns;
+    if (esc_py_deadline(timeout, &deadline_ns) < 0) {
+        return -1;
+    }
+    return esc_py_reply_wait(self, deadline_ns);
+}
+
+static PyObject *reply_result(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    if (wait_argument(self, args, count, names, "result") < 0) {
+        return NULL;
+    }
+    return esc_py_reply_result(self);
+}
+
+static PyObject *reply_exception(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    if (wait_argument(self, args, count, names, "exception") < 0) {
+        return NULL;
+    }
+    if (self->status == ESCQRS_OK) {
+        Py_RETURN_NONE;
+    }
+    return Py_XNewRef(failure(self));
+}
+
+static PyObject *reply_is_done_method(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(esc_py_reply_is_done((esc_py_reply *)object));
+}
+
+static PyObject *reply_false(PyObject *Py_UNUSED(object), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_FALSE;
+}
+
+static PyObject *reply_add_done_callback(PyObject *object, PyObject *function)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    if (!PyCallable_Check(function)) {
+        PyErr_Format(PyExc_TypeError, "add_done_callback takes a function of one argument, not %s",
+                     Py_TYPE(function)->tp_name);
+        return NULL;
+    }
+    if (self->callbacks == NULL && (self->callbacks = PyList_New(0)) == NULL) {
+        return NULL;
+    }
+    if (PyList_Append(self->callbacks, function) < 0) {
+        return NULL;
+    }
+    (void)esc_py_reply_notify_later(self, 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *reply_repr(PyObject *object)
+{
+    esc_py_reply *self = (esc_py_reply *)object;
+    escqrs_slice stream = escqrs_entity_stream(self->entity);
+    PyObject *name = PyUnicode_FromStringAndSize(stream.data, (Py_ssize_t)stream.size);
+    if (name == NULL) {
+        return NULL;
+    }
+    PyObject *text;
+    if (!esc_py_reply_is_done(self)) {
+        text = PyUnicode_FromFormat("<Reply of %U: pending>", name);
+    } else if (self->status == ESCQRS_OK) {
+        PyObject *value = esc_py_reply_result(self);
+        text = value == NULL ? NULL : PyUnicode_FromFormat("<Reply of %U: %R>", name, value);
+        Py_XDECREF(value);
+    } else {
+        PyObject *exception = failure(self);
+        text = exception == NULL ? NULL : PyUnicode_FromFormat("<Reply of %U: %R>", name, exception);
+    }
+    Py_DECREF(name);
+    return text;
+}
+
+static PyMethodDef reply_methods[] = {
+    {"result", _PyCFunction_CAST(reply_result), METH_FASTCALL | METH_KEYWORDS,
+     "result(timeout=None)\n--\n\nWait and return the handler's answer, once its events are durable.\n\n"
+     "timeout: seconds; None waits for ever. Raises what the handler raised, es.Timeout (the command may still\n"
+     "be carried out), or es.Deadlock where waiting here would never end."},
+    {"exception", _PyCFunction_CAST(reply_exception), METH_FASTCALL | METH_KEYWORDS,
+     "exception(timeout=None)\n--\n\nWait and return the exception, or None where the command succeeded."},
+    {"done", reply_is_done_method, METH_NOARGS, "done()\n--\n\nWhether result() would return at once."},
+    {"cancel", reply_false, METH_NOARGS,
+     "cancel()\n--\n\nFalse: a command that was accepted cannot be called back."},
+    {"cancelled", reply_false, METH_NOARGS, "cancelled()\n--\n\nFalse, always."},
+    {"add_done_callback", reply_add_done_callback, METH_O,
+     "add_done_callback(function)\n--\n\nCall function(reply) once it is done: at once if it is, else on a "
+     "thread of the engine."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot reply_slots[] = {
+    {Py_tp_doc, "The answer to a command that was submitted; awaitable in any event loop, as often as one likes."},
+    {Py_tp_dealloc, reply_dealloc},
+    {Py_tp_traverse, reply_traverse},
+    {Py_tp_clear, reply_clear},
+    {Py_tp_repr, reply_repr},
+    {Py_tp_methods, reply_methods},
+    {Py_am_await, esc_py_loop_await},
+    {0, NULL},
+};
+
+static PyType_Spec reply_spec = {
+    .name = "escqrs._core.Reply",
+    .basicsize = sizeof(esc_py_reply),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = reply_slots,
+};
+
+int esc_py_reply_exec(PyObject *module)
+{
+    esc_py_reply_state *section = &esc_py_state_of(module)->reply;
+    section->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &reply_spec, NULL);
+    if (section->type == NULL || PyModule_AddType(module, section->type) < 0) {
+        return -1;
+    }
+    return esc_py_loop_exec(module);
+}
+
+int esc_py_reply_traverse_state(esc_py_reply_state *section, visitproc visit, void *arg)
+{
+    Py_VISIT(section->type);
+    Py_VISIT(section->await_type);
+    Py_VISIT(section->loop_type);
+    Py_VISIT(section->loops);
+    Py_VISIT(section->get_running_loop);
+    Py_VISIT(section->decode_reply);
+    Py_VISIT(section->loop_cache);
+    Py_VISIT(section->set_future);
+    return 0;
+}
+
+void esc_py_reply_clear_state(esc_py_reply_state *section)
+{
+    Py_CLEAR(section->type);
+    Py_CLEAR(section->await_type);
+    Py_CLEAR(section->loop_type);
+    Py_CLEAR(section->loops);
+    Py_CLEAR(section->get_running_loop);
+    Py_CLEAR(section->decode_reply);
+    Py_CLEAR(section->loop_cache);
+    Py_CLEAR(section->set_future);
+}

@@ -1,0 +1,733 @@
+/* python/system.c - es.System: open, close, and what belongs to the whole. See system.h for its life.
+ *
+ * close(), in this order: refuse commands from outside; wait until all that was accepted, and what that sent, is
+ * answered (or the timeout has passed); end the read models; drop what is left; close the store; wait for
+ * the calls that are under way. Waiting is done without the GIL and in slices, so Ctrl-C works; an interrupted close
+ * leaves the system open.
+ */
+#include "python/system.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "python/handle.h"
+#include "python/readmodel.h"
+#include "python/recorded.h"
+#include "python/state.h"
+
+#define SLICE_NS 100000000 /* between two looks for signals */
+
+typedef struct log_line {
+    esc_queue_node queued;
+    escqrs_log_level level;
+    char text[];
+} log_line;
+
+/* ---- entering ------------------------------------------------------------------------------------------ */
+
+static int refuse(esc_py_system *self, uint32_t closed_min)
+{
+    escqrs_error error = {0};
+    if (self->fork_generation != escqrs_fork_generation()) {
+        (void)escqrs_error_set(&error, ESCQRS_FORKED, "%s was opened by the parent process and cannot be used after "
+                               "fork; open it in this process, once the parent has closed it",
+                               PyUnicode_AsUTF8(self->path));
+    } else if (atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
+        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
+    } else {
+        /* relaxed: only close(), which has the GIL when it looks, waits for it */
+        (void)atomic_fetch_add_explicit(&self->pins, 1, memory_order_relaxed);
+        return 0;
+    }
+    esc_py_raise(self->state, &error);
+    return -1;
+}
+
+int esc_py_system_pin(esc_py_system *self)
+{
+    return refuse(self, 1);
+}
+
+int esc_py_system_pin_inside(esc_py_system *self)
+{
+    return refuse(self, 2);
+}
+
+void esc_py_system_unpin(esc_py_system *self)
+{
+    uint32_t before = atomic_fetch_sub_explicit(&self->pins, 1, memory_order_relaxed);
+    if (before == 1 && atomic_load_explicit(&self->closed, memory_order_relaxed) != 0) {
+        esc_futex_wake(&self->pins, INT_MAX);
+    }
+}
+
+esc_py_system *esc_py_system_cast(PyObject *object)
+{
+    esc_py_state *state = esc_py_state_of_type(Py_TYPE(object));
+    if (state == NULL || !PyObject_TypeCheck(object, state->system.type)) {
+        PyErr_Format(PyExc_TypeError, "this is no system of escqrs: %R", object);
+        return NULL;
+    }
+    return (esc_py_system *)object;
+}
+
+PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name)
+{
+    return (PyTypeObject *)PyDict_GetItemWithError(self->events, name);
+}
+
+/* ---- waiting ------------------------------------------------------------------------------------------- */
+
+int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
+{
+    *deadline_ns = INT64_MAX;
+    if (timeout == NULL || timeout == Py_None) {
+        return 0;
+    }
+    if (PyBool_Check(timeout) || (!PyFloat_Check(timeout) && !PyLong_Check(timeout))) {
+        PyErr_Format(PyExc_TypeError, "timeout is a number of seconds or None, not %s", Py_TYPE(timeout)->tp_name);
+        return -1;
+    }
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (seconds != seconds) {
+        PyErr_SetString(PyExc_ValueError, "timeout is NaN");
+        return -1;
+    }
+    if (seconds < 1e9) {
+        *deadline_ns = esc_deadline_after(seconds <= 0 ? 0 : (int64_t)(seconds * 1e9));
+    }
+    return 0;
+}
+
+int esc_py_wait(esc_py_system *self, escqrs_status (*wait)(void *context, int64_t deadline_ns), void *context,
+                int64_t deadline_ns)
+{
+    escqrs_runtime *runtime = escqrs_system_runtime(self->system);
+    for (;;) {
+        escqrs_status status;
+        int64_t slice_ns = esc_deadline_after(SLICE_NS);
+        bool last = slice_ns >= deadline_ns;
+        Py_BEGIN_ALLOW_THREADS
+        escqrs_runtime_block(runtime);
+        status = wait(context, last ? deadline_ns : slice_ns);
+        escqrs_runtime_unblock(runtime);
+        Py_END_ALLOW_THREADS
+        if (status != ESCQRS_TIMEOUT) {
+            return (int)status;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        if (last) {
+            return ESCQRS_TIMEOUT;
+        }
+    }
+}
+
+/* ---- tidying ------------------------------------------------------------------------------------------- */
+
+static void log_function(void *context, escqrs_log_level level, const char *text)
+{
+    esc_py_system *self = context;
+    size_t size = strlen(text) + 1;
+    log_line *line = escqrs_alloc(sizeof *line + size);
+    if (line == NULL) {
+        escqrs_log_write(NULL, level, "%s", text);
+        return;
+    }
+    line->level = level;
+    memcpy(line->text, text, size);
+    esc_queue_push(&self->logged, &line->queued);
+    if (self->host != NULL) {
+        escqrs_host_poke(self->host);
+    }
+}
+
+static void tidy_log(esc_py_system *self)
+{
+    esc_queue_node *node = esc_queue_take_all(&self->logged);
+    while (node != NULL) {
+        log_line *line = (log_line *)((char *)node - offsetof(log_line, queued));
+        node = node->next;
+        PyObject *result = PyObject_CallFunction(self->state->system.log_text, "is", (int)line->level, line->text);
+        if (result == NULL) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        Py_XDECREF(result);
+        escqrs_free(line);
+    }
+}
+
+void esc_py_system_tidy(esc_py_system *self)
+{
+    Py_INCREF((PyObject *)self); /* the last reply may hold the last reference */
+    esc_queue_node *node = esc_queue_take_all(&self->released);
+    while (node != NULL) {
+        esc_queue_node *next = node->next;
+        Py_DECREF((PyObject *)((char *)node - offsetof(esc_py_reply, queued)));
+        node = next;
+    }
+    node = esc_queue_take_all(&self->completed);
+    while (node != NULL) {
+        esc_queue_node *next = node->next;
+        esc_py_reply_complete((esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued)));
+        node = next;
+    }
+    if (!esc_queue_is_empty(&self->logged)) {
+        tidy_log(self);
+    }
+    Py_DECREF((PyObject *)self);
+}
+
+/* ---- open ---------------------------------------------------------------------------------------------- */
+
+static int open_core(esc_py_system *self, escqrs_store_options *options, size_t in_flight_max, size_t live_max)
+{
+    escqrs_error error = {0};
+    const char *path = PyUnicode_AsUTF8(self->path);
+    escqrs_system_options system_options = {.in_flight_max = in_flight_max, .live_max = live_max,
+                                            .log = options->log, .runtime = {.log = options->log}};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_open(path, options, &self->store, &error);
+    if (status == ESCQRS_OK) {
+        status = escqrs_system_create(self->store, &system_options, &self->system, &error);
+    }
+    if (status == ESCQRS_OK) {
+        status = escqrs_host_create(escqrs_system_runtime(self->system), &esc_py_host_ops, self, &self->host,
+                                    &error);
+    }
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path", "durability", "readonly", "max_message_bytes", "max_in_flight",
+                            "max_entities", NULL};
+    PyObject *path;
+    const char *durability;
+    int readonly;
+    Py_ssize_t message_bytes_max, in_flight_max, live_max;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Uspnnn", names, &path, &durability, &readonly,
+                                     &message_bytes_max, &in_flight_max, &live_max)) {
+        return NULL;
+    }
+    esc_py_system *self = (esc_py_system *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    atomic_init(&self->closed, 2); /* until it is open */
+    self->state = esc_py_state_of_type(type);
+    self->interpreter = PyInterpreterState_Get();
+    self->fork_generation = escqrs_fork_generation();
+    self->readonly = readonly;
+    self->message_bytes_max = (size_t)message_bytes_max;
+    esc_queue_init(&self->released);
+    esc_queue_init(&self->completed);
+    esc_queue_init(&self->logged);
+    self->path = Py_NewRef(path);
+    self->definitions = PyDict_New();
+    self->events = PyDict_New();
+    self->readmodels = PyDict_New();
+    self->types = PyList_New(0);
+    escqrs_store_options options = {
+        .durability = strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
+        .readonly = readonly,
+        .event_bytes_max = (size_t)message_bytes_max,
+        .log = {log_function, self},
+    };
+    if (self->state == NULL || self->definitions == NULL || self->events == NULL || self->readmodels == NULL ||
+        self->types == NULL || PyUnicode_AsUTF8(path) == NULL ||
+        open_core(self, &options, (size_t)in_flight_max, (size_t)live_max) < 0) {
+        if (self->state != NULL) {
+            PyObject *error_type, *value, *traceback;
+            PyErr_Fetch(&error_type, &value, &traceback);
+            tidy_log(self);
+            PyErr_Restore(error_type, value, traceback);
+        }
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    atomic_store(&self->closed, 0);
+    return (PyObject *)self;
+}
+
+/* ---- close --------------------------------------------------------------------------------------------- */
+
+static escqrs_status wait_drained(void *context, int64_t deadline_ns)
+{
+    return escqrs_system_drain(context, deadline_ns, NULL);
+}
+
+static escqrs_status wait_unpinned(void *context, int64_t deadline_ns)
+{
+    _Atomic uint32_t *pins = context;
+    uint32_t now;
+    /* acquire: what the calls did comes before what close does next */
+    while ((now = atomic_load_explicit(pins, memory_order_acquire)) != 0) {
+        if (!esc_futex_wait(pins, now, deadline_ns)) {
+            return ESCQRS_TIMEOUT;
+        }
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status wait_closed(void *context, int64_t deadline_ns)
+{
+    _Atomic uint32_t *closed = context;
+    while (atomic_load_explicit(closed, memory_order_acquire) == 1) {
+        if (!esc_futex_wait(closed, 1, deadline_ns)) {
+            return ESCQRS_TIMEOUT;
+        }
+    }
+    return ESCQRS_OK;
+}
+
+static void set_closed(esc_py_system *self, uint32_t value)
+{
+    atomic_store_explicit(&self->closed, value, memory_order_release); /* pairs with wait_closed */
+    esc_futex_wake(&self->closed, INT_MAX);
+}
+
+/* Take the parts down, whatever is still under way in them: it is dropped and said so. */
+static void shut(esc_py_system *self, int64_t deadline_ns)
+{
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    if (self->projector != NULL) {
+        escqrs_projector_stop(self->projector);
+    }
+    status = escqrs_system_close(self->system, deadline_ns, &error);
+    escqrs_store_close(self->store);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        self->left_behind = true;
+        log_function(self, ESCQRS_LOG_ERROR, error.message);
+    }
+}
+
+static int close_system(esc_py_system *self, PyObject *timeout)
+{
+    int64_t deadline_ns;
+    if (esc_py_deadline(timeout, &deadline_ns) < 0) {
+        return -1;
+    }
+    if (self->fork_generation != escqrs_fork_generation()) {
+        return 0; /* the parent's; nothing here is ours */
+    }
+    uint32_t closed = atomic_load_explicit(&self->closed, memory_order_relaxed); /* written with the GIL */
+    if (closed == 2) {
+        return 0;
+    }
+    if (esc_py_host_is_own_thread() || esc_py_turn_current() != NULL || esc_py_in_projection()) {
+        PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
+                        "close() waits for every handler, so it cannot be called by one");
+        return -1;
+    }
+    if (closed == 1) {
+        int status = esc_py_wait(self, wait_closed, &self->closed, deadline_ns);
+        return status < 0 ? -1 : 0;
+    }
+    set_closed(self, 1);
+    int status = esc_py_wait(self, wait_drained, self->system, deadline_ns);
+    if (status < 0) {
+        set_closed(self, 0);
+        return -1;
+    }
+    shut(self, deadline_ns);
+    esc_py_system_tidy(self);
+    /* Whoever waited for a reply has been told; queries and iterations end by themselves. */
+    status = esc_py_wait(self, wait_unpinned, &self->pins, deadline_ns);
+    if (status != ESCQRS_OK) {
+        self->left_behind = true;
+    }
+    set_closed(self, 2);
+    esc_py_system_tidy(self);
+    return status < 0 ? -1 : 0;
+}
+
+static PyObject *system_close(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &timeout) ||
+        close_system((esc_py_system *)object, timeout) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static void system_finalize(PyObject *object)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    if (atomic_load(&self->closed) == 2 || self->fork_generation != escqrs_fork_generation()) {
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    /* on a thread of the system itself it cannot be closed: the function then starts another */
+    PyObject *result = PyObject_CallFunction(self->state->system.abandoned, "OO", object,
+                                             esc_py_host_is_own_thread() || esc_py_turn_current() != NULL
+                                                 ? Py_True : Py_False);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
+static int system_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->definitions);
+    Py_VISIT(self->events);
+    Py_VISIT(self->readmodels);
+    return 0;
+}
+
+static int system_clear(PyObject *object)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    if (atomic_load(&self->closed) == 2 && self->fork_generation == escqrs_fork_generation()) {
+        Py_CLEAR(self->readmodels);
+    }
+    return 0;
+}
+
+static void system_dealloc(PyObject *object)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (PyObject_CallFinalizerFromDealloc(object) < 0) {
+        return; /* resurrected */
+    }
+    PyObject_GC_UnTrack(object);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(object);
+    }
+    bool own = self->fork_generation == escqrs_fork_generation() && !self->left_behind;
+    Py_CLEAR(self->readmodels);
+    if (own) {
+        escqrs_projector_destroy(self->projector);
+        escqrs_system_destroy(self->system); /* with the GIL: states are Python objects */
+        escqrs_store_destroy(self->store);
+        tidy_log(self);
+        Py_XDECREF(self->definitions);
+    }
+    Py_XDECREF(self->events);
+    Py_XDECREF(self->path);
+    Py_XDECREF(self->types);
+    if (own) {
+        type->tp_free(object);
+    }
+    Py_DECREF(type);
+}
+
+/* ---- methods ------------------------------------------------------------------------------------------- */
+
+static PyObject *system_subscript(PyObject *object, PyObject *key)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    PyObject *cls = key, *found;
+    bool entity = PyTuple_CheckExact(key) && PyTuple_GET_SIZE(key) == 2;
+    if (entity) {
+        cls = PyTuple_GET_ITEM(key, 0);
+    }
+    if (esc_py_system_pin_inside(self) < 0) {
+        return NULL;
+    }
+    found = Py_XNewRef(PyDict_GetItemWithError(entity ? self->definitions : self->readmodels, cls));
+    if (found == NULL && !PyErr_Occurred()) {
+        found = PyObject_CallFunctionObjArgs(self->state->system.find, object, key, NULL);
+    }
+    PyObject *result = found;
+    if (found != NULL && entity) {
+        result = esc_py_handle_new(self, found, PyTuple_GET_ITEM(key, 1));
+        Py_DECREF(found);
+    }
+    esc_py_system_unpin(self);
+    return result;
+}
+
+static PyObject *system_add_aggregate(PyObject *object, PyObject *cls)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    PyObject *definition = PyObject_CallFunctionObjArgs((PyObject *)self->state->definition.type, object, cls,
+                                                        NULL);
+    if (definition == NULL || PyDict_SetItem(self->definitions, cls, definition) < 0) {
+        Py_XDECREF(definition);
+        return NULL;
+    }
+    return definition;
+}
+
+static PyObject *system_events(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return esc_py_cursor_new((esc_py_system *)object, (escqrs_slice){NULL, 0}, args, kwargs);
+}
+
+/* Wait until what was sent is answered; the read models are the facade's to wait for. */
+static PyObject *system_drain(PyObject *object, PyObject *args)
+{
+    esc_py_system *self = (esc_py_system *)object;
+    PyObject *timeout;
+    int64_t deadline_ns;
+    if (!PyArg_ParseTuple(args, "O", &timeout) || esc_py_deadline(timeout, &deadline_ns) < 0) {
+        return NULL;
+    }
+    if (esc_py_host_is_own_thread() || esc_py_turn_current() != NULL || esc_py_in_projection()) {
+        PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
+                        "flush() waits for every handler, so it cannot be called by one");
+        return NULL;
+    }
+    if (esc_py_system_pin(self) < 0) {
+        return NULL;
+    }
+    int status = esc_py_wait(self, wait_drained, self->system, deadline_ns);
+    esc_py_system_tidy(self);
+    esc_py_system_unpin(self);
+    if (status < 0) {
+        return NULL;
+    }
+    if (status == ESCQRS_TIMEOUT) {
+        PyErr_Format(esc_py_error_class(self->state, ESCQRS_TIMEOUT), "%zu commands are still under way",
+                     escqrs_system_in_flight(self->system));
+        return NULL;
+    }
+    return PyLong_FromLongLong(escqrs_store_head(self->store));
+}
+
+typedef struct type_list {
+    PyObject *list;
+    PyThreadState *thread;
+} type_list;
+
+static bool visit_type(void *context, escqrs_type *type, bool used)
+{
+    type_list *types = context;
+    escqrs_slice name = escqrs_type_name(type), record = escqrs_type_record(type);
+    PyEval_RestoreThread(types->thread);
+    PyObject *item = Py_BuildValue("(s#y#O)", (const char *)name.data, (Py_ssize_t)name.size,
+                                   (const char *)record.data, (Py_ssize_t)record.size, used ? Py_True : Py_False);
+    bool ok = item != NULL && PyList_Append(types->list, item) == 0;
+    Py_XDECREF(item);
+    types->thread = PyEval_SaveThread();
+    return ok;
+}
+
+static PyObject *system_types(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_system *self = (esc_py_system *)object;
+    escqrs_error error = {0};
+    type_list types = {.list = PyList_New(0)};
+    if (types.list == NULL || esc_py_system_pin_inside(self) < 0) {
+        Py_XDECREF(types.list);
+        return NULL;
+    }
+    types.thread = PyEval_SaveThread();
+    escqrs_status status = escqrs_store_types(self->store, visit_type, &types, &error);
+    PyEval_RestoreThread(types.thread);
+    esc_py_system_unpin(self);
+    if (status != ESCQRS_OK && !PyErr_Occurred()) {
+        esc_py_raise(self->state, &error);
+    }
+    if (PyErr_Occurred()) {
+        Py_CLEAR(types.list);
+    }
+    return types.list;
+}
+
+static PyObject *system_get_head(PyObject *object, void *Py_UNUSED(closure))
+{
+    esc_py_system *self = (esc_py_system *)object;
+    if (esc_py_system_pin_inside(self) < 0) {
+        return NULL;
+    }
+    int64_t head;
+    Py_BEGIN_ALLOW_THREADS
+    head = escqrs_store_head(self->store);
+    Py_END_ALLOW_THREADS
+    esc_py_system_unpin(self);
+    return PyLong_FromLongLong(head);
+}
+
+static PyObject *system_get_closed(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(atomic_load(&((esc_py_system *)object)->closed) != 0);
+}
+
+static PyObject *system_get_forked(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((esc_py_system *)object)->fork_generation != escqrs_fork_generation());
+}
+
+static PyObject *system_get_object(PyObject *object, void *closure)
+{
+    PyObject *value = *(PyObject **)((char *)object + (size_t)closure);
+    return Py_NewRef(value == NULL ? Py_None : value);
+}
+
+static PyObject *system_get_readonly(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((esc_py_system *)object)->readonly);
+}
+
+static PyObject *system_get_in_flight(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(escqrs_system_in_flight(((esc_py_system *)object)->system));
+}
+
+static PyObject *system_get_live(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(escqrs_system_live(((esc_py_system *)object)->system));
+}
+
+/* The functions of the facade that C calls; each once, at import. */
+static PyObject *bind(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"find", "abandoned", "log_failure", "log_text", "describe", "encode_reply", "check",
+                            "decode_reply", "set_future", "matches", NULL};
+    esc_py_state *state = esc_py_state_of(module);
+    PyObject *given[10];
+    PyObject **slots[] = {
+        &state->system.find,           &state->system.abandoned,      &state->system.log_failure,
+        &state->system.log_text,       &state->definition.describe,   &state->definition.encode_reply,
+        &state->definition.check,      &state->reply.decode_reply,    &state->reply.set_future,
+        &state->recorded.matches,
+    };
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOOO", names, &given[0], &given[1], &given[2],
+                                     &given[3], &given[4], &given[5], &given[6], &given[7], &given[8],
+                                     &given[9])) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
+        Py_XSETREF(*slots[i], Py_NewRef(given[i]));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *compare_schema(PyObject *module, PyObject *args)
+{
+    esc_py_state *state = esc_py_state_of(module);
+    PyObject *cls;
+    Py_buffer record;
+    if (!PyArg_ParseTuple(args, "Oy*", &cls, &record)) {
+        return NULL;
+    }
+    if (esc_py_class_kind(state, cls) == ESC_PY_NONE) {
+        PyErr_Format(PyExc_TypeError, "%R is no message class", cls);
+        PyBuffer_Release(&record);
+        return NULL;
+    }
+    const escqrs_schema *schema = esc_py_message_schema((PyTypeObject *)cls);
+    escqrs_error error = {0};
+    escqrs_status status =
+        schema == NULL ? ESCQRS_INVALID
+                       : escqrs_schema_compare(schema, (escqrs_slice){record.buf, (size_t)record.len}, &error);
+    PyBuffer_Release(&record);
+    if (schema == NULL || status != ESCQRS_OK) {
+        return schema == NULL ? NULL : esc_py_raise(state, &error);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef module_functions[] = {
+    {"_bind_system", _PyCFunction_CAST(bind), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_compare_schema", compare_schema, METH_VARARGS,
+     "_compare_schema(cls, record)\n--\n\nSchemaMismatch where the class would misread what `record` wrote."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef system_methods[] = {
+    {"close", _PyCFunction_CAST(system_close), METH_VARARGS | METH_KEYWORDS,
+     "close(timeout=None)\n--\n\nRefuse new commands, finish those accepted and what they send, and let go of the file.\n\n"
+     "timeout: seconds; what is not finished then is dropped, and its reply says so. Twice is once. es.Deadlock in a\n"
+     "handler."},
+    {"events", _PyCFunction_CAST(system_events), METH_VARARGS | METH_KEYWORDS,
+     "events(*, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
+     "Iterate over all stored events in global order; after and upto are positions. It ends at the head as it is now."},
+    {"_add_aggregate", system_add_aggregate, METH_O, NULL},
+    {"_drain", system_drain, METH_VARARGS, NULL},
+    {"_types", system_types, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef system_getset[] = {
+    {"head", system_get_head, NULL, "Position of the last event; 0 in an empty store.", NULL},
+    {"path", system_get_object, NULL, "The file's path, or \":memory:\".", (void *)offsetof(esc_py_system, path)},
+    {"closed", system_get_closed, NULL, "Whether close() was called.", NULL},
+    {"readonly", system_get_readonly, NULL, "Whether it was opened with readonly=True.", NULL},
+    {"in_flight", system_get_in_flight, NULL, "Commands accepted and not yet answered.", NULL},
+    {"live", system_get_live, NULL, "Entities whose state is in memory.", NULL},
+    {"_forked", system_get_forked, NULL, NULL, NULL},
+    {"_definitions", system_get_object, NULL, NULL, (void *)offsetof(esc_py_system, definitions)},
+    {"_events", system_get_object, NULL, NULL, (void *)offsetof(esc_py_system, events)},
+    {"_readmodels", system_get_object, NULL, NULL, (void *)offsetof(esc_py_system, readmodels)},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef system_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(esc_py_system, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot system_slots[] = {
+    {Py_tp_doc, "The part of es.System that is written in C."},
+    {Py_tp_new, system_new},
+    {Py_tp_dealloc, system_dealloc},
+    {Py_tp_finalize, system_finalize},
+    {Py_tp_traverse, system_traverse},
+    {Py_tp_clear, system_clear},
+    {Py_tp_methods, system_methods},
+    {Py_tp_getset, system_getset},
+    {Py_tp_members, system_members},
+    {Py_mp_subscript, system_subscript},
+    {0, NULL},
+};
+
+static PyType_Spec system_spec = {
+    .name = "escqrs._core.SystemBase",
+    .basicsize = sizeof(esc_py_system),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = system_slots,
+};
+
+int esc_py_system_exec(PyObject *module)
+{
+    esc_py_system_state *section = &esc_py_state_of(module)->system;
+    section->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &system_spec, NULL);
+    return section->type == NULL || PyModule_AddType(module, section->type) < 0 ||
+                   PyModule_AddFunctions(module, module_functions) < 0
+               ? -1
+               : 0;
+}
+
+int esc_py_system_traverse_state(esc_py_system_state *section, visitproc visit, void *arg)
+{
+    Py_VISIT(section->type);
+    Py_VISIT(section->find);
+    Py_VISIT(section->abandoned);
+    Py_VISIT(section->log_failure);
+    Py_VISIT(section->log_text);
+    return 0;
+}
+
+void esc_py_system_clear_state(esc_py_system_state *section)
+{
+    Py_CLEAR(section->type);
+    Py_CLEAR(section->find);
+    Py_CLEAR(section->abandoned);
+    Py_CLEAR(section->log_failure);
+    Py_CLEAR(section->log_text);
+}

@@ -1,0 +1,428 @@
+"""Aggregates: from a class with ``@es.handles`` and ``@es.applies`` methods to what the core runs.
+
+The class itself is read here, once when it is defined (or when it is opened, where its annotations name what does not
+exist yet); calling its methods is C (``csrc/python/definition.c``).
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import inspect
+import json
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from . import _core
+from ._message import Message, _Names, layout_of_state
+
+__all__ = ["Aggregate", "applies", "handles"]
+
+SNAPSHOT_EVERY = 100  # events, unless the class says otherwise
+
+_RESERVED = ("emit", "id", "version", "system")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Mark:
+    """What ``@es.handles`` and ``@es.applies`` leave on a method."""
+
+    __slots__ = ("classes", "kind")
+
+    def __init__(self, kind: str, classes: tuple[type, ...]) -> None:
+        self.kind = kind  # "command" or "event"
+        self.classes = classes  # empty: as annotated
+
+
+def _mark(decorator: str, kind: str, arguments: tuple[Any, ...]) -> Any:
+    def apply(function: _F, classes: tuple[type, ...]) -> _F:
+        if not inspect.isfunction(function):
+            raise TypeError(f"@es.{decorator} decorates a method, not {function!r}")
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"{function.__qualname__}: @es.{decorator} takes a plain method, not an async one: it runs to its end "
+                "on a thread of the engine"
+            )
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{function.__qualname__}: @es.{decorator} takes a plain method, not a generator; use return"
+            )
+        function.__escqrs_mark__ = _Mark(kind, classes)  # type: ignore[attr-defined]
+        return function
+
+    if len(arguments) == 1 and not isinstance(arguments[0], type):
+        return apply(arguments[0], ())
+    if not arguments or not all(isinstance(one, type) for one in arguments):
+        raise TypeError(
+            f"@es.{decorator} stands alone before a method whose parameter is annotated, or takes {kind} classes"
+        )
+    return lambda function: apply(function, arguments)
+
+
+@typing.overload
+def handles(function: _F, /) -> _F: ...
+@typing.overload
+def handles(*commands: type) -> Callable[[_F], _F]: ...
+def handles(*arguments: Any) -> Any:
+    """Mark a method that decides on a command: which one says the annotation of its parameter.
+
+    The method looks at the state, calls ``self.emit(event)`` for what shall happen, and returns the reply. If it raises,
+    nothing is stored and the caller gets the exception. ``@es.handles(AddItem, AddBox)`` names the classes instead.
+    """
+    return _mark("handles", "command", arguments)
+
+
+@typing.overload
+def applies(function: _F, /) -> _F: ...
+@typing.overload
+def applies(*events: type) -> Callable[[_F], _F]: ...
+def applies(*arguments: Any) -> Any:
+    """Mark the method that changes the state for an event: which one says the annotation of its parameter.
+
+    It runs when the event is emitted and in every replay, so it does nothing but assign fields.
+    """
+    return _mark("applies", "event", arguments)
+
+
+class Aggregate(_core.AggregateBase):
+    """Base of aggregates: annotated fields are the state, ``@es.handles`` methods decide, ``@es.applies`` methods
+    change the state.
+
+    Class keywords: ``name`` is the aggregate's name in the store (the class's by default), ``snapshot_every`` the number
+    of events between snapshots (100 by default; 0: none). Streams are named ``"{name}/{id}"``.
+
+    In its methods the engine offers ``self.emit(event)``, ``self.id``, ``self.version`` and ``self.system``.
+    """
+
+    __escqrs_name__: ClassVar[str]
+    __escqrs_snapshot_every__: ClassVar[int] = SNAPSHOT_EVERY
+
+    def __init_subclass__(
+        cls, *, name: str | None = None, snapshot_every: int | None = None, **keywords: Any
+    ) -> None:
+        super().__init_subclass__(**keywords)
+        if name is None:
+            name = cls.__name__
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"{cls.__name__}: name= is a str and not empty, got {name!r}")
+        if "/" in name or "@" in name or "\0" in name:
+            raise TypeError(
+                f"{cls.__name__}: name={name!r} cannot hold `/`, `@` or NUL: streams are named name/id"
+            )
+        cls.__escqrs_name__ = name
+        if snapshot_every is None:
+            snapshot_every = cls.__dict__.get("snapshot_every", cls.__escqrs_snapshot_every__)
+        if (
+            isinstance(snapshot_every, bool)
+            or not isinstance(snapshot_every, int)
+            or snapshot_every < 0
+        ):
+            raise TypeError(
+                f"{cls.__name__}: snapshot_every= is a number of events, 0 for none, got {snapshot_every!r}"
+            )
+        cls.__escqrs_snapshot_every__ = snapshot_every
+        for refused in _RESERVED:
+            if refused in cls.__dict__ or refused in cls.__dict__.get("__annotations__", {}):
+                raise TypeError(
+                    f"{cls.__name__}.{refused}: in an aggregate `{refused}` is the engine's; use another name"
+                )
+        if "__init__" in cls.__dict__ or "__new__" in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__}: an aggregate has no __init__: its state begins with the defaults of its "
+                "annotated fields"
+            )
+        try:
+            _read(cls)
+        except TypeError as error:
+            if not isinstance(error.__context__, NameError):
+                raise
+        _core.register(cls)
+
+    def __repr__(self) -> str:
+        fields = "".join(
+            f", {name}={value!r}" for name, value in self.__escqrs_fields__.items()
+        )
+        return f"{type(self).__name__}({self.id!r}, version={self.version}{fields})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Aggregate) or type(other) is not type(self):
+            return NotImplemented
+        return (
+            self.id == other.id
+            and self.version == other.version
+            and self.__escqrs_fields__ == other.__escqrs_fields__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+# ---- reading a class -------------------------------------------------------------------------------------------------
+
+
+class _Description:
+    """What was read of a class; message classes as they were then."""
+
+    __slots__ = ("appliers", "fingerprint", "handlers", "layout")
+
+    def __init__(self, cls: type[Aggregate]) -> None:
+        marked = _marked(cls)
+        names = _Names(cls)
+        self.handlers = _by_class(cls, marked, "command", names)
+        self.appliers = _by_class(cls, marked, "event", names)
+        self.layout = layout_of_state(
+            cls, cls.__escqrs_name__, stop=(Aggregate, _core.AggregateBase, object)
+        )
+        self.fingerprint = _fingerprint(self.appliers)
+
+
+_descriptions: weakref.WeakKeyDictionary[type[Aggregate], _Description] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _read(cls: type[Aggregate]) -> _Description:
+    found = _descriptions.get(cls)
+    if found is None:
+        found = _descriptions[cls] = _Description(cls)
+    return found
+
+
+def describe(cls: type[Aggregate]) -> tuple[Any, ...]:
+    """For C: (name, layout, fingerprint, handlers, appliers, snapshot_every), message classes in their newest
+    definitions. TypeError names what is wrong in the class."""
+    read = _read(cls)
+    return (
+        cls.__escqrs_name__,
+        read.layout,
+        read.fingerprint,
+        {
+            _core.newest(command): (function, _reply_check(command))
+            for command, function in read.handlers.items()
+        },
+        [(_core.newest(event), function) for event, function in read.appliers.items()],
+        cls.__escqrs_snapshot_every__,
+    )
+
+
+def _marked(cls: type) -> dict[str, Any]:
+    """The marked methods of a class and its bases by attribute; what a subclass redefines counts alone."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        for key, value in vars(base).items():
+            if hasattr(value, "__escqrs_mark__"):
+                found[key] = value
+            else:
+                found.pop(key, None)
+    return found
+
+
+def _by_class(
+    cls: type, marked: dict[str, Any], kind: str, names: _Names
+) -> dict[type, Callable[..., Any]]:
+    decorator = "handles" if kind == "command" else "applies"
+    found: dict[type, Callable[..., Any]] = {}
+    for function in marked.values():
+        if function.__escqrs_mark__.kind != kind:
+            continue
+        for one in function.__escqrs_mark__.classes or _annotated(cls, function, decorator, names):
+            if getattr(one, "__escqrs_kind__", None) != kind or one.__escqrs_abstract__:
+                article = "a command" if kind == "command" else "an event"
+                raise TypeError(
+                    f"{function.__qualname__}: @es.{decorator} is for {article} class, not {one!r}"
+                )
+            before = found.get(one)
+            if before is not None:
+                raise TypeError(
+                    f"{cls.__name__}: both {before.__name__} and {function.__name__} "
+                    f"{'handle' if kind == 'command' else 'apply'} {one.__name__}; one {kind}, one method"
+                )
+            found[one] = function
+    return found
+
+
+def _annotated(
+    cls: type, function: Callable[..., Any], decorator: str, names: _Names
+) -> tuple[type, ...]:
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 2:
+        raise TypeError(
+            f"{function.__qualname__}: an @es.{decorator} method takes self and one more parameter"
+        )
+    annotation = parameters[1].annotation
+    if annotation is inspect.Parameter.empty:
+        raise TypeError(
+            f"{function.__qualname__}: annotate the parameter {parameters[1].name!r}: its class says what the method "
+            f"{decorator}"
+        )
+    if isinstance(annotation, type):
+        return (annotation,)
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    variables = getattr(function, "__globals__", {})
+    try:
+        resolved = typing.get_type_hints(holder, variables, names)["it"]
+    except NameError as error:
+        raise TypeError(
+            f"{function.__qualname__}: {error}; define it before {cls.__name__} is opened"
+        ) from None
+    if typing.get_origin(resolved) in (typing.Union, types.UnionType):
+        return typing.get_args(resolved)
+    return (resolved,)
+
+
+def _fingerprint(appliers: dict[type, Callable[..., Any]]) -> str:
+    """Of what replay does: snapshots of another reducer are not used."""
+    digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
+    for event, function in sorted(appliers.items(), key=lambda pair: pair[0].__name__):
+        digest.update(event.__name__.encode())
+        _digest_code(digest, getattr(function, "__code__", None))
+        digest.update(repr(getattr(function, "__defaults__", None)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _digest_code(digest: Any, code: types.CodeType | None) -> None:
+    if code is None:
+        return
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _digest_code(digest, constant)
+        else:
+            digest.update(repr(constant).encode())
+
+
+# ---- replies ---------------------------------------------------------------------------------------------------------
+
+
+def _reply_annotation(command: type) -> Any:
+    annotation = command.__escqrs_reply__  # type: ignore[attr-defined]
+    if isinstance(annotation, str):
+        annotation = typing.ForwardRef(annotation)
+    if isinstance(annotation, typing.ForwardRef):
+        holder = types.SimpleNamespace(__annotations__={"it": annotation})
+        variables = vars(sys.modules.get(command.__module__, types.SimpleNamespace()))
+        annotation = typing.get_type_hints(holder, variables, _Names(command))["it"]
+    return annotation
+
+
+def _reply_check(command: type) -> Any:
+    """None (anything goes), a class, or a function that says whether a reply is of the type in ``Command[R]``."""
+    annotation = _reply_annotation(command)
+    if annotation is None or annotation is Any or annotation is object:
+        return None
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation
+    return _checker(annotation)
+
+
+def _checker(annotation: Any) -> Callable[[Any], bool]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is None:
+        return lambda value: value is None
+    if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
+        return lambda value: True
+    if annotation is int:
+        return lambda value: isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin in (typing.Union, types.UnionType):
+        several = [_checker(one) for one in arguments]
+        return lambda value: any(check(value) for check in several)
+    if origin is Literal:
+        return lambda value: any(value == one and type(value) is type(one) for one in arguments)
+    if origin is typing.Annotated:
+        return _checker(arguments[0])
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        several = [_checker(one) for one in arguments]
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(several)
+            and all(check(one) for check, one in zip(several, value, strict=True))
+        )
+    if isinstance(origin, type) and origin is not type and not issubclass(origin, Generic):  # type: ignore[arg-type]
+        if len(arguments) == 2 and arguments[-1] is not Ellipsis and hasattr(origin, "keys"):
+            key, item = _checker(arguments[0]), _checker(arguments[1])
+            return lambda value: (
+                isinstance(value, origin)
+                and all(key(one) and item(other) for one, other in value.items())
+            )
+        if hasattr(origin, "__len__") and arguments:
+            item = _checker(arguments[0])
+            return lambda value: isinstance(value, origin) and all(item(one) for one in value)
+        return lambda value: isinstance(value, origin)
+    if isinstance(annotation, type):
+        return lambda value: isinstance(value, annotation)
+    supertype = getattr(annotation, "__supertype__", None)  # NewType
+    if supertype is not None:
+        return _checker(supertype)
+    return lambda value: True
+
+
+def _plain(value: Any) -> Any:
+    """A reply as JSON can hold it: what JSON has no type for is an object with one key, the type."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, Message):
+        data = base64.b64encode(_core.to_bytes(value)).decode()
+        return {"message": [type(value).__escqrs_name__, data]}
+    if type(value) is float:
+        return {"float": value.hex()}
+    if type(value) is bytes:
+        return {"bytes": base64.b64encode(value).decode()}
+    if type(value) is datetime.datetime:
+        return {"datetime": value.isoformat()}
+    if type(value) in (list, tuple, set, frozenset):
+        return {type(value).__name__: [_plain(one) for one in value]}
+    if type(value) is dict:
+        return {"dict": [[_plain(key), _plain(item)] for key, item in value.items()]}
+    raise TypeError(
+        f"the reply to a command with a key is stored, and {type(value).__name__} cannot be: use messages, str, int, "
+        "float, bool, bytes, datetime, None, and lists, tuples, sets and dicts of these"
+    )
+
+
+def encode_reply(value: Any) -> bytes:
+    """For C: a reply as it is stored with its command's key."""
+    return json.dumps(_plain(value), separators=(",", ":")).encode()
+
+
+def _rich(value: Any, classes: dict[str, type[Message]]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "message":
+        cls = classes.get(inner[0])
+        if cls is None:
+            raise _core.UnknownType(
+                f"the stored reply is a {inner[0]}, and no class of that name is known here"
+            )
+        return _core.from_bytes(cls, base64.b64decode(inner[1]))
+    if kind == "float":
+        return float.fromhex(inner)
+    if kind == "bytes":
+        return base64.b64decode(inner)
+    if kind == "datetime":
+        return datetime.datetime.fromisoformat(inner)
+    if kind == "dict":
+        return {_rich(key, classes): _rich(item, classes) for key, item in inner}
+    makers: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+    return makers[kind](_rich(one, classes) for one in inner)
+
+
+def _messages_in(annotation: Any, found: dict[str, type[Message]]) -> None:
+    if isinstance(annotation, type) and issubclass(annotation, Message):
+        found[annotation.__escqrs_name__] = annotation
+    for one in typing.get_args(annotation):
+        _messages_in(one, found)
+
+
+def decode_reply(system: Any, command: object, data: bytes) -> Any:
+    """For C: the stored reply of a command whose key was used before."""
+    classes: dict[str, type[Message]] = dict(system._events)
+    _messages_in(_reply_annotation(type(command)), classes)
+    return _rich(json.loads(data), classes)

@@ -1,0 +1,49 @@
+"""Which events a reader wants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["Match"]
+
+
+def _names(what: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise TypeError(f"es.Match: {what} is a sequence of texts, not {given!r}")
+    names = []
+    for one in given:
+        if isinstance(one, type) and getattr(one, "__escqrs_kind__", None) == "event":
+            one = one.__escqrs_name__  # type: ignore[attr-defined]
+        if not isinstance(one, str):
+            raise TypeError(f"es.Match: {what} is a sequence of texts, and {one!r} is none")
+        names.append(one)
+    return tuple(names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """An event matches if its type is among ``types`` (or none are given) and it bears all ``tags``.
+
+    types: names of types, or event classes. tags: texts. Where a match is taken, so is a list of them: any of these;
+    ``()`` is every event.
+    """
+
+    types: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    def __init__(self, types: Iterable[str | type] = (), tags: Iterable[str] = ()) -> None:
+        object.__setattr__(self, "types", _names("types", types))
+        object.__setattr__(self, "tags", _names("tags", tags))
+
+
+def matches(given: Match | Iterable[Match] | None) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """For C: the matches as plain tuples."""
+    if given is None:
+        return []
+    several = [given] if isinstance(given, Match) else list(given)
+    for one in several:
+        if not isinstance(one, Match):
+            raise TypeError(f"match is an es.Match or a list of them, and {one!r} is none")
+    return [(one.types, one.tags) for one in several]

@@ -1,0 +1,271 @@
+"""``es.open`` and the system it returns: a store, its entities and its read models."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import collections
+import logging
+import os
+import threading
+import time
+import warnings
+import weakref
+from typing import Any, NamedTuple
+
+from . import _aggregate, _core, _match, _readmodel
+from ._aggregate import Aggregate
+from ._message import Command, Event
+from ._readmodel import ReadModel
+from .errors import NameClash, UnknownType
+
+__all__ = ["DeadLetter", "System", "open"]
+
+_EXIT_SECONDS = 10.0  # that handlers still running have when the interpreter ends
+_DEAD_LETTERS_MAX = 1_000  # kept for looking at
+
+_log = logging.getLogger("escqrs")
+_unclosed: weakref.WeakSet[System] = weakref.WeakSet()
+
+
+class DeadLetter(NamedTuple):
+    """A command that was told and failed, with nobody to hear of it."""
+
+    stream: str
+    command: Command[Any] | None
+    error: BaseException
+
+
+class System(_core.SystemBase):
+    """An open store with its aggregates and read models; made by :func:`escqrs.open`.
+
+    ``system[Cart, "cart-1"]`` is a reference to an entity, ``system[Items]`` a read model. Any thread may use it. Close
+    it, or use it in a ``with`` statement. After ``fork`` the child cannot use it (``es.Forked``).
+    """
+
+    dead_letters: collections.deque[DeadLetter]
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was sent is durable, and all read models have seen it.
+
+        timeout: seconds, then ``es.Timeout``. Raises ``es.ReadModelStopped`` naming a read model that has stopped and the
+        position, and ``es.Deadlock`` in a handler. Commands that failed do not count: their replies, or the log, say so.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        position = self._drain(timeout)
+        left = None if until is None else max(0.0, until - time.monotonic())
+        _readmodel.flush(self, position, left)
+
+    def __enter__(self) -> System:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed or self._forked:
+            return f"<escqrs.System {self.path!r}, {'forked' if self._forked else 'closed'}>"
+        names = sorted(one.name for one in self._definitions.values())
+        names += sorted(cls.__name__ for cls in self._readmodels)
+        return f"<escqrs.System {self.path!r}: {', '.join(names) or 'no classes'}; head {self.head}>"
+
+
+def open(  # noqa: A001 - the name is the contract's
+    path: str | os.PathLike[str],
+    *classes: type,
+    durability: str = "full",
+    readonly: bool = False,
+    max_message_bytes: int = 16 * 1024 * 1024,
+    max_in_flight: int = 100_000,
+    max_entities: int = 100_000,
+) -> System:
+    """Open the store at ``path``, or make one, with these aggregates, read models and event classes.
+
+    path: a file, or ``":memory:"`` for one that is gone when closed.
+    durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the death of the process,
+        and a power loss may take the last seconds.
+    readonly: read beside the process that writes; commands raise ``es.ReadOnly``.
+    max_message_bytes: of one event; beyond it is ``es.TooLarge``.
+    max_in_flight: commands accepted and not yet answered; above it senders wait.
+    max_entities: idle entities that are kept in memory.
+
+    Raises ``es.Locked`` (naming the process that has it open), ``es.NotAStore``, ``es.Corrupt``, ``es.SchemaMismatch``,
+    ``es.NameClash``, ``es.StorageError``; ``TypeError`` and ``ValueError`` for arguments and classes that cannot be.
+    """
+    aggregates, readmodels, events = _sort(classes)
+    if durability not in ("full", "normal"):
+        raise ValueError(f'durability is "full" or "normal", not {durability!r}')
+    for name, number in (
+        ("max_message_bytes", max_message_bytes),
+        ("max_in_flight", max_in_flight),
+        ("max_entities", max_entities),
+    ):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{name} is an int, not {type(number).__name__}")
+        if number < 1:
+            raise ValueError(f"{name} is at least 1, not {number}")
+    where = os.fspath(path)
+    if not isinstance(where, str):
+        raise TypeError(f"path is a str or a Path, not {type(path).__name__}")
+    if not where or "\0" in where:
+        raise ValueError(f"path is not empty and holds no NUL: {where!r}")
+    system = System(
+        where, durability, bool(readonly), max_message_bytes, max_in_flight, max_entities
+    )
+    try:
+        system.dead_letters = collections.deque(maxlen=_DEAD_LETTERS_MAX)
+        _unclosed.add(system)
+        for event in events:
+            system._events[event.__escqrs_name__] = event
+        for aggregate in aggregates:
+            system._add_aggregate(aggregate)
+        check(system)
+        system._readmodels.update(_readmodel.attach(system, readmodels))
+    except BaseException:
+        system.close()
+        raise
+    return system
+
+
+def _sort(
+    classes: tuple[type, ...],
+) -> tuple[list[type[Aggregate]], list[type[ReadModel]], list[type[Event]]]:
+    """The classes by what they are, each in its newest definition, with all the events that they name."""
+    aggregates: dict[str, type[Aggregate]] = {}
+    readmodels: dict[str, type[ReadModel]] = {}
+    events: dict[str, type[Event]] = {}
+    commands: dict[str, type] = {}
+    for given in classes:
+        if not isinstance(given, type):
+            raise TypeError(f"es.open takes classes, not {given!r}")
+        cls: Any = _core.newest(given)
+        if issubclass(cls, Aggregate) and cls is not Aggregate:
+            _claim(aggregates, cls.__escqrs_name__, cls, "aggregates")
+            description = _aggregate.describe(cls)
+            for command in description[3]:
+                _claim(commands, command.__escqrs_name__, command, "commands")
+            for event, _function in description[4]:
+                _claim(events, event.__escqrs_name__, event, "events")
+        elif issubclass(cls, ReadModel) and cls is not ReadModel:
+            _claim(readmodels, cls.__escqrs_name__, cls, "read models")
+            for event in _readmodel.events_of(cls):
+                newest = _core.newest(event)
+                _claim(events, newest.__escqrs_name__, newest, "events")
+        elif issubclass(cls, Event) and not cls.__escqrs_abstract__:
+            _claim(events, cls.__escqrs_name__, cls, "events")
+        else:
+            raise TypeError(
+                f"es.open takes aggregates, read models and events, and {given.__name__} is none of them "
+                "(commands are found through the aggregates that handle them)"
+            )
+    return list(aggregates.values()), list(readmodels.values()), list(events.values())
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _claim(names: dict[str, Any], name: str, cls: type, what: str) -> None:
+    before = names.setdefault(name, cls)
+    if before is not cls:
+        raise NameClash(
+            f"two {what} are named {name!r}: {_full_name(before)} and {_full_name(cls)}; "
+            f'give one of them another name: class {cls.__name__}(..., name="...")'
+        )
+
+
+# ---- what C calls ----------------------------------------------------------------------------------------------------
+
+
+def check(system: System) -> None:
+    """Refuse event classes that would misread what is stored."""
+    for name, record, used in system._types():
+        cls = system._events.get(name)
+        if cls is not None and used and record:
+            _core._compare_schema(cls, record)
+
+
+def find(system: System, key: Any) -> Any:
+    """The definition of an aggregate or the read model for a key that was not met before: another definition of a class
+    that was opened, or a name."""
+    entity = isinstance(key, tuple)
+    if entity and len(key) != 2:
+        raise TypeError("system[Aggregate, id] takes a class and an id")
+    cls = key[0] if entity else key
+    known: dict[Any, Any] = system._definitions if entity else system._readmodels
+    for one, found in known.items():
+        same = (
+            _full_name(one) == _full_name(cls)
+            if isinstance(cls, type)
+            else one.__escqrs_name__ == cls
+        )
+        if same:
+            if isinstance(cls, type):
+                known[cls] = found
+            return found
+    if not entity and isinstance(cls, type) and issubclass(cls, Aggregate):
+        raise TypeError(f"an entity has an id: system[{cls.__name__}, id]")
+    if not isinstance(cls, (type, str)):
+        raise TypeError(f"system[...] takes an aggregate's class and an id, or a read model's class, not {key!r}")
+    name = cls.__name__ if isinstance(cls, type) else cls
+    kind = "aggregate" if entity else "read model"
+    raise UnknownType(f"{name} is no {kind} that {system.path!r} was opened with; give it to es.open")
+
+
+def abandoned(system: System, own_thread: bool) -> None:
+    """A system was dropped without close: say so, and let go of its file."""
+    warnings.warn(f"unclosed {system!r}", ResourceWarning, source=system, stacklevel=2)
+    if own_thread:
+        threading.Thread(target=system.close, args=(_EXIT_SECONDS,), name="escqrs-close").start()
+    else:
+        system.close(_EXIT_SECONDS)
+
+
+def log_failure(
+    system: System, stream: str, command: Command[Any] | None, error: BaseException
+) -> None:
+    """A command that was told has failed."""
+    name = type(command).__name__ if command is not None else "a command"
+    system.dead_letters.append(DeadLetter(stream, command, error))
+    _log.error("%s told to %s failed: %s: %s", name, stream, type(error).__name__, error, exc_info=error)
+
+
+def log_text(level: int, text: str) -> None:
+    """A line from the core."""
+    _log.log(level, "%s", text)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def set_future(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """Wake whoever awaits a reply in a loop of another thread."""
+    try:
+        loop.call_soon_threadsafe(_settle, future)
+    except RuntimeError:
+        pass  # the loop is closed: nobody awaits any more
+
+
+def _close_all() -> None:
+    """Before the interpreter goes: no thread of the core may be left when it does."""
+    for system in list(_unclosed):
+        if not system.closed and not system._forked:
+            system.close(_EXIT_SECONDS)
+
+
+atexit.register(_close_all)
+
+_core._bind_system(
+    find=find,
+    abandoned=abandoned,
+    log_failure=log_failure,
+    log_text=log_text,
+    describe=_aggregate.describe,
+    encode_reply=_aggregate.encode_reply,
+    check=check,
+    decode_reply=_aggregate.decode_reply,
+    set_future=set_future,
+    matches=_match.matches,
+)
