@@ -466,7 +466,10 @@ def test_names_of_every_kind_are_free() -> None:
 
     odd = Odd("a", 1, "t", b"", 2, 3, 4, 5, 6)
     assert again(odd) == odd
-    assert Odd(self=1, cls=2, name="n", keys=3, type="t", data=b"", fields=4, count=5, index=6).self == 1
+    assert (
+        Odd(self=1, cls=2, name="n", keys=3, type="t", data=b"", fields=4, count=5, index=6).self
+        == 1
+    )
 
 
 def test_mixins() -> None:
@@ -651,7 +654,10 @@ def test_refused_definitions() -> None:
         ({"__annotations__": {"x": int}, "x": es.field(19_500)}, "19,000"),
         ({"__annotations__": {"x": int}, "x": es.field(2**29)}, "536,870,911"),
         ({"__annotations__": {"x": int}, "x": es.field(True)}, "number is an int"),
-        ({"__annotations__": {"x": int, "y": int}, "y": es.field(1)}, r"Refused\.y.*1 is taken.*'x'"),
+        (
+            {"__annotations__": {"x": int, "y": int}, "y": es.field(1)},
+            r"Refused\.y.*1 is taken.*'x'",
+        ),
         ({"x": es.field(1)}, r"Refused\.x.*annotation"),
         ({"__init__": lambda self: None}, "__post_init__"),
         ({"__new__": lambda self: None}, "__post_init__"),
@@ -1082,7 +1088,14 @@ def pickle_free_copy(message: Any) -> Any:
 
 
 def test_hostile_bytes() -> None:
-    for data in (b"\x0a", b"\x0a\x05ab", b"\xff" * 11, b"\x0a\x02\xc3\x28", b"\x08\x01", b"\x0b\x0c"):
+    for data in (
+        b"\x0a",
+        b"\x0a\x05ab",
+        b"\xff" * 11,
+        b"\x0a\x02\xc3\x28",
+        b"\x08\x01",
+        b"\x0b\x0c",
+    ):
         with pytest.raises(es.Corrupt):
             es.from_bytes(ItemAdded, data)
     with pytest.raises(es.TooLarge):
@@ -1171,7 +1184,9 @@ def test_equal_keys() -> None:
     class Mapped(es.Event):
         counts: dict[str, int]
 
-    assert es.from_bytes(Mapped, b"\x0a\x05\x0a\x01a\x10\x01\x0a\x05\x0a\x01a\x10\x02").counts == {"a": 2}
+    assert es.from_bytes(Mapped, b"\x0a\x05\x0a\x01a\x10\x01\x0a\x05\x0a\x01a\x10\x02").counts == {
+        "a": 2
+    }
     assert es.from_bytes(Mapped, b"\x0a\x00").counts == {"": 0}
 
 
