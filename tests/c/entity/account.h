@@ -33,6 +33,7 @@ typedef enum order_kind {
     ORDER_ASK,          /* deposits, asks `other` with `then`, waits */
     ORDER_CHAIN,        /* asks the account "count - 1" with a CHAIN of its own until 0, then deposits */
     ORDER_GATE,         /* says that it is there and waits for the gate; then deposits */
+    ORDER_GATE_ASK,     /* both */
     ORDER_TOO_MANY,     /* emits one event more than fits, and ignores the error */
     ORDER_DRAIN,        /* calls escqrs_system_drain and close: what they answer is in `status_inside` */
     ORDER_SEND_READ,    /* sends without an event of its own */
@@ -382,6 +383,17 @@ static inline escqrs_status ask_on(order *o, escqrs_error *error)
     return o->status_inside;
 }
 
+static inline void pass_gate(bank *b)
+{
+    void *token = bank_leave(b);
+    atomic_fetch_add(&b->entered, 1);
+    esc_futex_wake(&b->entered, INT_MAX);
+    while (atomic_load(&b->gate) == 0) {
+        esc_futex_wait(&b->gate, 0, ESC_DEADLINE_NEVER);
+    }
+    bank_enter(b, token);
+}
+
 static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o, escqrs_error *error)
 {
     escqrs_status status;
@@ -410,16 +422,13 @@ static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o
     case ORDER_CHAIN:
         status = o->count > 0 ? chain_on(b, o, error) : ESCQRS_OK;
         return status != ESCQRS_OK ? status : move(b, a, turn, o->amount, error);
-    case ORDER_GATE: {
-        void *token = bank_leave(b);
-        atomic_fetch_add(&b->entered, 1);
-        esc_futex_wake(&b->entered, INT_MAX);
-        while (atomic_load(&b->gate) == 0) {
-            esc_futex_wait(&b->gate, 0, ESC_DEADLINE_NEVER);
-        }
-        bank_enter(b, token);
+    case ORDER_GATE:
+        pass_gate(b);
         return moves(b, a, turn, o, error);
-    }
+    case ORDER_GATE_ASK:
+        pass_gate(b);
+        status = ask_on(o, error);
+        return status != ESCQRS_OK ? status : moves(b, a, turn, o, error);
     case ORDER_TOO_MANY:
         for (int64_t i = 0; i <= ESCQRS_COMMIT_EVENTS_MAX; i++) {
             (void)!escqrs_turn_emit(turn, b->moved, (escqrs_slice){&i, sizeof i}, error);
