@@ -68,20 +68,22 @@ typedef struct escqrs_actor_ops {
 
 /* Embedded first in the owner's struct. Fields are the runtime's (csrc/runtime/actor.c explains them). */
 struct escqrs_actor {
+    /* Within one cache line, where it begins one: all that a message touches. */
     const escqrs_actor_ops *ops;
-    escqrs_runtime *runtime;
-    escqrs_host *host;             /* NULL: native */
     struct esc_pool *pool;         /* whose workers run it */
     _Atomic(uintptr_t) mailbox;    /* newest message and, in the low bits, the state */
     escqrs_message *pending;       /* taken from the mailbox, oldest first; the running thread's */
     escqrs_message *pending_last;  /* valid while `pending` is not NULL; the running thread's */
-    escqrs_message resume;         /* stands in the mailbox for escqrs_actor_resume */
-    escqrs_actor *next;            /* in a run queue */
-    escqrs_actor *waits_for;       /* guarded by the runtime's wait lock */
-    _Atomic(uint32_t) references;
-    _Atomic(bool) resume_sent;     /* `resume` is on its way or not yet used up */
-    bool resumed;                  /* `resume` has arrived; the running thread's */
     bool waiting;                  /* the last turn ended with SUSPEND; the running thread's */
+    bool resumed;                  /* `resume` has arrived; the running thread's */
+    _Atomic(bool) resume_sent;     /* `resume` is on its way or not yet used up */
+    _Atomic(uint32_t) references;
+    escqrs_actor *next;            /* in a run queue */
+
+    escqrs_runtime *runtime;
+    escqrs_host *host;             /* NULL: native */
+    escqrs_message resume;         /* stands in the mailbox for escqrs_actor_resume */
+    escqrs_actor *waits_for;       /* guarded by the runtime's wait lock */
 };
 
 typedef struct escqrs_runtime_options {

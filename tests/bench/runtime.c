@@ -19,7 +19,7 @@ typedef struct letter {
 } letter;
 
 struct peer {
-    escqrs_actor actor;
+    _Alignas(64) escqrs_actor actor;
     peer *all;
     unsigned count;
     _Atomic int64_t *finished;
@@ -120,6 +120,15 @@ static void wait_for(_Atomic int64_t *value, int64_t wanted)
     }
 }
 
+/* Each at the beginning of a cache line. */
+static peer *peers_new(size_t count)
+{
+    peer *all = aligned_alloc(_Alignof(peer), count * sizeof *all);
+    require(all != NULL, "memory");
+    memset(all, 0, count * sizeof *all);
+    return all;
+}
+
 static escqrs_runtime *begin(unsigned native_count)
 {
     escqrs_runtime *runtime;
@@ -175,9 +184,9 @@ static double send_through_host(void)
     escqrs_runtime *runtime = begin(1);
     escqrs_host *host;
     require(escqrs_host_create(runtime, &HOST_OPS, &interpreter, &host, NULL) == ESCQRS_OK, "host");
-    peer *all = calloc(ACTORS, sizeof *all);
+    peer *all = peers_new(ACTORS);
     letter *letters = calloc(COUNT, sizeof *letters);
-    require(all != NULL && letters != NULL, "memory");
+    require(letters != NULL, "memory");
     for (int i = 0; i < ACTORS; i++) {
         escqrs_actor_init(&all[i].actor, runtime, host, &COUNT_OPS);
     }
@@ -200,9 +209,9 @@ static double wander(unsigned workers, unsigned actors, unsigned letters, int64_
 {
     escqrs_runtime *runtime = begin(workers);
     _Atomic int64_t finished = 0;
-    peer *all = calloc(actors, sizeof *all);
+    peer *all = peers_new(actors);
     letter *mail = calloc(letters, sizeof *mail);
-    require(all != NULL && mail != NULL, "memory");
+    require(mail != NULL, "memory");
     for (unsigned i = 0; i < actors; i++) {
         all[i].all = all;
         all[i].count = actors;
