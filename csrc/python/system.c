@@ -8,6 +8,7 @@
 #include "python/system.h"
 
 #include <limits.h>
+#include <structmember.h>
 #include <string.h>
 
 #include "base/thread.h"

@@ -14,8 +14,11 @@ Every public name is here; modules whose names begin with ``_`` are private.
 
 from __future__ import annotations
 
-from ._core import from_bytes, new_id, proto, to_bytes
+from ._aggregate import Aggregate, applies, handles
+from ._core import Recorded, Reply, from_bytes, new_id, proto, to_bytes
+from ._match import Match
 from ._message import Command, Event, Message, field
+from ._system import DeadLetter, System, open  # noqa: A004 - the name is the contract's
 from .errors import (
     Aborted,
     CheckpointBehind,
@@ -46,12 +49,14 @@ from .errors import (
 
 __all__ = [
     "Aborted",
+    "Aggregate",
     "CheckpointBehind",
     "Closed",
     "Command",
     "ConditionFailed",
     "Conflict",
     "Corrupt",
+    "DeadLetter",
     "Deadlock",
     "Error",
     "Event",
@@ -60,22 +65,29 @@ __all__ = [
     "KeyReused",
     "Locked",
     "MailboxFull",
+    "Match",
     "Message",
     "NameClash",
     "NameExists",
     "NotAStore",
     "ReadModelStopped",
     "ReadOnly",
+    "Recorded",
     "Rejected",
+    "Reply",
     "SchemaMismatch",
     "StorageError",
+    "System",
     "Timeout",
     "TooLarge",
     "UnknownType",
     "WrongVersion",
+    "applies",
     "field",
     "from_bytes",
+    "handles",
     "new_id",
+    "open",
     "proto",
     "to_bytes",
 ]
