@@ -1,0 +1,260 @@
+/* Which changes of a definition are accepted, and the words for those that are not. */
+#include "support/test.h"
+
+#include <stdio.h>
+
+#include "rich.h"
+
+typedef struct change {
+    escqrs_kind kind;
+    escqrs_label label;
+    escqrs_kind key_kind;
+    const char *name;
+    uint32_t number;
+    bool has_default;
+} change;
+
+static const change name_1 = {.name = "name", .number = 1, .kind = ESCQRS_KIND_STRING, .label = ESCQRS_ONE};
+static const change size_2 = {.name = "size", .number = 2, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE};
+
+static escqrs_schema *make(const change *fields, size_t count)
+{
+    escqrs_schema *schema = NULL;
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("shop.Item"), &schema, NULL), ESCQRS_OK);
+    for (size_t i = 0; i < count; i++) {
+        escqrs_field_spec spec = {.name = fields[i].name,
+                                  .number = fields[i].number,
+                                  .kind = fields[i].kind,
+                                  .label = fields[i].label,
+                                  .key_kind = fields[i].key_kind,
+                                  .has_default = fields[i].has_default};
+        assert_int_equal(escqrs_schema_add(schema, &spec, NULL), ESCQRS_OK);
+    }
+    assert_int_equal(escqrs_schema_seal(schema, NULL), ESCQRS_OK);
+    return schema;
+}
+
+/* Compares and destroys both. NULL: is accepted; else a part of the text. */
+static void compare_schemas(escqrs_schema *stored, escqrs_schema *now, const char *text)
+{
+    void *record = NULL;
+    size_t size = 0;
+    assert_int_equal(escqrs_schema_record(stored, &record, &size, NULL), ESCQRS_OK);
+    escqrs_error error = {0};
+    escqrs_status status = escqrs_schema_compare(now, (escqrs_slice){record, size}, &error);
+    if (text == NULL && status != ESCQRS_OK) {
+        fail_msg("%s", error.message);
+    }
+    if (text != NULL) {
+        assert_int_equal(status, ESCQRS_SCHEMA_MISMATCH);
+        if (strstr(error.message, text) == NULL) {
+            fail_msg("`%s` is not in: %s", text, error.message);
+        }
+    }
+    escqrs_free(record);
+    escqrs_schema_destroy(stored);
+    escqrs_schema_destroy(now);
+}
+
+/* Stored: name = 1, size = 2. Now: these. */
+static void compare_with(const change *fields, size_t count, const char *text)
+{
+    change stored[] = {name_1, size_2};
+    compare_schemas(make(stored, 2), make(fields, count), text);
+}
+
+static void test_accepted(void **state)
+{
+    (void)state;
+    change same[] = {name_1, size_2};
+    compare_with(same, 2, NULL);
+    change order[] = {size_2, name_1};
+    compare_with(order, 2, NULL);
+    change removed[] = {name_1};
+    compare_with(removed, 1, NULL);
+    compare_with(NULL, 0, NULL);
+    change optional = size_2;
+    optional.label = ESCQRS_OPTIONAL;
+    change fewer_promises[] = {name_1, optional};
+    compare_with(fewer_promises, 2, NULL);
+    change added[] = {
+        name_1,
+        size_2,
+        {.name = "a", .number = 3, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE, .has_default = true},
+        {.name = "b", .number = 4, .kind = ESCQRS_KIND_TIME, .label = ESCQRS_OPTIONAL},
+        {.name = "c", .number = 5, .kind = ESCQRS_KIND_INT, .label = ESCQRS_LIST},
+        {.name = "d",
+         .number = 6,
+         .kind = ESCQRS_KIND_INT,
+         .label = ESCQRS_MAP,
+         .key_kind = ESCQRS_KIND_INT},
+    };
+    compare_with(added, 6, NULL);
+    change defaulted[] = {name_1, size_2};
+    defaulted[0].has_default = true;
+    compare_with(defaulted, 2, NULL);
+}
+
+static void test_renamed(void **state)
+{
+    (void)state;
+    change fields[] = {name_1, size_2};
+    fields[0].name = "title";
+    compare_with(fields, 2,
+                 "shop.Item: field 1 was `name: str` in stored data and is now `title: str`. Stored "
+                 "values would be read under another name: keep the name `name`");
+}
+
+static void test_moved(void **state)
+{
+    (void)state;
+    change swapped[] = {name_1, size_2};
+    swapped[0].number = 2;
+    swapped[1].number = 1;
+    compare_with(swapped, 2,
+                 "field 1 was `name: str` in stored data and is now `size: int`; `name` has become "
+                 "field 2");
+    change shifted[] = {size_2}; /* the field before it was removed, and its number came down */
+    shifted[0].number = 1;
+    compare_with(shifted, 1, "field 1 was `name: str` in stored data and is now `size: int`.");
+    change renumbered[] = {name_1, size_2};
+    renumbered[1].number = 9;
+    compare_with(renumbered, 2,
+                 "`size` was field 2 in stored data and is now field 9. Stored values would not be "
+                 "found: give it its number back with `es.field(2)`");
+}
+
+static void test_added_without_default(void **state)
+{
+    (void)state;
+    change fields[] = {name_1,
+                       size_2,
+                       {.name = "color", .number = 3, .kind = ESCQRS_KIND_BOOL, .label = ESCQRS_ONE}};
+    compare_with(fields, 3, "shop.Item: field 3, `color: bool`, is new and has no default");
+}
+
+static void test_types(void **state)
+{
+    (void)state;
+    change fields[] = {name_1, size_2};
+    fields[1].kind = ESCQRS_KIND_FLOAT;
+    compare_with(fields, 2, "field 2 was `size: int` in stored data and is now `size: float`");
+    fields[1] = size_2;
+    fields[0].kind = ESCQRS_KIND_BYTES; /* the same on the wire */
+    compare_with(fields, 2, "is now `name: bytes`");
+    fields[0] = name_1;
+    fields[1].label = ESCQRS_LIST;
+    compare_with(fields, 2, "is now `size: list[int]`");
+    fields[1].label = ESCQRS_MAP;
+    fields[1].key_kind = ESCQRS_KIND_STRING;
+    compare_with(fields, 2, "is now `size: dict[str, int]`");
+
+    change stored = size_2;
+    change now = size_2;
+    stored.label = ESCQRS_OPTIONAL;
+    now.has_default = true;
+    compare_schemas(make(&stored, 1), make(&now, 1),
+                    "Stored data may have None there: keep `int | None`");
+    stored.label = now.label = ESCQRS_MAP;
+    stored.key_kind = ESCQRS_KIND_STRING;
+    now.key_kind = ESCQRS_KIND_INT;
+    compare_schemas(make(&stored, 1), make(&now, 1),
+                    "was `size: dict[str, int]` in stored data and is now `size: dict[int, int]`");
+}
+
+static escqrs_schema *with_enum(const escqrs_enum_value *values, size_t count)
+{
+    escqrs_schema *schema = NULL;
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("shop.Item"), &schema, NULL), ESCQRS_OK);
+    escqrs_field_spec spec = {.name = "color",
+                              .number = 1,
+                              .kind = ESCQRS_KIND_ENUM,
+                              .label = ESCQRS_LIST,
+                              .enum_name = "Color",
+                              .enum_values = values,
+                              .enum_value_count = count};
+    assert_int_equal(escqrs_schema_add(schema, &spec, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_seal(schema, NULL), ESCQRS_OK);
+    return schema;
+}
+
+static void test_enums(void **state)
+{
+    (void)state;
+    static const escqrs_enum_value stored[] = {{"RED", 1}, {"GREEN", 2}};
+    static const escqrs_enum_value more[] = {{"BLUE", 3}, {"GREEN", 2}, {"RED", 1}};
+    static const escqrs_enum_value fewer[] = {{"GREEN", 2}};
+    static const escqrs_enum_value swapped[] = {{"RED", 2}, {"GREEN", 1}};
+    compare_schemas(with_enum(stored, 2), with_enum(more, 3), NULL);
+    compare_schemas(with_enum(stored, 2), with_enum(fewer, 1),
+                    "shop.Item: field 1 (`color`): the enum Color had the member `RED` = 1");
+    compare_schemas(with_enum(stored, 2), with_enum(swapped, 2),
+                    "1 meant `RED` of the enum Color in stored data and means `GREEN` now");
+}
+
+/* A tree of nodes that have an item, whose second field is that kind, with the map's or the list's label. */
+static escqrs_schema *tree(const char *item_name, escqrs_kind kind, escqrs_schema **item)
+{
+    escqrs_schema *node = NULL;
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("Node"), &node, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of(item_name), item, NULL), ESCQRS_OK);
+    assert_int_equal(rich_add(*item, "a", 1, kind, ESCQRS_ONE, NULL, NULL), ESCQRS_OK);
+    assert_int_equal(rich_add(*item, "back", 2, ESCQRS_KIND_MESSAGE, ESCQRS_OPTIONAL, node, NULL),
+                     ESCQRS_OK);
+    assert_int_equal(rich_add(node, "items", 1, ESCQRS_KIND_MESSAGE, ESCQRS_MAP, *item, NULL),
+                     ESCQRS_OK);
+    assert_int_equal(rich_add(node, "nodes", 2, ESCQRS_KIND_MESSAGE, ESCQRS_LIST, node, NULL),
+                     ESCQRS_OK);
+    assert_int_equal(escqrs_schema_seal(*item, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_seal(node, NULL), ESCQRS_OK);
+    return node;
+}
+
+static void test_nested(void **state)
+{
+    (void)state;
+    escqrs_schema *items[2];
+    escqrs_schema *stored = tree("Item", ESCQRS_KIND_INT, &items[0]);
+    escqrs_schema *now = tree("Item", ESCQRS_KIND_INT, &items[1]);
+    compare_schemas(stored, now, NULL);
+    escqrs_schema_destroy(items[0]);
+    escqrs_schema_destroy(items[1]);
+
+    stored = tree("Item", ESCQRS_KIND_INT, &items[0]);
+    now = tree("Item", ESCQRS_KIND_STRING, &items[1]);
+    compare_schemas(stored, now, "Item: field 1 was `a: int` in stored data and is now `a: str`");
+    escqrs_schema_destroy(items[0]);
+    escqrs_schema_destroy(items[1]);
+
+    stored = tree("Item", ESCQRS_KIND_INT, &items[0]);
+    now = tree("Other", ESCQRS_KIND_INT, &items[1]);
+    compare_schemas(stored, now, "was `items: dict[int, Item]` in stored data and is now "
+                                 "`items: dict[int, Other]`");
+    escqrs_schema_destroy(items[0]);
+    escqrs_schema_destroy(items[1]);
+}
+
+static void test_damaged_record(void **state)
+{
+    (void)state;
+    change field = name_1;
+    escqrs_schema *schema = make(&field, 1);
+    assert_int_equal(escqrs_schema_compare(schema, (escqrs_slice){"\xff", 1}, NULL), ESCQRS_CORRUPT);
+    assert_int_equal(escqrs_schema_compare(schema, (escqrs_slice){NULL, 0}, NULL), ESCQRS_CORRUPT);
+    escqrs_schema_destroy(schema);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_renamed),
+        cmocka_unit_test(test_moved),
+        cmocka_unit_test(test_added_without_default),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_enums),
+        cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_damaged_record),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
