@@ -2,6 +2,7 @@
 #ifndef TEST_RUNTIME_SUPPORT_H
 #define TEST_RUNTIME_SUPPORT_H
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
