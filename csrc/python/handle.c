@@ -543,6 +543,7 @@ static PyMethodDef handle_methods[] = {
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
      "history(*, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
      "Iterate over the stored events of this entity, oldest first; after and upto are versions."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Handle[Cart], for annotations."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -405,6 +405,7 @@ static PyMethodDef reply_methods[] = {
     {"add_done_callback", reply_add_done_callback, METH_O,
      "add_done_callback(function)\n--\n\nCall function(reply) once it is done: at once if it is, else on a "
      "thread of the engine."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Reply[str], for annotations."},
     {NULL, NULL, 0, NULL},
 };
 

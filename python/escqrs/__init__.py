@@ -15,7 +15,7 @@ Every public name is here; modules whose names begin with ``_`` are private.
 from __future__ import annotations
 
 from ._aggregate import Aggregate, applies, handles
-from ._core import Recorded, Reply, from_bytes, new_id, proto, to_bytes
+from ._core import Handle, Recorded, Reply, from_bytes, new_id, proto, to_bytes
 from ._match import Match
 from ._message import Command, Event, Message, field
 from ._system import DeadLetter, System, open  # noqa: A004 - the name is the contract's
@@ -62,6 +62,7 @@ __all__ = [
     "Event",
     "Forked",
     "Full",
+    "Handle",
     "KeyReused",
     "Locked",
     "MailboxFull",
