@@ -96,8 +96,10 @@ struct escqrs_commit {
     bool repeated;
     escqrs_error *error; /* filled on failure; or NULL */
 
-    escqrs_commit *next; /* the journal's */
-    uint32_t state;      /* the journal's */
+    escqrs_commit *next; /* this and the rest: the journal's */
+    uint32_t state;
+    uint32_t event_count;
+    size_t bytes;
 };
 
 /* ---- what is read ----------------------------------------------------------------------------- */

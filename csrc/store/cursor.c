@@ -1,0 +1,304 @@
+/* Iterations over events: pages asked from the provider one behind the other.
+ *
+ * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so that short
+ * reads need not allocate and names of streams, which never change, are known already. */
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/error.h"
+#include "store/store.h"
+
+struct escqrs_cursor {
+    escqrs_store *store; /* held while open */
+    esc_query query;     /* the part still to be read */
+    int64_t left;        /* events that the limit still allows */
+    bool ended;
+    esc_page page;
+    size_t next; /* in the page */
+    char *stream;
+    size_t stream_capacity;
+    escqrs_match *matches; /* one block: matches, lists and texts */
+    escqrs_cursor *next_kept;
+};
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+static void free_cursor(escqrs_cursor *cursor)
+{
+    esc_page_fini(&cursor->page);
+    escqrs_free(cursor->stream);
+    escqrs_free(cursor->matches);
+    escqrs_free(cursor);
+}
+
+void esc_cursors_free(escqrs_store *store)
+{
+    while (store->kept != NULL) {
+        escqrs_cursor *cursor = store->kept;
+        store->kept = cursor->next_kept;
+        free_cursor(cursor);
+    }
+    store->kept_count = 0;
+}
+
+static escqrs_cursor *take_cursor(escqrs_store *store)
+{
+    esc_mutex_lock(&store->cursor_mutex);
+    escqrs_cursor *cursor = store->kept;
+    if (cursor != NULL) {
+        store->kept = cursor->next_kept;
+        store->kept_count--;
+    }
+    esc_mutex_unlock(&store->cursor_mutex);
+    if (cursor == NULL) {
+        cursor = escqrs_alloc_zero(sizeof *cursor);
+        if (cursor == NULL) {
+            return NULL;
+        }
+    }
+    memset(&cursor->query, 0, sizeof cursor->query);
+    cursor->page.count = cursor->next = 0;
+    cursor->ended = false;
+    cursor->store = store;
+    esc_store_hold(store);
+    return cursor;
+}
+
+void escqrs_cursor_close(escqrs_cursor *cursor)
+{
+    if (cursor == NULL) {
+        return;
+    }
+    escqrs_store *store = cursor->store;
+    if (store->fork_generation != escqrs_fork_generation()) {
+        return; /* the memory goes with the child */
+    }
+    escqrs_free(cursor->matches);
+    cursor->matches = NULL;
+    esc_mutex_lock(&store->cursor_mutex);
+    bool keep = store->kept_count < ESC_CURSORS_KEPT;
+    if (keep) {
+        cursor->next_kept = store->kept;
+        store->kept = cursor;
+        store->kept_count++;
+    }
+    esc_mutex_unlock(&store->cursor_mutex);
+    if (!keep) {
+        free_cursor(cursor);
+    }
+    esc_store_release(store);
+}
+
+/* ---- what is asked for ------------------------------------------------------------------------ */
+
+static size_t matches_size(const escqrs_range *range)
+{
+    size_t size = range->match_count * sizeof(escqrs_match);
+    for (size_t i = 0; i < range->match_count; i++) {
+        const escqrs_match *match = &range->matches[i];
+        size += (match->type_count + match->tag_count) * sizeof(escqrs_slice);
+        for (size_t j = 0; j < match->type_count; j++) {
+            size += match->types[j].size;
+        }
+        for (size_t j = 0; j < match->tag_count; j++) {
+            size += match->tags[j].size;
+        }
+    }
+    return size;
+}
+
+static void copy_texts(escqrs_slice **slices, char **texts, const escqrs_slice *from, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (from[i].size > 0) {
+            memcpy(*texts, from[i].data, from[i].size);
+        }
+        *(*slices)++ = (escqrs_slice){*texts, from[i].size};
+        *texts += from[i].size;
+    }
+}
+
+static escqrs_status copy_matches(escqrs_cursor *cursor, const escqrs_range *range)
+{
+    if (range->match_count == 0) {
+        return ESCQRS_OK;
+    }
+    size_t slice_count = 0;
+    for (size_t i = 0; i < range->match_count; i++) {
+        slice_count += range->matches[i].type_count + range->matches[i].tag_count;
+    }
+    cursor->matches = escqrs_alloc(matches_size(range));
+    if (cursor->matches == NULL) {
+        return ESCQRS_NO_MEMORY;
+    }
+    escqrs_slice *slices = (escqrs_slice *)(cursor->matches + range->match_count);
+    char *texts = (char *)(slices + slice_count);
+    for (size_t i = 0; i < range->match_count; i++) {
+        const escqrs_match *from = &range->matches[i];
+        cursor->matches[i] = (escqrs_match){slices, from->type_count, slices + from->type_count,
+                                            from->tag_count};
+        copy_texts(&slices, &texts, from->types, from->type_count);
+        copy_texts(&slices, &texts, from->tags, from->tag_count);
+    }
+    cursor->query.matches = cursor->matches;
+    cursor->query.match_count = range->match_count;
+    return ESCQRS_OK;
+}
+
+static escqrs_status copy_stream(escqrs_cursor *cursor, escqrs_slice stream)
+{
+    if (stream.size > cursor->stream_capacity) {
+        char *grown = escqrs_realloc(cursor->stream, stream.size);
+        if (grown == NULL) {
+            return ESCQRS_NO_MEMORY;
+        }
+        cursor->stream = grown;
+        cursor->stream_capacity = stream.size;
+    }
+    memcpy(cursor->stream, stream.data, stream.size);
+    cursor->query.stream = (escqrs_slice){cursor->stream, stream.size};
+    return ESCQRS_OK;
+}
+
+static escqrs_status check_range(const escqrs_range *range, escqrs_error *error)
+{
+    if (range->after < 0 || range->upto < 0 || range->limit < 0) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "after, upto and limit may not be negative");
+    }
+    return ESCQRS_OK;
+}
+
+/* Read `range` of what ends at `end`. */
+static escqrs_status start(escqrs_store *store, escqrs_slice stream, int64_t hint, int64_t end,
+                           const escqrs_range *range, escqrs_cursor **result, escqrs_error *error)
+{
+    escqrs_cursor *cursor = take_cursor(store);
+    escqrs_status status = cursor == NULL ? ESCQRS_NO_MEMORY : copy_matches(cursor, range);
+    if (status == ESCQRS_OK && stream.size > 0) {
+        status = copy_stream(cursor, stream);
+    }
+    if (status != ESCQRS_OK) {
+        escqrs_cursor_close(cursor);
+        return escqrs_error_set(error, status, "no memory for a cursor");
+    }
+    cursor->query.hint = hint;
+    cursor->query.after = range->after;
+    cursor->query.upto = range->upto > 0 && range->upto < end ? range->upto : end;
+    cursor->query.reverse = range->reverse;
+    cursor->left = range->limit > 0 ? range->limit : INT64_MAX;
+    *result = cursor;
+    return ESCQRS_OK;
+}
+
+escqrs_status escqrs_store_history(escqrs_store *store, escqrs_slice stream, const escqrs_range *range,
+                                   escqrs_cursor **cursor, escqrs_error *error)
+{
+    static const escqrs_range all;
+    range = range != NULL ? range : &all;
+    escqrs_status status = check_range(range, error);
+    if (status == ESCQRS_OK && (stream.size == 0 || stream.size > ESCQRS_STREAM_NAME_MAX)) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "the name of a stream has 1 to %d bytes",
+                                  ESCQRS_STREAM_NAME_MAX);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_store_enter(store, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int64_t version = 0, hint = 0;
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->version(store->provider, stream, &version, &hint, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = start(store, stream, hint, version, range, cursor, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range, escqrs_cursor **cursor,
+                                  escqrs_error *error)
+{
+    static const escqrs_range all;
+    range = range != NULL ? range : &all;
+    escqrs_status status = check_range(range, error);
+    if (status == ESCQRS_OK) {
+        status = esc_store_enter(store, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK) {
+        status = start(store, (escqrs_slice){NULL, 0}, 0, esc_provider_head(store->provider), range,
+                       cursor, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+/* ---- what is given ---------------------------------------------------------------------------- */
+
+/* The next page that holds an event. DONE at the end. */
+static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
+{
+    esc_query *query = &cursor->query;
+    cursor->page.count = cursor->next = 0;
+    escqrs_status status = ESCQRS_OK;
+    while (status == ESCQRS_OK && cursor->page.count == 0) {
+        if (cursor->left == 0 || query->upto <= query->after) {
+            return ESCQRS_DONE;
+        }
+        query->count_max =
+            cursor->left < ESC_PAGE_EVENTS_MAX ? (size_t)cursor->left : ESC_PAGE_EVENTS_MAX;
+        status = cursor->store->provider->class->read(cursor->store->provider, query, &cursor->page,
+                                                      error);
+        if (status == ESCQRS_OK) {
+            if (query->reverse) {
+                query->upto = cursor->page.examined - 1;
+            } else {
+                query->after = cursor->page.examined;
+            }
+            query->hint = query->hint != 0 ? query->hint : cursor->page.hint;
+            if (cursor->left != INT64_MAX) {
+                cursor->left -= (int64_t)cursor->page.count;
+            }
+        }
+    }
+    return status;
+}
+
+escqrs_status escqrs_cursor_read(escqrs_cursor *cursor, size_t max, const escqrs_recorded **recorded,
+                                 size_t *count, escqrs_error *error)
+{
+    *count = 0;
+    escqrs_status status = esc_store_enter(cursor->store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (max == 0) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "a read of no events");
+    } else if (cursor->ended) {
+        status = ESCQRS_DONE;
+    } else if (cursor->next == cursor->page.count) {
+        status = next_page(cursor, error);
+        cursor->ended = status == ESCQRS_DONE;
+    }
+    if (status == ESCQRS_OK) {
+        size_t there = cursor->page.count - cursor->next;
+        *recorded = &cursor->page.items[cursor->next];
+        *count = there < max ? there : max;
+        cursor->next += *count;
+    }
+    esc_store_leave(cursor->store);
+    return status;
+}
+
+escqrs_status escqrs_cursor_next(escqrs_cursor *cursor, const escqrs_recorded **recorded,
+                                 escqrs_error *error)
+{
+    size_t count;
+    return escqrs_cursor_read(cursor, 1, recorded, &count, error);
+}

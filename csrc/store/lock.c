@@ -1,0 +1,208 @@
+/* See lock.h.
+ *
+ * fork: the child shares the open file and would hold the lock for as long as it lives. A handler of
+ * pthread_atfork closes the descriptors of all locks in the child; that needs a list of them, the one
+ * mutable global of the store. Lock order: `registry.mutex` is a leaf, held over fork. */
+#include "store/lock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/list.h"
+
+#define HOLDER_SIZE 256
+
+struct esc_lock {
+    esc_list_node node; /* registry.mutex */
+    int descriptor;     /* -1 in a child of fork */
+    bool created;
+    char path[];
+};
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_once_t once;
+    esc_list locks;
+} registry = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_ONCE_INIT, {{NULL, NULL}}};
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&registry.mutex);
+}
+
+static void after_fork_parent(void)
+{
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+static void after_fork_child(void)
+{
+    for (esc_list_node *node = esc_list_first(&registry.locks); node != NULL;
+         node = esc_list_next(&registry.locks, node)) {
+        esc_lock *lock = ESC_CONTAINER_OF(node, esc_lock, node);
+        close(lock->descriptor);
+        lock->descriptor = -1;
+    }
+    esc_list_init(&registry.locks);
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+static void registry_start(void)
+{
+    esc_list_init(&registry.locks);
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+/* Who holds it, as far as the file tells. */
+static void read_holder(int descriptor, char holder[HOLDER_SIZE])
+{
+    ssize_t size = pread(descriptor, holder, HOLDER_SIZE - 1, 0);
+    holder[size > 0 ? size : 0] = '\0';
+    char *end = strchr(holder, '\n');
+    if (end != NULL) {
+        *end = '\0';
+    }
+    for (char *c = holder; *c != '\0'; c++) {
+        if (*c < ' ' || *c > '~') {
+            *c = '?';
+        }
+    }
+    if (holder[0] == '\0') {
+        snprintf(holder, HOLDER_SIZE, "another process");
+    }
+}
+
+static void program_name(char *name, size_t size)
+{
+    FILE *file = fopen("/proc/self/comm", "re");
+    name[0] = '\0';
+    if (file != NULL) {
+        if (fgets(name, (int)size, file) == NULL) {
+            name[0] = '\0';
+        }
+        fclose(file);
+    }
+    name[strcspn(name, "\n")] = '\0';
+}
+
+static void write_holder(int descriptor)
+{
+    char program[64], text[HOLDER_SIZE], host[65] = "";
+    time_t now = time(NULL);
+    struct tm utc;
+    program_name(program, sizeof program);
+    gethostname(host, sizeof host - 1);
+    gmtime_r(&now, &utc);
+    int size = snprintf(text, sizeof text,
+                        "process %ld (%s) on %s, since %04d-%02d-%02d %02d:%02d:%02d UTC\n",
+                        (long)getpid(), program, host, utc.tm_year + 1900, utc.tm_mon + 1,
+                        utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
+    /* What is written here only serves a message; a full disk must not refuse the store. */
+    if (ftruncate(descriptor, 0) != 0 || pwrite(descriptor, text, (size_t)size, 0) != size) {
+        (void)!ftruncate(descriptor, 0);
+    }
+}
+
+/* Is the file that we have locked still the one of that name? A holder that discards its file unlinks it
+ * before it lets go, and we may have opened it before. */
+static bool is_current(int descriptor, const char *path)
+{
+    struct stat held, named;
+    return fstat(descriptor, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
+           held.st_dev == named.st_dev;
+}
+
+static escqrs_status open_file(const char *path, int *descriptor, bool *created, escqrs_error *error)
+{
+    *created = false;
+    *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (*descriptor < 0 && errno == ENOENT) {
+        *descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        *created = *descriptor >= 0;
+        if (*descriptor < 0 && errno == EEXIST) { /* somebody was faster */
+            *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666);
+        }
+    }
+    if (*descriptor >= 0) {
+        return ESCQRS_OK;
+    }
+    int failure = errno;
+    escqrs_status status = failure == EACCES || failure == EROFS || failure == EPERM ? ESCQRS_READ_ONLY
+                           : failure == ENOSPC || failure == EDQUOT                  ? ESCQRS_FULL
+                                                                                     : ESCQRS_IO;
+    return esc_error_system(error, status, failure, "cannot open the lock file %s", path);
+}
+
+escqrs_status esc_lock_acquire(const char *path, esc_lock **result, escqrs_error *error)
+{
+    pthread_once(&registry.once, registry_start);
+    size_t size = strlen(path) + sizeof "-lock";
+    esc_lock *lock = escqrs_alloc_zero(sizeof *lock + size);
+    if (lock == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a lock");
+    }
+    snprintf(lock->path, size, "%s-lock", path);
+    for (;;) {
+        /* Opened, locked and registered under the mutex that fork takes: no child can keep it. */
+        pthread_mutex_lock(&registry.mutex);
+        escqrs_status status = open_file(lock->path, &lock->descriptor, &lock->created, error);
+        if (status != ESCQRS_OK) {
+            pthread_mutex_unlock(&registry.mutex);
+            escqrs_free(lock);
+            return status;
+        }
+        int failed = flock(lock->descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+        if (failed == 0 && is_current(lock->descriptor, lock->path)) {
+            esc_list_push_back(&registry.locks, &lock->node);
+            pthread_mutex_unlock(&registry.mutex);
+            break;
+        }
+        char holder[HOLDER_SIZE];
+        if (failed != 0) {
+            read_holder(lock->descriptor, holder);
+        }
+        close(lock->descriptor);
+        pthread_mutex_unlock(&registry.mutex);
+        if (failed != 0) {
+            status = failed == EWOULDBLOCK || failed == EINTR
+                         ? escqrs_error_set(error, ESCQRS_LOCKED,
+                                            "%s is open for writing by %s; open it read-only, or "
+                                            "close it there first",
+                                            path, holder)
+                         : esc_error_system(error, ESCQRS_IO, failed, "cannot lock %s", lock->path);
+            escqrs_free(lock);
+            return status;
+        } /* else it was discarded meanwhile: once more with the new one */
+    }
+    write_holder(lock->descriptor);
+    *result = lock;
+    return ESCQRS_OK;
+}
+
+void esc_lock_release(esc_lock *lock, bool discard)
+{
+    if (lock == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&registry.mutex);
+    if (lock->descriptor >= 0) {
+        if (discard && lock->created) {
+            unlink(lock->path);
+        } else {
+            (void)!ftruncate(lock->descriptor, 0); /* nobody holds it now */
+        }
+        close(lock->descriptor);
+        esc_list_remove(&lock->node);
+    }
+    pthread_mutex_unlock(&registry.mutex);
+    escqrs_free(lock);
+}

@@ -1,0 +1,275 @@
+/* See sqlite_provider.h and stream_index.h.
+ *
+ * A row of escqrs_index holds the positions of up to 128 consecutive versions of a stream: the first as a
+ * varint, then the distances. Rows begin at versions 1, 129, 257 ..., so a merge that is repeated after a crash
+ * writes the same rows again, and a version is found without a search. */
+#include "store/sqlite_provider.h"
+
+#include "base/assert.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/varint.h"
+
+#define ROW_BYTES_MAX (ESC_INDEX_ROW_POSITIONS * ESC_VARINT_SIZE_MAX)
+
+static int64_t row_of(int64_t version)
+{
+    return (version - 1) / ESC_INDEX_ROW_POSITIONS * ESC_INDEX_ROW_POSITIONS + 1;
+}
+
+static escqrs_status corrupt(const esc_sqlite *sqlite, int64_t stream, int64_t version,
+                             escqrs_error *error)
+{
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
+                           "%s is damaged: the index of streams does not have version %lld of stream "
+                           "number %lld",
+                           sqlite->shown, (long long)version, (long long)stream);
+    if (error != NULL) {
+        error->version = version;
+    }
+    return ESCQRS_CORRUPT;
+}
+
+/* Positions of one row; *count is 0 where there is none. */
+static escqrs_status read_row(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
+                              int64_t first, int64_t positions[ESC_INDEX_ROW_POSITIONS], size_t *count,
+                              escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_INDEX_ROW, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream);
+    sqlite3_bind_int64(statement, 2, first);
+    *count = 0;
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        int64_t said = sqlite3_column_int64(statement, 0);
+        const uint8_t *bytes = sqlite3_column_blob(statement, 1);
+        size_t size = (size_t)sqlite3_column_bytes(statement, 1);
+        bool fine = said > 0 && said <= ESC_INDEX_ROW_POSITIONS;
+        uint64_t position = 0;
+        for (size_t i = 0; fine && i < (size_t)said; i++) {
+            uint64_t distance;
+            size_t used = esc_varint_decode(bytes, size, &distance);
+            fine = used > 0 && distance > 0 && distance < (uint64_t)INT64_MAX - position;
+            position += fine ? distance : 0;
+            positions[i] = (int64_t)position;
+            bytes += used;
+            size -= used;
+        }
+        *count = fine && size == 0 ? (size_t)said : 0;
+        status = *count > 0 ? ESCQRS_OK : corrupt(sqlite, stream, first, error);
+    } else if (code != SQLITE_DONE) {
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return status;
+}
+
+escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
+                                    int64_t first, size_t count, int64_t *positions,
+                                    escqrs_error *error)
+{
+    int64_t row[ESC_INDEX_ROW_POSITIONS];
+    size_t done = 0;
+    while (done < count) {
+        int64_t version = first + (int64_t)done;
+        int64_t row_first = row_of(version);
+        size_t row_count;
+        escqrs_status status =
+            read_row(sqlite, connection, stream, row_first, row, &row_count, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        size_t offset = (size_t)(version - row_first);
+        if (offset >= row_count) {
+            return corrupt(sqlite, stream, version, error);
+        }
+        while (offset < row_count && done < count) {
+            positions[done++] = row[offset++];
+        }
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
+                                    int64_t *version, escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_INDEX_LAST, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream);
+    int code = sqlite3_step(statement);
+    *version = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return status;
+}
+
+/* ---- merge ------------------------------------------------------------------------------------ */
+
+static escqrs_status write_row(esc_sqlite *sqlite, int64_t stream, int64_t first, const int64_t *positions,
+                               size_t count, escqrs_error *error)
+{
+    esc_connection *connection = &sqlite->writer.connection;
+    uint8_t bytes[ROW_BYTES_MAX];
+    size_t size = 0;
+    int64_t last = 0;
+    for (size_t i = 0; i < count; i++) {
+        ESC_ASSERT(positions[i] > last);
+        size += esc_varint_encode((uint64_t)(positions[i] - last), bytes + size);
+        last = positions[i];
+    }
+    sqlite3_stmt *statement;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_PUT_INDEX, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream);
+    sqlite3_bind_int64(statement, 2, first);
+    sqlite3_bind_int64(statement, 3, (sqlite3_int64)count);
+    sqlite3_bind_blob(statement, 4, bytes, (int)size, SQLITE_STATIC);
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    if (code != SQLITE_DONE) {
+        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot write");
+    }
+    return ESCQRS_OK;
+}
+
+/* All frozen positions of one stream; adds the rows written. */
+static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, size_t *rows,
+                                  escqrs_error *error)
+{
+    int64_t row[ESC_INDEX_ROW_POSITIONS];
+    size_t frozen = esc_stream_frozen_count(&sqlite->index, stream);
+    size_t done = 0;
+    while (done < frozen) {
+        int64_t version = stream->tail_first + (int64_t)done;
+        int64_t row_first = row_of(version);
+        size_t count = (size_t)(version - row_first);
+        if (count > 0) { /* the row is there already in part */
+            size_t there;
+            escqrs_status status = read_row(sqlite, &sqlite->writer.connection, stream->id, row_first,
+                                            row, &there, error);
+            if (status != ESCQRS_OK) {
+                return status;
+            }
+            if (there < count) {
+                return corrupt(sqlite, stream->id, row_first + (int64_t)there, error);
+            }
+        }
+        while (count < ESC_INDEX_ROW_POSITIONS && done < frozen) {
+            row[count++] = stream->tail[done++];
+        }
+        escqrs_status status = write_row(sqlite, stream->id, row_first, row, count, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        (*rows)++;
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows_max, escqrs_error *error)
+{
+    esc_stream_index *index = &sqlite->index;
+    size_t rows = 0;
+    while (rows < rows_max && sqlite->writer.merge_next < index->frozen.count) {
+        const esc_stream *stream =
+            ESC_VECTOR_AT(&index->frozen, esc_stream *, sqlite->writer.merge_next);
+        escqrs_status status = merge_stream(sqlite, stream, &rows, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        sqlite->writer.merge_next++;
+    }
+    if (sqlite->writer.merge_next < index->frozen.count) {
+        return ESCQRS_OK;
+    }
+    sqlite3_stmt *statement;
+    esc_connection *connection = &sqlite->writer.connection;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_SET_META, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, "indexed", -1, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 2, index->frozen_upto);
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    if (code != SQLITE_DONE) {
+        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot write");
+    }
+    return ESCQRS_OK;
+}
+
+/* ---- the tail at open ------------------------------------------------------------------------- */
+
+static escqrs_status scan_row(esc_sqlite *sqlite, int64_t position, int64_t id, int64_t version,
+                              escqrs_error *error)
+{
+    esc_stream_index *index = &sqlite->index;
+    esc_stream *stream = esc_stream_index_find_id(index, id);
+    escqrs_status status = ESCQRS_OK;
+    if (id < 1 || version < 1) {
+        return corrupt(sqlite, id, version, error);
+    }
+    if (stream == NULL) {
+        status = esc_stream_index_add(index, id, (escqrs_slice){NULL, 0}, version - 1, true, &stream);
+    } else if (version != stream->pending + 1) {
+        return corrupt(sqlite, id, stream->pending + 1, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_stream_index_push(index, stream, position);
+    }
+    return status == ESCQRS_OK ? status : escqrs_error_set(error, status, "no memory for the index");
+}
+
+escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
+                                    int64_t upto, escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_TAIL, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, after);
+    int64_t last = after;
+    int code = SQLITE_DONE;
+    while (status == ESCQRS_OK && last < upto && (code = sqlite3_step(statement)) == SQLITE_ROW) {
+        int64_t position = sqlite3_column_int64(statement, 0);
+        if (position != last + 1) {
+            break;
+        }
+        status = scan_row(sqlite, position, sqlite3_column_int64(statement, 1),
+                          sqlite3_column_int64(statement, 2), error);
+        last = position;
+    }
+    if (status == ESCQRS_OK && code != SQLITE_ROW && code != SQLITE_DONE) {
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    } else if (status == ESCQRS_OK && last != upto) {
+        status = escqrs_error_set(error, ESCQRS_CORRUPT,
+                                  "%s is damaged: the event at position %lld is missing", sqlite->shown,
+                                  (long long)last + 1);
+        if (error != NULL) {
+            error->position = last + 1;
+        }
+    }
+    sqlite3_reset(statement);
+    if (status == ESCQRS_OK) {
+        esc_stream_index_publish(&sqlite->index);
+    } else {
+        esc_stream_index_revert(&sqlite->index);
+    }
+    return status;
+}

@@ -1,0 +1,221 @@
+/* The SQLite provider, shared by its files; docs/format.md describes what is in the file.
+ *
+ *   sqlite_file.c    open, check, create; connections and their statements; errors
+ *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
+ *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
+ *   sqlite_reader.c  the pool of reading connections; pages of events
+ *   sqlite_aid.c     snapshots, keys, checkpoints
+ *
+ * One connection writes and checkpoints: the leader's. Readers have connections of their own that never write.
+ * Lock order: `pool.mutex` and the stream index's mutex are leaves, never held over a call of SQLite,
+ * but `refresh_mutex` is: read-only stores alone take it, before either. */
+#ifndef ESC_STORE_SQLITE_PROVIDER_H
+#define ESC_STORE_SQLITE_PROVIDER_H
+
+#include <escqrs/store.h>
+
+#include <sqlite3.h>
+
+#include "base/buffer.h"
+#include "base/list.h"
+#include "base/thread.h"
+#include "store/lock.h"
+#include "store/memory_vfs.h"
+#include "store/provider.h"
+#include "store/stream_index.h"
+
+#define ESC_APPLICATION_ID 0x65736371 /* "escq" */
+#define ESC_FORMAT_VERSION 1
+#define ESC_PAGE_SIZE 4096
+#define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
+#define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
+#define ESC_INDEX_ROW_POSITIONS 128
+#define ESC_MERGE_SLICE_MIN 512    /* index rows written together */
+#define ESC_MERGE_SLICE_MAX 8192
+
+typedef enum esc_statement {
+    ESC_SQL_BEGIN_WRITE,
+    ESC_SQL_BEGIN_READ,
+    ESC_SQL_COMMIT,
+    ESC_SQL_ROLLBACK,
+    ESC_SQL_META,
+    ESC_SQL_SET_META,
+    ESC_SQL_ADD_EVENT,
+    ESC_SQL_ADD_STREAM,
+    ESC_SQL_ADD_TYPE,
+    ESC_SQL_TYPES,
+    ESC_SQL_TYPE,
+    ESC_SQL_HEAD,
+    ESC_SQL_TAIL,
+    ESC_SQL_LAST_STREAM,
+    ESC_SQL_STREAM_ID,
+    ESC_SQL_STREAM_NAME,
+    ESC_SQL_EVENT,
+    ESC_SQL_EVENTS,
+    ESC_SQL_EVENTS_REVERSE,
+    ESC_SQL_INDEX_ROW,
+    ESC_SQL_INDEX_LAST,
+    ESC_SQL_PUT_INDEX,
+    ESC_SQL_SNAPSHOTS,
+    ESC_SQL_PUT_SNAPSHOT,
+    ESC_SQL_DELETE_SNAPSHOTS,
+    ESC_SQL_KEY,
+    ESC_SQL_PUT_KEY,
+    ESC_SQL_CHECKPOINT,
+    ESC_SQL_PUT_CHECKPOINT,
+    ESC_SQL_COUNT,
+} esc_statement;
+
+typedef struct esc_connection {
+    sqlite3 *db;
+    sqlite3_stmt *statements[ESC_SQL_COUNT]; /* prepared when first used */
+    esc_list_node node;                      /* readers: in `idle` or `busy`, under pool.mutex */
+} esc_connection;
+
+typedef struct esc_sqlite {
+    esc_provider base;
+    char *path;      /* absolute, as SQLite opens it */
+    char *shown;     /* as given, for messages */
+    const char *vfs; /* name; NULL: the platform's */
+    bool readonly;
+    bool immutable;  /* read-only and the folder too: SQLite looks for no WAL */
+    escqrs_durability durability;
+    escqrs_clock clock;
+    escqrs_random random;
+    escqrs_log log;
+    esc_lock *lock;
+    esc_memory_vfs *memory;
+    uint64_t salt;
+    esc_stream_index index;
+
+    struct { /* the leader's */
+        esc_connection connection;
+        bool in_batch;
+        bool synced; /* the connection's mode: whether a commit is fsynced */
+        int64_t next_position;
+        int64_t last_time_us;
+        int64_t last_stream;
+        esc_vector types;  /* escqrs_type *, written in the running batch */
+        esc_buffer header; /* of the event being written */
+        int wal_frames;    /* in the WAL after the last commit */
+        int checkpoint_at; /* wal_frames from which to try again */
+        size_t merge_credit;
+        size_t merge_next; /* frozen streams merged, the running batch included */
+    } writer;
+
+    struct {
+        esc_mutex mutex;
+        esc_cond returned;
+        esc_list idle;      /* mutex: last used at the front */
+        esc_list busy;      /* mutex */
+        size_t count;       /* mutex: open ones */
+        size_t count_max;
+        bool stopped;       /* mutex */
+    } pool;
+
+    esc_mutex refresh_mutex;  /* read-only stores: who refreshes is the stream index's leader */
+    int64_t scanned;          /* refresh_mutex: the tail is read up to here */
+} esc_sqlite;
+
+/* ---- sqlite_file.c ---- */
+
+/* Say what SQLite refused; maps its code to a status. `doing` reads like "cannot write". */
+escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, escqrs_error *error,
+                               const char *doing);
+/* After such a code nobody knows what is on the disk. */
+bool esc_sqlite_is_final(int extended_code);
+escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_connection *connection,
+                                  escqrs_error *error) ESCQRS_MUST_USE;
+void esc_connection_close(const esc_sqlite *sqlite, esc_connection *connection);
+/* The prepared statement, reset and without bindings of importance. */
+escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection *connection,
+                                       esc_statement which, sqlite3_stmt **statement,
+                                       escqrs_error *error) ESCQRS_MUST_USE;
+/* Run a statement that gives no rows. */
+escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection, esc_statement which,
+                                 escqrs_error *error) ESCQRS_MUST_USE;
+/* Read one number of escqrs_store; OK and *found false where it is missing. */
+escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection, const char *name,
+                              int64_t *value, bool *found, escqrs_error *error) ESCQRS_MUST_USE;
+/* Load all types of the file into the registry. */
+escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
+
+/* ---- checksums (sqlite_reader.c) ---- */
+
+typedef struct esc_row { /* a row of escqrs_journal but for header and data */
+    int64_t position, stream, version, type, time_us, ordinal;
+    uint64_t name_hash, type_hash;
+} esc_row;
+
+/* As stored: see docs/format.md. */
+int32_t esc_row_checksum(const esc_row *row, escqrs_slice header, escqrs_slice data, uint64_t salt);
+int32_t esc_snapshot_checksum(int64_t stream, int64_t version, const escqrs_type *type,
+                              escqrs_slice data, uint64_t salt);
+
+/* ---- sqlite_index.c ---- */
+
+/* Positions of versions first .. first + count - 1 of a stream. CORRUPT where one is missing. */
+escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
+                                    int64_t first, size_t count, int64_t *positions,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
+/* The last version that the index has; 0 where it has none. */
+escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
+                                    int64_t *version, escqrs_error *error) ESCQRS_MUST_USE;
+/* In the running transaction: merge about that many index rows of what is frozen, from writer.merge_next on. */
+escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows, escqrs_error *error) ESCQRS_MUST_USE;
+/* Read the tail of positions above `after` (`upto`: the last that must be there) into the stream index. */
+escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
+                                    int64_t upto, escqrs_error *error) ESCQRS_MUST_USE;
+
+/* ---- sqlite_writer.c ---- */
+
+escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* Merge what is left of the tail, if that is quick, and close the connection. */
+void esc_sqlite_writer_stop(esc_sqlite *sqlite);
+escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error);
+escqrs_status esc_sqlite_apply(esc_provider *self, escqrs_commit *commit, escqrs_error *error);
+escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error);
+void esc_sqlite_rollback(esc_provider *self);
+void esc_sqlite_upkeep(esc_provider *self);
+escqrs_status esc_sqlite_run(esc_provider *self, bool sync,
+                             escqrs_status (*work)(void *, void *, escqrs_error *), void *context,
+                             escqrs_error *error);
+escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice stream, int64_t upto,
+                                          escqrs_error *error);
+
+/* ---- sqlite_reader.c ---- */
+
+/* A connection of the pool, for this thread alone until it is given back. CLOSED after stop_readers. */
+escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **connection,
+                                     escqrs_error *error) ESCQRS_MUST_USE;
+void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection);
+/* Number and durable version of a stream, from memory or disk; 0 and 0 where it is unknown. */
+escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
+                                int64_t *id, int64_t *version, escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_page *page,
+                              escqrs_error *error);
+escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version, int64_t *hint,
+                                 escqrs_error *error);
+escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error);
+escqrs_status esc_sqlite_reader(esc_provider *self, void **db, escqrs_error *error);
+void esc_sqlite_reader_return(esc_provider *self, void *db);
+void esc_sqlite_stop_readers(esc_provider *self);
+void esc_sqlite_close_readers(esc_sqlite *sqlite);
+
+/* ---- sqlite_aid.c ---- */
+
+escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64_t *position,
+                                    escqrs_error *error);
+escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64_t upto,
+                                  escqrs_snapshot *snapshot, escqrs_error *error);
+escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
+                             size_t *size, int64_t *position, escqrs_error *error);
+
+/* ---- open ---- */
+
+/* Open or create; see escqrs_store_open. */
+escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
+                              esc_provider **provider, escqrs_error *error) ESCQRS_MUST_USE;
+
+#endif

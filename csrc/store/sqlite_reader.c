@@ -1,0 +1,609 @@
+/* See sqlite_provider.h. Readers: a pool of connections, and pages of events read with them.
+ *
+ * A page is read in one short transaction and copied out, so no reader keeps the WAL from being recycled
+ * for longer than that. Each row is checked before it is handed out: its checksum, and that it is the one that
+ * was looked for. Positions that are durable are never skipped: what is missing is CORRUPT. */
+#include "store/sqlite_provider.h"
+
+#include <endian.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "store/event_header.h"
+
+#define REFRESH_TAIL_MAX (4 * ESC_TAIL_EVENTS_MAX)
+
+static esc_sqlite *of(esc_provider *self)
+{
+    return (esc_sqlite *)self;
+}
+
+/* ---- checksums -------------------------------------------------------------------------------- */
+
+int32_t esc_row_checksum(const esc_row *row, escqrs_slice header, escqrs_slice data, uint64_t salt)
+{
+    uint64_t fields[8] = {
+        htole64((uint64_t)row->position),  htole64((uint64_t)row->stream),
+        htole64((uint64_t)row->version),   htole64((uint64_t)row->type),
+        htole64((uint64_t)row->time_us),   htole64((uint64_t)row->ordinal),
+        htole64(row->name_hash),           htole64(row->type_hash),
+    };
+    uint64_t hash = esc_hash((escqrs_slice){fields, sizeof fields}, salt);
+    if (header.size > 0) {
+        hash = esc_hash(header, hash);
+    }
+    return (int32_t)(uint32_t)esc_hash(data, hash);
+}
+
+int32_t esc_snapshot_checksum(int64_t stream, int64_t version, const escqrs_type *type,
+                              escqrs_slice data, uint64_t salt)
+{
+    uint64_t fields[4] = {htole64((uint64_t)stream), htole64((uint64_t)version),
+                          htole64((uint64_t)type->id), htole64(type->hash)};
+    uint64_t hash = esc_hash((escqrs_slice){fields, sizeof fields}, salt);
+    return (int32_t)(uint32_t)esc_hash(data, hash);
+}
+
+/* ---- pool ------------------------------------------------------------------------------------- */
+
+escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **result, escqrs_error *error)
+{
+    esc_connection *connection = NULL;
+    esc_mutex_lock(&sqlite->pool.mutex);
+    while (!sqlite->pool.stopped && esc_list_is_empty(&sqlite->pool.idle) &&
+           sqlite->pool.count >= sqlite->pool.count_max) {
+        esc_cond_wait(&sqlite->pool.returned, &sqlite->pool.mutex);
+    }
+    bool stopped = sqlite->pool.stopped;
+    if (!stopped) {
+        esc_list_node *node = esc_list_pop_front(&sqlite->pool.idle);
+        connection = ESC_CONTAINER_OF(node, esc_connection, node);
+        if (connection != NULL) {
+            esc_list_push_front(&sqlite->pool.busy, &connection->node);
+        } else {
+            sqlite->pool.count++;
+        }
+    }
+    esc_mutex_unlock(&sqlite->pool.mutex);
+    if (stopped) {
+        return escqrs_error_set(error, ESCQRS_CLOSED, "%s is closed", sqlite->shown);
+    }
+    if (connection != NULL) {
+        *result = connection;
+        return ESCQRS_OK;
+    }
+    escqrs_status status = ESCQRS_NO_MEMORY;
+    connection = escqrs_alloc(sizeof *connection);
+    if (connection != NULL) {
+        status = esc_connection_open(sqlite, false, connection, error);
+    } else {
+        (void)escqrs_error_set(error, status, "no memory for a connection");
+    }
+    esc_mutex_lock(&sqlite->pool.mutex);
+    if (status == ESCQRS_OK) {
+        esc_list_push_front(&sqlite->pool.busy, &connection->node);
+    } else {
+        sqlite->pool.count--;
+        esc_cond_signal(&sqlite->pool.returned);
+    }
+    esc_mutex_unlock(&sqlite->pool.mutex);
+    if (status != ESCQRS_OK) {
+        escqrs_free(connection);
+        return status;
+    }
+    *result = connection;
+    return ESCQRS_OK;
+}
+
+void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection)
+{
+    if (!sqlite3_get_autocommit(connection->db)) { /* a borrower left a transaction, which holds the WAL */
+        sqlite3_exec(connection->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    esc_mutex_lock(&sqlite->pool.mutex);
+    esc_list_remove(&connection->node);
+    esc_list_push_front(&sqlite->pool.idle, &connection->node);
+    if (sqlite->pool.stopped) {
+        esc_cond_broadcast(&sqlite->pool.returned);
+    } else {
+        esc_cond_signal(&sqlite->pool.returned);
+    }
+    esc_mutex_unlock(&sqlite->pool.mutex);
+}
+
+void esc_sqlite_stop_readers(esc_provider *self)
+{
+    esc_sqlite *sqlite = of(self);
+    esc_mutex_lock(&sqlite->pool.mutex);
+    sqlite->pool.stopped = true;
+    esc_cond_broadcast(&sqlite->pool.returned);
+    while (!esc_list_is_empty(&sqlite->pool.busy)) {
+        for (esc_list_node *node = esc_list_first(&sqlite->pool.busy); node != NULL;
+             node = esc_list_next(&sqlite->pool.busy, node)) {
+            sqlite3_interrupt(ESC_CONTAINER_OF(node, esc_connection, node)->db);
+        }
+        esc_cond_wait(&sqlite->pool.returned, &sqlite->pool.mutex);
+    }
+    esc_mutex_unlock(&sqlite->pool.mutex);
+}
+
+void esc_sqlite_close_readers(esc_sqlite *sqlite)
+{
+    esc_list_node *node;
+    ESC_ASSERT(esc_list_is_empty(&sqlite->pool.busy));
+    while ((node = esc_list_pop_front(&sqlite->pool.idle)) != NULL) {
+        esc_connection *connection = ESC_CONTAINER_OF(node, esc_connection, node);
+        esc_connection_close(sqlite, connection);
+        escqrs_free(connection);
+        sqlite->pool.count--;
+    }
+}
+
+escqrs_status esc_sqlite_reader(esc_provider *self, void **db, escqrs_error *error)
+{
+    esc_connection *connection;
+    escqrs_status status = esc_sqlite_take_reader(of(self), &connection, error);
+    if (status == ESCQRS_OK) {
+        *db = connection->db;
+    }
+    return status;
+}
+
+void esc_sqlite_reader_return(esc_provider *self, void *db)
+{
+    esc_sqlite *sqlite = of(self);
+    esc_connection *connection = NULL;
+    esc_mutex_lock(&sqlite->pool.mutex);
+    for (esc_list_node *node = esc_list_first(&sqlite->pool.busy); node != NULL && connection == NULL;
+         node = esc_list_next(&sqlite->pool.busy, node)) {
+        esc_connection *busy = ESC_CONTAINER_OF(node, esc_connection, node);
+        connection = busy->db == db ? busy : NULL;
+    }
+    esc_mutex_unlock(&sqlite->pool.mutex);
+    ESC_ASSERT(connection != NULL); /* given back twice, or of another store */
+    esc_sqlite_give_reader(sqlite, connection);
+}
+
+/* ---- streams ---------------------------------------------------------------------------------- */
+
+/* A refresh may build the stream index of a read-only store anew: nobody looks at it half built. */
+static void hold_index(esc_sqlite *sqlite)
+{
+    if (sqlite->readonly) {
+        esc_mutex_lock(&sqlite->refresh_mutex);
+    }
+}
+
+static void release_index(esc_sqlite *sqlite)
+{
+    if (sqlite->readonly) {
+        esc_mutex_unlock(&sqlite->refresh_mutex);
+    }
+}
+
+/* The number of a stream by its name, from disk; 0 where it is unknown. */
+static escqrs_status stream_id(const esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
+                               int64_t *id, escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_ID, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, name.data, (int)name.size, SQLITE_STATIC);
+    int code = sqlite3_step(statement);
+    *id = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_reset(statement);
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status find_stream(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
+                                 int64_t *id, int64_t *version, escqrs_error *error)
+{
+    if (esc_stream_index_look(&sqlite->index, name, id, version)) {
+        return ESCQRS_OK;
+    }
+    *version = 0;
+    escqrs_status status = stream_id(sqlite, connection, name, id, error);
+    /* In this order: what leaves the tail was in the index on disk before. */
+    if (status == ESCQRS_OK && *id != 0 && !esc_stream_index_look_id(&sqlite->index, *id, version)) {
+        status = esc_sqlite_index_last(sqlite, connection, *id, version, error);
+    }
+    return status;
+}
+
+escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
+                                int64_t *id, int64_t *version, escqrs_error *error)
+{
+    hold_index(sqlite);
+    escqrs_status status = find_stream(sqlite, connection, name, id, version, error);
+    release_index(sqlite);
+    return status;
+}
+
+escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version, int64_t *hint,
+                                 escqrs_error *error)
+{
+    esc_sqlite *sqlite = of(self);
+    if (!sqlite->readonly && esc_stream_index_look(&sqlite->index, stream, hint, version)) {
+        return ESCQRS_OK;
+    }
+    esc_connection *connection;
+    escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_stream(sqlite, connection, stream, hint, version, error);
+        esc_sqlite_give_reader(sqlite, connection);
+    }
+    return status;
+}
+
+static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection *connection,
+                                        esc_page *page, int64_t id, escqrs_status *status,
+                                        escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    const esc_stream_name *name = NULL;
+    *status = esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_NAME, &statement, error);
+    if (*status != ESCQRS_OK) {
+        return NULL;
+    }
+    sqlite3_bind_int64(statement, 1, id);
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        escqrs_slice text = {sqlite3_column_text(statement, 0), (size_t)sqlite3_column_bytes(statement, 0)};
+        if (text.data != NULL) {
+            name = esc_page_keep_name(page, id, text, esc_hash(text, 0));
+        }
+        if (name == NULL) {
+            *status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a stream's name");
+        }
+    } else if (code != SQLITE_DONE) {
+        *status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return name;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------- */
+
+typedef struct page_reader {
+    esc_sqlite *sqlite;
+    esc_connection *connection;
+    const esc_query *query;
+    esc_page *page;
+    esc_stream_name stream; /* of a query for one stream; id 0 otherwise */
+    escqrs_error *error;
+} page_reader;
+
+static escqrs_status row_corrupt(const page_reader *in, int64_t position, int64_t version,
+                                 escqrs_slice stream, const char *what)
+{
+    (void)escqrs_error_set(in->error, ESCQRS_CORRUPT,
+                           "%s is damaged: the event at position %lld (stream %.*s, version %lld) %s",
+                           in->sqlite->shown, (long long)position, (int)stream.size,
+                           stream.size > 0 ? (const char *)stream.data : "", (long long)version, what);
+    if (in->error != NULL) {
+        in->error->position = position;
+        in->error->version = version;
+        esc_error_subject(in->error, stream);
+    }
+    return ESCQRS_CORRUPT;
+}
+
+/* A type that another process has added since this read-only store was opened. */
+static escqrs_type *load_type(const page_reader *in, int64_t id, escqrs_status *status)
+{
+    sqlite3_stmt *statement;
+    escqrs_type *type = NULL;
+    *status = esc_connection_statement(in->sqlite, in->connection, ESC_SQL_TYPE, &statement, in->error);
+    if (*status != ESCQRS_OK) {
+        return NULL;
+    }
+    sqlite3_bind_int64(statement, 1, id);
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        escqrs_slice name = {sqlite3_column_text(statement, 0), (size_t)sqlite3_column_bytes(statement, 0)};
+        escqrs_slice record = {sqlite3_column_blob(statement, 1),
+                               (size_t)sqlite3_column_bytes(statement, 1)};
+        *status = esc_type_registry_load(&in->sqlite->base.types, id, name, record, &type, in->error);
+    } else if (code != SQLITE_DONE) {
+        *status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return type;
+}
+
+/* The row that the statement stands on becomes the page's next event, if it matches the query. */
+static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t position,
+                              int64_t version)
+{
+    esc_page *page = in->page;
+    escqrs_recorded *recorded = &page->items[page->count];
+    escqrs_status status = ESCQRS_OK;
+    esc_row row = {
+        .position = sqlite3_column_int64(statement, 0),
+        .stream = sqlite3_column_int64(statement, 1),
+        .version = sqlite3_column_int64(statement, 2),
+        .type = sqlite3_column_int64(statement, 3),
+        .time_us = sqlite3_column_int64(statement, 4),
+        .ordinal = sqlite3_column_int64(statement, 5),
+    };
+    escqrs_slice header = {sqlite3_column_blob(statement, 6), (size_t)sqlite3_column_bytes(statement, 6)};
+    escqrs_slice data = {sqlite3_column_blob(statement, 7), (size_t)sqlite3_column_bytes(statement, 7)};
+    int64_t checksum = sqlite3_column_int64(statement, 8);
+
+    const esc_stream_name *name = &in->stream;
+    if (name->id == 0) {
+        name = esc_page_name(page, row.stream);
+        if (name == NULL && row.stream > 0) {
+            name = load_name(in->sqlite, in->connection, page, row.stream, &status, in->error);
+        }
+    }
+    escqrs_type *type = esc_type_registry_find(&in->sqlite->base.types, row.type);
+    if (type == NULL && status == ESCQRS_OK) {
+        type = load_type(in, row.type, &status);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (name == NULL || type == NULL || row.stream != name->id || row.position != position ||
+        (version != 0 && row.version != version)) {
+        return row_corrupt(in, position, version != 0 ? version : row.version,
+                           name != NULL ? name->text : (escqrs_slice){NULL, 0},
+                           name == NULL   ? "belongs to no known stream"
+                           : type == NULL ? "is of no known type"
+                                          : "is not the one that should be there");
+    }
+    row.name_hash = name->hash;
+    row.type_hash = type->hash;
+    if (esc_row_checksum(&row, header, data, in->sqlite->salt) != checksum) {
+        return row_corrupt(in, position, row.version, name->text, "does not match its checksum");
+    }
+    recorded->position = row.position;
+    recorded->version = row.version;
+    recorded->time_us = row.time_us;
+    recorded->stream = name->text;
+    recorded->type = type;
+    uint8_t *copy = NULL;
+    if (header.size > 0) {
+        copy = esc_arena_alloc(&page->arena, header.size);
+        if (copy == NULL) {
+            return escqrs_error_set(in->error, ESCQRS_NO_MEMORY, "no memory for an event");
+        }
+        memcpy(copy, header.data, header.size);
+        header.data = copy;
+    }
+    status = esc_event_header_decode(header, row.ordinal, (uint32_t)in->sqlite->salt, &page->arena,
+                                     recorded);
+    if (status == ESCQRS_CORRUPT) {
+        return row_corrupt(in, position, row.version, name->text, "has a header that does not read");
+    }
+    if (status == ESCQRS_OK && in->query->match_count > 0 && !esc_query_matches(in->query, recorded)) {
+        return ESCQRS_OK;
+    }
+    if (status == ESCQRS_OK) {
+        copy = esc_arena_alloc(&page->arena, data.size + 1);
+        status = copy == NULL ? ESCQRS_NO_MEMORY : ESCQRS_OK;
+    }
+    if (status != ESCQRS_OK) {
+        return escqrs_error_set(in->error, ESCQRS_NO_MEMORY, "no memory for an event");
+    }
+    if (data.size > 0) {
+        memcpy(copy, data.data, data.size);
+    }
+    recorded->data = (escqrs_slice){copy, data.size};
+    page->bytes += header.size + data.size;
+    page->count++;
+    return ESCQRS_OK;
+}
+
+static bool is_full(const page_reader *in)
+{
+    return in->page->count >= in->query->count_max || in->page->bytes >= ESC_PAGE_BYTES_MAX;
+}
+
+/* By position, all of them between the bounds. */
+static escqrs_status read_positions(page_reader *in)
+{
+    const esc_query *query = in->query;
+    esc_connection *connection = in->connection;
+    sqlite3_stmt *statement;
+    escqrs_status status = esc_connection_statement(
+        in->sqlite, connection, query->reverse ? ESC_SQL_EVENTS_REVERSE : ESC_SQL_EVENTS, &statement,
+        in->error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, query->after);
+    sqlite3_bind_int64(statement, 2, query->upto);
+    int64_t step = query->reverse ? -1 : 1;
+    int64_t position = query->reverse ? query->upto : query->after + 1;
+    for (int examined = 0; examined < ESC_PAGE_EXAMINED_MAX && !is_full(in) &&
+                           position > query->after && position <= query->upto;
+         examined++, position += step) {
+        int code = sqlite3_step(statement);
+        if (code == SQLITE_ROW) {
+            status = take_row(in, statement, position, 0);
+        } else if (code == SQLITE_DONE) {
+            status = row_corrupt(in, position, 0, (escqrs_slice){NULL, 0}, "is missing");
+        } else {
+            status = esc_sqlite_error(in->sqlite, connection->db, code, in->error, "cannot read");
+        }
+        if (status != ESCQRS_OK) {
+            break;
+        }
+    }
+    sqlite3_reset(statement);
+    in->page->examined = query->reverse ? position + 1 : position - 1;
+    return status;
+}
+
+/* One row by its position, with a statement that is reset each time. */
+static escqrs_status read_position(page_reader *in, sqlite3_stmt *statement, int64_t position,
+                                   int64_t version)
+{
+    sqlite3_bind_int64(statement, 1, position);
+    int code = sqlite3_step(statement);
+    escqrs_status status;
+    if (code == SQLITE_ROW) {
+        status = take_row(in, statement, position, version);
+    } else if (code == SQLITE_DONE) {
+        status = row_corrupt(in, position, version, in->stream.text, "is missing");
+    } else {
+        status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return status;
+}
+
+/* By version: positions from the tail in memory, then from the index on disk, then the rows. */
+static escqrs_status read_versions(page_reader *in)
+{
+    const esc_query *query = in->query;
+    int64_t positions[ESC_PAGE_EVENTS_MAX];
+    int64_t left = query->upto - query->after;
+    size_t count = left < (int64_t)query->count_max ? (size_t)left : query->count_max;
+    int64_t first = query->reverse ? query->upto - (int64_t)count + 1 : query->after + 1;
+    hold_index(in->sqlite);
+    size_t on_disk =
+        esc_stream_index_positions(&in->sqlite->index, in->stream.id, first, count, positions);
+    release_index(in->sqlite);
+    esc_connection *connection = in->connection;
+    escqrs_status status = esc_connection_run(in->sqlite, connection, ESC_SQL_BEGIN_READ, in->error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (on_disk > 0) {
+        status = esc_sqlite_index_look(in->sqlite, connection, in->stream.id, first, on_disk, positions,
+                                       in->error);
+    }
+    sqlite3_stmt *statement;
+    if (status == ESCQRS_OK) {
+        status = esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENT, &statement, in->error);
+    }
+    in->page->examined = query->reverse ? query->upto + 1 : query->after;
+    for (size_t i = 0; i < count && status == ESCQRS_OK && !is_full(in); i++) {
+        size_t place = query->reverse ? count - 1 - i : i;
+        status = read_position(in, statement, positions[place], first + (int64_t)place);
+        if (status == ESCQRS_OK) {
+            in->page->examined = first + (int64_t)place;
+        }
+    }
+    escqrs_status ended = esc_connection_run(in->sqlite, connection, ESC_SQL_COMMIT,
+                                             status == ESCQRS_OK ? in->error : NULL);
+    return status != ESCQRS_OK ? status : ended;
+}
+
+escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_page *page,
+                              escqrs_error *error)
+{
+    page_reader in = {.sqlite = of(self), .query = query, .page = page, .error = error};
+    ESC_ASSERT(query->after >= 0 && query->upto > query->after && query->count_max >= 1 &&
+               query->count_max <= ESC_PAGE_EVENTS_MAX);
+    int64_t left = query->upto - query->after;
+    size_t room = left < (int64_t)query->count_max ? (size_t)left : query->count_max;
+    escqrs_status status = esc_page_reset(page, room);
+    if (status != ESCQRS_OK) {
+        return escqrs_error_set(error, status, "no memory for a page of events");
+    }
+    status = esc_sqlite_take_reader(in.sqlite, &in.connection, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (query->stream.size == 0) {
+        status = read_positions(&in);
+    } else {
+        int64_t version;
+        in.stream.text = query->stream;
+        in.stream.hash = esc_hash(query->stream, 0);
+        in.stream.id = query->hint;
+        if (in.stream.id == 0) {
+            status = esc_sqlite_stream(in.sqlite, in.connection, query->stream, &in.stream.id, &version,
+                                       error);
+        }
+        if (status == ESCQRS_OK && in.stream.id == 0) {
+            status = row_corrupt(&in, 0, query->after + 1, query->stream, "is of no known stream");
+        }
+        if (status == ESCQRS_OK) {
+            page->hint = in.stream.id;
+            status = read_versions(&in);
+        }
+    }
+    esc_sqlite_give_reader(in.sqlite, in.connection);
+    /* What precedes a bad event is handed out; the next page begins with it and fails. */
+    return status == ESCQRS_CORRUPT && page->count > 0 ? ESCQRS_OK : status;
+}
+
+/* ---- read-only stores ------------------------------------------------------------------------- */
+
+static escqrs_status read_head(const esc_sqlite *sqlite, esc_connection *connection, int64_t *head,
+                               int64_t *indexed, escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    bool found;
+    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int code = sqlite3_step(statement);
+    *head = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_reset(statement);
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    return esc_sqlite_meta(sqlite, connection, "indexed", indexed, &found, error);
+}
+
+/* In one transaction: the new head, and the tail up to it. When this store's tail has grown too long, and the
+ * writer's index has caught up with it, it is read anew from the writer's watermark. */
+static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
+{
+    int64_t head = 0, indexed = 0;
+    escqrs_status status = read_head(sqlite, connection, &head, &indexed, error);
+    if (status != ESCQRS_OK || head == sqlite->scanned) {
+        return status;
+    }
+    if (sqlite->scanned < indexed || sqlite->index.tail_events > REFRESH_TAIL_MAX) {
+        esc_stream_index_clear(&sqlite->index);
+        sqlite->scanned = sqlite->index.watermark = indexed;
+    }
+    if (head > sqlite->scanned) {
+        status = esc_sqlite_index_scan(sqlite, connection, sqlite->scanned, head, error);
+    }
+    if (status == ESCQRS_OK) {
+        sqlite->scanned = head;
+    }
+    return status;
+}
+
+escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error)
+{
+    esc_sqlite *sqlite = of(self);
+    if (!sqlite->readonly) {
+        return ESCQRS_OK;
+    }
+    esc_connection *connection;
+    escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    esc_mutex_lock(&sqlite->refresh_mutex);
+    status = esc_connection_run(sqlite, connection, ESC_SQL_BEGIN_READ, error);
+    if (status == ESCQRS_OK) {
+        status = follow(sqlite, connection, error);
+        (void)!esc_connection_run(sqlite, connection, ESC_SQL_COMMIT, NULL);
+    }
+    if (status == ESCQRS_OK) {
+        /* release: pairs with esc_provider_head */
+        atomic_store_explicit(&self->head, sqlite->scanned, memory_order_release);
+    }
+    esc_mutex_unlock(&sqlite->refresh_mutex);
+    esc_sqlite_give_reader(sqlite, connection);
+    return status;
+}

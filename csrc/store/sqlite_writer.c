@@ -1,0 +1,845 @@
+/* See sqlite_provider.h. The writing connection; all of it belongs to the journal's leader.
+ *
+ * A commit that fails: SQLite rolls back, and the frames it has written to the WAL will be overwritten by the
+ * next transaction; but if the process dies before that, recovery may find them, whole, and take them.
+ * So after a failed COMMIT, unless it failed for want of room (then its last frame is not whole), a small
+ * transaction of our own must succeed and overwrite them before anybody is told that nothing was stored.
+ * If it fails too, or if it was an fsync that failed, nobody knows what the disk has: `failed` is final. */
+#include "store/sqlite_provider.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/varint.h"
+#include "store/event_header.h"
+
+#define CLOSE_MERGE_SLICE 16384
+
+static esc_sqlite *of(esc_provider *self)
+{
+    return (esc_sqlite *)self;
+}
+
+/* ---- start and stop --------------------------------------------------------------------------- */
+
+static int note_wal_frames(void *context, sqlite3 *db, const char *name, int frames)
+{
+    (void)db;
+    (void)name;
+    ((esc_sqlite *)context)->writer.wal_frames = frames;
+    return SQLITE_OK;
+}
+
+static int set_synced(esc_sqlite *sqlite, bool synced)
+{
+    if (sqlite->writer.synced == synced) {
+        return SQLITE_OK;
+    }
+    int code = sqlite3_exec(sqlite->writer.connection.db,
+                            synced ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", NULL,
+                            NULL, NULL);
+    if (code == SQLITE_OK) {
+        sqlite->writer.synced = synced;
+    }
+    return code;
+}
+
+/* The last position, its time, and the number of the last stream. */
+static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *error)
+{
+    esc_connection *connection = &sqlite->writer.connection;
+    sqlite3_stmt *statement;
+    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int code = sqlite3_step(statement);
+    *head = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite->writer.last_time_us = code == SQLITE_ROW ? sqlite3_column_int64(statement, 1) : 0;
+    sqlite3_reset(statement);
+    if (code == SQLITE_ROW || code == SQLITE_DONE) {
+        status = esc_connection_statement(sqlite, connection, ESC_SQL_LAST_STREAM, &statement, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        code = sqlite3_step(statement);
+        sqlite->writer.last_stream = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+        sqlite3_reset(statement);
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
+{
+    int64_t head = 0;
+    escqrs_status status = read_ends(sqlite, &head, error);
+    if (status == ESCQRS_OK && head < sqlite->index.watermark) {
+        status = escqrs_error_set(error, ESCQRS_CORRUPT,
+                                  "%s is damaged: it ends at position %lld, but its index goes on to "
+                                  "%lld",
+                                  sqlite->shown, (long long)head, (long long)sqlite->index.watermark);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_index_scan(sqlite, &sqlite->writer.connection, sqlite->index.watermark,
+                                       head, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite->writer.next_position = head + 1;
+    sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES;
+    sqlite->writer.synced = false;
+    sqlite3_wal_hook(sqlite->writer.connection.db, note_wal_frames, sqlite);
+    int code = sqlite3_exec(sqlite->writer.connection.db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+    if (code == SQLITE_OK) {
+        code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
+    }
+    if (code != SQLITE_OK) {
+        return esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot open");
+    }
+    /* release: pairs with esc_provider_head */
+    atomic_store_explicit(&sqlite->base.head, head, memory_order_release);
+    return ESCQRS_OK;
+}
+
+/* ---- batches ---------------------------------------------------------------------------------- */
+
+static escqrs_status fail(esc_sqlite *sqlite, int code, escqrs_error *error)
+{
+    sqlite->base.broken = true;
+    if (esc_sqlite_is_final(sqlite3_extended_errcode(sqlite->writer.connection.db))) {
+        sqlite->base.failed = true;
+    }
+    return esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot write to");
+}
+
+static escqrs_status no_memory(esc_sqlite *sqlite, escqrs_error *error)
+{
+    sqlite->base.broken = true;
+    return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to write an event");
+}
+
+escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error)
+{
+    esc_sqlite *sqlite = of(self);
+    ESC_ASSERT(!sqlite->writer.in_batch && !self->failed);
+    self->broken = false;
+    escqrs_status status = ESCQRS_OK;
+    int code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
+    if (code != SQLITE_OK) {
+        status = esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot use");
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_BEGIN_WRITE, error);
+    }
+    sqlite->writer.in_batch = status == ESCQRS_OK;
+    sqlite->writer.merge_next = sqlite->index.frozen_next;
+    return status;
+}
+
+static void forget_batch(esc_sqlite *sqlite)
+{
+    esc_stream_index_revert(&sqlite->index);
+    for (size_t i = 0; i < sqlite->writer.types.count; i++) {
+        ESC_VECTOR_AT(&sqlite->writer.types, escqrs_type *, i)->pending = false;
+    }
+    esc_vector_clear(&sqlite->writer.types);
+    sqlite->writer.next_position = esc_provider_head(&sqlite->base) + 1;
+    sqlite->writer.in_batch = false;
+    sqlite->base.broken = false;
+}
+
+void esc_sqlite_rollback(esc_provider *self)
+{
+    esc_sqlite *sqlite = of(self);
+    if (!sqlite3_get_autocommit(sqlite->writer.connection.db) &&
+        esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_ROLLBACK, NULL) != ESCQRS_OK &&
+        !sqlite3_get_autocommit(sqlite->writer.connection.db)) {
+        self->failed = true; /* the connection is stuck in a transaction */
+    }
+    forget_batch(sqlite);
+}
+
+/* ---- checks ----------------------------------------------------------------------------------- */
+
+/* The stream of that name, known from memory or disk, or made in memory alone. */
+static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **result,
+                             escqrs_error *error)
+{
+    esc_connection *connection = &sqlite->writer.connection;
+    esc_stream_index *index = &sqlite->index;
+    *result = esc_stream_index_find(index, name);
+    if (*result != NULL) {
+        return ESCQRS_OK;
+    }
+    sqlite3_stmt *statement;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_ID, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, name.data, (int)name.size, SQLITE_STATIC);
+    int code = sqlite3_step(statement);
+    int64_t id = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_reset(statement);
+    if (code == SQLITE_DONE) {
+        status = esc_stream_index_add(index, sqlite->writer.last_stream + 1, name, 0, false, result);
+        sqlite->writer.last_stream += status == ESCQRS_OK;
+    } else if (code != SQLITE_ROW) {
+        return fail(sqlite, code, error);
+    } else if ((*result = esc_stream_index_find_id(index, id)) != NULL) {
+        status = esc_stream_index_name(index, *result, name);
+    } else {
+        int64_t version;
+        status = esc_sqlite_index_last(sqlite, connection, id, &version, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        status = esc_stream_index_add(index, id, name, version, true, result);
+    }
+    return status == ESCQRS_OK ? status
+                               : escqrs_error_set(error, status, "no memory for a stream's entry");
+}
+
+static escqrs_status check_write(esc_sqlite *sqlite, const escqrs_write *write, esc_stream **stream,
+                                 escqrs_error *error)
+{
+    escqrs_status status = resolve(sqlite, write->stream, stream, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int64_t actual = (*stream)->pending + (*stream)->planned;
+    if (write->expected != ESCQRS_EXPECT_ANY && write->expected != actual) {
+        status = escqrs_error_set(error, ESCQRS_WRONG_VERSION,
+                                  "stream %.*s is at version %lld, not %lld", (int)write->stream.size,
+                                  (const char *)write->stream.data, (long long)actual,
+                                  (long long)write->expected);
+        if (error != NULL) {
+            error->expected = write->expected;
+            error->actual = error->version = actual;
+            esc_error_subject(error, write->stream);
+        }
+        return status;
+    }
+    status = esc_stream_index_reserve(&sqlite->index, *stream, (*stream)->planned + write->event_count);
+    if (status != ESCQRS_OK) {
+        return escqrs_error_set(error, status, "no memory for a stream's entry");
+    }
+    (*stream)->planned += (uint32_t)write->event_count;
+    return ESCQRS_OK;
+}
+
+static escqrs_status check_checkpoint(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                      escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status = esc_connection_statement(sqlite, &sqlite->writer.connection,
+                                                    ESC_SQL_CHECKPOINT, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, commit->checkpoint.data, (int)commit->checkpoint.size, SQLITE_STATIC);
+    int code = sqlite3_step(statement);
+    int64_t current = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : -1;
+    sqlite3_reset(statement);
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        return fail(sqlite, code, error);
+    }
+    if (commit->checkpoint_position > current) {
+        return ESCQRS_OK;
+    }
+    (void)escqrs_error_set(error, ESCQRS_CHECKPOINT_BEHIND,
+                           "checkpoint %.*s is at %lld already and does not move to %lld",
+                           (int)commit->checkpoint.size, (const char *)commit->checkpoint.data,
+                           (long long)current, (long long)commit->checkpoint_position);
+    if (error != NULL) {
+        error->expected = commit->checkpoint_position;
+        error->actual = current;
+        esc_error_subject(error, commit->checkpoint);
+    }
+    return ESCQRS_CHECKPOINT_BEHIND;
+}
+
+static escqrs_status check_snapshot(esc_sqlite *sqlite, const escqrs_new_snapshot *snapshot,
+                                    escqrs_error *error)
+{
+    esc_stream *stream;
+    escqrs_status status = resolve(sqlite, snapshot->stream, &stream, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int64_t actual = stream->pending + stream->planned;
+    if (snapshot->version >= 1 && snapshot->version <= actual) {
+        return ESCQRS_OK;
+    }
+    status = escqrs_error_set(error, ESCQRS_INVALID,
+                              "a snapshot of stream %.*s at version %lld, which has %lld",
+                              (int)snapshot->stream.size, (const char *)snapshot->stream.data,
+                              (long long)snapshot->version, (long long)actual);
+    esc_error_subject(error, snapshot->stream);
+    return status;
+}
+
+/* What the commit would store, as far as it decides whether a used key means the same. */
+static uint64_t fingerprint(const escqrs_commit *commit)
+{
+    uint64_t hash = 0;
+    for (size_t i = 0; i < commit->write_count; i++) {
+        const escqrs_write *write = &commit->writes[i];
+        hash = esc_hash(write->stream, hash + write->event_count);
+        for (size_t j = 0; j < write->event_count; j++) {
+            hash = esc_hash(write->events[j].type->name, hash);
+            hash = esc_hash(write->events[j].data, hash);
+        }
+    }
+    return hash;
+}
+
+/* *found: the key was used. Then the first result is filled in, or the status is KEY_REUSED. */
+static escqrs_status check_key(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t hash, bool *found,
+                               escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_KEY,
+                                                    &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, commit->key_scope.size > 0 ? commit->key_scope.data : "",
+                      (int)commit->key_scope.size, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 2, commit->key.data, (int)commit->key.size, SQLITE_STATIC);
+    int code = sqlite3_step(statement);
+    *found = code == SQLITE_ROW;
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        status = fail(sqlite, code, error);
+    } else if (*found && (uint64_t)sqlite3_column_int64(statement, 2) != hash) {
+        status = escqrs_error_set(error, ESCQRS_KEY_REUSED, "key %.*s was used for other events",
+                                  (int)commit->key.size, (const char *)commit->key.data);
+        esc_error_subject(error, commit->key);
+    } else if (*found) {
+        commit->repeated = true;
+        commit->position = sqlite3_column_int64(statement, 0);
+        const uint8_t *versions = sqlite3_column_blob(statement, 1);
+        size_t size = (size_t)sqlite3_column_bytes(statement, 1);
+        for (size_t i = 0; i < commit->write_count; i++) {
+            uint64_t version = 0;
+            size_t used = esc_varint_decode(versions, size, &version);
+            commit->writes[i].version = (int64_t)version;
+            versions += used;
+            size -= used;
+        }
+    }
+    sqlite3_reset(statement);
+    return status;
+}
+
+/* ---- writes ----------------------------------------------------------------------------------- */
+
+static escqrs_status step(esc_sqlite *sqlite, sqlite3_stmt *statement, escqrs_error *error)
+{
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    return code == SQLITE_DONE ? ESCQRS_OK : fail(sqlite, code, error);
+}
+
+/* As esc_connection_statement, in the middle of writing. */
+static escqrs_status statement_for(esc_sqlite *sqlite, esc_statement which, sqlite3_stmt **statement,
+                                   escqrs_error *error)
+{
+    escqrs_status status =
+        esc_connection_statement(sqlite, &sqlite->writer.connection, which, statement, error);
+    sqlite->base.broken = sqlite->base.broken || status != ESCQRS_OK;
+    return status;
+}
+
+static escqrs_status store_type(esc_sqlite *sqlite, escqrs_type *type, escqrs_error *error)
+{
+    /* relaxed: only the leader sets it */
+    if (type->pending || atomic_load_explicit(&type->stored, memory_order_relaxed)) {
+        return ESCQRS_OK;
+    }
+    if (esc_vector_push(&sqlite->writer.types, &type) != ESCQRS_OK) {
+        return no_memory(sqlite, error);
+    }
+    type->pending = true;
+    sqlite3_stmt *statement;
+    escqrs_status status = statement_for(sqlite, ESC_SQL_ADD_TYPE, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, type->id);
+    sqlite3_bind_text(statement, 2, type->name.data, (int)type->name.size, SQLITE_STATIC);
+    sqlite3_bind_blob(statement, 3, type->record.data, (int)type->record.size, SQLITE_STATIC);
+    return step(sqlite, statement, error);
+}
+
+static escqrs_status store_stream(esc_sqlite *sqlite, esc_stream *stream, escqrs_error *error)
+{
+    if (stream->stored || stream->made) {
+        return ESCQRS_OK;
+    }
+    if (esc_stream_index_touch(&sqlite->index, stream) != ESCQRS_OK) {
+        return no_memory(sqlite, error);
+    }
+    sqlite3_stmt *statement;
+    escqrs_status status = statement_for(sqlite, ESC_SQL_ADD_STREAM, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream->id);
+    sqlite3_bind_text(statement, 2, stream->name, (int)stream->name_size, SQLITE_STATIC);
+    status = step(sqlite, statement, error);
+    stream->made = status == ESCQRS_OK;
+    return status;
+}
+
+static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit, esc_stream *stream,
+                                 const escqrs_new_event *event, int64_t ordinal, escqrs_error *error)
+{
+    escqrs_status status = store_type(sqlite, event->type, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    esc_buffer *buffer = &sqlite->writer.header;
+    esc_buffer_reset(buffer);
+    if (esc_event_header_encode(commit, event, buffer) != ESCQRS_OK) {
+        return no_memory(sqlite, error);
+    }
+    escqrs_slice header = esc_buffer_slice(buffer);
+    esc_row row = {
+        .position = sqlite->writer.next_position,
+        .stream = stream->id,
+        .version = stream->pending + 1,
+        .type = event->type->id,
+        .time_us = sqlite->writer.last_time_us,
+        .ordinal = ordinal,
+        .name_hash = stream->name_hash,
+        .type_hash = event->type->hash,
+    };
+    sqlite3_stmt *statement;
+    status = statement_for(sqlite, ESC_SQL_ADD_EVENT, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, row.position);
+    sqlite3_bind_int64(statement, 2, row.stream);
+    sqlite3_bind_int64(statement, 3, row.version);
+    sqlite3_bind_int64(statement, 4, row.type);
+    sqlite3_bind_int64(statement, 5, row.time_us);
+    sqlite3_bind_int64(statement, 6, row.ordinal);
+    if (header.size > 0) {
+        sqlite3_bind_blob(statement, 7, header.data, (int)header.size, SQLITE_STATIC);
+    } else {
+        sqlite3_bind_null(statement, 7);
+    }
+    sqlite3_bind_blob(statement, 8, event->data.size > 0 ? event->data.data : "", (int)event->data.size,
+                      SQLITE_STATIC);
+    sqlite3_bind_int(statement, 9, esc_row_checksum(&row, header, event->data, sqlite->salt));
+    status = step(sqlite, statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (esc_stream_index_push(&sqlite->index, stream, row.position) != ESCQRS_OK) {
+        return no_memory(sqlite, error);
+    }
+    sqlite->writer.next_position++;
+    return ESCQRS_OK;
+}
+
+static escqrs_status store_snapshot(esc_sqlite *sqlite, const escqrs_new_snapshot *snapshot,
+                                    escqrs_error *error)
+{
+    esc_stream *stream = esc_stream_index_find(&sqlite->index, snapshot->stream);
+    escqrs_status status = store_type(sqlite, snapshot->type, error);
+    sqlite3_stmt *statement;
+    if (status == ESCQRS_OK) {
+        status = statement_for(sqlite, ESC_SQL_PUT_SNAPSHOT, &statement, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream->id);
+    sqlite3_bind_int64(statement, 2, snapshot->version);
+    sqlite3_bind_int64(statement, 3, snapshot->type->id);
+    sqlite3_bind_blob(statement, 4, snapshot->data.size > 0 ? snapshot->data.data : "",
+                      (int)snapshot->data.size, SQLITE_STATIC);
+    sqlite3_bind_int(statement, 5, esc_snapshot_checksum(stream->id, snapshot->version, snapshot->type,
+                                                         snapshot->data, sqlite->salt));
+    return step(sqlite, statement, error);
+}
+
+static escqrs_status store_checkpoint(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                      escqrs_error *error)
+{
+    sqlite3_stmt *statement;
+    escqrs_status status = statement_for(sqlite, ESC_SQL_PUT_CHECKPOINT, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, commit->checkpoint.data, (int)commit->checkpoint.size, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 2, commit->checkpoint_position);
+    return step(sqlite, statement, error);
+}
+
+static escqrs_status store_key(esc_sqlite *sqlite, const escqrs_commit *commit, uint64_t hash,
+                               escqrs_error *error)
+{
+    esc_buffer *versions = &sqlite->writer.header;
+    esc_buffer_reset(versions);
+    for (size_t i = 0; i < commit->write_count; i++) {
+        uint8_t bytes[ESC_VARINT_SIZE_MAX];
+        size_t size = esc_varint_encode((uint64_t)commit->writes[i].version, bytes);
+        if (esc_buffer_append(versions, bytes, size) != ESCQRS_OK) {
+            return no_memory(sqlite, error);
+        }
+    }
+    sqlite3_stmt *statement;
+    escqrs_status status = statement_for(sqlite, ESC_SQL_PUT_KEY, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_text(statement, 1, commit->key_scope.size > 0 ? commit->key_scope.data : "",
+                      (int)commit->key_scope.size, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 2, commit->key.data, (int)commit->key.size, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 3, commit->position);
+    sqlite3_bind_blob(statement, 4, versions->size > 0 ? (const void *)versions->data : "",
+                      (int)versions->size, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 5, (int64_t)hash);
+    sqlite3_bind_blob(statement, 6, commit->reply.size > 0 ? commit->reply.data : "",
+                      (int)commit->reply.size, SQLITE_STATIC);
+    return step(sqlite, statement, error);
+}
+
+static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, escqrs_error *error)
+{
+    int64_t now = escqrs_clock_now_us(&sqlite->clock);
+    int64_t ordinal = 0;
+    if (now > sqlite->writer.last_time_us) { /* or the clock went back: time stands */
+        sqlite->writer.last_time_us = now;
+    }
+    for (size_t i = 0; i < commit->write_count; i++) {
+        escqrs_write *write = &commit->writes[i];
+        esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
+        ESC_ASSERT(stream != NULL);
+        escqrs_status status = write->event_count > 0 ? store_stream(sqlite, stream, error) : ESCQRS_OK;
+        for (size_t j = 0; j < write->event_count && status == ESCQRS_OK; j++) {
+            status = store_event(sqlite, commit, stream, &write->events[j], ordinal++, error);
+        }
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        write->version = stream->pending;
+    }
+    commit->position = sqlite->writer.next_position - 1;
+    return ESCQRS_OK;
+}
+
+static void unplan(esc_sqlite *sqlite, const escqrs_commit *commit, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        esc_stream *stream = esc_stream_index_find(&sqlite->index, commit->writes[i].stream);
+        if (stream != NULL) {
+            stream->planned = 0;
+        }
+    }
+}
+
+/* All checks. *repeated: the key was used for the same, and nothing is to be written. */
+static escqrs_status check(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t hash, bool *repeated,
+                           escqrs_error *error)
+{
+    escqrs_status status = ESCQRS_OK;
+    if (commit->key.size > 0) {
+        status = check_key(sqlite, commit, hash, repeated, error);
+        if (status != ESCQRS_OK || *repeated) {
+            return status;
+        }
+    }
+    size_t checked = 0;
+    for (; checked < commit->write_count && status == ESCQRS_OK; checked++) {
+        esc_stream *stream;
+        status = check_write(sqlite, &commit->writes[checked], &stream, error);
+    }
+    if (status == ESCQRS_OK && commit->snapshot != NULL) {
+        status = check_snapshot(sqlite, commit->snapshot, error);
+    }
+    unplan(sqlite, commit, checked);
+    if (status == ESCQRS_OK && commit->checkpoint.size > 0) {
+        status = check_checkpoint(sqlite, commit, error);
+    }
+    return status;
+}
+
+escqrs_status esc_sqlite_apply(esc_provider *self, escqrs_commit *commit, escqrs_error *error)
+{
+    esc_sqlite *sqlite = of(self);
+    uint64_t hash = commit->key.size > 0 ? fingerprint(commit) : 0;
+    bool repeated = false;
+    commit->repeated = false;
+    escqrs_status status = check(sqlite, commit, hash, &repeated, error);
+    if (status != ESCQRS_OK || repeated) {
+        /* A read that failed badly has rolled back the whole batch. */
+        self->broken = self->broken || sqlite3_get_autocommit(sqlite->writer.connection.db);
+        return status;
+    }
+    status = store_writes(sqlite, commit, error);
+    if (status == ESCQRS_OK && commit->snapshot != NULL) {
+        status = store_snapshot(sqlite, commit->snapshot, error);
+    }
+    if (status == ESCQRS_OK && commit->checkpoint.size > 0) {
+        status = store_checkpoint(sqlite, commit, error);
+    }
+    if (status == ESCQRS_OK && commit->key.size > 0) {
+        status = store_key(sqlite, commit, hash, error);
+    }
+    ESC_ASSERT(status == ESCQRS_OK || self->broken);
+    return status;
+}
+
+/* ---- end of a batch --------------------------------------------------------------------------- */
+
+/* A slice of the merge that is under way, in proportion to what the batch wrote: twice as many index rows
+ * as events, so that it is done long before the tail is full again. */
+static escqrs_status merge_slice(esc_sqlite *sqlite, escqrs_error *error)
+{
+    if (sqlite->index.frozen_upto == 0) {
+        return ESCQRS_OK;
+    }
+    int64_t written = sqlite->writer.next_position - 1 - esc_provider_head(&sqlite->base);
+    sqlite->writer.merge_credit += 2 * (size_t)written;
+    if (sqlite->writer.merge_credit < ESC_MERGE_SLICE_MIN) {
+        return ESCQRS_OK;
+    }
+    size_t rows = sqlite->writer.merge_credit;
+    sqlite->writer.merge_credit = 0;
+    return esc_sqlite_index_merge(sqlite, rows < ESC_MERGE_SLICE_MAX ? rows : ESC_MERGE_SLICE_MAX, error);
+}
+
+/* The merge of the running transaction is durable. */
+static void merge_done(esc_sqlite *sqlite)
+{
+    esc_stream_index *index = &sqlite->index;
+    index->frozen_next = sqlite->writer.merge_next;
+    if (index->frozen_upto > 0 && index->frozen_next == index->frozen.count) {
+        esc_stream_index_thaw(index);
+    }
+}
+
+static void publish(esc_sqlite *sqlite)
+{
+    esc_stream_index_publish(&sqlite->index);
+    for (size_t i = 0; i < sqlite->writer.types.count; i++) {
+        escqrs_type *type = ESC_VECTOR_AT(&sqlite->writer.types, escqrs_type *, i);
+        type->pending = false;
+        /* release: pairs with the acquire of who asks whether it is used */
+        atomic_store_explicit(&type->stored, true, memory_order_release);
+    }
+    esc_vector_clear(&sqlite->writer.types);
+    merge_done(sqlite);
+    sqlite->writer.in_batch = false;
+    /* release: pairs with esc_provider_head; whoever sees it can read the events */
+    atomic_store_explicit(&sqlite->base.head, sqlite->writer.next_position - 1, memory_order_release);
+}
+
+/* Overwrite in the WAL what a failed COMMIT may have left there. */
+static bool overwrite_remains(esc_sqlite *sqlite)
+{
+    int code = sqlite3_exec(sqlite->writer.connection.db,
+                            "BEGIN IMMEDIATE;"
+                            "UPDATE escqrs_store SET value = value WHERE name = 'indexed';"
+                            "COMMIT",
+                            NULL, NULL, NULL);
+    if (code != SQLITE_OK && !sqlite3_get_autocommit(sqlite->writer.connection.db)) {
+        sqlite3_exec(sqlite->writer.connection.db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return code == SQLITE_OK;
+}
+
+escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
+{
+    esc_sqlite *sqlite = of(self);
+    ESC_ASSERT(sqlite->writer.in_batch && !self->broken);
+    escqrs_status status = merge_slice(sqlite, error);
+    sqlite3_stmt *statement;
+    if (status == ESCQRS_OK) {
+        status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, &statement,
+                                          error);
+    }
+    if (status != ESCQRS_OK) {
+        esc_sqlite_rollback(self);
+        return status;
+    }
+    int code = sqlite3_step(statement);
+    int extended = sqlite3_extended_errcode(sqlite->writer.connection.db);
+    sqlite3_reset(statement);
+    if (code == SQLITE_DONE) {
+        publish(sqlite);
+        return ESCQRS_OK;
+    }
+    status = esc_sqlite_error(sqlite, sqlite->writer.connection.db, extended, error, "cannot write to");
+    esc_sqlite_rollback(self);
+    bool nothing_whole = (extended & 0xff) == SQLITE_FULL || (extended & 0xff) == SQLITE_BUSY;
+    if (esc_sqlite_is_final(extended) || (!nothing_whole && !overwrite_remains(sqlite))) {
+        self->failed = true;
+    }
+    return status;
+}
+
+/* ---- upkeep ----------------------------------------------------------------------------------- */
+
+static void checkpoint_wal(esc_sqlite *sqlite)
+{
+    sqlite3 *db = sqlite->writer.connection.db;
+    int in_wal = 0, done = 0;
+    if (set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL) != SQLITE_OK) {
+        return;
+    }
+    int code = sqlite3_wal_checkpoint_v2(db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_wal, &done);
+    if (code == SQLITE_OK && in_wal == done) {
+        sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES; /* the next commit begins it anew */
+        sqlite->writer.wal_frames = 0;
+        return;
+    }
+    /* A reader still needs what is in the WAL, or there is no room: the events are safe there. */
+    sqlite->writer.checkpoint_at = sqlite->writer.wal_frames + ESC_CHECKPOINT_FRAMES;
+    if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY) {
+        return;
+    }
+    escqrs_error error = {0};
+    (void)esc_sqlite_error(sqlite, db, code, &error, "cannot move events from the WAL into");
+    if (esc_sqlite_is_final(sqlite3_extended_errcode(db))) {
+        sqlite->base.failed = true;
+    }
+    escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING, "%s", error.message);
+}
+
+void esc_sqlite_upkeep(esc_provider *self)
+{
+    esc_sqlite *sqlite = of(self);
+    esc_stream_index *index = &sqlite->index;
+    if (self->failed) {
+        return;
+    }
+    if (index->frozen_upto == 0 && index->tail_events >= ESC_TAIL_EVENTS_MAX) {
+        /* Without memory it is tried again after the next batch. */
+        (void)!esc_stream_index_freeze(index, esc_provider_head(self));
+        sqlite->writer.merge_credit = 0;
+    }
+    esc_stream_index_trim(index);
+    if (sqlite->writer.wal_frames >= sqlite->writer.checkpoint_at) {
+        checkpoint_wal(sqlite);
+    }
+}
+
+/* ---- work of others --------------------------------------------------------------------------- */
+
+escqrs_status esc_sqlite_run(esc_provider *self, bool sync,
+                             escqrs_status (*work)(void *, void *, escqrs_error *), void *context,
+                             escqrs_error *error)
+{
+    esc_sqlite *sqlite = of(self);
+    sqlite3 *db = sqlite->writer.connection.db;
+    int code = set_synced(sqlite, sync && sqlite->durability == ESCQRS_DURABILITY_FULL);
+    if (code != SQLITE_OK) {
+        return esc_sqlite_error(sqlite, db, code, error, "cannot use");
+    }
+    escqrs_status status = work(context, db, error);
+    if (esc_sqlite_is_final(sqlite3_extended_errcode(db)) && status != ESCQRS_OK) {
+        self->failed = true;
+    }
+    if (!sqlite3_get_autocommit(db)) {
+        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+        if (status == ESCQRS_OK) {
+            status = escqrs_error_set(error, ESCQRS_INVALID,
+                                      "work on the writing connection left a transaction open; it was "
+                                      "rolled back");
+        }
+    }
+    return status;
+}
+
+typedef struct deletion {
+    esc_sqlite *sqlite;
+    escqrs_slice stream;
+    int64_t upto;
+} deletion;
+
+static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
+{
+    deletion *wanted = context;
+    esc_sqlite *sqlite = wanted->sqlite;
+    esc_stream *stream;
+    (void)db;
+    escqrs_status status = resolve(sqlite, wanted->stream, &stream, error);
+    sqlite3_stmt *statement;
+    if (status == ESCQRS_OK) {
+        status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_DELETE_SNAPSHOTS,
+                                          &statement, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream->id);
+    sqlite3_bind_int64(statement, 2, wanted->upto == 0 ? INT64_MAX : wanted->upto);
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    return code == SQLITE_DONE
+               ? ESCQRS_OK
+               : esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot write to");
+}
+
+escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice stream, int64_t upto,
+                                          escqrs_error *error)
+{
+    deletion wanted = {of(self), stream, upto};
+    return esc_sqlite_run(self, false, delete_rows, &wanted, error);
+}
+
+/* ---- close ------------------------------------------------------------------------------------ */
+
+/* The rest of the tail goes to disk, so that the next open has nothing to read: at most 262,144 events,
+ * well under a second. Where it fails, nothing is lost: the next open reads the tail. */
+static bool merge_rest(esc_sqlite *sqlite)
+{
+    while (sqlite->index.tail_events > 0) {
+        if (sqlite->index.frozen_upto == 0 &&
+            esc_stream_index_freeze(&sqlite->index, esc_provider_head(&sqlite->base)) != ESCQRS_OK) {
+            return false;
+        }
+        if (esc_sqlite_begin(&sqlite->base, NULL) != ESCQRS_OK) {
+            return false;
+        }
+        if (esc_sqlite_index_merge(sqlite, CLOSE_MERGE_SLICE, NULL) != ESCQRS_OK) {
+            esc_sqlite_rollback(&sqlite->base);
+            return false;
+        }
+        sqlite->writer.merge_credit = 0;
+        if (esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, NULL) != ESCQRS_OK) {
+            esc_sqlite_rollback(&sqlite->base);
+            return false;
+        }
+        publish(sqlite);
+        esc_sqlite_upkeep(&sqlite->base);
+    }
+    return true;
+}
+
+void esc_sqlite_writer_stop(esc_sqlite *sqlite)
+{
+    esc_connection *connection = &sqlite->writer.connection;
+    if (!sqlite->base.failed) {
+        (void)merge_rest(sqlite);
+    }
+    sqlite3_wal_hook(connection->db, NULL, NULL);
+    if (!sqlite->base.failed) {
+        /* Closing checkpoints and takes the WAL away, if no other process reads. */
+        (void)set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
+        sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    }
+    esc_connection_close(sqlite, connection);
+}

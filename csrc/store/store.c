@@ -1,0 +1,530 @@
+/* See store.h. */
+#include "store/store.h"
+
+#include <limits.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/error.h"
+#include "base/utf8.h"
+#include "store/sqlite_provider.h"
+
+#define GATE_CLOSED 0x80000000u
+#define EVENT_BYTES_DEFAULT (16u << 20)
+#define EVENT_BYTES_MAX (512u << 20) /* SQLite holds rows of a thousand million bytes at most */
+#define KEY_BYTES_MAX 4096
+#define TAGS_MAX 1000
+#define METADATA_MAX 1000
+#define READ_ONLY_LOOK_NS 5000000 /* read-only stores look for events of the writer that often */
+
+/* ---- gate and references ---------------------------------------------------------------------- */
+
+escqrs_status esc_store_enter(escqrs_store *store, escqrs_error *error)
+{
+    if (store->fork_generation != escqrs_fork_generation()) {
+        return escqrs_error_set(error, ESCQRS_FORKED,
+                                "the store was opened before fork(): open it again in this process");
+    }
+    /* acquire: pairs with the release in close; whoever gets in sees the store as it was opened */
+    uint32_t before = atomic_fetch_add_explicit(&store->gate, 1, memory_order_acquire);
+    if (before & GATE_CLOSED) {
+        esc_store_leave(store);
+        return escqrs_error_set(error, ESCQRS_CLOSED, "the store is closed");
+    }
+    return ESCQRS_OK;
+}
+
+void esc_store_leave(escqrs_store *store)
+{
+    /* release: pairs with the acquire of who waits in close for all to leave */
+    uint32_t before = atomic_fetch_sub_explicit(&store->gate, 1, memory_order_release);
+    if (before == (GATE_CLOSED | 1)) {
+        esc_futex_wake(&store->gate, INT_MAX);
+    }
+}
+
+void esc_store_hold(escqrs_store *store)
+{
+    /* relaxed: the caller has a reference already */
+    atomic_fetch_add_explicit(&store->references, 1, memory_order_relaxed);
+}
+
+void esc_store_release(escqrs_store *store)
+{
+    /* acq_rel: what others did before they let go happened before the memory is freed */
+    if (atomic_fetch_sub_explicit(&store->references, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    esc_cursors_free(store);
+    if (store->provider != NULL) {
+        store->provider->class->destroy(store->provider);
+    }
+    esc_mutex_fini(&store->close_mutex);
+    esc_mutex_fini(&store->cursor_mutex);
+    escqrs_free(store->path);
+    escqrs_free(store);
+}
+
+/* ---- open and close --------------------------------------------------------------------------- */
+
+escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *options,
+                                escqrs_store **result, escqrs_error *error)
+{
+    escqrs_store *store = escqrs_alloc_zero(sizeof *store);
+    if (store == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
+    }
+    if (options != NULL) {
+        store->options = *options;
+    }
+    if (store->options.event_bytes_max == 0) {
+        store->options.event_bytes_max = EVENT_BYTES_DEFAULT;
+    } else if (store->options.event_bytes_max > EVENT_BYTES_MAX) {
+        store->options.event_bytes_max = EVENT_BYTES_MAX;
+    }
+    esc_mutex_init(&store->close_mutex);
+    esc_mutex_init(&store->cursor_mutex);
+    atomic_init(&store->references, 1);
+    store->fork_generation = escqrs_fork_generation();
+    store->path = escqrs_strdup(escqrs_slice_of(path));
+    escqrs_status status = ESCQRS_NO_MEMORY;
+    if (store->path == NULL) {
+        (void)escqrs_error_set(error, status, "no memory for a store");
+    } else {
+        status = esc_sqlite_open(path, &store->options, &store->provider, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_journal_start(&store->journal, store->provider, &store->options.log,
+                                   store->options.manual || store->options.readonly, error);
+    }
+    if (status != ESCQRS_OK) {
+        if (store->provider != NULL) {
+            store->provider->class->close(store->provider);
+        }
+        esc_store_release(store);
+        return status;
+    }
+    *result = store;
+    return ESCQRS_OK;
+}
+
+void escqrs_store_close(escqrs_store *store)
+{
+    if (store == NULL || store->fork_generation != escqrs_fork_generation()) {
+        return;
+    }
+    esc_mutex_lock(&store->close_mutex);
+    if (!store->closed) {
+        esc_journal_stop(&store->journal);
+        /* release: pairs with the acquire in enter */
+        atomic_fetch_or_explicit(&store->gate, GATE_CLOSED, memory_order_release);
+        esc_journal_wake(&store->journal);
+        store->provider->class->stop_readers(store->provider);
+        uint32_t inside;
+        /* acquire: pairs with the release in leave */
+        while ((inside = atomic_load_explicit(&store->gate, memory_order_acquire)) != GATE_CLOSED) {
+            (void)esc_futex_wait(&store->gate, inside, ESC_DEADLINE_NEVER);
+        }
+        esc_journal_fini(&store->journal);
+        store->provider->class->close(store->provider);
+        store->closed = true;
+    }
+    esc_mutex_unlock(&store->close_mutex);
+}
+
+void escqrs_store_destroy(escqrs_store *store)
+{
+    if (store == NULL || store->fork_generation != escqrs_fork_generation()) {
+        return; /* in a child of fork nothing is touched; the memory goes with the process */
+    }
+    escqrs_store_close(store);
+    esc_store_release(store);
+}
+
+const char *escqrs_store_path(const escqrs_store *store)
+{
+    return store->path;
+}
+
+/* ---- types ------------------------------------------------------------------------------------ */
+
+escqrs_status escqrs_store_type(escqrs_store *store, escqrs_slice name, escqrs_slice record,
+                                escqrs_type **type, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        status = esc_type_registry_get(&store->provider->types, name, record, type, error);
+        esc_store_leave(store);
+    }
+    return status;
+}
+
+escqrs_status escqrs_store_types(escqrs_store *store,
+                                 bool (*visit)(void *context, escqrs_type *type, bool used),
+                                 void *context, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int64_t last = esc_type_registry_last(&store->provider->types);
+    for (int64_t id = 1; id <= last; id++) {
+        escqrs_type *type = esc_type_registry_find(&store->provider->types, id);
+        /* acquire: pairs with the release where it was stored */
+        if (type != NULL &&
+            !visit(context, type, atomic_load_explicit(&type->stored, memory_order_acquire))) {
+            break;
+        }
+    }
+    esc_store_leave(store);
+    return ESCQRS_OK;
+}
+
+/* ---- what may be committed -------------------------------------------------------------------- */
+
+static escqrs_status invalid(escqrs_error *error, const char *what)
+{
+    return escqrs_error_set(error, ESCQRS_INVALID, "%s", what);
+}
+
+static bool is_name(escqrs_slice text, size_t max)
+{
+    return text.size >= 1 && text.size <= max && memchr(text.data, 0, text.size) == NULL &&
+           esc_utf8_valid(text);
+}
+
+static escqrs_status check_event(const escqrs_store *store, const escqrs_write *write,
+                                 const escqrs_new_event *event, size_t *bytes, escqrs_error *error)
+{
+    if (event->type == NULL || (event->data.data == NULL && event->data.size > 0)) {
+        return invalid(error, "an event needs a type and data");
+    }
+    size_t size = event->data.size;
+    if (event->tag_count > TAGS_MAX) {
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "an event has at most %d tags", TAGS_MAX);
+    }
+    for (size_t i = 0; i < event->tag_count; i++) {
+        size += event->tags[i].size;
+    }
+    if (size > store->options.event_bytes_max) {
+        (void)escqrs_error_set(error, ESCQRS_TOO_LARGE,
+                               "an event of type %s for stream %.*s has %zu bytes, more than the %zu that "
+                               "are allowed",
+                               (const char *)event->type->name.data, (int)write->stream.size,
+                               (const char *)write->stream.data, size, store->options.event_bytes_max);
+        esc_error_subject(error, write->stream);
+        return ESCQRS_TOO_LARGE;
+    }
+    *bytes += size + sizeof(escqrs_new_event);
+    return ESCQRS_OK;
+}
+
+static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit *commit, size_t *events,
+                                  size_t *bytes, escqrs_error *error)
+{
+    for (size_t i = 0; i < commit->write_count; i++) {
+        const escqrs_write *write = &commit->writes[i];
+        if (!is_name(write->stream, ESCQRS_STREAM_NAME_MAX)) {
+            return escqrs_error_set(error, ESCQRS_INVALID,
+                                    "the name of a stream is 1 to %d bytes of UTF-8 without NUL",
+                                    ESCQRS_STREAM_NAME_MAX);
+        }
+        if (write->expected < ESCQRS_EXPECT_ANY) {
+            return invalid(error, "an expected version is 0 or more, or ESCQRS_EXPECT_ANY");
+        }
+        *events += write->event_count;
+        if (*events > ESCQRS_COMMIT_EVENTS_MAX) {
+            return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a commit has at most %d events",
+                                    ESCQRS_COMMIT_EVENTS_MAX);
+        }
+        for (size_t j = 0; j < write->event_count; j++) {
+            escqrs_status status = check_event(store, write, &write->events[j], bytes, error);
+            if (status != ESCQRS_OK) {
+                return status;
+            }
+        }
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status check_aids(const escqrs_commit *commit, size_t *bytes, escqrs_error *error)
+{
+    if (commit->key.size > KEY_BYTES_MAX || commit->key_scope.size > KEY_BYTES_MAX) {
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a key has at most %d bytes", KEY_BYTES_MAX);
+    }
+    if (commit->checkpoint.size > 0 && (!is_name(commit->checkpoint, ESCQRS_STREAM_NAME_MAX) ||
+                                        commit->checkpoint_position < 0)) {
+        return invalid(error, "a checkpoint has a name of UTF-8 without NUL and a position of 0 or more");
+    }
+    if (commit->metadata_count > METADATA_MAX) {
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a commit has at most %d pieces of metadata",
+                                METADATA_MAX);
+    }
+    for (size_t i = 0; i < commit->metadata_count; i++) {
+        *bytes += commit->metadata[i].key.size + commit->metadata[i].value.size;
+    }
+    const escqrs_new_snapshot *snapshot = commit->snapshot;
+    if (snapshot != NULL && (snapshot->type == NULL || snapshot->version < 1 ||
+                             !is_name(snapshot->stream, ESCQRS_STREAM_NAME_MAX))) {
+        return invalid(error, "a snapshot needs a stream, a version of 1 or more and a type");
+    }
+    *bytes += commit->reply.size + (snapshot != NULL ? snapshot->data.size : 0);
+    return ESCQRS_OK;
+}
+
+static escqrs_status check_commit(const escqrs_store *store, escqrs_commit *commit, escqrs_error *error)
+{
+    size_t events = 0, bytes = 0;
+    if (store->options.readonly) {
+        return escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    }
+    escqrs_status status = check_writes(store, commit, &events, &bytes, error);
+    if (status == ESCQRS_OK) {
+        status = check_aids(commit, &bytes, error);
+    }
+    if (status == ESCQRS_OK && (bytes > ESCQRS_COMMIT_BYTES_MAX ||
+                                commit->reply.size > EVENT_BYTES_MAX ||
+                                (commit->snapshot != NULL &&
+                                 commit->snapshot->data.size > EVENT_BYTES_MAX))) {
+        status = escqrs_error_set(error, ESCQRS_TOO_LARGE, "a commit has at most %lld bytes",
+                                  ESCQRS_COMMIT_BYTES_MAX);
+    }
+    commit->event_count = (uint32_t)events;
+    commit->bytes = bytes;
+    return status;
+}
+
+/* ---- journal ---------------------------------------------------------------------------------- */
+
+escqrs_status escqrs_store_submit(escqrs_store *store, escqrs_commit *commit, escqrs_error *error)
+{
+    if (commit->done == NULL) {
+        return invalid(error, "a submitted commit needs `done`");
+    }
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = check_commit(store, commit, error);
+    if (status == ESCQRS_OK) {
+        status = esc_journal_submit(&store->journal, commit, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_commit *commit, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = check_commit(store, commit, error);
+    if (status == ESCQRS_OK) {
+        status = esc_journal_commit(&store->journal, commit, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+size_t escqrs_store_pump(escqrs_store *store)
+{
+    if (esc_store_enter(store, NULL) != ESCQRS_OK) {
+        return 0;
+    }
+    size_t count = esc_journal_pump(&store->journal);
+    esc_store_leave(store);
+    return count;
+}
+
+escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
+                               escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
+                               void *context, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (store->options.readonly) {
+        status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    } else if (store->provider->class->run == NULL) {
+        status = escqrs_error_set(error, ESCQRS_NOT_A_STORE, "this provider has no SQL");
+    } else {
+        status = esc_journal_run(&store->journal, sync, false, work, context, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+size_t escqrs_store_backlog(escqrs_store *store)
+{
+    /* relaxed: a number, at once out of date */
+    return atomic_load_explicit(&store->journal.backlog, memory_order_relaxed);
+}
+
+int64_t escqrs_store_head(escqrs_store *store)
+{
+    if (store->options.readonly && esc_store_enter(store, NULL) == ESCQRS_OK) {
+        (void)!store->provider->class->refresh(store->provider, NULL);
+        esc_store_leave(store);
+    }
+    return esc_provider_head(store->provider);
+}
+
+static bool is_closed(void *context)
+{
+    escqrs_store *store = context;
+    /* acquire: as in enter */
+    return (atomic_load_explicit(&store->gate, memory_order_acquire) & GATE_CLOSED) != 0;
+}
+
+/* Nobody tells this process when another one commits: look, and sleep between. */
+static escqrs_status wait_read_only(escqrs_store *store, int64_t position, const _Atomic(int) *cancel,
+                                    int64_t deadline_ns)
+{
+    for (;;) {
+        escqrs_status status = store->provider->class->refresh(store->provider, NULL);
+        int64_t look_ns = esc_deadline_after(READ_ONLY_LOOK_NS);
+        if (status == ESCQRS_CLOSED || status == ESCQRS_CORRUPT) {
+            return status;
+        }
+        status = esc_journal_wait(&store->journal, position, cancel, is_closed, store,
+                                  look_ns < deadline_ns ? look_ns : deadline_ns);
+        if (status != ESCQRS_TIMEOUT || look_ns >= deadline_ns) {
+            return status;
+        }
+    }
+}
+
+escqrs_status escqrs_store_wait(escqrs_store *store, int64_t position, const _Atomic(int) *cancel,
+                                int64_t deadline_ns)
+{
+    escqrs_status status = esc_store_enter(store, NULL);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (store->options.readonly) {
+        status = wait_read_only(store, position, cancel, deadline_ns);
+    } else {
+        status = esc_journal_wait(&store->journal, position, cancel, is_closed, store, deadline_ns);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+void escqrs_store_wake(escqrs_store *store)
+{
+    if (esc_store_enter(store, NULL) == ESCQRS_OK) {
+        esc_journal_wake(&store->journal);
+        esc_store_leave(store);
+    }
+}
+
+/* ---- reading ---------------------------------------------------------------------------------- */
+
+escqrs_status escqrs_store_version(escqrs_store *store, escqrs_slice stream, int64_t *version,
+                                   escqrs_error *error)
+{
+    int64_t hint;
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    *version = 0;
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK && stream.size > 0) {
+        status = store->provider->class->version(store->provider, stream, version, &hint, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+escqrs_status escqrs_store_checkpoint(escqrs_store *store, escqrs_slice name, int64_t *position,
+                                      escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->checkpoint(store->provider, name, position, error);
+        esc_store_leave(store);
+    }
+    return status;
+}
+
+escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream, int64_t upto,
+                                    escqrs_snapshot *snapshot, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->snapshot(store->provider, stream, upto, snapshot, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+typedef struct deletion {
+    escqrs_slice stream;
+    int64_t upto;
+} deletion;
+
+static escqrs_status delete_snapshots(void *context, void *provider, escqrs_error *error)
+{
+    const deletion *wanted = context;
+    esc_provider *self = provider;
+    return self->class->delete_snapshots(self, wanted->stream, wanted->upto, error);
+}
+
+escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice stream, int64_t upto,
+                                            escqrs_error *error)
+{
+    deletion wanted = {stream, upto};
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (store->options.readonly) {
+        status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    } else if (stream.size == 0 || upto < 0) {
+        status = invalid(error, "snapshots are deleted of a stream, up to a version of 0 or more");
+    } else {
+        status = esc_journal_run(&store->journal, false, true, delete_snapshots, &wanted, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key, void **reply,
+                               size_t *size, int64_t *position, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->key(store->provider, scope, key, reply, size, position, error);
+        esc_store_leave(store);
+    }
+    return status;
+}
+
+escqrs_status escqrs_store_reader(escqrs_store *store, void **sqlite, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (store->provider->class->reader == NULL) {
+        status = escqrs_error_set(error, ESCQRS_NOT_A_STORE, "this provider has no SQL");
+    } else {
+        status = store->provider->class->reader(store->provider, sqlite, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+void escqrs_store_reader_return(escqrs_store *store, void *sqlite)
+{
+    if (sqlite != NULL && store->fork_generation == escqrs_fork_generation()) {
+        store->provider->class->reader_return(store->provider, sqlite);
+    }
+}
