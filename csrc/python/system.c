@@ -148,6 +148,11 @@ static void log_function(void *context, escqrs_log_level level, const char *text
     }
 }
 
+void esc_py_system_log(void *system, escqrs_log_level level, const char *text)
+{
+    log_function(system, level, text);
+}
+
 static void tidy_log(esc_py_system *self)
 {
     esc_queue_node *node = esc_queue_take_all(&self->logged);

@@ -59,6 +59,9 @@ extern const escqrs_host_ops esc_py_host_ops;
 /* Whether this thread is a worker or projector thread of any system. */
 bool esc_py_host_is_own_thread(void);
 
+/* An escqrs_log_function whose context is the esc_py_system: the line reaches Python's logging soon. */
+void esc_py_system_log(void *system, escqrs_log_level level, const char *text);
+
 /* 0 and pinned; or -1 with Closed or Forked raised. */
 int esc_py_system_pin(esc_py_system *self);
 /* The same while closing is under way: for work inside handlers, which close() waits for. */
