@@ -269,9 +269,26 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 /* ---- close --------------------------------------------------------------------------------------------- */
 
-static escqrs_status wait_drained(void *context, int64_t deadline_ns)
+typedef struct draining {
+    escqrs_system *system;
+    uint64_t ticket;
+} draining;
+
+static escqrs_status drain_slice(void *context, int64_t deadline_ns)
 {
-    return escqrs_system_drain(context, deadline_ns, NULL);
+    draining *self = context;
+    escqrs_status status = escqrs_system_drain_wait(self->system, self->ticket, deadline_ns, NULL);
+    return status == ESCQRS_DONE ? ESCQRS_TIMEOUT : status; /* the slice ended */
+}
+
+/* Wait until what was accepted so far is answered: as esc_py_wait. */
+static int wait_drained(esc_py_system *self, int64_t deadline_ns)
+{
+    draining wait = {self->system, 0};
+    Py_BEGIN_ALLOW_THREADS
+    wait.ticket = escqrs_system_drain_begin(self->system);
+    Py_END_ALLOW_THREADS
+    return esc_py_wait(self, drain_slice, &wait, deadline_ns);
 }
 
 static escqrs_status wait_unpinned(void *context, int64_t deadline_ns)
@@ -345,7 +362,7 @@ static int close_system(esc_py_system *self, PyObject *timeout)
         return status < 0 ? -1 : 0;
     }
     set_closed(self, 1);
-    int status = esc_py_wait(self, wait_drained, self->system, deadline_ns);
+    int status = wait_drained(self, deadline_ns);
     if (status < 0) {
         set_closed(self, 0);
         return -1;
@@ -500,7 +517,7 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     if (esc_py_system_pin(self) < 0) {
         return NULL;
     }
-    int status = esc_py_wait(self, wait_drained, self->system, deadline_ns);
+    int status = wait_drained(self, deadline_ns);
     esc_py_system_tidy(self);
     esc_py_system_unpin(self);
     if (status < 0) {
