@@ -14,7 +14,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
         (result = esc_py_definition_traverse_state(&state->definition, visit, arg)) != 0 ||
         (result = esc_py_handle_traverse_state(&state->handle, visit, arg)) != 0 ||
         (result = esc_py_reply_traverse_state(&state->reply, visit, arg)) != 0 ||
-        (result = esc_py_recorded_traverse_state(&state->recorded, visit, arg)) != 0) {
+        (result = esc_py_recorded_traverse_state(&state->recorded, visit, arg)) != 0 ||
+        (result = esc_py_rows_traverse_state(&state->rows, visit, arg)) != 0 ||
+        (result = esc_py_readmodel_traverse_state(&state->readmodel, visit, arg)) != 0) {
         return result;
     }
     return 0;
@@ -23,6 +25,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 static int module_clear(PyObject *module)
 {
     esc_py_state *state = esc_py_state_of(module);
+    esc_py_readmodel_clear_state(&state->readmodel);
+    esc_py_rows_clear_state(&state->rows);
     esc_py_recorded_clear_state(&state->recorded);
     esc_py_reply_clear_state(&state->reply);
     esc_py_handle_clear_state(&state->handle);
@@ -45,7 +49,8 @@ static int module_exec(PyObject *module)
     if (esc_py_errors_exec(module) < 0 || esc_py_message_exec(module) < 0 ||
         esc_py_system_exec(module) < 0 || esc_py_definition_exec(module) < 0 ||
         esc_py_handle_exec(module) < 0 || esc_py_reply_exec(module) < 0 ||
-        esc_py_recorded_exec(module) < 0) {
+        esc_py_recorded_exec(module) < 0 || esc_py_rows_exec(module) < 0 ||
+        esc_py_readmodel_exec(module) < 0) {
         return -1;
     }
     return 0;

@@ -30,6 +30,7 @@ struct esc_py_rows {
     sqlite3 *db;             /* NULL: the call is over */
     escqrs_readmodel *model; /* NULL: a query */
     cursor_object *cursors;  /* those that have a statement */
+    esc_vector orphans;      /* sqlite3_stmt * of cursors that were dropped while they could not be ended */
     unsigned long thread;
     bool busy;
     PyThreadState *detached; /* while SQLite runs detached */
@@ -589,7 +590,12 @@ static void cursor_end(cursor_object *self)
     } else {
         rows->cursors = self->next;
     }
-    give_back(rows, self->statement);
+    if ((rows->busy || rows->thread != PyThread_get_thread_ident()) &&
+        esc_vector_push(&rows->orphans, &self->statement) == ESCQRS_OK) {
+        /* the connection is another thread's, or SQLite is in it: later */
+    } else {
+        give_back(rows, self->statement);
+    }
     self->statement = NULL;
     self->rows = NULL;
     Py_DECREF((PyObject *)rows);
@@ -630,7 +636,7 @@ static int take_cell(cursor_object *self, int column)
 static int fetch_rows(cursor_object *self)
 {
     int code = SQLITE_ROW;
-    while (self->fetched < self->chunk && self->bytes.size < CHUNK_BYTES_MAX &&
+    while (self->fetched < self->chunk && (self->chunk == SIZE_MAX || self->bytes.size < CHUNK_BYTES_MAX) &&
            (code = sqlite3_step(self->statement)) == SQLITE_ROW) {
         for (int i = 0; i < self->column_count; i++) {
             if (take_cell(self, i) != SQLITE_OK) {
@@ -911,6 +917,7 @@ PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel 
     self->db = sqlite;
     self->model = model;
     self->thread = PyThread_get_thread_ident();
+    esc_vector_init(&self->orphans, sizeof(sqlite3_stmt *));
     if (model == NULL) {
         sqlite3_progress_handler(self->db, LOOK_EVERY_OPS, look, self);
     }
@@ -926,6 +933,10 @@ void esc_py_rows_end(PyObject *object)
         cursor->cut = true;
         cursor->rows = (esc_py_rows *)Py_NewRef(object);
     }
+    for (size_t i = 0; i < self->orphans.count; i++) {
+        give_back(self, ESC_VECTOR_AT(&self->orphans, sqlite3_stmt *, i));
+    }
+    esc_vector_fini(&self->orphans);
     if (self->model == NULL && self->db != NULL) {
         sqlite3_progress_handler(self->db, 0, NULL, NULL);
     }

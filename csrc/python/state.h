@@ -10,8 +10,10 @@
 #include "python/errors.h"
 #include "python/handle.h"
 #include "python/message.h"
+#include "python/readmodel.h"
 #include "python/recorded.h"
 #include "python/reply.h"
+#include "python/rows.h"
 #include "python/system.h"
 
 typedef struct esc_py_state {
@@ -22,6 +24,8 @@ typedef struct esc_py_state {
     esc_py_handle_state handle;
     esc_py_reply_state reply;
     esc_py_recorded_state recorded;
+    esc_py_rows_state rows;
+    esc_py_readmodel_state readmodel;
 } esc_py_state;
 
 extern struct PyModuleDef esc_py_module;

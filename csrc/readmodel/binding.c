@@ -271,9 +271,9 @@ static int bind_field(sqlite3_stmt *statement, const esc_binding *binding,
     if (!is_absent(field, message)) {
         return bind_present(statement, binding->index, field, message, json, error);
     }
-    /* A container that is empty is a value; only a single field can be older than its default. */
-    bool single = field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL;
-    if (single && field->has_default && defaults != NULL && !is_absent(field, defaults)) {
+    /* An empty container and an absent optional are values; only a field that is always written can be newer than
+     * the event. */
+    if (field->label == ESCQRS_ONE && field->has_default && defaults != NULL && !is_absent(field, defaults)) {
         return bind_present(statement, binding->index, field, defaults, json, error);
     }
     return bind_absent(statement, binding->index, field, error);

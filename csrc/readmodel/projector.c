@@ -377,14 +377,13 @@ typedef struct choice {
 } choice;
 
 typedef struct looks {
-    int64_t low, high;        /* of all followers that have something to do */
-    int64_t head;
+    int64_t low, high; /* of all followers that have something to do */
     bool any;
 } looks;
 
-static void look_at(looks *look, const esc_follower *follower)
+static void look_at(looks *look, const esc_follower *follower, int64_t bound)
 {
-    if (follower->position < look->head) {
+    if (follower->position < bound) {
         look->low = !look->any || follower->position < look->low ? follower->position : look->low;
         look->high = !look->any || follower->position > look->high ? follower->position : look->high;
         look->any = true;
@@ -397,25 +396,33 @@ static bool live_follows(escqrs_readmodel *model)
     return !model->frozen && !is_stopped(model);
 }
 
-static bool copy_follows(escqrs_readmodel *model)
+/* How far the copy may go now; 0: it does not follow. Not beyond the live tables that it will replace. */
+static int64_t copy_bound(escqrs_readmodel *model, int64_t head)
 {
-    return model->copy != NULL && !(model->frozen && is_stopped(model));
+    escqrs_projector *projector = model->projector;
+    int64_t bound = 0;
+    esc_mutex_lock(&projector->mutex);
+    if (model->copy != NULL && !(model->frozen && model->stopped)) {
+        bound = model->frozen || model->live.position > head ? head : model->live.position;
+    }
+    esc_mutex_unlock(&projector->mutex);
+    return bound;
 }
 
 static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, int64_t *wake_ns,
                    choice *chosen)
 {
-    looks look = {.head = head};
+    looks look = {0};
     for (size_t i = 0; i < projector->models.count; i++) {
         escqrs_readmodel *model = model_at(projector, i);
         if (!is_free(model, now_ns, wake_ns)) {
             continue;
         }
         if (live_follows(model)) {
-            look_at(&look, &model->live);
+            look_at(&look, &model->live, head);
         }
-        if (copy_follows(model)) {
-            look_at(&look, model->copy);
+        if (model->copy != NULL) {
+            look_at(&look, model->copy, copy_bound(model, head));
         }
     }
     *chosen = (choice){.bound = head};
@@ -436,7 +443,8 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
                 chosen->bound = model->live.position;
             }
         }
-        if (copy == NULL && copy_follows(model) && model->copy->position == chosen->position) {
+        if (copy == NULL && model->copy != NULL && model->copy->position == chosen->position &&
+            copy_bound(model, head) > chosen->position) {
             copy = model->copy;
         }
     }
@@ -445,13 +453,7 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
         projector->members[0] = copy;
         chosen->count = 1;
         chosen->copies = true;
-        chosen->bound = head;
-        esc_mutex_lock(&projector->mutex); /* skip may be moving it */
-        int64_t live = copy->model->live.position;
-        esc_mutex_unlock(&projector->mutex);
-        if (!copy->model->frozen && live < head) {
-            chosen->bound = live;
-        }
+        chosen->bound = copy_bound(copy->model, head);
     }
     return true;
 }
@@ -653,18 +655,17 @@ void escqrs_projector_stop(escqrs_projector *projector)
         return;
     }
     esc_mutex_lock(&projector->mutex);
-    bool join = projector->started && !projector->joined;
+    bool join = projector->started;
     bool first = !projector->stopping;
     projector->stopping = true;
-    projector->joined = true;
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
+    if (!first) {
+        return; /* the store may be gone by now */
+    }
     wake_up(projector);
     if (join) {
         esc_thread_join(&projector->thread);
-    }
-    if (!first) {
-        return;
     }
     esc_projector_close_feeds(projector);
     if (!projector->readonly) {

@@ -146,7 +146,8 @@ struct escqrs_projector {
 
     esc_mutex mutex;
     esc_cond changed;   /* a position, a state or a flag below */
-    bool started, joined, ended; /* mutex */
+    bool started;        /* by whoever starts and stops it */
+    bool ended;          /* mutex */
     bool stopping;       /* mutex */
     atomic_int cancel;   /* see wake_up in projector.c */
     esc_thread thread;

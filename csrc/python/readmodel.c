@@ -1,0 +1,658 @@
+/* python/readmodel.c - see readmodel.h.
+ *
+ * Threads: the GIL guards every object here. The core is called detached wherever it may wait: adding, waiting, skipping, getting
+ * a reading connection. `run_handler` is called by the core on the projector's thread, attached.
+ * Life: a core's contexts are the projector's until it is stopped, which the system does before it lets its read models go.
+ */
+#include "python/readmodel.h"
+
+#include <sqlite3.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "python/recorded.h"
+#include "python/rows.h"
+#include "python/state.h"
+
+typedef struct core_object core_object;
+
+/* Of one projection: the context of its function. */
+typedef struct handler_context {
+    core_object *core;  /* borrowed */
+    PyObject *function; /* strong */
+    PyObject *cls;      /* the event's class, strong: its schema is the projection's */
+    bool wants_recorded;
+} handler_context;
+
+struct core_object {
+    PyObject_HEAD
+    esc_py_system *system; /* borrowed; only for the projector's thread, which the system outlives */
+    PyObject *reference;   /* weak, to the system */
+    PyObject *instance;    /* of the user's class: `self` of its methods */
+    PyObject *failure;     /* the last exception of a handler, or NULL */
+    escqrs_readmodel *model;
+    PyObject *name;
+    handler_context *handlers;
+    size_t handler_count;
+};
+
+/* A query under way on this thread. Queries that it calls use the same connection and see the same snapshot. */
+typedef struct query_frame {
+    struct query_frame *outer;
+    esc_py_system *system;
+    PyObject *rows;
+} query_frame;
+
+static _Thread_local int projections; /* @es.on methods running on this thread */
+static _Thread_local query_frame *queries;
+
+bool esc_py_in_projection(void)
+{
+    return projections > 0;
+}
+
+/* ---- entering -------------------------------------------------------------------------------------------- */
+
+/* The system, pinned, a new reference; NULL with Closed or Forked. */
+static esc_py_system *core_enter(core_object *self)
+{
+    PyObject *system = NULL;
+#if PY_VERSION_HEX >= 0x030D0000
+    if (PyWeakref_GetRef(self->reference, &system) < 0) {
+        return NULL;
+    }
+#else
+    system = PyWeakref_GetObject(self->reference); /* borrowed */
+    if (system == NULL) {
+        return NULL;
+    }
+    system = system == Py_None ? NULL : Py_NewRef(system);
+#endif
+    if (system == NULL || self->model == NULL) {
+        Py_XDECREF(system);
+        esc_py_state *state = esc_py_state_of_type(Py_TYPE((PyObject *)self));
+        if (state != NULL) {
+            PyErr_Format(esc_py_error_class(state, ESCQRS_CLOSED), "the system of read model %U was closed", self->name);
+        }
+        return NULL;
+    }
+    if (esc_py_system_pin((esc_py_system *)system) < 0) {
+        Py_DECREF(system);
+        return NULL;
+    }
+    return (esc_py_system *)system;
+}
+
+static void core_leave(esc_py_system *system)
+{
+    esc_py_system_unpin(system);
+    Py_DECREF((PyObject *)system);
+}
+
+static int refuse_in_projection(esc_py_system *system, const char *what)
+{
+    if (projections == 0) {
+        return 0;
+    }
+    PyErr_Format(esc_py_error_class(system->state, ESCQRS_DEADLOCK),
+                 "%s cannot be called in an @es.on method: it would wait for the very transaction that the method is part "
+                 "of", what);
+    return -1;
+}
+
+/* ---- handlers: the projector's thread ------------------------------------------------------------------------ */
+
+/* What the handler is called with besides self and db. New reference. */
+static PyObject *argument_of(const handler_context *handler, const escqrs_recorded *recorded)
+{
+    esc_py_system *system = handler->core->system;
+    if (handler->wants_recorded) {
+        return esc_py_recorded_new(system, recorded);
+    }
+    PyTypeObject *newest =
+        esc_py_system_event_class(system, esc_py_class_stored_name((PyTypeObject *)handler->cls));
+    return esc_py_message_decode(newest != NULL ? newest : (PyTypeObject *)handler->cls, recorded->data, NULL);
+}
+
+/* The exception becomes the event's failure; it is kept, and its traceback goes to the log. */
+static escqrs_status report(core_object *core, const escqrs_recorded *recorded, escqrs_error *error)
+{
+    PyObject *type, *value, *traceback;
+    esc_py_state *state = core->system->state;
+    bool full = PyErr_ExceptionMatches(esc_py_error_class(state, ESCQRS_FULL));
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    PyObject *text = PyObject_Str(value);
+    const char *name = type == NULL ? "" : ((PyTypeObject *)type)->tp_name;
+    const char *shown = text == NULL ? "" : PyUnicode_AsUTF8(text);
+    escqrs_status status = escqrs_error_set(error, full ? ESCQRS_FULL : ESCQRS_REJECTED, "%s: %s", name,
+                                            shown == NULL ? "" : shown);
+    PyErr_Clear();
+    Py_XDECREF(text);
+    if (!full) {
+        PyObject *result = PyObject_CallFunction(state->readmodel.failed, "OLO", core->name,
+                                                 (long long)recorded->position, value);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(core->name);
+        }
+        Py_XDECREF(result);
+        Py_XSETREF(core->failure, Py_NewRef(value));
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return status;
+}
+
+static escqrs_status run_handler(void *context, const escqrs_recorded *recorded, void *sqlite,
+                                 escqrs_error *error)
+{
+    const handler_context *handler = context;
+    core_object *core = handler->core;
+    escqrs_status status = ESCQRS_OK;
+    PyObject *result = NULL;
+    projections++;
+    PyObject *rows = esc_py_rows_new(core->system, sqlite, core->model);
+    PyObject *argument = rows == NULL ? NULL : argument_of(handler, recorded);
+    if (argument != NULL) {
+        PyObject *arguments[] = {NULL, core->instance, rows, argument};
+        result = PyObject_Vectorcall(handler->function, arguments + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    if (rows != NULL) {
+        esc_py_rows_end(rows);
+    }
+    if (result == NULL) {
+        status = report(core, recorded, error);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(argument);
+    Py_XDECREF(rows);
+    projections--;
+    return status;
+}
+
+/* ---- adding ------------------------------------------------------------------------------------------------------ */
+
+/* The defaults of a class's fields as a packed message. */
+static int pack_defaults(PyTypeObject *cls, esc_buffer *out)
+{
+    esc_py_layout *layout = esc_py_class_layout(cls);
+    if (layout == NULL) {
+        return -1;
+    }
+    PyObject **values = PyMem_Calloc(layout->count + 1, sizeof(PyObject *));
+    int failed = values == NULL ? -1 : 0;
+    if (failed) {
+        PyErr_NoMemory();
+    }
+    for (uint32_t i = 0; !failed && i < layout->count; i++) {
+        const esc_py_field *field = &layout->fields[i];
+        if (field->label == ESCQRS_ONE && (field->default_value != NULL || field->default_factory != NULL)) {
+            values[i] = esc_py_value_initial(layout, i);
+            failed = values[i] == NULL ? -1 : 0;
+        }
+    }
+    if (!failed) {
+        failed = esc_py_values_pack(layout, values, out);
+    }
+    for (uint32_t i = 0; values != NULL && i < layout->count; i++) {
+        Py_XDECREF(values[i]);
+    }
+    PyMem_Free(values);
+    return failed;
+}
+
+static int slice_of(PyObject *text, escqrs_slice *slice)
+{
+    Py_ssize_t size = 0;
+    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
+    *slice = (escqrs_slice){data, (size_t)size};
+    return data == NULL ? -1 : 0;
+}
+
+/* One of (class, sql or None, function or None, wants_recorded, name). */
+static int read_projection(core_object *self, handler_context *handler, PyObject *given, escqrs_projection *spec,
+                           esc_buffer *defaults)
+{
+    PyObject *cls, *sql, *function, *name;
+    int wants_recorded;
+    if (!PyArg_ParseTuple(given, "OOOpU", &cls, &sql, &function, &wants_recorded, &name)) {
+        return -1;
+    }
+    esc_py_state *state = self->system->state;
+    if (esc_py_class_kind(state, cls) != ESC_PY_EVENT) {
+        PyErr_Format(PyExc_TypeError, "a projection is for an event class, not %R", cls);
+        return -1;
+    }
+    handler->core = self;
+    handler->cls = Py_NewRef(cls);
+    handler->function = function == Py_None ? NULL : Py_NewRef(function);
+    handler->wants_recorded = wants_recorded != 0;
+    spec->schema = esc_py_message_schema((PyTypeObject *)cls);
+    if (spec->schema == NULL || slice_of(esc_py_class_stored_name((PyTypeObject *)cls), &spec->type) < 0 ||
+        slice_of(name, &spec->name) < 0) {
+        return -1;
+    }
+    if (handler->function != NULL) {
+        spec->apply = run_handler;
+        spec->context = handler;
+        return 0;
+    }
+    if (slice_of(sql, &spec->sql) < 0 || pack_defaults((PyTypeObject *)cls, defaults) < 0) {
+        return -1;
+    }
+    spec->defaults = esc_buffer_slice(defaults);
+    return 0;
+}
+
+static int ensure_projector(esc_py_system *system)
+{
+    if (system->projector != NULL) {
+        return 0;
+    }
+    escqrs_log log = {esc_py_system_log, system};
+    escqrs_error error = {0};
+    escqrs_status status;
+    escqrs_projector *projector = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_projector_create(system->store, &esc_py_host_ops, system, &log, &projector, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        esc_py_raise(system->state, &error);
+        return -1;
+    }
+    system->projector = projector;
+    return 0;
+}
+
+/* readmodel_add(system, instance, name, schema, version, manual, projections) -> ReadModelCore */
+static PyObject *module_add(PyObject *module, PyObject *args)
+{
+    PyObject *object, *instance, *name, *schema, *version, *given;
+    int manual;
+    if (!PyArg_ParseTuple(args, "OOUUUpO!", &object, &instance, &name, &schema, &version, &manual, &PyTuple_Type,
+                          &given)) {
+        return NULL;
+    }
+    esc_py_state *state = esc_py_state_of(module);
+    esc_py_system *system = esc_py_system_cast(object);
+    if (system == NULL || ensure_projector(system) < 0) {
+        return NULL;
+    }
+    size_t count = (size_t)PyTuple_GET_SIZE(given);
+    core_object *self = (core_object *)state->readmodel.core->tp_alloc(state->readmodel.core, 0);
+    escqrs_projection *projections_given = PyMem_Calloc(count + 1, sizeof(escqrs_projection));
+    esc_buffer *defaults = PyMem_Calloc(count + 1, sizeof(esc_buffer));
+    bool done = false;
+    if (self == NULL || projections_given == NULL || defaults == NULL) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    self->system = system;
+    self->name = Py_NewRef(name);
+    self->instance = Py_NewRef(instance);
+    self->reference = PyWeakref_NewRef(object, NULL);
+    self->handlers = PyMem_Calloc(count + 1, sizeof(handler_context));
+    if (self->reference == NULL || self->handlers == NULL) {
+        goto end;
+    }
+    self->handler_count = count;
+    for (size_t i = 0; i < count; i++) {
+        if (read_projection(self, &self->handlers[i], PyTuple_GET_ITEM(given, (Py_ssize_t)i), &projections_given[i],
+                            &defaults[i]) < 0) {
+            goto end;
+        }
+    }
+    escqrs_readmodel_spec spec = {
+        .rebuild_manual = manual != 0, .projections = projections_given, .projection_count = count};
+    if (slice_of(name, &spec.name) < 0 || slice_of(schema, &spec.schema) < 0 || slice_of(version, &spec.version) < 0) {
+        goto end;
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_readmodel_add(system->projector, &spec, &self->model, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        esc_py_raise(state, &error);
+        goto end;
+    }
+    done = true;
+end:
+    for (size_t i = 0; defaults != NULL && i < count; i++) {
+        esc_buffer_fini(&defaults[i]);
+    }
+    PyMem_Free(defaults);
+    PyMem_Free(projections_given);
+    if (!done) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+/* readmodel_start(system) */
+static PyObject *module_start(PyObject *module, PyObject *object)
+{
+    esc_py_system *system = esc_py_system_cast(object);
+    if (system == NULL) {
+        return NULL;
+    }
+    escqrs_error error = {0};
+    if (system->projector != NULL && escqrs_projector_start(system->projector, &error) != ESCQRS_OK) {
+        return esc_py_raise(esc_py_state_of(module), &error);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *module_in_projection(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(projections > 0);
+}
+
+static PyObject *module_bind(PyObject *module, PyObject *failed)
+{
+    esc_py_readmodel_state *section = &esc_py_state_of(module)->readmodel;
+    Py_XSETREF(section->failed, Py_NewRef(failed));
+    Py_RETURN_NONE;
+}
+
+/* ---- status and waiting ----------------------------------------------------------------------------------------------- */
+
+/* (state, position, head, rebuilding, error or None, failed position) */
+static PyObject *core_status(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    core_object *self = (core_object *)object;
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    escqrs_readmodel_status status;
+    Py_BEGIN_ALLOW_THREADS
+    escqrs_readmodel_get_status(self->model, &status);
+    Py_END_ALLOW_THREADS
+    core_leave(system);
+    PyObject *error = status.error.status == ESCQRS_OK
+                          ? Py_NewRef(Py_None)
+                          : PyUnicode_DecodeUTF8(status.error.message, (Py_ssize_t)strlen(status.error.message),
+                                                 "replace");
+    if (error == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("iLLNNL", (int)status.state, (long long)status.position, (long long)status.head,
+                         PyBool_FromLong(status.rebuilding), error, (long long)status.error.position);
+}
+
+typedef struct wait_call {
+    escqrs_readmodel *model;
+    int64_t position; /* -1: until it is rebuilt */
+    escqrs_error error;
+} wait_call;
+
+static escqrs_status wait_core(void *context, int64_t deadline_ns)
+{
+    wait_call *call = context;
+    return call->position < 0 ? escqrs_readmodel_wait_rebuilt(call->model, deadline_ns, &call->error)
+                              : escqrs_readmodel_wait(call->model, call->position, deadline_ns, &call->error);
+}
+
+/* wait(position, timeout); position -1: until no rebuild is under way */
+static PyObject *core_wait(PyObject *object, PyObject *args)
+{
+    core_object *self = (core_object *)object;
+    long long position;
+    PyObject *timeout;
+    int64_t deadline_ns;
+    if (!PyArg_ParseTuple(args, "LO", &position, &timeout) || esc_py_deadline(timeout, &deadline_ns) < 0) {
+        return NULL;
+    }
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    int status = -1;
+    wait_call call = {.model = self->model, .position = position};
+    if (refuse_in_projection(system, "wait()") == 0) {
+        status = esc_py_wait(system, wait_core, &call, deadline_ns);
+    }
+    if (status > 0) {
+        esc_py_raise(system->state, &call.error);
+    }
+    core_leave(system);
+    if (status != 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_core(PyObject *object, const char *what,
+                           escqrs_status (*function)(escqrs_readmodel *model, escqrs_error *error))
+{
+    core_object *self = (core_object *)object;
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (refuse_in_projection(system, what) == 0) {
+        escqrs_error error = {0};
+        escqrs_status status;
+        Py_BEGIN_ALLOW_THREADS
+        status = function(self->model, &error);
+        Py_END_ALLOW_THREADS
+        if (status == ESCQRS_OK) {
+            result = Py_NewRef(Py_None);
+        } else {
+            esc_py_raise(system->state, &error);
+        }
+    }
+    core_leave(system);
+    return result;
+}
+
+static PyObject *core_rebuild(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return call_core(object, "rebuild()", escqrs_readmodel_rebuild);
+}
+
+static PyObject *core_retry(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return call_core(object, "retry()", escqrs_readmodel_retry);
+}
+
+static PyObject *core_skip(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return call_core(object, "skip()", escqrs_readmodel_skip);
+}
+
+/* ---- queries -------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *rows, PyObject *args, PyObject *kwargs)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+    PyObject *all = PyTuple_New(count + 2);
+    if (all == NULL) {
+        return NULL;
+    }
+    PyTuple_SET_ITEM(all, 0, Py_NewRef(instance));
+    PyTuple_SET_ITEM(all, 1, Py_NewRef(rows));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTuple_SET_ITEM(all, i + 2, Py_NewRef(PyTuple_GET_ITEM(args, i)));
+    }
+    PyObject *result = PyObject_Call(function, all, kwargs);
+    Py_DECREF(all);
+    return result;
+}
+
+/* A connection with a snapshot that all statements of the query see. */
+static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error *error)
+{
+    escqrs_status status = escqrs_store_reader(system->store, sqlite, error);
+    if (status == ESCQRS_OK && sqlite3_exec(*sqlite, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) {
+        status = escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
+        escqrs_store_reader_return(system->store, *sqlite);
+    }
+    return status;
+}
+
+static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *instance, PyObject *args,
+                           PyObject *kwargs)
+{
+    escqrs_error error = {0};
+    escqrs_status status;
+    void *sqlite = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = acquire(system, &sqlite, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        return esc_py_raise(system->state, &error);
+    }
+    PyObject *result = NULL;
+    PyObject *rows = esc_py_rows_new(system, sqlite, NULL);
+    if (rows != NULL) {
+        query_frame frame = {queries, system, rows};
+        queries = &frame;
+        result = call_with(function, instance, rows, args, kwargs);
+        queries = frame.outer;
+        esc_py_rows_end(rows);
+        Py_DECREF(rows);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    (void)sqlite3_exec(sqlite, "ROLLBACK", NULL, NULL, NULL);
+    escqrs_store_reader_return(system->store, sqlite);
+    Py_END_ALLOW_THREADS
+    return result;
+}
+
+/* query(function, instance, args, kwargs) */
+static PyObject *core_query(PyObject *object, PyObject *args)
+{
+    PyObject *function, *instance, *given, *kwargs;
+    if (!PyArg_ParseTuple(args, "OOO!O!", &function, &instance, &PyTuple_Type, &given, &PyDict_Type, &kwargs)) {
+        return NULL;
+    }
+    esc_py_system *system = core_enter((core_object *)object);
+    if (system == NULL) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (queries != NULL && queries->system == system) {
+        result = call_with(function, instance, queries->rows, given, kwargs);
+    } else if (refuse_in_projection(system, "a query") == 0) {
+        result = run_query(system, function, instance, given, kwargs);
+    }
+    core_leave(system);
+    return result;
+}
+
+/* ---- type ------------------------------------------------------------------------------------------------------------------ */
+
+static PyObject *core_failure(PyObject *object, void *unused)
+{
+    (void)unused;
+    core_object *self = (core_object *)object;
+    return Py_NewRef(self->failure == NULL ? Py_None : self->failure);
+}
+
+static int core_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    core_object *self = (core_object *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->instance);
+    Py_VISIT(self->failure);
+    Py_VISIT(self->reference);
+    for (size_t i = 0; i < self->handler_count; i++) {
+        Py_VISIT(self->handlers[i].function);
+        Py_VISIT(self->handlers[i].cls);
+    }
+    return 0;
+}
+
+static int core_clear(PyObject *object)
+{
+    core_object *self = (core_object *)object;
+    Py_CLEAR(self->failure);
+    Py_CLEAR(self->instance);
+    return 0;
+}
+
+static void core_dealloc(PyObject *object)
+{
+    core_object *self = (core_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)core_clear(object);
+    Py_XDECREF(self->reference);
+    Py_XDECREF(self->name);
+    for (size_t i = 0; i < self->handler_count; i++) {
+        Py_XDECREF(self->handlers[i].function);
+        Py_XDECREF(self->handlers[i].cls);
+    }
+    PyMem_Free(self->handlers);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef core_methods[] = {
+    {"status", core_status, METH_NOARGS, NULL}, {"wait", core_wait, METH_VARARGS, NULL},
+    {"rebuild", core_rebuild, METH_NOARGS, NULL}, {"retry", core_retry, METH_NOARGS, NULL},
+    {"skip", core_skip, METH_NOARGS, NULL},     {"query", core_query, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef core_getset[] = {
+    {"failure", core_failure, NULL, "The last exception of a handler, or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_dealloc, core_dealloc}, {Py_tp_traverse, core_traverse}, {Py_tp_clear, core_clear},
+    {Py_tp_methods, core_methods}, {Py_tp_getset, core_getset},     {0, NULL},
+};
+
+static PyType_Spec core_spec = {
+    .name = "escqrs._core.ReadModelCore",
+    .basicsize = sizeof(core_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = core_slots,
+};
+
+static PyMethodDef module_methods[] = {
+    {"readmodel_add", module_add, METH_VARARGS, NULL},
+    {"readmodel_start", module_start, METH_O, NULL},
+    {"readmodel_bind", module_bind, METH_O, NULL},
+    {"in_projection", module_in_projection, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+int esc_py_readmodel_exec(PyObject *module)
+{
+    esc_py_readmodel_state *section = &esc_py_state_of(module)->readmodel;
+    section->core = (PyTypeObject *)PyType_FromModuleAndSpec(module, &core_spec, NULL);
+    if (section->core == NULL || PyModule_AddObjectRef(module, "ReadModelCore", (PyObject *)section->core) < 0 ||
+        PyModule_AddFunctions(module, module_methods) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+int esc_py_readmodel_traverse_state(esc_py_readmodel_state *section, visitproc visit, void *arg)
+{
+    Py_VISIT(section->core);
+    Py_VISIT(section->failed);
+    return 0;
+}
+
+void esc_py_readmodel_clear_state(esc_py_readmodel_state *section)
+{
+    Py_CLEAR(section->core);
+    Py_CLEAR(section->failed);
+}

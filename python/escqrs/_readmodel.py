@@ -1,0 +1,431 @@
+"""Read models: tables that follow the events.
+
+The classes are read here, once when they are defined; following the events, binding SQL and running queries is C
+(``csrc/readmodel``, ``csrc/python/readmodel.c``).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar
+
+from . import _core
+from ._core import Cursor, Rows
+from ._message import Event
+from .errors import Closed, ReadModelStopped, SchemaMismatch
+
+if TYPE_CHECKING:
+    from ._system import System
+
+__all__ = ["Cursor", "ReadModel", "ReadModelStatus", "Rows", "on", "query", "sql"]
+
+_log = logging.getLogger("escqrs")
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_S = TypeVar("_S", bound="ReadModel")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_RESERVED = ("status", "rebuild", "retry", "skip", "wait")
+_STATES = {1: "catching up", 2: "live", 3: "stopped"}
+
+
+# ---- what the author of a class writes -------------------------------------------------------------------------------
+
+
+class _Sql:
+    """What ``es.sql`` leaves in a class: statements for events."""
+
+    __slots__ = ("events", "statements")
+
+    def __init__(self, events: tuple[type[Event], ...], statements: tuple[str, ...]) -> None:
+        self.events = events
+        self.statements = statements
+
+    def __repr__(self) -> str:
+        events = ", ".join(event.__name__ for event in self.events)
+        return f"es.sql({events}, {', '.join(map(repr, self.statements))})"
+
+
+class _Handler:
+    """What ``@es.on`` leaves on a method."""
+
+    __slots__ = ("events", "wants_recorded")
+
+    def __init__(self, events: tuple[type[Event], ...], wants_recorded: bool) -> None:
+        self.events = events
+        self.wants_recorded = wants_recorded
+
+
+def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...]:
+    found = []
+    for event in events:
+        if not isinstance(event, type) or not issubclass(event, Event) or event.__escqrs_abstract__:
+            raise TypeError(f"{what} takes event classes, not {event!r}")
+        if event in found:
+            raise TypeError(f"{what}: {event.__name__} is given twice")
+        found.append(event)
+    if not found:
+        raise TypeError(f"{what} takes at least one event class")
+    return tuple(found)
+
+
+def sql(*arguments: type[Event] | str) -> Any:
+    """Say in SQL what an event does to the tables: ``on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:name)")``.
+
+    arguments: one or more event classes, then one or more statements, which run in order. Parameters are the event's
+        fields (``:name``) and what is recorded with it: ``:_stream :_position :_version :_time :_id``.
+
+    A field is bound as it is; a bool as 0 or 1, an enum by its name, a datetime as text ``2026-01-31 12:00:00.000000+00:00``
+    in UTC, lists, dicts and messages as JSON, None as NULL; NaN is refused, and stops the read model.
+
+    The statements run in C. A wrong one is refused when the read model is opened, with SQLite's text.
+    """
+    count = next((i for i, one in enumerate(arguments) if isinstance(one, str)), len(arguments))
+    events = _check_events("es.sql", arguments[:count])
+    statements = arguments[count:]
+    if not statements:
+        raise TypeError("es.sql takes at least one statement")
+    for statement in statements:
+        if not isinstance(statement, str):
+            raise TypeError(f"es.sql takes event classes and then SQL, not {statement!r} after SQL")
+        if not statement.strip().strip(";").strip():
+            raise ValueError("es.sql: empty SQL")
+    return _Sql(events, tuple(str(statement) for statement in statements))
+
+
+def _check_plain(what: str, function: object) -> None:
+    if not inspect.isfunction(function):
+        raise TypeError(f"{what} decorates a method, not {function!r}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__}: {what} takes a plain method, not an async one")
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(
+            f"{function.__qualname__}: {what} takes a plain method, not a generator; return a list, for instance that "
+            "of fetchall()"
+        )
+
+
+def on(*events: type[Event]) -> Callable[[_F], _F]:
+    """Say in Python what an event does to the tables: ``@es.on(ItemAdded)`` on ``def added(self, db, event)``.
+
+    ``db`` is an ``es.Rows`` within the transaction that also moves the read model's checkpoint; it reads and writes the
+    read model's own tables. A third parameter that is called ``recorded`` or annotated with ``es.Recorded`` gets the
+    recorded event. The method runs on a thread of the engine; it cannot ask entities nor wait for the system.
+
+    An exception stops the read model at the event, with nothing of it applied; the others go on.
+    """
+    checked = _check_events("@es.on", events)
+
+    def decorate(function: _F) -> _F:
+        _check_plain("@es.on", function)
+        parameters = list(inspect.signature(function).parameters.values())
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if len(parameters) != 3 or any(one.kind not in positional for one in parameters):
+            raise TypeError(f"{function.__qualname__}: an @es.on method takes self, db and event")
+        third = parameters[2]
+        annotation = third.annotation
+        wants_recorded = third.name == "recorded"
+        if isinstance(annotation, str):
+            wants_recorded = wants_recorded or annotation.rpartition(".")[2] == "Recorded"
+        elif annotation is not inspect.Parameter.empty:
+            recorded = getattr(_core, "Recorded", None)
+            wants_recorded = wants_recorded or (recorded is not None and annotation is recorded)
+        function.__escqrs_on__ = _Handler(checked, wants_recorded)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def query(
+    function: Callable[Concatenate[_S, Rows, _P], _R],
+) -> Callable[Concatenate[_S, _P], _R]:
+    """Make a method a query: ``@es.query`` on ``def by_name(self, db, name)``, called as ``shop[Items].by_name("book")``.
+
+    It runs on the calling thread with a reading connection of its own, beside the writer; all its statements see the same
+    state of the store. ``db`` (an ``es.Rows``) and its cursors end with the call. Queries may call each other.
+    """
+    _check_plain("@es.query", function)
+    if len(inspect.signature(function).parameters) < 2:
+        raise TypeError(f"{function.__qualname__}: an @es.query method takes self and db")
+
+    @functools.wraps(function)
+    def run(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        core = self._escqrs_core
+        if core is None:
+            raise Closed(
+                f"{type(self).__name__} is not part of an open system; use system[{type(self).__name__}]"
+            )
+        return core.query(function, self, args, kwargs)
+
+    return run
+
+
+# ---- status ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReadModelStatus:
+    """Where a read model stands.
+
+    state: ``"live"``: it has been level with the store and follows it; ``"catching up"``; ``"rebuilding"``: a new copy is
+        being made, queries see the old rows; ``"stopped"``: at an event that it cannot take, see ``error``.
+    position: of the last event that it has seen. head: of the last event of the store.
+    error: what failed, or None. failed_position: of the event that stopped it, or None.
+    """
+
+    state: Literal["live", "catching up", "rebuilding", "stopped"]
+    position: int
+    head: int
+    error: str | None = None
+    failed_position: int | None = None
+
+    @property
+    def lag(self) -> int:
+        """How many events it is behind."""
+        return self.head - self.position
+
+
+# ---- the base class ---------------------------------------------------------------------------------------------------
+
+
+class ReadModel:
+    """Base of read models: tables that are filled from events.
+
+    ``schema``: SQL that makes the tables (and indexes, views, triggers); they are the read model's alone.
+    ``es.sql`` and ``@es.on`` say what events do to them, ``@es.query`` what is asked of them.
+    ``version``: change it to have the read model built anew where neither schema nor SQL has changed.
+    ``rebuild``: what happens when they differ from the stored ones: ``"auto"`` builds anew, beside the old rows, and swaps
+    when level; ``"manual"`` refuses to open (``es.SchemaMismatch``).
+
+    ``class Items(es.ReadModel, name="shop.Items")`` gives it another name in the store than the class's.
+    """
+
+    schema: ClassVar[str]
+    version: ClassVar[str | int]
+    __escqrs_name__: ClassVar[str]
+    __escqrs_manual__: ClassVar[bool] = False
+    _escqrs_core: Any = None
+
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is None:
+            name = cls.__name__
+        if not isinstance(name, str):
+            raise TypeError(f"{cls.__name__}: name= must be a str, got {name!r}")
+        if not name or "\0" in name:
+            raise ValueError(f"{cls.__name__}: name= must not be empty, nor hold a NUL: {name!r}")
+        cls.__escqrs_name__ = name
+        _check_reserved(cls)
+        _check_attributes(cls)
+        _projections(cls)
+        _core.register(cls)
+
+    @property
+    def status(self) -> ReadModelStatus:
+        """Where it stands now."""
+        state, position, head, rebuilding, error, failed = _core_of(self).status()
+        shown = _STATES[state]
+        if rebuilding and shown != "stopped":
+            shown = "rebuilding"
+        stopped_at = failed if shown == "stopped" and failed > 0 else None
+        return ReadModelStatus(shown, position, head, error, stopped_at)  # type: ignore[arg-type]
+
+    if TYPE_CHECKING:
+        rebuild: Any
+    else:
+
+        def rebuild(self) -> None:
+            """Build it anew from the first event, beside the live rows, and swap when level. Returns at once;
+            ``flush()`` waits for it. What ``skip()`` left out is tried again."""
+            _core_of(self).rebuild()
+
+    def retry(self) -> None:
+        """Try the event again at which it has stopped. ValueError if it has not stopped."""
+        _core_of(self).retry()
+
+    def skip(self) -> None:
+        """Leave the event out at which it has stopped, and go on after it. ValueError if it has not stopped."""
+        _core_of(self).skip()
+
+    def wait(self, position: int | None = None, timeout: float | None = None) -> None:
+        """Wait until it has seen the event at ``position`` (by default the newest one there is now).
+
+        Raises ``es.ReadModelStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds.
+        """
+        core = _core_of(self)
+        if position is None:
+            position = core.status()[2]
+        if isinstance(position, bool) or not isinstance(position, int):
+            raise TypeError(f"position is an int, not {type(position).__name__}")
+        if position < 0:
+            raise ValueError(f"position counts from 1, got {position}")
+        _wait(core, position, timeout)
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if self._escqrs_core is None:
+            return f"<{name}, a read model that is not open>"
+        try:
+            status = self.status
+        except Closed:
+            return f"<{name}, a read model of a closed system>"
+        text = f"{status.state} at {status.position:,}"
+        if status.state == "stopped":
+            text = f"stopped at {status.failed_position or status.position:,}: {status.error}"
+        elif status.lag:
+            text += f" of {status.head:,}"
+        return f"<{name}, read model, {text}>"
+
+
+def _core_of(model: ReadModel) -> Any:
+    if model._escqrs_core is None:
+        raise Closed(
+            f"{type(model).__name__} is not part of an open system; use system[{type(model).__name__}]"
+        )
+    return model._escqrs_core
+
+
+def _wait(core: Any, position: int, timeout: float | None) -> None:
+    try:
+        core.wait(position, timeout)
+    except ReadModelStopped as error:
+        if core.failure is not None:
+            raise error from core.failure
+        raise
+
+
+# ---- reading a class -----------------------------------------------------------------------------------------------------
+
+
+def _check_reserved(cls: type[ReadModel]) -> None:
+    names = [*vars(cls), *vars(cls).get("__annotations__", {})]
+    for name in _RESERVED:
+        if name not in names:
+            continue
+        if name == "rebuild" and isinstance(vars(cls).get("rebuild"), str):
+            continue
+        hint = '; rebuild = "auto" or "manual" says when it is built anew' if name == "rebuild" else ""
+        raise TypeError(f"{cls.__name__}.{name}: the name is the engine's in a read model{hint}")
+
+
+def _check_attributes(cls: type[ReadModel]) -> None:
+    rebuild = vars(cls).get("rebuild")
+    if rebuild is not None:
+        if rebuild not in ("auto", "manual"):
+            raise ValueError(f'{cls.__name__}.rebuild is "auto" or "manual", not {rebuild!r}')
+        cls.__escqrs_manual__ = rebuild == "manual"
+        del cls.rebuild  # instances have the method
+    schema = getattr(cls, "schema", None)
+    if schema is not None:
+        if not isinstance(schema, str):
+            raise TypeError(f"{cls.__name__}.schema is SQL, a str, not {schema!r}")
+        if not schema.strip().strip(";").strip():
+            raise ValueError(f"{cls.__name__}.schema: empty SQL")
+    version = getattr(cls, "version", "")
+    if isinstance(version, bool) or not isinstance(version, (str, int)):
+        raise TypeError(f"{cls.__name__}.version is a str or an int, not {version!r}")
+
+
+# (event class, SQL or None, function or None, wants recorded, name)
+_Projection = tuple[type[Event], str | None, Callable[..., Any] | None, bool, str]
+
+
+def _projections(cls: type[ReadModel]) -> list[_Projection]:
+    """What a class does with events, inherited ones first, in order of definition."""
+    found: dict[str, _Sql | Callable[..., Any]] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, _Sql) or hasattr(value, "__escqrs_on__"):
+                found[name] = value
+            else:
+                found.pop(name, None)  # a subclass has taken it away
+    projections: list[_Projection] = []
+    for name, one in found.items():
+        if isinstance(one, _Sql):
+            for event in one.events:
+                projections.extend((event, statement, None, False, name) for statement in one.statements)
+        else:
+            handler: _Handler = one.__escqrs_on__  # type: ignore[attr-defined]
+            projections.extend((event, None, one, handler.wants_recorded, name) for event in handler.events)
+    return projections
+
+
+def events_of(cls: type[ReadModel]) -> list[type[Event]]:
+    """The event classes that a read model follows, each once."""
+    return list(dict.fromkeys(one[0] for one in _projections(cls)))
+
+
+def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
+    """All that decides whether the stored tables are those of the class."""
+    return (
+        cls.__escqrs_name__,
+        getattr(cls, "schema", ""),
+        str(getattr(cls, "version", "")),
+        tuple((one[0].__escqrs_name__, one[1], one[4] if one[1] is None else "") for one in _projections(cls)),
+    )
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------------
+
+
+def attach(system: System, classes: Iterable[type[ReadModel]]) -> dict[type[ReadModel], ReadModel]:
+    """Add the read models to a system that has just been opened, and let them follow."""
+    found: dict[type[ReadModel], ReadModel] = {}
+    for cls in classes:
+        instance = cls()
+        name, schema, version, _ = _definition(cls)
+        projections = tuple(
+            (_core.newest(event), statement, function, recorded, label)
+            for event, statement, function, recorded, label in _projections(cls)
+        )
+        instance._escqrs_core = _core.readmodel_add(
+            system, instance, name, schema, version, cls.__escqrs_manual__, projections
+        )
+        found[cls] = instance
+    _core.readmodel_start(system)
+    return found
+
+
+def redefined(instance: ReadModel, cls: type[ReadModel]) -> ReadModel:
+    """The read model as an instance of a newer definition of its class, whose queries may differ.
+
+    Raises ``es.SchemaMismatch`` if what it does with events has changed: that needs the system to be opened again.
+    """
+    if _definition(type(instance)) != _definition(cls):
+        raise SchemaMismatch(
+            f"read model {cls.__name__} was defined anew with another schema, SQL or version; close the system and open it "
+            "again to have it built anew"
+        )
+    newer = cls()
+    newer._escqrs_core = instance._escqrs_core
+    return newer
+
+
+def flush(system: System, position: int, timeout: float | None) -> None:
+    """Wait until every read model has seen the event at ``position`` and no rebuild is under way; then raise for one
+    that has stopped."""
+    until = None if timeout is None else time.monotonic() + timeout
+    stopped: ReadModelStopped | None = None
+    for core in {id(one._escqrs_core): one._escqrs_core for one in system._readmodels.values()}.values():
+        try:
+            for target in (position, -1):
+                left = None if until is None else max(0.0, until - time.monotonic())
+                _wait(core, target, left)
+        except ReadModelStopped as error:
+            stopped = stopped or error
+    if stopped is not None:
+        raise stopped
+
+
+def _failed(name: str, position: int, error: BaseException) -> None:
+    """A handler has raised; the core says what becomes of it, here is where it happened."""
+    _log.error("read model %s: a handler failed at position %d", name, position, exc_info=error)
+
+
+_core.readmodel_bind(_failed)
