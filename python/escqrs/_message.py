@@ -1,11 +1,13 @@
 """Message classes: from annotations to fields.
 
-The classes themselves, their instances and the codec are C (``escqrs._core``). This module reads what the author of
-a class wrote - annotations, defaults, ``es.field`` - checks it and hands it to C in small tuples. It is called by the
-metaclass: :func:`_prepare` before a class is made, :func:`_resolve` after it, and again at the first use of a class
-whose annotations named something that did not exist yet.
+The classes themselves, their instances and the codec are C (``escqrs._core``). This module reads
+what the author of a class wrote - annotations, defaults, ``es.field`` - checks it and hands it to C
+in small tuples. It is called by the metaclass: :func:`_prepare` before a class is made,
+:func:`_resolve` after it, and again at the first use of a class whose annotations named something
+that did not exist yet.
 """
 
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import datetime
@@ -37,13 +39,13 @@ _SCALARS: dict[object, int] = {
     datetime.datetime: _core.TIME,
 }
 _ALLOWED = (
-    "a field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, list[T] "
-    "or dict[str, T] or dict[int, T] of these"
+    "a field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, "
+    "list[T], dict[str, T] or dict[int, T] of these"
 )
 _CLASS_VAR = re.compile(r"\s*(?:\w+\s*\.\s*)*ClassVar\b")
 _REFUSED = {
-    "__init__": "write __post_init__ to check a message after it is made",
-    "__new__": "write __post_init__ to check a message after it is made, or a class method to make it",
+    "__init__": "write __post_init__ to check a message that was made",
+    "__new__": "write __post_init__ to check a message, or a class method to make one",
     "__del__": "a message is a value",
     "__slots__": "they follow from the fields",
     "__setattr__": "a message is immutable",
@@ -80,7 +82,8 @@ def field(
 ) -> Any:
     """Say more of a field than its type: ``x: int = es.field(3, default=5)``.
 
-    number: the field's protobuf number, 1 to 536,870,911; by default one more than the highest before it.
+    number: the field's protobuf number, 1 to 536,870,911; by default one more than the highest
+    before it.
     default: the value where none is given, also for stored messages that do not have the field.
     default_factory: called without arguments for each message that needs the default.
     """
@@ -148,7 +151,7 @@ def _declare(
             continue
         if name.startswith("_"):
             raise TypeError(
-                f"{title}.{name}: names that begin with `_` are reserved; give the field another name"
+                f"{title}.{name}: names that begin with `_` are reserved; choose another"
             )
         given = values.get(name, _MISSING)
         asked = given.number if isinstance(given, _Field) else None
@@ -161,8 +164,8 @@ def _declare(
             number = asked
         if not 1 <= number <= NUMBER_MAX or number in _RESERVED:
             raise TypeError(
-                f"{title}.{name}: {number} cannot be a field's number: protobuf allows 1 to {NUMBER_MAX:,} "
-                "without 19,000 to 19,999"
+                f"{title}.{name}: {number} cannot be a field's number: protobuf allows 1 to "
+                f"{NUMBER_MAX:,} without 19,000 to 19,999"
             )
         if numbers.get(number, name) != name:
             raise TypeError(
@@ -182,16 +185,16 @@ def _check_order(title: str, fields: Mapping[str, _Declared]) -> None:
             first = first or name
         elif first is not None:
             raise TypeError(
-                f"{title}.{name}: a field without a default cannot follow {first!r}, which has one; "
-                "give it a default, or declare it earlier with its number: es.field(number)"
+                f"{title}.{name}: a field without a default cannot follow {first!r}, which has "
+                "one; give it a default, or declare it earlier with its number: es.field(number)"
             )
 
 
 def _prepare(
     name: str, bases: tuple[type, ...], namespace: dict[str, Any], stored: object
 ) -> tuple[dict[str, Any], tuple[_Declared, ...], tuple[str, ...], str, object]:
-    """Before a class is made: its namespace, all its fields, the names of its own ones, its stored name and the R of
-    ``Command[R]`` (or None)."""
+    """Before a class is made: its namespace, all its fields, the names of its own ones, its stored
+    name and the R of ``Command[R]`` (or None)."""
     variables = _globals_of(str(namespace.get("__module__", "")))
     if not isinstance(stored, str):
         raise TypeError(f"{name}: name= must be a str, got {stored!r}")
@@ -226,7 +229,7 @@ def _prepare(
             )
         if key in fields and key not in own:
             raise TypeError(
-                f"{name}.{key}: hides the inherited field of that name; annotate it to declare it anew"
+                f"{name}.{key}: hides the inherited field; annotate it to declare it anew"
             )
 
     made = {key: value for key, value in namespace.items() if key not in own}
@@ -259,8 +262,9 @@ def _globals_of(module: str) -> dict[str, Any]:
 
 
 def _frames(cls: type) -> list[dict[str, Any]]:
-    """Local variables of the functions and class bodies around a class that are running, innermost first."""
-    around = set()
+    """Local variables of the functions and class bodies around a class that are running, innermost
+    first."""
+    around: set[str] = set()
     scope = cls.__qualname__.rpartition(".")[0]
     while scope:
         around.add(scope.removesuffix(".<locals>"))
@@ -275,8 +279,9 @@ def _frames(cls: type) -> list[dict[str, Any]]:
 
 
 class _Names(dict[str, Any]):
-    """What an annotation may refer to beyond the module's globals: the class itself, classes nested in it, the local
-    variables of the functions that are running, and message classes made in the same function before."""
+    """What an annotation may refer to beyond the module's globals: the class itself, classes nested
+    in it, the local variables of the functions that are running, and message classes made in the
+    same function before."""
 
     def __init__(self, cls: type) -> None:
         super().__init__(
@@ -304,7 +309,7 @@ def _evaluate(one: _Declared, names: Mapping[str, Any]) -> object:
     if one.annotation in _PLAIN:
         return one.annotation
     holder = types.SimpleNamespace(__annotations__={one.name: one.annotation})
-    return typing.get_type_hints(holder, one.variables, names)[one.name]  # type: ignore[arg-type]
+    return typing.get_type_hints(holder, one.variables, names)[one.name]
 
 
 class _Plain(dict[object, bool]):
@@ -321,8 +326,8 @@ _PLAIN = _Plain((one, True) for one in _SCALARS)
 
 
 def _resolve(cls: type, final: bool) -> bool:
-    """Read the annotations of a message class and seal its layout. False where a name is not defined yet; with
-    ``final`` that is a TypeError."""
+    """Read the annotations of a message class and seal its layout. False where a name is not
+    defined yet; with ``final`` that is a TypeError."""
     declared: tuple[_Declared, ...] = _core.declared(cls)
     names: _Names | None = None
     complete = True
@@ -374,16 +379,18 @@ def _read(one: _Declared, annotation: object) -> tuple[int, int, int, object]:
         inner = [_strip(argument) for argument in arguments if argument is not type(None)]
         if len(inner) != 1 or len(inner) == len(arguments):
             raise one.error(
-                f"{_show(annotation)} is not supported: a union is T | None and nothing else; {_ALLOWED}"
+                f"{_show(annotation)} is not supported: a union is T | None and nothing else; "
+                f"{_ALLOWED}"
             )
         if _is_container(inner[0]):
             raise one.error(
-                f"{_show(annotation)} is not supported: protobuf does not tell an empty container from an absent "
-                "one; leave out `| None`, or wrap it in an es.Message"
+                f"{_show(annotation)} is not supported: protobuf does not tell an empty container "
+                "from an absent one; leave out `| None`, or wrap it in an es.Message"
             )
         kind, cls = _read_one(one, inner[0])
         return kind, _core.OPTIONAL, 0, cls
-    if annotation in (list, dict, typing.List, typing.Dict):  # noqa: UP006
+    container: object = origin or annotation
+    if not arguments and (container is list or container is dict):  # typing.List too
         raise one.error("say what it holds: list[T], dict[str, T] or dict[int, T]")
     if origin is list:
         kind, cls = _read_item(one, annotation, arguments[0])
@@ -409,12 +416,13 @@ def _read_item(one: _Declared, whole: object, item: object) -> tuple[int, object
     item = _strip(item)
     if _is_container(item):
         raise one.error(
-            f"{_show(whole)} is not supported: a container cannot hold containers; wrap the inner one in an es.Message"
+            f"{_show(whole)} is not supported: a container cannot hold containers; "
+            "wrap the inner one in an es.Message"
         )
     if typing.get_origin(item) in (typing.Union, types.UnionType):
         raise one.error(
-            f"{_show(whole)} is not supported: what a container holds cannot be None or one of several types; "
-            "wrap it in an es.Message"
+            f"{_show(whole)} is not supported: what a container holds cannot be None or one of "
+            "several types; wrap it in an es.Message"
         )
     return _read_one(one, item)
 
@@ -431,15 +439,15 @@ def _read_one(one: _Declared, annotation: object) -> tuple[int, object]:
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         if issubclass(annotation, enum.Flag):
             raise one.error(
-                f"{_show(annotation)} is a Flag, whose values can be combined; use an int or a list"
+                f"{annotation.__name__} is a Flag, whose values combine; use an int or a list"
             )
         return _core.ENUM, annotation
-    raise one.error(f"{_show(annotation)} is not supported; {_ALLOWED}")
+    raise one.error(f"{_show(typing.cast(object, annotation))} is not supported; {_ALLOWED}")
 
 
 def _members(one: _Declared, cls: type) -> tuple[tuple[enum.Enum, str, int], ...]:
-    """Members of an enum with their numbers: their values where all of these are different ints of 32 bits, else the
-    order of declaration from 0."""
+    """Members of an enum with their numbers: their values where all of these are different ints of
+    32 bits, else the order of declaration from 0."""
     if not issubclass(cls, enum.Enum):
         return ()
     members = list(cls)
@@ -465,9 +473,9 @@ def _show(annotation: object) -> str:
 
 def _signature(cls: type) -> inspect.Signature:
     """For help() and inspect: the fields as parameters."""
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for one in _core.declared(cls):
-        default = inspect.Parameter.empty
+        default: object = inspect.Parameter.empty
         if one.has_default:
             default = one.factory if one.factory is not None else one.default
         parameters.append(
@@ -482,14 +490,16 @@ def _signature(cls: type) -> inspect.Signature:
 
 
 def layout_of_state(cls: type, name: str, *, stop: tuple[type, ...] = (object,)) -> _core.Layout:
-    """The layout of the annotated fields of an ordinary class (an aggregate's state) under the stored name ``name``.
+    """The layout of the annotated fields of an ordinary class (an aggregate's state) under the
+    stored name ``name``.
 
-    Classes of the MRO that are in ``stop`` are left aside. Fields need no default. The class attributes stay as they
-    are, ``es.field`` objects among them: see :func:`fields_of_state`. Raises TypeError naming class and field.
+    Classes of the MRO that are in ``stop`` are left aside. Fields need no default. The class
+    attributes stay as they are, ``es.field`` objects among them: see :func:`fields_of_state`.
+    Raises TypeError naming class and field.
     """
     layout = _core.new_layout(cls.__name__, name)
     names: _Names | None = None
-    specs = []
+    specs: list[tuple[Any, ...]] = []
     for one in fields_of_state(cls, stop=stop):
         if names is None:
             names = _Names(cls)
@@ -505,8 +515,9 @@ def layout_of_state(cls: type, name: str, *, stop: tuple[type, ...] = (object,))
 
 
 def fields_of_state(cls: type, *, stop: tuple[type, ...] = (object,)) -> list[_Declared]:
-    """The annotated fields of an ordinary class and its bases, base first: objects with ``name``, ``number``,
-    ``has_default``, ``default`` and ``factory``. A default that is no field's is a ``_Missing``."""
+    """The annotated fields of an ordinary class and its bases, base first: objects with ``name``,
+    ``number``, ``has_default``, ``default`` and ``factory``. A default that is no field's is a
+    ``_Missing``."""
     fields: dict[str, _Declared] = {}
     for base in reversed(cls.__mro__):
         if base in stop or base is Generic or base is object:
@@ -524,7 +535,8 @@ _core.bind(_prepare, _resolve, _signature)
 
 
 class Message(_core.MessageBase, metaclass=_core.MessageMeta):
-    """Base of nested messages: a value with typed fields, immutable, comparable, stored as protobuf.
+    """Base of nested messages: a value with typed fields, immutable, comparable, stored as
+    protobuf.
 
     A class derived from it declares its fields by annotations, as a dataclass does::
 
@@ -535,13 +547,15 @@ class Message(_core.MessageBase, metaclass=_core.MessageMeta):
         >>> Money(5)
         Money(amount=5, currency='EUR')
 
-    A field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, list[T], dict[str, T] or
-    dict[int, T] of these. ``name="shop.Money"`` as a class keyword is its name in a store, ``= es.field(3)`` a field's
-    protobuf number. A ``__post_init__(self)`` may check a message that was just made; it is not called for stored ones.
+    A field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, list[T],
+    dict[str, T] or dict[int, T] of these. ``name="shop.Money"`` as a class keyword is its name in a
+    store, ``= es.field(3)`` a field's protobuf number. A ``__post_init__(self)`` may check a
+    message that was just made; it is not called for stored ones.
 
-    Two messages are equal if they are of one class (or of two definitions of the same class, as when a notebook's cell
-    is run again) and all fields are. Integers have 64 bits. A datetime has a time zone and is kept in UTC. An enum's
-    members are stored by their values where these are all ints of 32 bits, else by their order of declaration.
+    Two messages are equal if they are of one class (or of two definitions of the same class, as
+    when a notebook's cell is run again) and all fields are. Integers have 64 bits. A datetime has a
+    time zone and is kept in UTC. An enum's members are stored by their values where these are all
+    ints of 32 bits, else by their order of declaration.
     """
 
 
@@ -550,7 +564,8 @@ class Event(Message):
 
 
 class Command(Message, Generic[R_co]):
-    """Base of commands: what somebody wants. ``Command[str]`` is one that is answered with a str."""
+    """Base of commands: what somebody wants. ``Command[str]`` is one that is answered with a
+    str."""
 
 
 _core.set_base(Message, "message")

@@ -28,8 +28,9 @@ Every one is an :class:`Error`::
     ├── SchemaMismatch            a class would misread what is stored
     └── ReadModelStopped          .name .position
 
-Wrong arguments and wrong definitions are the ``TypeError`` and ``ValueError`` of Python; want of memory is
-``MemoryError``. All of these can be pickled; their attributes go along. An attribute that is not known is ``None``.
+Wrong arguments and wrong definitions are the ``TypeError`` and ``ValueError`` of Python; want of
+memory is ``MemoryError``. All of these can be pickled; their attributes go along. An attribute that
+is not known is ``None``.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Error(Exception):
 
 
 class Rejected(Error):
-    """A handler refused a command; nothing was stored. Raise it with a text that the caller may show."""
+    """A handler refused a command; nothing was stored. Raise it with a text that the caller may
+    show."""
 
 
 class Conflict(Error):
@@ -92,7 +94,8 @@ class WrongVersion(Conflict):
 
 
 class ConditionFailed(Conflict):
-    """An event matches what the commit wanted to be absent; ``position`` is that of the first one."""
+    """An event matches what the commit wanted to be absent; ``position`` is that of the first
+    one."""
 
     def __init__(self, *args: object, position: int | None = None) -> None:
         super().__init__(*args)
@@ -100,7 +103,8 @@ class ConditionFailed(Conflict):
 
 
 class CheckpointBehind(Conflict):
-    """A checkpoint would not move forward: it stands at ``current``, and ``given`` is not after it."""
+    """A checkpoint would not move forward: it stands at ``current``, and ``given`` is not after
+    it."""
 
     def __init__(
         self,
@@ -148,7 +152,8 @@ class Forked(Error):
 
 
 class Aborted(Error):
-    """An earlier command of the same entity could not be stored, so this one was not carried out."""
+    """An earlier command of the same entity could not be stored, so this one was not carried
+    out."""
 
 
 class Locked(Error):

@@ -1,4 +1,5 @@
-"""What is written is plain protobuf: Google's library reads our bytes by our .proto text, and we read its own.
+"""What is written is plain protobuf: Google's library reads our bytes by our .proto text, and we
+read its own.
 
 Schemas and values are Hypothesis's. protoc turns the text of ``es.proto`` into descriptors.
 """
@@ -10,15 +11,14 @@ import math
 import shutil
 import subprocess
 import tempfile
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import escqrs as es
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import escqrs as es
 
 descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
 descriptor_pool = pytest.importorskip("google.protobuf.descriptor_pool")
@@ -26,7 +26,6 @@ message_factory = pytest.importorskip("google.protobuf.message_factory")
 
 pytestmark = pytest.mark.skipif(shutil.which("protoc") is None, reason="protoc is not installed")
 
-UTC = timezone.utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -114,9 +113,8 @@ def same(google: Any, value: Any) -> bool:
     if isinstance(value, es.Message):
         return same_message(google, value)
     if isinstance(value, datetime):
-        return bool(
-            EPOCH + timedelta(seconds=google.seconds, microseconds=google.nanos // 1000) == value
-        )
+        since = timedelta(seconds=google.seconds, microseconds=google.nanos // 1000)
+        return bool(EPOCH + since == value)
     if isinstance(value, float) and math.isnan(value):
         return math.isnan(google)
     return bool(google == plain(value))
@@ -139,7 +137,7 @@ def same_message(google: Any, ours: Any) -> bool:
     return True
 
 
-# ---- random schemas and values ---------------------------------------------------------------------
+# ---- random schemas and values ------------------------------------------------------------------
 
 INT64 = st.integers(-(2**63), 2**63 - 1) | st.sampled_from(
     [0, 1, -1, 127, 128, 2**63 - 1, -(2**63)]
