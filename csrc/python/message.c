@@ -75,19 +75,23 @@ PyObject *esc_py_message_inside(PyTypeObject *cls, ProtobufCMessage *packed, esc
     return (PyObject *)message;
 }
 
+static int verify(esc_py_layout *layout, const ProtobufCMessage *packed)
+{
+    escqrs_error error; /* large, and read only where the status says that it was filled */
+    if (esc_py_layout_verify(layout, packed, &error) == ESCQRS_OK) {
+        return 0;
+    }
+    esc_py_raise(layout->state, &error);
+    return -1;
+}
+
 PyObject *esc_py_message_wrap(PyTypeObject *cls, ProtobufCMessage *packed)
 {
     esc_py_layout *layout = esc_py_class_layout(cls);
-    escqrs_error error = {0};
-    esc_py_message *message = NULL;
-    if (layout == NULL) {
+    if (layout == NULL || (layout->checked && verify(layout, packed) < 0)) {
         goto fail;
     }
-    if (layout->checked && esc_py_layout_verify(layout, packed, &error) != ESCQRS_OK) {
-        esc_py_raise(layout->state, &error);
-        goto fail;
-    }
-    message = esc_py_message_alloc((esc_py_message_type *)cls);
+    esc_py_message *message = esc_py_message_alloc((esc_py_message_type *)cls);
     if (message == NULL) {
         goto fail;
     }
@@ -641,8 +645,6 @@ static PyObject *with_unknown(PyObject *changed, const ProtobufCMessage *old)
     if (esc_py_message_pack(changed, &bytes) < 0) {
         goto done;
     }
-    ProtobufCMessage unknown_only = *old;
-    (void)unknown_only;
     for (unsigned i = 0; i < old->n_unknown_fields; i++) {
         const ProtobufCMessageUnknownField *field = &old->unknown_fields[i];
         uint64_t tag = (uint64_t)field->tag << 3 | (uint64_t)field->wire_type;

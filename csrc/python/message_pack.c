@@ -9,6 +9,7 @@
 #include "python/message_parts.h"
 
 #include <datetime.h>
+#include <endian.h>
 #include <string.h>
 
 #include "base/varint.h"
@@ -16,7 +17,6 @@
 #define WIRE_VARINT 0u
 #define WIRE_64BIT 1u
 #define WIRE_BYTES 2u
-#define SCRATCH_MAX ((size_t)1 << 16) /* a larger one is not kept */
 
 int esc_py_message_pack_exec(PyObject *module)
 {
@@ -58,9 +58,8 @@ static void put_double(esc_buffer *out, double value)
 {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    for (int i = 0; i < 8; i++) {
-        put_byte(out, (uint8_t)(bits >> (8 * i))); /* little-endian whatever the machine is */
-    }
+    bits = htole64(bits);
+    put_bytes(out, &bits, sizeof bits);
 }
 
 /* ---- text: without making Python keep its UTF-8 ------------------------------------------------ */
@@ -369,6 +368,50 @@ static int pack_struct(const ProtobufCMessage *packed, esc_buffer *out)
     return 0;
 }
 
+static inline void put_tag(esc_buffer *out, const esc_py_field *field)
+{
+    out->data[out->size++] = field->tag[0];
+    for (uint8_t i = 1; i < field->tag_size; i++) {
+        out->data[out->size++] = field->tag[i];
+    }
+}
+
+/* The commonest fields with one look at the room they need; 1 where it is none of them. */
+static inline int pack_common(const esc_py_field *field, PyObject *value, esc_buffer *out)
+{
+    if (field->label != ESCQRS_ONE) {
+        return 1;
+    }
+    if (field->kind == ESCQRS_KIND_STRING) {
+        if (!PyUnicode_IS_COMPACT_ASCII(value)) {
+            return 1;
+        }
+        size_t length = (size_t)PyUnicode_GET_LENGTH(value);
+        if (room(out, sizeof field->tag + ESC_VARINT_SIZE_MAX + length) < 0) {
+            return -1;
+        }
+        put_tag(out, field);
+        put_varint(out, length);
+        put_bytes(out, PyUnicode_1BYTE_DATA(value), length);
+        return 0;
+    }
+    if (field->kind > ESCQRS_KIND_BOOL) {
+        return 1;
+    }
+    if (room(out, sizeof field->tag + ESC_VARINT_SIZE_MAX) < 0) {
+        return -1;
+    }
+    put_tag(out, field);
+    if (field->kind == ESCQRS_KIND_INT) {
+        put_varint(out, (uint64_t)PyLong_AsLongLong(value)); /* checked: fits */
+    } else if (field->kind == ESCQRS_KIND_FLOAT) {
+        put_double(out, PyFloat_AS_DOUBLE(value));
+    } else {
+        put_byte(out, value == Py_True);
+    }
+    return 0;
+}
+
 int esc_py_message_pack(PyObject *object, esc_buffer *out)
 {
     esc_py_message *message = (esc_py_message *)object;
@@ -378,7 +421,12 @@ int esc_py_message_pack(PyObject *object, esc_buffer *out)
     const esc_py_layout *layout = esc_py_type_of(object)->layout;
     for (uint32_t i = 0; i < layout->count; i++) {
         uint32_t index = layout->order == NULL ? i : layout->order[i];
-        if (esc_py_field_pack(&layout->fields[index], message->slots[index], out) < 0) {
+        const esc_py_field *field = &layout->fields[index];
+        int result = pack_common(field, message->slots[index], out);
+        if (result > 0) {
+            result = esc_py_field_pack(field, message->slots[index], out);
+        }
+        if (result < 0) {
             return -1;
         }
     }
