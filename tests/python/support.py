@@ -1,0 +1,92 @@
+"""What the tests share: processes of their own, and waiting without sleeping."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+SECONDS = 20.0  # that anything may take before a test gives up
+
+PRELUDE = """\
+import os, sys, signal, threading, time
+import escqrs as es
+
+class Add(es.Command[int]):
+    amount: int
+
+class Block(es.Command[None]):
+    pass
+
+class Spawn(es.Command[None]):
+    to: str
+
+class Added(es.Event):
+    amount: int
+
+entered = threading.Event()
+release = threading.Event()
+
+class Counter(es.Aggregate):
+    total: int
+
+    @es.handles
+    def add(self, cmd: Add) -> int:
+        self.emit(Added(cmd.amount))
+        return self.total
+
+    @es.handles
+    def block(self, cmd: Block) -> None:
+        entered.set()
+        release.wait()
+
+    @es.handles
+    def spawn(self, cmd: Spawn) -> None:
+        self.emit(Added(1))
+        self.system[Counter, cmd.to].tell(Add(7))
+
+    @es.applies
+    def added(self, event: Added) -> None:
+        self.total += event.amount
+
+"""
+
+
+def script(code: str) -> str:
+    return PRELUDE + textwrap.dedent(code)
+
+
+def start(code: str, *arguments: object, warnings: str = "error", **options: object) -> subprocess.Popen[str]:
+    """A process that runs the prelude and then `code`, whose arguments are sys.argv[1:]."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-W", warnings, "-c", script(code), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def finish(process: subprocess.Popen[str], status: int | None = 0, seconds: float = SECONDS) -> tuple[str, str]:
+    """(stdout, stderr) of a process that has to end with that status; it is killed if it does not end."""
+    try:
+        out, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, error = process.communicate()
+        raise AssertionError(f"the process did not end in {seconds} s:\n{out}\n{error}") from None
+    assert status is None or process.returncode == status, f"{process.returncode}\n{out}\n{error}"
+    return out, error
+
+
+def run(code: str, *arguments: object, status: int | None = 0, warnings: str = "error") -> tuple[str, str]:
+    return finish(start(code, *arguments, warnings=warnings), status)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a folder with its bytes."""
+    return {str(one.relative_to(path)): one.read_bytes() for one in sorted(path.rglob("*")) if one.is_file()}
