@@ -306,7 +306,7 @@ static void test_drain_waits_for_cascades(void **state)
     escqrs_entity *entities[WIDTH];
     static order orders[WIDTH][DEPTH];
     for (int w = 0; w < WIDTH; w++) {
-        char id[8];
+        char id[32];
         snprintf(id, sizeof id, "%d", w);
         entities[w] = bank_account(&b, id);
     }

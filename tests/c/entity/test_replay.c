@@ -20,7 +20,7 @@ static void test_reopened_states_are_equal(void **state)
     enum { COUNT = 20 };
     int64_t balances[COUNT], versions[COUNT];
     for (int i = 0; i < COUNT; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "account %d", i);
         escqrs_entity *entity = bank_account(&b, id);
         for (int j = 0; j < i; j++) {
@@ -35,7 +35,7 @@ static void test_reopened_states_are_equal(void **state)
     }
     bank_reopen(&b, plain(state));
     for (int i = 0; i < COUNT; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "account %d", i);
         escqrs_entity *entity = bank_account(&b, id);
         order look = bank_look(&b, entity);
@@ -52,7 +52,7 @@ static void test_long_histories(void **state)
     bank b;
     bank_open(&b, plain(state));
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "%d", (int)counts[i]);
         escqrs_entity *entity = bank_account(&b, id);
         order o = order_make(&b, ORDER_DEPOSIT, 2);
@@ -62,7 +62,7 @@ static void test_long_histories(void **state)
     }
     bank_reopen(&b, plain(state));
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "%d", (int)counts[i]);
         escqrs_entity *entity = bank_account(&b, id);
         order look = bank_look(&b, entity);
@@ -220,7 +220,7 @@ static void deposit_to_many(bank *b, int count, bool ask)
 {
     order *orders = calloc((size_t)count, sizeof *orders);
     for (int i = 0; i < count; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "%d", i);
         escqrs_entity *entity = bank_account(b, id);
         orders[i] = order_make(b, ORDER_DEPOSIT, i);
@@ -258,7 +258,7 @@ static void test_idle_states_leave(void **state)
     assert_true(escqrs_system_live(b.system) <= LIVE);
     assert_true(atomic_load(&b.destroyed) >= 2 * ENTITIES - LIVE);
     for (int i = 0; i < ENTITIES; i += 97) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "%d", i);
         escqrs_entity *entity = bank_account(&b, id);
         assert_int_equal(bank_balance(&b, entity), 2 * i);
@@ -277,7 +277,7 @@ static void test_what_is_used_stays(void **state)
     escqrs_entity *favourite = bank_account(&b, "favourite");
     bank_deposit(&b, favourite, 1);
     for (int i = 0; i < 500; i++) {
-        char id[16];
+        char id[32];
         snprintf(id, sizeof id, "%d", i);
         escqrs_entity *entity = bank_account(&b, id);
         bank_deposit(&b, entity, 1);

@@ -188,7 +188,7 @@ static void test_close_drops(void **state)
     order *orders = calloc(COUNT, sizeof *orders);
     escqrs_entity *entities[10];
     for (int i = 0; i < 10; i++) {
-        char id[8];
+        char id[32];
         snprintf(id, sizeof id, "%d", i);
         entities[i] = bank_account(&b, id);
     }
@@ -284,7 +284,7 @@ static void run_seeded(uint64_t seed, uint32_t ranks[STEPS_ORDERS], uint64_t *st
     escqrs_entity *entities[STEPS_ENTITIES];
     order orders[STEPS_ORDERS], thens[STEPS_ORDERS];
     for (int i = 0; i < STEPS_ENTITIES; i++) {
-        char id[8];
+        char id[32];
         snprintf(id, sizeof id, "%d", i);
         entities[i] = bank_account(&b, id);
     }

@@ -536,7 +536,7 @@ static void customer_run(void *context)
         c->seed = c->seed * 1103515245u + 12345u;
         unsigned which = (c->seed >> 8) % ENTITIES;
         unsigned kind = (c->seed >> 16) % 8;
-        char id[8];
+        char id[32];
         snprintf(id, sizeof id, "%u", which);
         if (b->hosted) {
             host_attach(b, NULL);
@@ -581,7 +581,7 @@ static void test_many_threads(void **state)
     }
     bank_enter(&b, token);
     for (unsigned which = 0; which < ENTITIES; which++) {
-        char id[8];
+        char id[32];
         snprintf(id, sizeof id, "%u", which);
         int64_t sum = 0;
         for (unsigned i = 0; i < THREADS; i++) {
