@@ -1,9 +1,10 @@
 /* The proof that bytes from outside can be decoded, in one pass and without memory.
  *
- * Everything is decided here: size, depth, counts, wire types, lengths, UTF-8, the range of times. What
- * comes after trusts it: the decoder (decode.c) looks at no bounds, and protobuf-c, which packs, has no
- * limit of depth and counts items in 32 bits. The pass also adds up the memory that the decoded message takes, so
- * that codec.c can have it in one block, and sees whether the merge (merge.c) is needed before. */
+ * Everything is decided here: size, depth, counts, wire types, lengths, UTF-8, the range of times.
+ * What comes after trusts it: the decoder (decode.c) looks at no bounds, and protobuf-c, which
+ * packs, has no limit of depth and counts items in 32 bits. The pass also adds up the memory that
+ * the decoded message takes, so that codec.c can have it in one block, and sees whether the merge
+ * (merge.c) is needed before. */
 #include "schema/check.h"
 
 #include <string.h>
@@ -14,7 +15,8 @@
 
 #define ALIGNMENT ((size_t)8)
 
-/* 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, what google.protobuf.Timestamp and datetime can say. */
+/* 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, what google.protobuf.Timestamp and datetime can
+ * say. */
 #define SECONDS_MIN (-62135596800LL)
 #define SECONDS_MAX 253402300799LL
 #define NANOS_MAX 999999999LL
@@ -98,7 +100,8 @@ static inline bool is_text(const uint8_t *at, size_t size)
     return true;
 }
 
-/* How many varints the bytes are, all of them whole; false if the last is cut off or one is too long. */
+/* How many varints the bytes are, all of them whole; false if the last is cut off or one is too
+ * long. */
 static bool count_varints(const uint8_t *at, const uint8_t *end, size_t *count)
 {
     size_t made = 0;
@@ -344,9 +347,9 @@ static escqrs_status report(const check *c, const esc_plan *root, const escqrs_l
     const char *inside = c->plan == root ? "" : " inside of ";
     const char *nested = c->plan == root ? "" : c->plan->name;
     if (c->field == NULL) {
-        return escqrs_error_set(error, c->status, "%s%s%s: byte %zu: %s (limits: depth %u, items %zu)",
-                                root->name, inside, nested, offset, c->reason, limits->depth_max,
-                                limits->items_max);
+        return escqrs_error_set(
+            error, c->status, "%s%s%s: byte %zu: %s (limits: depth %u, items %zu)", root->name,
+            inside, nested, offset, c->reason, limits->depth_max, limits->items_max);
     }
     return escqrs_error_set(error, c->status,
                             "%s%s%s: byte %zu: field %lu (`%s`): %s (limits: depth %u, items %zu)",
@@ -373,10 +376,11 @@ escqrs_status esc_check(const esc_plan *plan, escqrs_slice data, const escqrs_li
     }
     c.memory += round_up(data.size); /* for the copy that text and bytes point into */
     if (c.memory > resolved->memory_max) {
-        return escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                                "%s: a message of %zu bytes would take %zu bytes of memory, more than "
-                                "the %zu that are allowed",
-                                plan->name, data.size, c.memory, resolved->memory_max);
+        return escqrs_error_set(
+            error, ESCQRS_TOO_LARGE,
+            "%s: a message of %zu bytes would take %zu bytes of memory, more than "
+            "the %zu that are allowed",
+            plan->name, data.size, c.memory, resolved->memory_max);
     }
     result->memory = c.memory;
     result->unknown = c.unknown > 0;

@@ -9,7 +9,8 @@
 #define ESC_LIMIT_DEPTH_DEFAULT 100u
 #define ESC_LIMIT_DEPTH_MAX 500u /* each level takes stack, in packing some hundred bytes */
 #define ESC_LIMIT_MEMORY_FACTOR 32u
-#define ESC_LIMIT_MEMORY_MIN ((size_t)1024 * 1024) /* of the default: structs are large beside few bytes */
+/* The default is never below: structs are large beside few bytes. */
+#define ESC_LIMIT_MEMORY_MIN ((size_t)1024 * 1024)
 
 /* `limits` (may be NULL) with the defaults filled in. */
 escqrs_limits esc_limits_resolve(const escqrs_limits *limits);

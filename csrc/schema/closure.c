@@ -1,5 +1,5 @@
-/* The closure of nesting. Schemas are told apart by name, for that is how the store and .proto files know
- * them; two schemas of one name may be in it as long as they say the same. */
+/* The closure of nesting. Schemas are told apart by name, for that is how the store and .proto
+ * files know them; two schemas of one name may be in it as long as they say the same. */
 #include "schema/closure.h"
 
 #include <string.h>
@@ -74,8 +74,8 @@ static escqrs_status add(esc_vector *out, const escqrs_schema *schema, escqrs_er
     return ESCQRS_OK;
 }
 
-escqrs_status esc_closure_collect(const escqrs_schema *const *schemas, size_t count, esc_vector *out,
-                                  escqrs_error *error)
+escqrs_status esc_closure_collect(const escqrs_schema *const *schemas, size_t count,
+                                  esc_vector *out, escqrs_error *error)
 {
     for (size_t i = 0; i < count; i++) {
         escqrs_status status = add(out, schemas[i], error);
@@ -103,7 +103,8 @@ size_t esc_closure_index(const esc_vector *closure, const char *name)
 {
     size_t index = 0;
     while (index < closure->count &&
-           strcmp(ESC_VECTOR_AT(closure, const escqrs_schema *, index)->descriptor.name, name) != 0) {
+           strcmp(ESC_VECTOR_AT(closure, const escqrs_schema *, index)->descriptor.name, name) !=
+               0) {
         index++;
     }
     ESC_ASSERT(index < closure->count);

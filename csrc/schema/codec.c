@@ -1,13 +1,14 @@
 /* Bytes to a message in one block of memory.
  *
- * check.c proves the bytes and adds up what the message takes; a block of that size holds all of it, so that
- * freeing it is freeing the block: no walk, no recursion.
+ * check.c proves the bytes and adds up what the message takes; a block of that size holds all of
+ * it, so that freeing it is freeing the block: no walk, no recursion.
  *
  *     | header | structs and arrays ... | copy of the data |
  *              ^ the message              ^ text and bytes point here
  *
- * Packing is protobuf-c's. Its unpacking would do as well and is what the tests compare with, but costs
- * several times as much: an allocation for each text, a list of what it scanned, defaults field by field. */
+ * Packing is protobuf-c's. Its unpacking would do as well and is what the tests compare with, but
+ * costs several times as much: an allocation for each text, a list of what it scanned, defaults
+ * field by field. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -17,7 +18,7 @@
 #include "schema/merge.h"
 
 typedef struct header {
-    size_t size; /* of the block, this header included */
+    size_t size;    /* of the block, this header included */
     size_t padding; /* what follows is aligned to 16, as malloc's memory is */
 } header;
 
@@ -53,7 +54,8 @@ escqrs_status escqrs_message_unpack(const escqrs_schema *schema, escqrs_slice da
     esc_buffer merged = {0};
     status = esc_merge(&schema->plan, data, resolved.memory_max, &merged, error);
     if (status == ESCQRS_OK) {
-        /* Merging makes structs fewer; only lengths that take more bytes can make the copy larger. */
+        /* Merging makes structs fewer; only lengths that take more bytes can make the copy larger.
+         */
         size_t memory = result.memory + merged.size;
         status = unpack_checked(schema, esc_buffer_slice(&merged), memory, result.unknown, message,
                                 error);
@@ -134,20 +136,22 @@ escqrs_status escqrs_message_measure(const ProtobufCMessage *message, const escq
     *packed_size = 0;
     if (!measure_nested(&m, message, 0)) {
         if (m.too_deep) {
-            return escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                                    "%s: messages nested deeper than the %u levels that are allowed",
-                                    name, resolved.depth_max);
+            return escqrs_error_set(
+                error, ESCQRS_TOO_LARGE,
+                "%s: messages nested deeper than the %u levels that are allowed", name,
+                resolved.depth_max);
         }
-        return escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                                "%s: so many nested messages that it would be larger than the %zu bytes "
-                                "that are allowed",
-                                name, resolved.bytes_max);
+        return escqrs_error_set(
+            error, ESCQRS_TOO_LARGE,
+            "%s: so many nested messages that it would be larger than the %zu bytes "
+            "that are allowed",
+            name, resolved.bytes_max);
     }
     size_t size = protobuf_c_message_get_packed_size(message);
     if (size > resolved.bytes_max) {
         return escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                                "%s: a message of %zu bytes, more than the %zu that are allowed", name,
-                                size, resolved.bytes_max);
+                                "%s: a message of %zu bytes, more than the %zu that are allowed",
+                                name, size, resolved.bytes_max);
     }
     *packed_size = size;
     return ESCQRS_OK;

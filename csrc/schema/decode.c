@@ -1,9 +1,10 @@
 /* Bytes that passed the check to protobuf-c's structs, in memory that is large enough.
  *
- * The data is copied whole to the end of the memory; text, bytes and unknown fields point into that copy, and
- * structs and arrays are laid one behind the other before it. A message that can have lists, or data with
- * unknown fields, is gone over twice: items are counted first, so that each array is allocated once.
- * Nothing is checked for bounds again; that memory suffices is asserted. */
+ * The data is copied whole to the end of the memory; text, bytes and unknown fields point into that
+ * copy, and structs and arrays are laid one behind the other before it. A message that can have
+ * lists, or data with unknown fields, is gone over twice: items are counted first, so that each
+ * array is allocated once. Nothing is checked for bounds again; that memory suffices is asserted.
+ */
 #include "schema/decode.h"
 
 #include <string.h>
@@ -53,8 +54,8 @@ static inline const uint8_t *read_varint(const uint8_t *at, uint64_t *value)
     return at + 1;
 }
 
-/* The field at `at`, which is before the end; *expected is where its plan is looked for first. Returns
- * what is behind it. */
+/* The field at `at`, which is before the end; *expected is where its plan is looked for first.
+ * Returns what is behind it. */
 static inline const uint8_t *read_field(const esc_plan *plan, const esc_plan_field **expected,
                                         const uint8_t *at, occurrence *o)
 {

@@ -1,7 +1,8 @@
 /* What protobuf-c wants to know of a message: its descriptor, built by hand at sealing.
  *
- * Text is BYTES here, because a Python string may hold NULs; on the wire the two are the same. Every
- * singular field is OPTIONAL with a `has` flag, lists of numbers are packed, a map is a list of entries. */
+ * Text is BYTES here, because a Python string may hold NULs; on the wire the two are the same.
+ * Every singular field is OPTIONAL with a `has` flag, lists of numbers are packed, a map is a list
+ * of entries. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,8 +63,8 @@ static ProtobufCType type_of(escqrs_kind kind)
     return PROTOBUF_C_TYPE_BYTES;
 }
 
-/* Runs of consecutive numbers: where each begins and which index it has; ended by the count. `numbers`
- * gives the i-th number. NULL when out of memory. */
+/* Runs of consecutive numbers: where each begins and which index it has; ended by the count.
+ * `numbers` gives the i-th number. NULL when out of memory. */
 static ProtobufCIntRange *make_ranges(esc_arena *arena, const int *numbers, size_t count,
                                       unsigned *range_count)
 {

@@ -1,9 +1,10 @@
 /* May data written with one definition be read with another?
  *
- * Wire types would let many changes pass that change what the data means: a field renamed in the middle,
- * two of one type swapped, a text that became bytes. So fields are compared by number and name and type, and
- * what differs is refused with both meanings and the mend. Pairs of messages are compared one after the other
- * from a list that each enters once, so definitions that contain themselves end. */
+ * Wire types would let many changes pass that change what the data means: a field renamed in the
+ * middle, two of one type swapped, a text that became bytes. So fields are compared by number and
+ * name and type, and what differs is refused with both meanings and the mend. Pairs of messages are
+ * compared one after the other from a list that each enters once, so definitions that contain
+ * themselves end. */
 #include <stdio.h>
 #include <string.h>
 
@@ -68,24 +69,25 @@ static escqrs_status refuse_name(const pair *p, const escqrs_field *now, const e
     char is[TYPE_TEXT_SIZE];
     const char *message = p->now->descriptor.name;
     unsigned long number = stored->number;
-    const escqrs_field *moved =
-        escqrs_schema_find(p->now, escqrs_slice_of(stored->name));
+    const escqrs_field *moved = escqrs_schema_find(p->now, escqrs_slice_of(stored->name));
     if (moved != NULL) {
         return escqrs_error_set(
             error, ESCQRS_SCHEMA_MISMATCH,
-            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`; `%s` has become field %lu. "
+            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`; `%s` has become field "
+            "%lu. "
             "Stored values would be read under the wrong names: give `%s` its number back with "
             "`es.field(%lu)`, and `%s` one that was never used",
             message, number, stored->name, type_text(stored, was), now->name, type_text(now, is),
             stored->name, (unsigned long)moved->number, stored->name, number, now->name);
     }
-    return escqrs_error_set(
-        error, ESCQRS_SCHEMA_MISMATCH,
-        "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored values would be read under "
-        "another name: keep the name `%s`; or, if `%s` is another field, give it a number that was never "
-        "used with `es.field(...)`, and a default",
-        message, number, stored->name, type_text(stored, was), now->name, type_text(now, is),
-        stored->name, now->name);
+    return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored "
+                            "values would be read under "
+                            "another name: keep the name `%s`; or, if `%s` is another field, give "
+                            "it a number that was never "
+                            "used with `es.field(...)`, and a default",
+                            message, number, stored->name, type_text(stored, was), now->name,
+                            type_text(now, is), stored->name, now->name);
 }
 
 static escqrs_status refuse_type(const pair *p, const escqrs_field *now, const escqrs_field *stored,
@@ -96,19 +98,21 @@ static escqrs_status refuse_type(const pair *p, const escqrs_field *now, const e
     type_text(stored, was);
     type_text(now, is);
     if (stored->label == ESCQRS_OPTIONAL && now->label == ESCQRS_ONE && stored->kind == now->kind) {
-        return escqrs_error_set(
-            error, ESCQRS_SCHEMA_MISMATCH,
-            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored data may have None "
-            "there: keep `%s`",
-            p->now->descriptor.name, (unsigned long)stored->number, stored->name, was, now->name, is,
-            was);
+        return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                                "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. "
+                                "Stored data may have None "
+                                "there: keep `%s`",
+                                p->now->descriptor.name, (unsigned long)stored->number,
+                                stored->name, was, now->name, is, was);
     }
-    return escqrs_error_set(
-        error, ESCQRS_SCHEMA_MISMATCH,
-        "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored values cannot be read so: "
-        "keep `%s`, and put the new type into a field with a new name, a number that was never used and a "
-        "default",
-        p->now->descriptor.name, (unsigned long)stored->number, stored->name, was, now->name, is, was);
+    return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored "
+                            "values cannot be read so: "
+                            "keep `%s`, and put the new type into a field with a new name, a "
+                            "number that was never used and a "
+                            "default",
+                            p->now->descriptor.name, (unsigned long)stored->number, stored->name,
+                            was, now->name, is, was);
 }
 
 static const escqrs_enum_value *find_value(const escqrs_field *field, int32_t number)
@@ -121,8 +125,8 @@ static const escqrs_enum_value *find_value(const escqrs_field *field, int32_t nu
     return NULL;
 }
 
-static escqrs_status compare_enums(const pair *p, const escqrs_field *now, const escqrs_field *stored,
-                                   escqrs_error *error)
+static escqrs_status compare_enums(const pair *p, const escqrs_field *now,
+                                   const escqrs_field *stored, escqrs_error *error)
 {
     for (size_t i = 0; i < stored->enum_value_count; i++) {
         const escqrs_enum_value *was = &stored->enum_values[i];
@@ -130,19 +134,22 @@ static escqrs_status compare_enums(const pair *p, const escqrs_field *now, const
         if (is == NULL) {
             return escqrs_error_set(
                 error, ESCQRS_SCHEMA_MISMATCH,
-                "%s: field %lu (`%s`): the enum %s had the member `%s` = %ld in stored data and has none "
+                "%s: field %lu (`%s`): the enum %s had the member `%s` = %ld in stored data and "
+                "has none "
                 "of that number now. Stored values could not be read: keep the member",
-                p->now->descriptor.name, (unsigned long)stored->number, stored->name, now->enum_name,
-                was->name, (long)was->number);
+                p->now->descriptor.name, (unsigned long)stored->number, stored->name,
+                now->enum_name, was->name, (long)was->number);
         }
         if (strcmp(is->name, was->name) != 0) {
-            return escqrs_error_set(
-                error, ESCQRS_SCHEMA_MISMATCH,
-                "%s: field %lu (`%s`): %ld meant `%s` of the enum %s in stored data and means `%s` now. "
-                "Stored values would be misread: keep the members with their numbers, and add new ones "
-                "behind them",
-                p->now->descriptor.name, (unsigned long)stored->number, stored->name,
-                (long)was->number, was->name, now->enum_name, is->name);
+            return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                                    "%s: field %lu (`%s`): %ld meant `%s` of the enum %s in stored "
+                                    "data and means `%s` now. "
+                                    "Stored values would be misread: keep the members with their "
+                                    "numbers, and add new ones "
+                                    "behind them",
+                                    p->now->descriptor.name, (unsigned long)stored->number,
+                                    stored->name, (long)was->number, was->name, now->enum_name,
+                                    is->name);
         }
     }
     return ESCQRS_OK;
@@ -196,19 +203,19 @@ static escqrs_status compare_added(const pair *p, const escqrs_field *now, escqr
     const char *message = p->now->descriptor.name;
     const escqrs_field *stored = escqrs_schema_find(p->stored, escqrs_slice_of(now->name));
     if (stored != NULL) {
-        return escqrs_error_set(
-            error, ESCQRS_SCHEMA_MISMATCH,
-            "%s: `%s` was field %lu in stored data and is now field %lu. Stored values would not be "
-            "found: give it its number back with `es.field(%lu)`",
-            message, now->name, (unsigned long)stored->number, (unsigned long)now->number,
-            (unsigned long)stored->number);
+        return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                                "%s: `%s` was field %lu in stored data and is now field %lu. "
+                                "Stored values would not be "
+                                "found: give it its number back with `es.field(%lu)`",
+                                message, now->name, (unsigned long)stored->number,
+                                (unsigned long)now->number, (unsigned long)stored->number);
     }
     if (now->label == ESCQRS_ONE && !now->has_default) {
-        return escqrs_error_set(
-            error, ESCQRS_SCHEMA_MISMATCH,
-            "%s: field %lu, `%s: %s`, is new and has no default, and stored data does not have it: give it "
-            "a default",
-            message, (unsigned long)now->number, now->name, type_text(now, is));
+        return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                                "%s: field %lu, `%s: %s`, is new and has no default, and stored "
+                                "data does not have it: give it "
+                                "a default",
+                                message, (unsigned long)now->number, now->name, type_text(now, is));
     }
     return ESCQRS_OK;
 }

@@ -1,7 +1,8 @@
 /* Values as JSON text (RFC 8259): for parameters of SQL, and for people.
  *
- * Printing follows the schema, so names are those of the declaration. Recursion is bounded by the limit that
- * no message may pass; what goes wrong is remembered in the printer, and printing goes on to the end of nothing. */
+ * Printing follows the schema, so names are those of the declaration. Recursion is bounded by the
+ * limit that no message may pass; what goes wrong is remembered in the printer, and printing goes
+ * on to the end of nothing. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -94,14 +95,15 @@ static void print_base64(esc_writer *w, const uint8_t *data, size_t size)
                         digits[bits & 63]};
         if (rest < 3) {
             four[3] = '=';
-            four[2] = rest < 2 ? '=' : four[2];
+            four[2] = (char)(rest < 2 ? '=' : four[2]);
         }
         esc_writer_put(w, four, sizeof four);
     }
     esc_writer_put(w, "\"", 1);
 }
 
-/* The shortest of 15 to 17 digits that reads back as the same number, always recognisable as a float. */
+/* The shortest of 15 to 17 digits that reads back as the same number, always recognisable as a
+ * float. */
 static void print_double(esc_writer *w, double value)
 {
     char text[DOUBLE_TEXT_SIZE];
@@ -125,8 +127,9 @@ static void print_double(esc_writer *w, double value)
     }
 }
 
-/* The date of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years begin in March
- * here, so that the leap day is the last of a year, and eras of 400 years all look the same. */
+/* The date of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years begin in
+ * March here, so that the leap day is the last of a year, and eras of 400 years all look the same.
+ */
 static void print_time(esc_writer *w, const escqrs_timestamp *time)
 {
     int64_t seconds = time->has_seconds ? time->seconds : 0;
@@ -144,8 +147,7 @@ static void print_time(esc_writer *w, const escqrs_timestamp *time)
     int64_t day_of_era = day - era * days_an_era;
     int64_t year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    int64_t day_of_year =
-        day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     int64_t month_from_march = (5 * day_of_year + 2) / 153;
     int64_t day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     int64_t month = month_from_march < 10 ? month_from_march + 3 : month_from_march - 9;
@@ -222,7 +224,8 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
 
 /* ---- maps ------------------------------------------------------------------------------------- */
 
-/* An entry's key as bytes to compare. The descriptor's first field is the key, for its number is 1. */
+/* An entry's key as bytes to compare. The descriptor's first field is the key, for its number is 1.
+ */
 static escqrs_slice entry_key(const void *value)
 {
     const ProtobufCMessage *entry = value;

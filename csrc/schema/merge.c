@@ -1,10 +1,11 @@
 /* Merging repeated occurrences of singular nested messages before they are decoded.
  *
- * protobuf allows a singular message field to occur several times and calls for the occurrences to be
- * merged; no writer that we know does it. Merging pairwise copies lists again and again, which a hostile message
- * makes quadratic. But two encodings of one message, joined, are the encoding of the merged message; so
- * here all occurrences are joined, level by level, in linear time, and the decoder needs not know of it.
- * Only messages in which the check has seen such a thing come here. */
+ * protobuf allows a singular message field to occur several times and calls for the occurrences to
+ * be merged; no writer that we know does it. Merging pairwise copies lists again and again, which a
+ * hostile message makes quadratic. But two encodings of one message, joined, are the encoding of
+ * the merged message; so here all occurrences are joined, level by level, in linear time, and the
+ * decoder needs not know of it. Only messages in which the check has seen such a thing come here.
+ */
 #include "schema/merge.h"
 
 #include "base/assert.h"
@@ -12,7 +13,7 @@
 #include "schema/wire.h"
 
 typedef struct merge {
-    size_t copied;     /* bytes of occurrences joined so far */
+    size_t copied; /* bytes of occurrences joined so far */
     size_t copied_max;
 } merge;
 
@@ -38,8 +39,8 @@ static escqrs_status append_varint(esc_buffer *out, uint64_t value)
     return esc_buffer_append(out, bytes, size);
 }
 
-/* A nested message's size is known only when it is written, so its length always takes five bytes; the
- * result is decoded at once and stored nowhere. */
+/* A nested message's size is known only when it is written, so its length always takes five bytes;
+ * the result is decoded at once and stored nowhere. */
 static escqrs_status append_message(merge *m, const esc_plan_field *field, escqrs_slice data,
                                     esc_buffer *out)
 {
@@ -58,7 +59,8 @@ static escqrs_status append_message(merge *m, const esc_plan_field *field, escqr
     size_t size = out->size - start;
     length = out->data + start - ESC_WIRE_SHORT_SIZE_MAX;
     for (size_t i = 0; i < ESC_WIRE_SHORT_SIZE_MAX; i++) {
-        length[i] = (uint8_t)((size >> (7 * i)) & 0x7f) | (i + 1 < ESC_WIRE_SHORT_SIZE_MAX ? 0x80 : 0);
+        length[i] =
+            (uint8_t)((size >> (7 * i)) & 0x7f) | (i + 1 < ESC_WIRE_SHORT_SIZE_MAX ? 0x80 : 0);
     }
     return ESCQRS_OK;
 }
@@ -121,6 +123,7 @@ static escqrs_status merge_fields(merge *m, const esc_plan *plan, escqrs_slice d
         } else if (field->repeated) {
             status = append_message(m, field, payload, out);
         } else {
+            ESC_ASSERT(slots != NULL); /* a plan with such a field has slots */
             status = remember(m, &slots[field->slot - 1], field, payload);
         }
         if (status != ESCQRS_OK) {
@@ -131,7 +134,8 @@ static escqrs_status merge_fields(merge *m, const esc_plan *plan, escqrs_slice d
 }
 
 /* Recursion is bounded: the check has bounded the depth, and joining does not add to it. */
-static escqrs_status merge_message(merge *m, const esc_plan *plan, escqrs_slice data, esc_buffer *out)
+static escqrs_status merge_message(merge *m, const esc_plan *plan, escqrs_slice data,
+                                   esc_buffer *out)
 {
     if (data.size == 0) {
         return ESCQRS_OK;
@@ -163,8 +167,8 @@ escqrs_status esc_merge(const esc_plan *plan, escqrs_slice data, size_t bytes_ma
     merge m = {.copied_max = bytes_max};
     escqrs_status status = merge_message(&m, plan, data, out);
     if (status == ESCQRS_TOO_LARGE) {
-        return escqrs_error_set(error, status,
-                                "%s: the same nested messages occur too often to be merged", plan->name);
+        return escqrs_error_set(
+            error, status, "%s: the same nested messages occur too often to be merged", plan->name);
     }
     if (status != ESCQRS_OK) {
         return escqrs_error_set(error, status, "%s: out of memory for a message", plan->name);

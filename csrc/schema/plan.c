@@ -1,6 +1,7 @@
-/* The table that check and decoder run over incoming bytes: for each field what one occurrence must look
- * like, what it costs in memory and where it goes. Built once at sealing; fields stand in the order of their numbers, which is
- * the order in which messages are written, so they mostly find the next field where they look first. */
+/* The table that check and decoder run over incoming bytes: for each field what one occurrence must
+ * look like, what it costs in memory and where it goes. Built once at sealing; fields stand in the
+ * order of their numbers, which is the order in which messages are written, so they mostly find the
+ * next field where they look first. */
 #include <string.h>
 
 #include "schema/check.h"
@@ -112,8 +113,8 @@ static void fill_field(esc_plan_field *out, const escqrs_field *field)
     }
 }
 
-/* What one message costs before any item: its struct, and the rounding of the arrays whose items have four
- * bytes. */
+/* What one message costs before any item: its struct, and the rounding of the arrays whose items
+ * have four bytes. */
 static size_t base_cost(const escqrs_schema *schema)
 {
     size_t cost = schema->descriptor.sizeof_message;

@@ -1,16 +1,16 @@
 /* Definitions as a .proto file that protoc accepts.
  *
- * What is written to disk is decided by numbers and types alone, so names may be bent where the two languages
- * differ, and that is all the work here:
+ * What is written to disk is decided by numbers and types alone, so names may be bent where the two
+ * languages differ, and that is all the work here:
  *  - A file has one package: the longest that all messages share. What a name has beyond it becomes
  *    messages in messages, so full names stay as they are.
  *  - Letters beyond ASCII become `_u` and their code point.
- *  - Names of one scope must differ, and protoc compares some of them without case and underscores; a name
- *    that is taken gets a number behind it. Enums and their values share the scope of the file, so values
- *    are prefixed with the enum's name.
+ *  - Names of one scope must differ, and protoc compares some of them without case and underscores;
+ * a name that is taken gets a number behind it. Enums and their values share the scope of the file,
+ * so values are prefixed with the enum's name.
  *  - An enum must begin with a value of number zero.
- * A name that is not as declared is followed by the declared one in a comment. References are written in
- * full with a leading dot, so that no name in between can capture them. */
+ * A name that is not as declared is followed by the declared one in a comment. References are
+ * written in full with a leading dot, so that no name in between can capture them. */
 #include <stdio.h>
 #include <string.h>
 
@@ -48,9 +48,9 @@ typedef struct file {
     esc_vector nodes;   /* of node *: nodes[i] is that of closure[i] */
     esc_vector enums;   /* of enumeration */
     node root;
-    scope names;         /* of the file: messages, enums, values */
+    scope names;          /* of the file: messages, enums, values */
     escqrs_slice package; /* as declared */
-    char *package_name;  /* in the file; "" for none */
+    char *package_name;   /* in the file; "" for none */
     bool has_time;
     bool out_of_memory;
 } file;
@@ -83,7 +83,8 @@ static uint32_t code_point(const uint8_t *at, size_t *size)
     return value;
 }
 
-/* The identifier in ASCII; dots, as an enum's name may have, become underscores. NULL: out of memory. */
+/* The identifier in ASCII; dots, as an enum's name may have, become underscores. NULL: out of
+ * memory. */
 static char *to_ascii(file *f, escqrs_slice name)
 {
     const uint8_t *in = name.data;
@@ -98,7 +99,7 @@ static char *to_ascii(file *f, escqrs_slice name)
         if (c >= 0x80) {
             used += (size_t)sprintf(out + used, "_u%04x", (unsigned)c);
         } else {
-            out[used++] = c == '.' ? '_' : (char)c;
+            out[used++] = (char)(c == '.' ? '_' : c);
         }
         i += size;
     }
@@ -108,24 +109,24 @@ static char *to_ascii(file *f, escqrs_slice name)
 
 static char to_lower(char c)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    return (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
 }
 
 static char to_upper(char c)
 {
-    return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
+    return (char)(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
 }
 
-/* As protoc compares names of fields and values: lower case, without underscores, behind a prefix that
- * keeps kinds of names apart. */
+/* As protoc compares names of fields and values: lower case, without underscores, behind a prefix
+ * that keeps kinds of names apart. */
 static char *fold(file *f, const char *prefix, const char *name)
 {
     char *out = take(f, strlen(prefix) + strlen(name) + 1);
     if (out == NULL) {
         return NULL;
     }
-    strcpy(out, prefix);
     size_t used = strlen(prefix);
+    memcpy(out, prefix, used);
     for (; *name != '\0'; name++) {
         if (*name != '_') {
             out[used++] = to_lower(*name);
@@ -147,7 +148,8 @@ static void reserve(file *f, scope *s, char *name)
     }
 }
 
-/* The name itself, or the first of name_2, name_3, ... that is free; taken then. NULL: out of memory. */
+/* The name itself, or the first of name_2, name_3, ... that is free; taken then. NULL: out of
+ * memory. */
 static const char *unique(file *f, scope *s, const char *name)
 {
     if (name == NULL) {
@@ -158,7 +160,7 @@ static const char *unique(file *f, scope *s, const char *name)
     if (out == NULL) {
         return NULL;
     }
-    strcpy(out, name);
+    snprintf(out, size, "%s", name);
     for (unsigned long i = 2; has(s, out); i++) {
         snprintf(out, size, "%s_%lu", name, i);
     }
@@ -179,11 +181,11 @@ static char *entry_name(file *f, const char *field)
         if (*field == '_') {
             upper = true;
         } else {
-            out[used++] = upper ? to_upper(*field) : *field;
+            out[used++] = (char)(upper ? to_upper(*field) : *field);
             upper = false;
         }
     }
-    strcpy(out + used, "Entry");
+    memcpy(out + used, "Entry", sizeof "Entry");
     return out;
 }
 
@@ -259,7 +261,8 @@ static void plant(file *f, const escqrs_schema *schema)
     }
 }
 
-/* Messages get their names before all else in their scope: theirs are the ones that others refer to. */
+/* Messages get their names before all else in their scope: theirs are the ones that others refer
+ * to. */
 static void name_children(file *f, node *parent, scope *s)
 {
     for (node *child = parent->first; child != NULL; child = child->next) {
@@ -267,8 +270,9 @@ static void name_children(file *f, node *parent, scope *s)
     }
 }
 
-/* Every message below the root is named here, in a scope of its parent that is forgotten again: when the
- * parent is printed, the names are reserved anew. Each node's depth is a component of a name. */
+/* Every message below the root is named here, in a scope of its parent that is forgotten again:
+ * when the parent is printed, the names are reserved anew. Each node's depth is a component of a
+ * name. */
 static void name_descendants(file *f, node *parent)
 {
     for (node *child = parent->first; child != NULL; child = child->next) {
@@ -299,7 +303,8 @@ static void add_enum(file *f, const escqrs_field *field)
     if (f->out_of_memory || enum_in_file(f, field) != NULL) {
         return;
     }
-    enumeration made = {field, unique(f, &f->names, to_ascii(f, escqrs_slice_of(field->enum_name)))};
+    enumeration made = {field,
+                        unique(f, &f->names, to_ascii(f, escqrs_slice_of(field->enum_name)))};
     if (made.name == NULL || esc_vector_push(&f->enums, &made) != ESCQRS_OK) {
         f->out_of_memory = true;
     }
@@ -326,8 +331,8 @@ static char *value_prefix(file *f, const char *name)
     return out;
 }
 
-/* A value's name: unique in the file as it is written, and in its enum as protoc folds it, which looks away
- * from the enum's name before it. */
+/* A value's name: unique in the file as it is written, and in its enum as protoc folds it, which
+ * looks away from the enum's name before it. */
 static const char *value_name(file *f, scope *folded, const char *prefix, const char *member)
 {
     size_t size = member != NULL ? strlen(prefix) + strlen(member) + 24 : 0;
@@ -337,8 +342,8 @@ static const char *value_name(file *f, scope *folded, const char *prefix, const 
     }
     snprintf(out, size, "%s%s", prefix, member);
     char *folded_name = fold(f, "", out + strlen(prefix));
-    for (unsigned long i = 2; folded_name != NULL && (has(&f->names, out) || has(folded, folded_name));
-         i++) {
+    for (unsigned long i = 2;
+         folded_name != NULL && (has(&f->names, out) || has(folded, folded_name)); i++) {
         snprintf(out, size, "%s%s_%lu", prefix, member, i);
         folded_name = fold(f, "", out + strlen(prefix));
     }
@@ -466,7 +471,7 @@ static const char *field_name(file *f, scope *s, const escqrs_field *field)
     if (out == NULL) {
         return NULL;
     }
-    strcpy(out, ascii);
+    snprintf(out, size, "%s", ascii);
     for (unsigned long i = 2;; i++) {
         char *folded = fold(f, "field ", out);
         char *entry = field->label == ESCQRS_MAP ? entry_name(f, out) : NULL;
@@ -547,20 +552,19 @@ static void name_package(file *f)
     if (f->package_name == NULL) {
         return;
     }
+    size_t used = 0;
     f->package_name[0] = '\0';
     const char *at = f->package.data;
     const char *end = at + f->package.size;
     while (at < end) {
         const char *dot = memchr(at, '.', (size_t)(end - at));
         const char *stop = dot != NULL ? dot : end;
-        char *ascii = to_ascii(f, (escqrs_slice){at, (size_t)(stop - at)});
+        const char *ascii = to_ascii(f, (escqrs_slice){at, (size_t)(stop - at)});
         if (ascii == NULL) {
             return;
         }
-        strcat(f->package_name, ascii);
-        if (dot != NULL) {
-            strcat(f->package_name, ".");
-        }
+        used += (size_t)snprintf(f->package_name + used, limit - used, "%s%s", ascii,
+                                 dot != NULL ? "." : "");
         at = dot != NULL ? dot + 1 : end;
     }
 }

@@ -1,8 +1,9 @@
 /* Schemas as bytes, and back.
  *
- * A record is an escqrs.v1.Schema (proto/escqrs/v1/schema.proto), written and read by generated code. It is
- * as deep as that file and no deeper, so a damaged one cannot make protobuf-c recurse; what bounds its memory is
- * RECORD_SIZE_MAX. What it says is then checked as every definition is. */
+ * A record is an escqrs.v1.Schema (proto/escqrs/v1/schema.proto), written and read by generated
+ * code. It is as deep as that file and no deeper, so a damaged one cannot make protobuf-c recurse;
+ * what bounds its memory is RECORD_SIZE_MAX. What it says is then checked as every definition is.
+ */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -21,7 +22,7 @@ static bool fill_enum(esc_arena *arena, const escqrs_field *field, Escqrs__V1__F
 {
     size_t count = field->enum_value_count;
     Escqrs__V1__EnumValue *values = esc_arena_alloc(arena, count * sizeof *values);
-    out->enum_values = esc_arena_alloc(arena, count * sizeof *out->enum_values);
+    out->enum_values = esc_arena_alloc(arena, count * sizeof(void *));
     if (values == NULL || out->enum_values == NULL) {
         return false;
     }
@@ -46,7 +47,7 @@ static bool fill_message(esc_arena *arena, const esc_vector *closure, const escq
         return true;
     }
     Escqrs__V1__Field *fields = esc_arena_alloc(arena, count * sizeof *fields);
-    out->fields = esc_arena_alloc(arena, count * sizeof *out->fields);
+    out->fields = esc_arena_alloc(arena, count * sizeof(void *));
     if (fields == NULL || out->fields == NULL) {
         return false;
     }
@@ -82,7 +83,7 @@ static escqrs_status pack_closure(const esc_vector *closure, void **record, size
     const escqrs_schema *root = ESC_VECTOR_AT(closure, const escqrs_schema *, 0);
     Escqrs__V1__Schema schema = ESCQRS__V1__SCHEMA__INIT;
     Escqrs__V1__Message *messages = esc_arena_alloc(&arena, count * sizeof *messages);
-    schema.messages = esc_arena_alloc(&arena, count * sizeof *schema.messages);
+    schema.messages = esc_arena_alloc(&arena, count * sizeof(void *));
     if (messages == NULL || schema.messages == NULL) {
         goto fail;
     }
@@ -111,7 +112,8 @@ fail:
     esc_arena_fini(&arena);
     *size = 0;
     if (status == ESCQRS_TOO_LARGE) {
-        return escqrs_error_set(error, status, "%s with all that it nests is too large a definition",
+        return escqrs_error_set(error, status,
+                                "%s with all that it nests is too large a definition",
                                 root->descriptor.name);
     }
     return escqrs_error_set(error, status, "%s: out of memory for its definition",
@@ -135,7 +137,8 @@ escqrs_status escqrs_schema_record(const escqrs_schema *schema, void **record, s
 uint64_t escqrs_schema_fingerprint(const escqrs_schema *schema)
 {
     escqrs_schema *cached = (escqrs_schema *)schema; /* the cache alone is written */
-    /* Relaxed here and below: the number is all there is to see, and every thread finds the same. */
+    /* Relaxed here and below: the number is all there is to see, and every thread finds the same.
+     */
     uint64_t fingerprint = atomic_load_explicit(&cached->fingerprint, memory_order_relaxed);
     if (fingerprint != 0) {
         return fingerprint;
@@ -186,8 +189,8 @@ static escqrs_status as_corrupt(escqrs_status status, escqrs_error *error)
     return ESCQRS_CORRUPT;
 }
 
-static escqrs_status load_field(const loading *l, escqrs_schema *schema, const Escqrs__V1__Field *in,
-                                escqrs_error *error)
+static escqrs_status load_field(const loading *l, escqrs_schema *schema,
+                                const Escqrs__V1__Field *in, escqrs_error *error)
 {
     escqrs_field_spec spec = {
         .name = in->name,
@@ -223,7 +226,8 @@ static escqrs_status load_field(const loading *l, escqrs_schema *schema, const E
     return status;
 }
 
-static escqrs_status load_messages(loading *l, const Escqrs__V1__Schema *record, escqrs_error *error)
+static escqrs_status load_messages(loading *l, const Escqrs__V1__Schema *record,
+                                   escqrs_error *error)
 {
     for (size_t i = 0; i < record->n_messages; i++) {
         escqrs_schema *made = NULL;
@@ -273,9 +277,9 @@ escqrs_status escqrs_schema_load(escqrs_slice record, escqrs_schema **schema, es
 {
     *schema = NULL;
     if (record.size > RECORD_SIZE_MAX) {
-        return escqrs_error_set(error, ESCQRS_CORRUPT,
-                                "a recorded definition of %zu bytes is larger than any that is written",
-                                record.size);
+        return escqrs_error_set(
+            error, ESCQRS_CORRUPT,
+            "a recorded definition of %zu bytes is larger than any that is written", record.size);
     }
     loading l = {.schemas = ESC_VECTOR_OF(escqrs_schema *)};
     ProtobufCAllocator allocator = {allocate, release, &l};

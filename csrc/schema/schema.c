@@ -1,10 +1,11 @@
 /* Message types made at run time: collecting fields, laying out the C struct, sealing.
  *
- * A schema is written by one thread until it is sealed and by nobody afterwards, so it has no lock; only the
- * cached fingerprint is written later, atomically. Everything a schema points to lies in its own arena,
- * except the nested schemas: those are referred to by address and may be sealed later, which lets a
- * message contain itself. Pointers to `descriptor` and `plan` of a nested schema are taken before they are
- * filled; both lie inside the schema's struct, so their addresses hold. */
+ * A schema is written by one thread until it is sealed and by nobody afterwards, so it has no lock;
+ * only the cached fingerprint is written later, atomically. Everything a schema points to lies in
+ * its own arena, except the nested schemas: those are referred to by address and may be sealed
+ * later, which lets a message contain itself. Pointers to `descriptor` and `plan` of a nested
+ * schema are taken before they are filled; both lie inside the schema's struct, so their addresses
+ * hold. */
 #include "schema/schema.h"
 
 #include <stdlib.h>
@@ -86,11 +87,11 @@ escqrs_status escqrs_schema_create(escqrs_slice name, escqrs_schema **schema, es
     *schema = NULL;
     if (!esc_schema_is_name(name)) {
         int shown = name.size > 300 ? 300 : (int)name.size;
-        return escqrs_error_set(error, ESCQRS_INVALID,
-                                "`%.*s` cannot be the name of a message: a name is identifiers with "
-                                "dots between them, of at most %d bytes",
-                                shown, name.size > 0 ? (const char *)name.data : "",
-                                ESC_SCHEMA_NAME_SIZE_MAX);
+        return escqrs_error_set(
+            error, ESCQRS_INVALID,
+            "`%.*s` cannot be the name of a message: a name is identifiers with "
+            "dots between them, of at most %d bytes",
+            shown, name.size > 0 ? (const char *)name.data : "", ESC_SCHEMA_NAME_SIZE_MAX);
     }
     escqrs_schema *made = escqrs_alloc_zero(sizeof *made);
     if (made == NULL) {
@@ -171,10 +172,9 @@ static escqrs_status check_enum(const escqrs_schema *schema, const escqrs_field_
     for (size_t i = 0; i < spec->enum_value_count; i++) {
         const char *name = spec->enum_values[i].name;
         if (name == NULL || !esc_schema_is_identifier(name, strlen(name))) {
-            return escqrs_error_set(error, ESCQRS_INVALID,
-                                    "%s.%s: `%s` cannot be the name of a member of the enum %s",
-                                    schema->descriptor.name, spec->name, name != NULL ? name : "",
-                                    spec->enum_name);
+            return escqrs_error_set(
+                error, ESCQRS_INVALID, "%s.%s: `%s` cannot be the name of a member of the enum %s",
+                schema->descriptor.name, spec->name, name != NULL ? name : "", spec->enum_name);
         }
     }
     return ESCQRS_OK;
@@ -188,10 +188,11 @@ static escqrs_status check_spec(const escqrs_schema *schema, const escqrs_field_
     size_t name_size = strlen(name);
     if (name_size > ESC_SCHEMA_NAME_SIZE_MAX || !esc_schema_is_identifier(name, name_size) ||
         name[0] == '_') {
-        return escqrs_error_set(error, ESCQRS_INVALID,
-                                "%s: `%.300s` cannot be the name of a field: a name is an identifier of "
-                                "at most %d bytes that does not begin with `_`",
-                                message, name, ESC_SCHEMA_NAME_SIZE_MAX);
+        return escqrs_error_set(
+            error, ESCQRS_INVALID,
+            "%s: `%.300s` cannot be the name of a field: a name is an identifier of "
+            "at most %d bytes that does not begin with `_`",
+            message, name, ESC_SCHEMA_NAME_SIZE_MAX);
     }
     if (spec->number == 0 || spec->number > ESC_SCHEMA_NUMBER_MAX ||
         (spec->number >= ESC_SCHEMA_NUMBER_RESERVED_FIRST &&
@@ -207,14 +208,14 @@ static escqrs_status check_spec(const escqrs_schema *schema, const escqrs_field_
     }
     if (spec->kind < ESCQRS_KIND_INT || spec->kind > ESCQRS_KIND_MESSAGE ||
         spec->label < ESCQRS_ONE || spec->label > ESCQRS_MAP) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: unknown kind %d or label %d", message,
-                                name, (int)spec->kind, (int)spec->label);
+        return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: unknown kind %d or label %d",
+                                message, name, (int)spec->kind, (int)spec->label);
     }
     if (spec->label == ESCQRS_MAP && spec->key_kind != ESCQRS_KIND_INT &&
         spec->key_kind != ESCQRS_KIND_STRING) {
         return escqrs_error_set(error, ESCQRS_INVALID,
-                                "%s.%s: the keys of a dict are `int` or `str`, nothing else", message,
-                                name);
+                                "%s.%s: the keys of a dict are `int` or `str`, nothing else",
+                                message, name);
     }
     if (spec->kind == ESCQRS_KIND_MESSAGE && spec->message == NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: a nested message needs its schema",
@@ -226,11 +227,11 @@ static escqrs_status check_spec(const escqrs_schema *schema, const escqrs_field_
                                     name);
         }
         if (schema->fields[i].number == spec->number) {
-            return escqrs_error_set(error, ESCQRS_INVALID,
-                                    "%s: the fields `%s` and `%s` both have the number %lu; give one of "
-                                    "them another",
-                                    message, schema->fields[i].name, name,
-                                    (unsigned long)spec->number);
+            return escqrs_error_set(
+                error, ESCQRS_INVALID,
+                "%s: the fields `%s` and `%s` both have the number %lu; give one of "
+                "them another",
+                message, schema->fields[i].name, name, (unsigned long)spec->number);
         }
     }
     return spec->kind == ESCQRS_KIND_ENUM ? check_enum(schema, spec, error) : ESCQRS_OK;
@@ -260,7 +261,8 @@ static escqrs_status copy_enum(escqrs_schema *schema, const escqrs_field_spec *s
     }
     for (size_t i = 0; i < count; i++) {
         values[i].number = spec->enum_values[i].number;
-        values[i].name = esc_arena_strdup(&schema->arena, escqrs_slice_of(spec->enum_values[i].name));
+        values[i].name =
+            esc_arena_strdup(&schema->arena, escqrs_slice_of(spec->enum_values[i].name));
         if (values[i].name == NULL) {
             return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
         }
@@ -268,9 +270,9 @@ static escqrs_status copy_enum(escqrs_schema *schema, const escqrs_field_spec *s
     qsort(values, count, sizeof *values, compare_value_names);
     for (size_t i = 1; i < count; i++) {
         if (strcmp(values[i - 1].name, values[i].name) == 0) {
-            return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: the enum %s has two members named `%s`",
-                                    schema->descriptor.name, spec->name, spec->enum_name,
-                                    values[i].name);
+            return escqrs_error_set(
+                error, ESCQRS_INVALID, "%s.%s: the enum %s has two members named `%s`",
+                schema->descriptor.name, spec->name, spec->enum_name, values[i].name);
         }
     }
     qsort(values, count, sizeof *values, compare_value_numbers);
@@ -302,6 +304,7 @@ static escqrs_status make_entry(escqrs_schema *schema, const escqrs_field_spec *
         escqrs_schema_destroy(entry);
         return escqrs_error_set(error, status, "out of memory for a message type");
     }
+    ESC_ASSERT(entry != NULL);
     /* Owned from here on. Errors of an entry should read as errors of the field that has it. */
     size_t size = strlen(schema->descriptor.name) + 1 + strlen(spec->name);
     char *name = esc_arena_alloc(&entry->arena, size + 1);
@@ -315,8 +318,11 @@ static escqrs_status make_entry(escqrs_schema *schema, const escqrs_field_spec *
     entry->descriptor.name = name;
     entry->is_entry = true;
 
-    escqrs_field_spec key = {
-        .name = "key", .number = 1, .kind = spec->key_kind, .label = ESCQRS_ONE, .has_default = true};
+    escqrs_field_spec key = {.name = "key",
+                             .number = 1,
+                             .kind = spec->key_kind,
+                             .label = ESCQRS_ONE,
+                             .has_default = true};
     escqrs_field_spec value = *spec;
     value.name = "value";
     value.number = 2;

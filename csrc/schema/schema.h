@@ -1,7 +1,8 @@
 /* Inside of a schema: what schema.c builds and check.c, codec.c, json.c and the others read.
  *
  * A sealed schema holds the same fields three times, each for one reader: `fields` in the order of
- * declaration for the binding, `descriptor` sorted by number for protobuf-c, and `plan` for the check. */
+ * declaration for the binding, `descriptor` sorted by number for protobuf-c, and `plan` for the
+ * check. */
 #ifndef ESC_SCHEMA_SCHEMA_H
 #define ESC_SCHEMA_SCHEMA_H
 
@@ -40,12 +41,12 @@ typedef enum esc_plan_store {
 typedef struct esc_plan esc_plan;
 
 typedef struct esc_plan_field {
-    uint16_t short_tag; /* the tag's byte as usually written; ESC_PLAN_NO_SHORT_TAG if it has several */
+    uint16_t short_tag; /* the one byte of the tag as usually written, or ESC_PLAN_NO_SHORT_TAG */
     uint8_t step;       /* esc_plan_step of an occurrence written as usual */
     uint8_t item_step;  /* of a single item; differs from `step` where lists are packed */
     uint8_t wire;       /* of `step` */
     uint8_t item_wire;  /* of `item_step` */
-    uint8_t store; /* esc_plan_store */
+    uint8_t store;      /* esc_plan_store */
     bool repeated;
     uint16_t slot; /* 1, 2, ... among the singular messages; else 0 */
     uint32_t number;
@@ -63,8 +64,8 @@ typedef struct esc_plan_field {
 
 /* The table that check.c and decode.c run over the bytes. */
 struct esc_plan {
-    const char *name;             /* of the message; NULL while its schema is not sealed */
-    size_t cost;                  /* bytes of memory for a message without any item */
+    const char *name; /* of the message; NULL while its schema is not sealed */
+    size_t cost;      /* bytes of memory for a message without any item */
     const ProtobufCMessageDescriptor *descriptor;
     const esc_plan_field *fields; /* by number, then one that matches no tag */
     uint32_t count;
@@ -84,12 +85,12 @@ struct escqrs_schema {
     size_t field_capacity;
     const uint32_t *by_name;   /* indices of `fields`, sorted by name */
     const uint32_t *by_number; /* the same, sorted by number */
-    escqrs_schema **owned;   /* entries of maps; of a loaded schema all that it nests */
+    escqrs_schema **owned;     /* entries of maps; of a loaded schema all that it nests */
     size_t owned_count;
     size_t owned_capacity;
     esc_arena arena; /* names, descriptors, tables */
     bool sealed;
-    bool is_entry;          /* of a map */
+    bool is_entry;                /* of a map */
     _Atomic uint64_t fingerprint; /* 0: not yet computed */
 };
 

@@ -1,5 +1,5 @@
-/* Reading protobuf's wire format where base/varint.h is too general: tags and lengths of at most five
- * bytes, as protobuf-c takes them, and varints that are only skipped. */
+/* Reading protobuf's wire format where base/varint.h is too general: tags and lengths of at most
+ * five bytes, as protobuf-c takes them, and varints that are only skipped. */
 #ifndef ESC_SCHEMA_WIRE_H
 #define ESC_SCHEMA_WIRE_H
 

@@ -1,4 +1,5 @@
-/* A failure is remembered and asked for once, at the end, so that printing reads as a list of what is printed. */
+/* A failure is remembered and asked for once, at the end, so that printing reads as a list of what
+ * is printed. */
 #include "schema/writer.h"
 
 #include <stdarg.h>

@@ -1,4 +1,5 @@
-/* Text on its way to an escqrs_write_function, gathered so that it is not called for every character. */
+/* Text on its way to an escqrs_write_function, gathered so that it is not called for every
+ * character. */
 #ifndef ESC_SCHEMA_WRITER_H
 #define ESC_SCHEMA_WRITER_H
 

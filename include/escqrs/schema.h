@@ -1,16 +1,18 @@
 /* escqrs/schema.h - message types made at run time, and the codec for them.
  *
- * A schema describes one message type: a command, an event, an aggregate's state, or a message nested
- * in one. It is turned into a protobuf-c descriptor, so that what is written is plain protobuf
- * (proto3) that any protobuf library reads; protobuf-c packs, and its structs are what is unpacked into.
+ * A schema describes one message type: a command, an event, an aggregate's state, or a message
+ * nested in one. It is turned into a protobuf-c descriptor, so that what is written is plain
+ * protobuf (proto3) that any protobuf library reads; protobuf-c packs, and its structs are what is
+ * unpacked into.
  *
- * Life: create, add fields, seal; immutable from then on and usable from any thread. The creator owns
- * it and destroys it after everything that was made with it, and after the schemas that nest it (cycles
- * between schemas are destroyed together, in any order, when no message of them is left).
- * Nothing here blocks. No function here needs an interpreter.
+ * Life: create, add fields, seal; immutable from then on and usable from any thread. The creator
+ * owns it and destroys it after everything that was made with it, and after the schemas that nest
+ * it (cycles between schemas are destroyed together, in any order, when no message of them is
+ * left). Nothing here blocks. No function here needs an interpreter.
  *
- * Presence: every singular field is written even when zero (it is printed as `optional`), so a field
- * that is absent was absent when the event was written: `has` is false and the reader uses its default.
+ * Presence: every singular field is written even when zero (it is printed as `optional`), so a
+ * field that is absent was absent when the event was written: `has` is false and the reader uses
+ * its default.
  */
 #ifndef ESCQRS_SCHEMA_H
 #define ESCQRS_SCHEMA_H
@@ -22,25 +24,44 @@
 extern "C" {
 #endif
 
-typedef enum escqrs_kind {       /*  protobuf type               C type of the value in a message      */
-    ESCQRS_KIND_INT = 1,         /*  int64                       int64_t                               */
-    ESCQRS_KIND_FLOAT = 2,       /*  double                      double                                */
-    ESCQRS_KIND_BOOL = 3,        /*  bool                        protobuf_c_boolean                    */
-    ESCQRS_KIND_STRING = 4,      /*  string, checked UTF-8       ProtobufCBinaryData (may hold NULs)   */
-    ESCQRS_KIND_BYTES = 5,       /*  bytes                       ProtobufCBinaryData                   */
-    ESCQRS_KIND_TIME = 6,        /*  google.protobuf.Timestamp   escqrs_timestamp *                    */
-    ESCQRS_KIND_ENUM = 7,        /*  an enum                     int                                   */
-    ESCQRS_KIND_MESSAGE = 8,     /*  a message                   ProtobufCMessage *                    */
+/* What a field holds:
+ *
+ *             protobuf type               C type of the value in a message
+ *   INT       int64                       int64_t
+ *   FLOAT     double                      double
+ *   BOOL      bool                        protobuf_c_boolean
+ *   STRING    string, checked UTF-8       ProtobufCBinaryData (may hold NULs)
+ *   BYTES     bytes                       ProtobufCBinaryData
+ *   TIME      google.protobuf.Timestamp   escqrs_timestamp *
+ *   ENUM      an enum                     int
+ *   MESSAGE   a message                   ProtobufCMessage *
+ */
+typedef enum escqrs_kind {
+    ESCQRS_KIND_INT = 1,
+    ESCQRS_KIND_FLOAT = 2,
+    ESCQRS_KIND_BOOL = 3,
+    ESCQRS_KIND_STRING = 4,
+    ESCQRS_KIND_BYTES = 5,
+    ESCQRS_KIND_TIME = 6,
+    ESCQRS_KIND_ENUM = 7,
+    ESCQRS_KIND_MESSAGE = 8,
 } escqrs_kind;
 
+/* How often a field occurs:
+ *
+ *   ONE       always set when written; a protobuf_c_boolean `has` stands beside the value
+ *   OPTIONAL  may be absent on purpose (T | None); laid out like ONE
+ *   LIST      size_t count, pointer to an array of the C type; packed where proto3 packs
+ *   MAP       size_t count, pointer to an array of ProtobufCMessage *: the entries, each a message
+ *             of field `entry` with key = 1 and value = 2. Keys: INT or STRING; the last of several
+ *             equal keys counts; a key or value that is absent stands for zero, "", an empty
+ *             message or 1970-01-01
+ */
 typedef enum escqrs_label {
-    ESCQRS_ONE = 1,      /* always set when written; a protobuf_c_boolean `has` stands beside the value */
-    ESCQRS_OPTIONAL = 2, /* may be absent on purpose (T | None); laid out like ONE */
-    ESCQRS_LIST = 3,     /* size_t count, pointer to an array of the C type; packed where proto3 packs */
-    ESCQRS_MAP = 4,      /* size_t count, pointer to an array of ProtobufCMessage *: the entries, each a
-                            message of field `entry` with key = 1 and value = 2. Keys: INT or STRING;
-                            the last of several equal keys counts; a key or value that is absent stands
-                            for zero, "", an empty message or 1970-01-01 */
+    ESCQRS_ONE = 1,
+    ESCQRS_OPTIONAL = 2,
+    ESCQRS_LIST = 3,
+    ESCQRS_MAP = 4,
 } escqrs_label;
 
 /* google.protobuf.Timestamp as protobuf-c lays it out. */
@@ -63,14 +84,14 @@ typedef struct escqrs_enum_value {
 
 /* What the author of a message says of one field. Everything is copied when the field is added. */
 typedef struct escqrs_field_spec {
-    const char *name;  /* an identifier that does not begin with `_` */
-    uint32_t number;   /* 1 to 536,870,911 without 19,000-19,999; unique in the message */
-    escqrs_kind kind;  /* of the value */
+    const char *name; /* an identifier that does not begin with `_` */
+    uint32_t number;  /* 1 to 536,870,911 without 19,000-19,999; unique in the message */
+    escqrs_kind kind; /* of the value */
     escqrs_label label;
-    escqrs_kind key_kind;              /* MAP: INT or STRING */
-    bool has_default;                  /* the reader fills it in where the field is absent */
-    const escqrs_schema *message;      /* kind MESSAGE; need not be sealed yet */
-    const char *enum_name;             /* kind ENUM */
+    escqrs_kind key_kind;         /* MAP: INT or STRING */
+    bool has_default;             /* the reader fills it in where the field is absent */
+    const escqrs_schema *message; /* kind MESSAGE; need not be sealed yet */
+    const char *enum_name;        /* kind ENUM */
     const escqrs_enum_value *enum_values;
     size_t enum_value_count;
 } escqrs_field_spec;
@@ -85,8 +106,8 @@ typedef struct escqrs_field {
     escqrs_kind key_kind;
     bool has_default;
     size_t value_offset;
-    size_t has_offset;   /* ONE, OPTIONAL of every kind but TIME and MESSAGE (there NULL is absent) */
-    size_t count_offset; /* LIST, MAP */
+    size_t has_offset; /* ONE, OPTIONAL of every kind but TIME and MESSAGE (there NULL is absent) */
+    size_t count_offset;          /* LIST, MAP */
     const escqrs_schema *message; /* MESSAGE */
     const escqrs_schema *entry;   /* MAP: schema of its entries; fields key (0) and value (1) */
     const char *enum_name;
@@ -94,13 +115,15 @@ typedef struct escqrs_field {
     size_t enum_value_count;
 } escqrs_field;
 
-/* `name` is the message's name in the store, e.g. "shop.ItemAdded": dotted identifiers of at most 255
- * bytes (Unicode letters are allowed in the store; print_proto maps them). Errors: INVALID, NO_MEMORY. */
+/* `name` is the message's name in the store, e.g. "shop.ItemAdded": dotted identifiers of at most
+ * 255 bytes (Unicode letters are allowed in the store; print_proto maps them). Errors: INVALID,
+ * NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_create(escqrs_slice name, escqrs_schema **schema,
                                                    escqrs_error *error);
 /* Fields are kept in order of addition (their index) whatever their numbers. Errors: INVALID names
  * message and field; TOO_LARGE above 1,000 fields; NO_MEMORY. */
-ESCQRS_MUST_USE escqrs_status escqrs_schema_add(escqrs_schema *schema, const escqrs_field_spec *field,
+ESCQRS_MUST_USE escqrs_status escqrs_schema_add(escqrs_schema *schema,
+                                                const escqrs_field_spec *field,
                                                 escqrs_error *error);
 ESCQRS_MUST_USE escqrs_status escqrs_schema_seal(escqrs_schema *schema, escqrs_error *error);
 void escqrs_schema_destroy(escqrs_schema *schema);
@@ -108,7 +131,8 @@ void escqrs_schema_destroy(escqrs_schema *schema);
 const char *escqrs_schema_name(const escqrs_schema *schema);
 size_t escqrs_schema_field_count(const escqrs_schema *schema);
 const escqrs_field *escqrs_schema_field(const escqrs_schema *schema, size_t index);
-const escqrs_field *escqrs_schema_find(const escqrs_schema *schema, escqrs_slice name); /* or NULL */
+/* By name; NULL if there is none. */
+const escqrs_field *escqrs_schema_find(const escqrs_schema *schema, escqrs_slice name);
 const ProtobufCMessageDescriptor *escqrs_schema_descriptor(const escqrs_schema *schema);
 /* Size in bytes of the unpacked struct; its first bytes are a ProtobufCMessage. */
 size_t escqrs_schema_struct_size(const escqrs_schema *schema);
@@ -116,52 +140,56 @@ size_t escqrs_schema_struct_size(const escqrs_schema *schema);
 /* ---- codec ------------------------------------------------------------------------------------ */
 
 typedef struct escqrs_limits {
-    size_t bytes_max; /* 0: 16 MiB */
+    size_t bytes_max;   /* 0: 16 MiB */
     unsigned depth_max; /* of nesting; 0: 100 */
-    size_t items_max; /* all list items, map entries and unknown fields of one message together, nested
-                         ones included; 0: as many as bytes_max allows, one a byte */
-    size_t memory_max; /* of the unpacked message; 0: 32 times bytes_max, but 1 MiB at least */
-} escqrs_limits; /* bytes_max beyond 2^31-1 and depth_max beyond 500 are cut to these */
+    size_t items_max;   /* all list items, map entries and unknown fields of one message together,
+                           nested ones included; 0: as many as bytes_max allows, one a byte */
+    size_t memory_max;  /* of the unpacked message; 0: 32 times bytes_max, but 1 MiB at least */
+} escqrs_limits;        /* bytes_max beyond 2^31-1 and depth_max beyond 500 are cut to these */
 
 /* In all that follows `limits` may be NULL: the defaults.
  *
- * Prove that `data` can be unpacked: size, depth, counts, wire types (a known field with the wrong one
- * is an error, packed and unpacked lists are both accepted), varints of at most 10 bytes, lengths inside
- * the message, tags between 1 and 2^29-1, no groups, UTF-8 of strings, times within the years 1 to 9999.
- * Unknown fields are fine, and so are numbers that an enum does not have.
+ * Prove that `data` can be unpacked: size, depth, counts, wire types (a known field with the wrong
+ * one is an error, packed and unpacked lists are both accepted), varints of at most 10 bytes,
+ * lengths inside the message, tags between 1 and 2^29-1, no groups, UTF-8 of strings, times within
+ * the years 1 to 9999. Unknown fields are fine, and so are numbers that an enum does not have.
  * Errors: CORRUPT with the byte offset in the text; TOO_LARGE. */
 ESCQRS_MUST_USE escqrs_status escqrs_message_check(const escqrs_schema *schema, escqrs_slice data,
-                                                   const escqrs_limits *limits, escqrs_error *error);
+                                                   const escqrs_limits *limits,
+                                                   escqrs_error *error);
 
-/* Check, then unpack into one block of memory (struct, strings, lists and nested messages together).
- * `*message` owns copies of everything and may be read by many threads, but changed by none; free it with
- * escqrs_message_free. Unknown fields are kept in the ProtobufCMessage, as protobuf-c does; its own unpack
- * gives the same message. `data` may not change during the call. Errors: as of check, and NO_MEMORY. */
+/* Check, then unpack into one block of memory (struct, strings, lists and nested messages
+ * together). `*message` owns copies of everything and may be read by many threads, but changed by
+ * none; free it with escqrs_message_free. Unknown fields are kept in the ProtobufCMessage, as
+ * protobuf-c does; its own unpack gives the same message. `data` may not change during the call.
+ * Errors: as of check, and NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_message_unpack(const escqrs_schema *schema, escqrs_slice data,
                                                     const escqrs_limits *limits,
-                                                    ProtobufCMessage **message, escqrs_error *error);
-void escqrs_message_free(ProtobufCMessage *message); /* of escqrs_message_unpack only; NULL is fine */
+                                                    ProtobufCMessage **message,
+                                                    escqrs_error *error);
+/* Of escqrs_message_unpack only; NULL is fine. */
+void escqrs_message_free(ProtobufCMessage *message);
 /* Bytes that the unpacked message occupies in all. */
 size_t escqrs_message_memory(const ProtobufCMessage *message);
 
-/* Before a message made by hand is packed: prove that its nesting and size stay within `limits`, so that
- * pack, which recurses, may be called and what it writes can be read again. *packed_size is what
- * protobuf_c_message_get_packed_size gives. Never visits more nested messages than bytes_max allows, also
- * where one is nested many times over. Errors: TOO_LARGE. */
+/* Before a message made by hand is packed: prove that its nesting and size stay within `limits`, so
+ * that pack, which recurses, may be called and what it writes can be read again. *packed_size is
+ * what protobuf_c_message_get_packed_size gives. Never visits more nested messages than bytes_max
+ * allows, also where one is nested many times over. Errors: TOO_LARGE. */
 ESCQRS_MUST_USE escqrs_status escqrs_message_measure(const ProtobufCMessage *message,
                                                      const escqrs_limits *limits,
                                                      size_t *packed_size, escqrs_error *error);
 
-/* Pack is protobuf-c's own: protobuf_c_message_get_packed_size / protobuf_c_message_pack on a struct
- * that was unpacked, or filled by hand after escqrs_message_init. */
+/* Pack is protobuf-c's own: protobuf_c_message_get_packed_size / protobuf_c_message_pack on a
+ * struct that was unpacked, or filled by hand after escqrs_message_init. */
 void escqrs_message_init(const escqrs_schema *schema, ProtobufCMessage *message);
 
 /* ---- JSON, one way: for SQL parameters and for people ----------------------------------------- */
 
-/* The value of one field as JSON text appended by `write` (text is UTF-8, may come in pieces): lists
- * as arrays, maps as objects, messages as objects with the names as declared, bytes as base64, times as
- * RFC 3339 in UTC with microseconds, enums by name, 64-bit integers as numbers. NaN and infinities are
- * INVALID. `write` returns false when it is out of memory. */
+/* The value of one field as JSON text appended by `write` (text is UTF-8, may come in pieces):
+ * lists as arrays, maps as objects, messages as objects with the names as declared, bytes as
+ * base64, times as RFC 3339 in UTC with microseconds, enums by name, 64-bit integers as numbers.
+ * NaN and infinities are INVALID. `write` returns false when it is out of memory. */
 typedef bool (*escqrs_write_function)(void *context, const char *text, size_t size);
 ESCQRS_MUST_USE escqrs_status escqrs_field_to_json(const escqrs_field *field,
                                                    const ProtobufCMessage *message,
@@ -174,20 +202,22 @@ ESCQRS_MUST_USE escqrs_status escqrs_message_to_json(const escqrs_schema *schema
 
 /* ---- .proto text ------------------------------------------------------------------------------ */
 
-/* A whole .proto file (syntax, package from the dotted name, imports, nested messages and enums with the
- * closure of what `schemas` need), one that protoc accepts. */
-ESCQRS_MUST_USE escqrs_status escqrs_schema_print_proto(const escqrs_schema *const *schemas, size_t count,
-                                                        escqrs_write_function write, void *context,
-                                                        escqrs_error *error);
+/* A whole .proto file (syntax, package from the dotted name, imports, nested messages and enums
+ * with the closure of what `schemas` need), one that protoc accepts. */
+ESCQRS_MUST_USE escqrs_status escqrs_schema_print_proto(const escqrs_schema *const *schemas,
+                                                        size_t count, escqrs_write_function write,
+                                                        void *context, escqrs_error *error);
 
 /* ---- records and evolution -------------------------------------------------------------------- */
 
-/* The schema with all that it nests as bytes (message escqrs.v1.Schema, proto/escqrs/v1/schema.proto),
- * canonical: equal schemas give equal bytes. `*record` is freed with escqrs_free. Errors: NAME_CLASH where
- * two different messages in it have one name, TOO_LARGE above 1 MiB, INVALID, NO_MEMORY. */
+/* The schema with all that it nests as bytes (message escqrs.v1.Schema,
+ * proto/escqrs/v1/schema.proto), canonical: equal schemas give equal bytes. `*record` is freed with
+ * escqrs_free. Errors: NAME_CLASH where two different messages in it have one name, TOO_LARGE above
+ * 1 MiB, INVALID, NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_record(const escqrs_schema *schema, void **record,
                                                    size_t *size, escqrs_error *error);
-/* A 64-bit fingerprint of the record, computed once; never 0, but 0 if there was no memory to compute it. */
+/* A 64-bit fingerprint of the record, computed once; never 0, but 0 if there was no memory to
+ * compute it. */
 uint64_t escqrs_schema_fingerprint(const escqrs_schema *schema);
 
 /* A schema built from a record; the set of it and its nested ones is destroyed by
@@ -195,13 +225,13 @@ uint64_t escqrs_schema_fingerprint(const escqrs_schema *schema);
 ESCQRS_MUST_USE escqrs_status escqrs_schema_load(escqrs_slice record, escqrs_schema **schema,
                                                  escqrs_error *error);
 
-/* May data written with `record` be read with `schema`? OK where it may: the same fields, fields added
- * with a default (or OPTIONAL, LIST, MAP) under numbers never used, removed fields whose number nobody
- * else took, changed order, ONE to OPTIONAL. SCHEMA_MISMATCH otherwise: a number that means another name
- * (renamed), another kind, label, enum number or nested message; a new field without default. The text names class,
- * field, both meanings and the mend. */
-ESCQRS_MUST_USE escqrs_status escqrs_schema_compare(const escqrs_schema *schema, escqrs_slice record,
-                                                    escqrs_error *error);
+/* May data written with `record` be read with `schema`? OK where it may: the same fields, fields
+ * added with a default (or OPTIONAL, LIST, MAP) under numbers never used, removed fields whose
+ * number nobody else took, changed order, ONE to OPTIONAL. SCHEMA_MISMATCH otherwise: a number that
+ * means another name (renamed), another kind, label, enum number or nested message; a new field
+ * without default. The text names class, field, both meanings and the mend. */
+ESCQRS_MUST_USE escqrs_status escqrs_schema_compare(const escqrs_schema *schema,
+                                                    escqrs_slice record, escqrs_error *error);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,8 @@
 /* libFuzzer target: bytes from outside against a message type with everything in it.
  *
- * What passes the check must unpack; what is unpacked must pack, pass the check again and then be stable;
- * and protobuf-c's own unpacking must find the same message, unless occurrences had to be merged, which
- * it does otherwise. JSON must not crash on it. The first byte chooses limits. */
+ * What passes the check must unpack; what is unpacked must pack, pass the check again and then be
+ * stable; and protobuf-c's own unpacking must find the same message, unless occurrences had to be
+ * merged, which it does otherwise. JSON must not crash on it. The first byte chooses limits. */
 #include "../c/schema/rich.h"
 
 #include "base/assert.h"
@@ -73,8 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     packed once = repack(input, &limits);
     if (!result.duplicates) {
-        ProtobufCMessage *theirs = protobuf_c_message_unpack(
-            escqrs_schema_descriptor(types.root), NULL, input.size, input.data);
+        ProtobufCMessage *theirs = protobuf_c_message_unpack(escqrs_schema_descriptor(types.root),
+                                                             NULL, input.size, input.data);
         ESC_ASSERT(theirs != NULL);
         packed other = pack(theirs);
         assert_equal(&once, &other);

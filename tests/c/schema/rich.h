@@ -1,5 +1,5 @@
-/* A message type with a field of every kind and label, that also contains itself: for the tests here and for
- * tests/fuzz/fuzz_message.c.
+/* A message type with a field of every kind and label, that also contains itself: for the tests
+ * here and for tests/fuzz/fuzz_message.c.
  *
  *     tests.Rich                                   tests.Leaf
  *      1 text: str              30 children: list[Rich]      1 label: str
@@ -98,7 +98,8 @@ static inline escqrs_status rich_create(rich *r, escqrs_error *error)
         status = rich_add(r->root, "self", 9, ESCQRS_KIND_MESSAGE, ESCQRS_OPTIONAL, r->root, error);
     }
     if (status == ESCQRS_OK) {
-        status = rich_add(r->root, "children", 30, ESCQRS_KIND_MESSAGE, ESCQRS_LIST, r->root, error);
+        status =
+            rich_add(r->root, "children", 30, ESCQRS_KIND_MESSAGE, ESCQRS_LIST, r->root, error);
     }
     if (status == ESCQRS_OK) {
         status = rich_add(r->root, "leaves", 41, ESCQRS_KIND_MESSAGE, ESCQRS_MAP, r->leaf, error);
@@ -122,7 +123,8 @@ static inline escqrs_status rich_create(rich *r, escqrs_error *error)
 }
 
 /* Where a field's value, flag and count are. The field must be there. */
-static inline void *rich_at(const escqrs_schema *schema, ProtobufCMessage *message, const char *name)
+static inline void *rich_at(const escqrs_schema *schema, ProtobufCMessage *message,
+                            const char *name)
 {
     const escqrs_field *field = escqrs_schema_find(schema, escqrs_slice_of(name));
     return field != NULL ? (uint8_t *)message + field->value_offset : NULL;

@@ -1,4 +1,5 @@
-/* Check, unpack, merge, measure. What is unpacked is compared with what protobuf-c unpacks itself. */
+/* Check, unpack, merge, measure. What is unpacked is compared with what protobuf-c unpacks itself.
+ */
 #include "support/test.h"
 
 #include <stdio.h>
@@ -53,7 +54,8 @@ static ProtobufCMessage *unpack(escqrs_slice data)
     return message;
 }
 
-/* Unpacked and packed again; compared with protobuf-c's own way unless there is something to merge. */
+/* Unpacked and packed again; compared with protobuf-c's own way unless there is something to merge.
+ */
 static wire round_trip(escqrs_slice data)
 {
     escqrs_limits limits = esc_limits_resolve(NULL);
@@ -91,7 +93,8 @@ static void assert_stable(escqrs_slice data)
 
 static const char *random_text(test_random *random, char buffer[64])
 {
-    static const char *const parts[] = {"a", "bc", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x9a\x80", " "};
+    static const char *const parts[] = {"a", "bc", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x9a\x80",
+                                        " "};
     buffer[0] = '\0';
     for (uint64_t i = test_random_below(random, 12); i > 0; i--) {
         strcat(buffer, parts[test_random_below(random, 6)]);
@@ -101,7 +104,7 @@ static const char *random_text(test_random *random, char buffer[64])
 
 static void write_random(test_random *random, wire *w, unsigned depth)
 {
-    static const uint32_t numbers[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 30,  31,
+    static const uint32_t numbers[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,   10,  30,       31,
                                        32, 33, 34, 35, 36, 40, 41, 99, 300, 500, 536870911};
     char text[64];
     bool seen[42] = {false};
@@ -472,8 +475,8 @@ static void test_merge_many_fields(void **state)
     for (uint32_t i = 1; i <= 200; i++) {
         char name[16];
         snprintf(name, sizeof name, "f%u", i);
-        assert_int_equal(
-            rich_add(wide, name, i, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, types.leaf, NULL), ESCQRS_OK);
+        assert_int_equal(rich_add(wide, name, i, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, types.leaf, NULL),
+                         ESCQRS_OK);
     }
     assert_int_equal(escqrs_schema_seal(wide, NULL), ESCQRS_OK);
     wire w = {0};
@@ -518,18 +521,26 @@ static void refuse(const void *data, size_t size, const escqrs_limits *limits, e
 static void test_corrupt(void **state)
 {
     (void)state;
-    REFUSE("\x0a\x05" "abc", "byte 0: field 1 (`text`)");
+    REFUSE("\x0a\x05"
+           "abc",
+           "byte 0: field 1 (`text`)");
     REFUSE("\x0a", "field 1 (`text`)");
     REFUSE("\x10\x01\x0a\x02\xff\xff", "byte 2: field 1 (`text`): text that is not UTF-8");
     REFUSE("\x0a\x03\xed\xa0\x80", "UTF-8"); /* a surrogate */
     REFUSE("\x0a\x02\xc0\x80", "UTF-8");     /* overlong */
-    REFUSE("\x0a\x0a" "abcdefgh\xe2\x82", "UTF-8");
+    REFUSE("\x0a\x0a"
+           "abcdefgh\xe2\x82",
+           "UTF-8");
     REFUSE("\x92\x02\x01\xff", "`names`");
     REFUSE("\x10", "field 2 (`number`)");
     REFUSE("\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "field 2 (`number`)");
-    REFUSE("\x11" "12345678", "another wire type");
+    REFUSE("\x11"
+           "12345678",
+           "another wire type");
     REFUSE("\x08\x01", "another wire type");
-    REFUSE("\x19" "1234567", "field 3 (`ratio`)");
+    REFUSE("\x19"
+           "1234567",
+           "field 3 (`ratio`)");
     REFUSE("\x00\x01", "tag");
     REFUSE("\x80\x80\x80\x80\x80\x01", "tag");
     REFUSE("\xf8\xff\xff\xff\x7f\x01", "tag");
@@ -538,16 +549,25 @@ static void test_corrupt(void **state)
     REFUSE("\x9b\x06\x9c\x06", "group"); /* of an unknown one */
     REFUSE("\x9f\x06", "group");
     REFUSE("\x98\x06", "unknown field");
-    REFUSE("\x9a\x06\x05" "abc", "unknown field");
-    REFUSE("\x99\x06" "1234567", "unknown field");
-    REFUSE("\x9d\x06" "123", "unknown field");
+    REFUSE("\x9a\x06\x05"
+           "abc",
+           "unknown field");
+    REFUSE("\x99\x06"
+           "1234567",
+           "unknown field");
+    REFUSE("\x9d\x06"
+           "123",
+           "unknown field");
     REFUSE("\xfa\x01\x02\x01\xff", "`numbers`");
     REFUSE("\x82\x02\x01\x02", "`flags`"); /* a bool of 2 */
-    REFUSE("\x8a\x02\x07" "1234567", "`ratios`");
+    REFUSE("\x8a\x02\x07"
+           "1234567",
+           "`ratios`");
     REFUSE("\x32\x02\x08\x80", "google.protobuf.Timestamp");
     REFUSE("\x32\x06\x08\x80\xef\xad\xb8\xaf", "google.protobuf.Timestamp");
     REFUSE("\x32\x07\x08\x80\xbc\x82\xfc\xff\x07", "years 1 to 9999");
-    REFUSE("\x32\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "years 1 to 9999"); /* nanos -1 */
+    REFUSE("\x32\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+           "years 1 to 9999");                                     /* nanos -1 */
     REFUSE("\x32\x06\x10\x80\x94\xeb\xdc\x03", "years 1 to 9999"); /* a thousand million */
     REFUSE("\x4a\x02\x0a\x05", "tests.Rich: byte 2: field 1 (`text`)");
     REFUSE("\x42\x04\x0a\x02\xff\xff", "tests.Rich inside of tests.Leaf");
@@ -654,7 +674,8 @@ static void test_unsealed(void **state)
     escqrs_schema *inner = NULL;
     assert_int_equal(escqrs_schema_create(escqrs_slice_of("Outer"), &outer, NULL), ESCQRS_OK);
     assert_int_equal(escqrs_schema_create(escqrs_slice_of("Inner"), &inner, NULL), ESCQRS_OK);
-    assert_int_equal(rich_add(outer, "x", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, inner, NULL), ESCQRS_OK);
+    assert_int_equal(rich_add(outer, "x", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, inner, NULL),
+                     ESCQRS_OK);
     assert_int_equal(escqrs_schema_seal(outer, NULL), ESCQRS_OK);
     assert_int_equal(escqrs_message_check(outer, (escqrs_slice){"\x0a\x00", 2}, NULL, NULL),
                      ESCQRS_INVALID);
@@ -750,15 +771,24 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_messages),   cmocka_unit_test(test_damaged_messages),
-        cmocka_unit_test(test_values),            cmocka_unit_test(test_last_counts),
-        cmocka_unit_test(test_unknown_fields),    cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_init),              cmocka_unit_test(test_merge),
-        cmocka_unit_test(test_merge_deeper),      cmocka_unit_test(test_merge_hostile),
-        cmocka_unit_test(test_merge_many_fields), cmocka_unit_test(test_corrupt),
-        cmocka_unit_test(test_prefixes),          cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_limits),            cmocka_unit_test(test_unsealed),
-        cmocka_unit_test(test_measure),           cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_random_messages),
+        cmocka_unit_test(test_damaged_messages),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_last_counts),
+        cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_init),
+        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_merge_deeper),
+        cmocka_unit_test(test_merge_hostile),
+        cmocka_unit_test(test_merge_many_fields),
+        cmocka_unit_test(test_corrupt),
+        cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_unsealed),
+        cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -14,8 +14,10 @@ typedef struct change {
     bool has_default;
 } change;
 
-static const change name_1 = {.name = "name", .number = 1, .kind = ESCQRS_KIND_STRING, .label = ESCQRS_ONE};
-static const change size_2 = {.name = "size", .number = 2, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE};
+static const change name_1 = {
+    .name = "name", .number = 1, .kind = ESCQRS_KIND_STRING, .label = ESCQRS_ONE};
+static const change size_2 = {
+    .name = "size", .number = 2, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE};
 
 static escqrs_schema *make(const change *fields, size_t count)
 {
@@ -80,7 +82,11 @@ static void test_accepted(void **state)
     change added[] = {
         name_1,
         size_2,
-        {.name = "a", .number = 3, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE, .has_default = true},
+        {.name = "a",
+         .number = 3,
+         .kind = ESCQRS_KIND_INT,
+         .label = ESCQRS_ONE,
+         .has_default = true},
         {.name = "b", .number = 4, .kind = ESCQRS_KIND_TIME, .label = ESCQRS_OPTIONAL},
         {.name = "c", .number = 5, .kind = ESCQRS_KIND_INT, .label = ESCQRS_LIST},
         {.name = "d",
@@ -100,9 +106,10 @@ static void test_renamed(void **state)
     (void)state;
     change fields[] = {name_1, size_2};
     fields[0].name = "title";
-    compare_with(fields, 2,
-                 "shop.Item: field 1 was `name: str` in stored data and is now `title: str`. Stored "
-                 "values would be read under another name: keep the name `name`");
+    compare_with(
+        fields, 2,
+        "shop.Item: field 1 was `name: str` in stored data and is now `title: str`. Stored "
+        "values would be read under another name: keep the name `name`");
 }
 
 static void test_moved(void **state)
@@ -127,9 +134,10 @@ static void test_moved(void **state)
 static void test_added_without_default(void **state)
 {
     (void)state;
-    change fields[] = {name_1,
-                       size_2,
-                       {.name = "color", .number = 3, .kind = ESCQRS_KIND_BOOL, .label = ESCQRS_ONE}};
+    change fields[] = {
+        name_1,
+        size_2,
+        {.name = "color", .number = 3, .kind = ESCQRS_KIND_BOOL, .label = ESCQRS_ONE}};
     compare_with(fields, 3, "shop.Item: field 3, `color: bool`, is new and has no default");
 }
 
@@ -192,7 +200,8 @@ static void test_enums(void **state)
                     "1 meant `RED` of the enum Color in stored data and means `GREEN` now");
 }
 
-/* A tree of nodes that have an item, whose second field is that kind, with the map's or the list's label. */
+/* A tree of nodes that have an item, whose second field is that kind, with the map's or the list's
+ * label. */
 static escqrs_schema *tree(const char *item_name, escqrs_kind kind, escqrs_schema **item)
 {
     escqrs_schema *node = NULL;
@@ -228,8 +237,9 @@ static void test_nested(void **state)
 
     stored = tree("Item", ESCQRS_KIND_INT, &items[0]);
     now = tree("Other", ESCQRS_KIND_INT, &items[1]);
-    compare_schemas(stored, now, "was `items: dict[int, Item]` in stored data and is now "
-                                 "`items: dict[int, Other]`");
+    compare_schemas(stored, now,
+                    "was `items: dict[int, Item]` in stored data and is now "
+                    "`items: dict[int, Other]`");
     escqrs_schema_destroy(items[0]);
     escqrs_schema_destroy(items[1]);
 }
@@ -239,7 +249,8 @@ static void test_damaged_record(void **state)
     (void)state;
     change field = name_1;
     escqrs_schema *schema = make(&field, 1);
-    assert_int_equal(escqrs_schema_compare(schema, (escqrs_slice){"\xff", 1}, NULL), ESCQRS_CORRUPT);
+    assert_int_equal(escqrs_schema_compare(schema, (escqrs_slice){"\xff", 1}, NULL),
+                     ESCQRS_CORRUPT);
     assert_int_equal(escqrs_schema_compare(schema, (escqrs_slice){NULL, 0}, NULL), ESCQRS_CORRUPT);
     escqrs_schema_destroy(schema);
 }
@@ -247,14 +258,10 @@ static void test_damaged_record(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_renamed),
-        cmocka_unit_test(test_moved),
-        cmocka_unit_test(test_added_without_default),
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_enums),
-        cmocka_unit_test(test_nested),
-        cmocka_unit_test(test_damaged_record),
+        cmocka_unit_test(test_accepted), cmocka_unit_test(test_renamed),
+        cmocka_unit_test(test_moved),    cmocka_unit_test(test_added_without_default),
+        cmocka_unit_test(test_types),    cmocka_unit_test(test_enums),
+        cmocka_unit_test(test_nested),   cmocka_unit_test(test_damaged_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

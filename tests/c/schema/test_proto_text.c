@@ -19,7 +19,8 @@ static void write_file(const char *folder, const char *name, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
-/* The files of google.protobuf come in a package of their own, so the one needed here is written anew. */
+/* The files of google.protobuf come in a package of their own, so the one needed here is written
+ * anew. */
 static const char timestamp_proto[] = "syntax = \"proto3\";\n"
                                       "package google.protobuf;\n"
                                       "message Timestamp { int64 seconds = 1; int32 nanos = 2; }\n";
@@ -39,8 +40,8 @@ static void compile(const char *text)
     write_file(folder, "test.proto", text);
     char command[10000];
     snprintf(command, sizeof command,
-             "protoc --proto_path='%s' --descriptor_set_out=/dev/null test.proto >'%s/output' 2>&1", folder,
-             folder);
+             "protoc --proto_path='%s' --descriptor_set_out=/dev/null test.proto >'%s/output' 2>&1",
+             folder, folder);
     if (system(command) != 0) {
         snprintf(command, sizeof command, "cat '%s/output' >&2", folder);
         (void)!system(command);
@@ -95,47 +96,46 @@ static void test_everything(void **state)
     assert_int_equal(rich_create(&types, NULL), ESCQRS_OK);
     const escqrs_schema *schemas[] = {types.root};
     sink s = print(schemas, 1);
-    assert_string_equal(s.text,
-                        "syntax = \"proto3\";\n"
-                        "\n"
-                        "package tests;\n"
-                        "\n"
-                        "import \"google/protobuf/timestamp.proto\";\n"
-                        "\n"
-                        "message Rich {\n"
-                        "  optional string text = 1;\n"
-                        "  optional int64 number = 2;\n"
-                        "  optional double ratio = 3;\n"
-                        "  optional bool flag = 4;\n"
-                        "  optional bytes raw = 5;\n"
-                        "  optional .google.protobuf.Timestamp time = 6;\n"
-                        "  optional .tests.Color color = 7;\n"
-                        "  optional int64 maybe = 10;\n"
-                        "  optional int64 far = 300;\n"
-                        "  repeated int64 numbers = 31;\n"
-                        "  repeated bool flags = 32;\n"
-                        "  repeated double ratios = 33;\n"
-                        "  repeated string names = 34;\n"
-                        "  repeated .google.protobuf.Timestamp times = 35;\n"
-                        "  repeated .tests.Color colors = 36;\n"
-                        "  map<string, int64> counts = 40;\n"
-                        "  optional .tests.Leaf leaf = 8;\n"
-                        "  optional .tests.Rich self = 9;\n"
-                        "  repeated .tests.Rich children = 30;\n"
-                        "  map<int64, .tests.Leaf> leaves = 41;\n"
-                        "}\n"
-                        "\n"
-                        "message Leaf {\n"
-                        "  optional string label = 1;\n"
-                        "  optional double weight = 2;\n"
-                        "}\n"
-                        "\n"
-                        "enum Color {\n"
-                        "  COLOR_UNSPECIFIED = 0;\n"
-                        "  COLOR_DARK = -7;\n"
-                        "  COLOR_RED = 1;\n"
-                        "  COLOR_GREEN = 2;\n"
-                        "}\n");
+    assert_string_equal(s.text, "syntax = \"proto3\";\n"
+                                "\n"
+                                "package tests;\n"
+                                "\n"
+                                "import \"google/protobuf/timestamp.proto\";\n"
+                                "\n"
+                                "message Rich {\n"
+                                "  optional string text = 1;\n"
+                                "  optional int64 number = 2;\n"
+                                "  optional double ratio = 3;\n"
+                                "  optional bool flag = 4;\n"
+                                "  optional bytes raw = 5;\n"
+                                "  optional .google.protobuf.Timestamp time = 6;\n"
+                                "  optional .tests.Color color = 7;\n"
+                                "  optional int64 maybe = 10;\n"
+                                "  optional int64 far = 300;\n"
+                                "  repeated int64 numbers = 31;\n"
+                                "  repeated bool flags = 32;\n"
+                                "  repeated double ratios = 33;\n"
+                                "  repeated string names = 34;\n"
+                                "  repeated .google.protobuf.Timestamp times = 35;\n"
+                                "  repeated .tests.Color colors = 36;\n"
+                                "  map<string, int64> counts = 40;\n"
+                                "  optional .tests.Leaf leaf = 8;\n"
+                                "  optional .tests.Rich self = 9;\n"
+                                "  repeated .tests.Rich children = 30;\n"
+                                "  map<int64, .tests.Leaf> leaves = 41;\n"
+                                "}\n"
+                                "\n"
+                                "message Leaf {\n"
+                                "  optional string label = 1;\n"
+                                "  optional double weight = 2;\n"
+                                "}\n"
+                                "\n"
+                                "enum Color {\n"
+                                "  COLOR_UNSPECIFIED = 0;\n"
+                                "  COLOR_DARK = -7;\n"
+                                "  COLOR_RED = 1;\n"
+                                "  COLOR_GREEN = 2;\n"
+                                "}\n");
     sink_fini(&s);
     rich_destroy(&types);
 }
@@ -184,7 +184,8 @@ static void test_packages(void **state)
 static void test_letters(void **state)
 {
     (void)state;
-    escqrs_schema *schema = new_schema("caf\xc3\xa9.Gr\xc3\xb6\xc3\x9f" "e");
+    escqrs_schema *schema = new_schema("caf\xc3\xa9.Gr\xc3\xb6\xc3\x9f"
+                                       "e");
     add(schema, "h\xc3\xb6he", 1, ESCQRS_KIND_INT, ESCQRS_ONE);
     add(schema, "h_u00f6he", 2, ESCQRS_KIND_INT, ESCQRS_ONE);
     add(schema, "\xe5\x90\x8d", 3, ESCQRS_KIND_STRING, ESCQRS_MAP);
@@ -193,7 +194,8 @@ static void test_letters(void **state)
     const escqrs_schema *schemas[] = {schema};
     sink s = print(schemas, 1);
     expect_in(&s, "package caf_u00e9;");
-    expect_in(&s, "message Gr_u00f6_u00dfe {  // Gr\xc3\xb6\xc3\x9f" "e\n");
+    expect_in(&s, "message Gr_u00f6_u00dfe {  // Gr\xc3\xb6\xc3\x9f"
+                  "e\n");
     expect_in(&s, "optional int64 h_u00f6he = 1;  // h\xc3\xb6he\n");
     expect_in(&s, "optional int64 h_u00f6he_2 = 2;  // h_u00f6he\n");
     expect_in(&s, " _u540d = 3;");
@@ -207,12 +209,13 @@ static void test_names(void **state)
 {
     (void)state;
     static const char *const words[] = {
-        "message", "enum",    "package", "import",  "option", "optional", "repeated", "required",
-        "oneof",   "map",     "reserved", "extend", "rpc",    "service",  "returns",  "stream",
-        "string",  "int64",   "bool",    "double",  "bytes",  "true",     "inf",      "syntax",
-        "group",   "default", "public",  "to",      "max",    "json_name", "google",  "shop",
-        "fooBar",  "foo_bar", "FooBar",  "foo__bar", "a1",    "a_1",      "Color",    "Part",
-        "string2", "key",     "value",   "descriptor", "PartEntry"};
+        "message",  "enum",       "package",  "import",   "option",  "optional", "repeated",
+        "required", "oneof",      "map",      "reserved", "extend",  "rpc",      "service",
+        "returns",  "stream",     "string",   "int64",    "bool",    "double",   "bytes",
+        "true",     "inf",        "syntax",   "group",    "default", "public",   "to",
+        "max",      "json_name",  "google",   "shop",     "fooBar",  "foo_bar",  "FooBar",
+        "foo__bar", "a1",         "a_1",      "Color",    "Part",    "string2",  "key",
+        "value",    "descriptor", "PartEntry"};
     size_t count = sizeof words / sizeof words[0];
     escqrs_schema *part = new_schema("shop.Item.Part");
     seal(part);
@@ -242,8 +245,9 @@ static void test_names(void **state)
     escqrs_schema *odd[] = {new_schema("string"), new_schema("message"), new_schema("Color"),
                             new_schema("COLOR_RED")};
     for (int i = 0; i < 4; i++) {
-        assert_int_equal(rich_add(odd[i], "x", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, odd[(i + 1) % 4], NULL),
-                         ESCQRS_OK);
+        assert_int_equal(
+            rich_add(odd[i], "x", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, odd[(i + 1) % 4], NULL),
+            ESCQRS_OK);
         add(odd[i], "y", 2, ESCQRS_KIND_ENUM, ESCQRS_ONE);
     }
     for (int i = 0; i < 4; i++) {
@@ -275,11 +279,12 @@ static void add_enum(escqrs_schema *schema, const char *field, uint32_t number, 
 static void test_enums(void **state)
 {
     (void)state;
-    static const escqrs_enum_value similar[] = {{"red", 0}, {"RED", 1}, {"Red", 2},
-                                                {"dark_red", 3}, {"darkRed", 4}, {"UNSPECIFIED", 5}};
+    static const escqrs_enum_value similar[] = {
+        {"red", 0}, {"RED", 1}, {"Red", 2}, {"dark_red", 3}, {"darkRed", 4}, {"UNSPECIFIED", 5}};
     static const escqrs_enum_value no_zero[] = {{"UNSPECIFIED", 1}, {"Unspecified", -1}};
     static const escqrs_enum_value other[] = {{"ONE", 1}};
-    static const escqrs_enum_value ends[] = {{"LEAST", INT32_MIN}, {"MOST", INT32_MAX}, {"ZERO", 0}};
+    static const escqrs_enum_value ends[] = {
+        {"LEAST", INT32_MIN}, {"MOST", INT32_MAX}, {"ZERO", 0}};
     escqrs_schema *schema = new_schema("shop.Item");
     add_enum(schema, "a", 1, "Color", similar, 6);
     add_enum(schema, "b", 2, "Color", similar, 6); /* the same: printed once */
@@ -314,15 +319,17 @@ static void test_failures(void **state)
     add(two[0], "x", 1, ESCQRS_KIND_INT, ESCQRS_ONE);
     seal(two[0]);
     seal(two[1]);
-    assert_int_equal(escqrs_schema_print_proto((const escqrs_schema *const *)two, 2, sink_write, &s, &error),
-                     ESCQRS_NAME_CLASH);
+    assert_int_equal(
+        escqrs_schema_print_proto((const escqrs_schema *const *)two, 2, sink_write, &s, &error),
+        ESCQRS_NAME_CLASH);
     escqrs_schema_destroy(two[0]);
     escqrs_schema_destroy(two[1]);
     rich types;
     assert_int_equal(rich_create(&types, NULL), ESCQRS_OK);
     const escqrs_schema *schemas[] = {types.root};
     s.calls_left = 2;
-    assert_int_equal(escqrs_schema_print_proto(schemas, 1, sink_write, &s, &error), ESCQRS_NO_MEMORY);
+    assert_int_equal(escqrs_schema_print_proto(schemas, 1, sink_write, &s, &error),
+                     ESCQRS_NO_MEMORY);
     sink_fini(&s);
     long failures = 0;
     for (long countdown = 1;; countdown++) {

@@ -49,7 +49,8 @@ static escqrs_schema *two_fields(bool swapped, const char *second)
 static void test_canonical(void **state)
 {
     (void)state;
-    escqrs_schema *schemas[] = {two_fields(false, "b"), two_fields(true, "b"), two_fields(false, "c")};
+    escqrs_schema *schemas[] = {two_fields(false, "b"), two_fields(true, "b"),
+                                two_fields(false, "c")};
     escqrs_slice records[3];
     for (int i = 0; i < 3; i++) {
         records[i] = record_of(schemas[i]);
@@ -89,7 +90,8 @@ static void test_load(void **state)
     wire_message(&w, 8, &leaf);
     wire_int(&w, 7, -7);
     ProtobufCMessage *message = NULL;
-    assert_int_equal(escqrs_message_unpack(loaded, wire_slice(&w), NULL, &message, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_message_unpack(loaded, wire_slice(&w), NULL, &message, NULL),
+                     ESCQRS_OK);
     assert_int_equal(*(int *)rich_at(loaded, message, "color"), -7);
     escqrs_message_free(message);
     wire_fini(&w);
@@ -178,7 +180,8 @@ static void test_flipped(void **state)
             memcpy(copy, record.data, record.size);
             copy[i] ^= (uint8_t)(1u << bit);
             escqrs_schema *loaded = NULL;
-            escqrs_status status = escqrs_schema_load((escqrs_slice){copy, record.size}, &loaded, NULL);
+            escqrs_status status =
+                escqrs_schema_load((escqrs_slice){copy, record.size}, &loaded, NULL);
             assert_true(status == ESCQRS_OK || status == ESCQRS_CORRUPT);
             escqrs_schema_destroy(loaded);
         }
@@ -200,11 +203,11 @@ static void test_clash(void **state)
     for (int i = 0; i < 2; i++) {
         escqrs_schema *outer = NULL;
         assert_int_equal(escqrs_schema_create(escqrs_slice_of("Outer"), &outer, NULL), ESCQRS_OK);
-        assert_int_equal(
-            rich_add(outer, "x", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, first, NULL), ESCQRS_OK);
-        assert_int_equal(rich_add(outer, "y", 2, ESCQRS_KIND_MESSAGE, ESCQRS_ONE,
-                                  i == 0 ? same : other, NULL),
+        assert_int_equal(rich_add(outer, "x", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, first, NULL),
                          ESCQRS_OK);
+        assert_int_equal(
+            rich_add(outer, "y", 2, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, i == 0 ? same : other, NULL),
+            ESCQRS_OK);
         assert_int_equal(escqrs_schema_seal(outer, NULL), ESCQRS_OK);
         void *record = NULL;
         size_t size = 0;

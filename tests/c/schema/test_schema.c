@@ -15,9 +15,12 @@ static escqrs_schema *new_schema(const char *name)
 static void test_names(void **state)
 {
     (void)state;
-    static const char *const good[] = {"A", "shop.ItemAdded", "_x.y1", "Gr\xc3\xb6\xc3\x9f" "e", "a.b.c.d"};
-    static const char *const bad[] = {"",    ".",     "a.",  ".a",   "a..b",
-                                      "1a",  "a b",   "a-b", "a.1b", "a\xff"};
+    static const char *const good[] = {"A", "shop.ItemAdded", "_x.y1",
+                                       "Gr\xc3\xb6\xc3\x9f"
+                                       "e",
+                                       "a.b.c.d"};
+    static const char *const bad[] = {"",   ".",   "a.",  ".a",   "a..b",
+                                      "1a", "a b", "a-b", "a.1b", "a\xff"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         escqrs_schema *schema = new_schema(good[i]);
         assert_string_equal(escqrs_schema_name(schema), good[i]);
@@ -38,7 +41,8 @@ static void test_names(void **state)
     escqrs_schema_destroy(schema);
     assert_int_equal(escqrs_schema_create((escqrs_slice){longest, 256}, &schema, NULL),
                      ESCQRS_INVALID);
-    assert_int_equal(escqrs_schema_create((escqrs_slice){"a\0b", 3}, &schema, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_schema_create((escqrs_slice){"a\0b", 3}, &schema, NULL),
+                     ESCQRS_INVALID);
     escqrs_schema_destroy(NULL);
 }
 
@@ -57,7 +61,8 @@ static void test_fields_refused(void **state)
 {
     (void)state;
     escqrs_schema *schema = new_schema("shop.Item");
-    escqrs_field_spec good = {.name = "a", .number = 1, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE};
+    escqrs_field_spec good = {
+        .name = "a", .number = 1, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE};
     assert_int_equal(escqrs_schema_add(schema, &good, NULL), ESCQRS_OK);
     escqrs_field_spec spec = good;
     spec.number = 2;
@@ -144,7 +149,8 @@ static void test_field_limit(void **state)
     assert_int_equal(escqrs_schema_seal(schema, NULL), ESCQRS_OK);
     const ProtobufCMessageDescriptor *descriptor = escqrs_schema_descriptor(schema);
     for (uint32_t i = 1; i <= 1000; i++) {
-        const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(descriptor, i);
+        const ProtobufCFieldDescriptor *field =
+            protobuf_c_message_descriptor_get_field(descriptor, i);
         assert_non_null(field);
         assert_int_equal(field->id, i);
         assert_ptr_equal(protobuf_c_message_descriptor_get_field_by_name(descriptor, field->name),
@@ -173,7 +179,8 @@ static void test_layout(void **state)
         size_t value_size = 8;
         if (!repeated && (field->kind == ESCQRS_KIND_STRING || field->kind == ESCQRS_KIND_BYTES)) {
             value_size = sizeof(ProtobufCBinaryData);
-        } else if (!repeated && (field->kind == ESCQRS_KIND_BOOL || field->kind == ESCQRS_KIND_ENUM)) {
+        } else if (!repeated &&
+                   (field->kind == ESCQRS_KIND_BOOL || field->kind == ESCQRS_KIND_ENUM)) {
             value_size = 4;
         }
         assert_true(field->value_offset % (value_size == 4 ? 4 : 8) == 0);
@@ -263,9 +270,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_fields_refused),
-        cmocka_unit_test(test_enums_refused),  cmocka_unit_test(test_field_limit),
-        cmocka_unit_test(test_layout),         cmocka_unit_test(test_descriptor),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_fields_refused),
+        cmocka_unit_test(test_enums_refused), cmocka_unit_test(test_field_limit),
+        cmocka_unit_test(test_layout),        cmocka_unit_test(test_descriptor),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
