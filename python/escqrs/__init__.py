@@ -15,9 +15,10 @@ Every public name is here; modules whose names begin with ``_`` are private.
 from __future__ import annotations
 
 from ._aggregate import Aggregate, applies, handles
-from ._core import Handle, Recorded, Reply, from_bytes, new_id, proto, to_bytes
+from ._core import Handle, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
 from ._match import Match
 from ._message import Command, Event, Message, field
+from ._readmodel import ReadModel, ReadModelStatus, on, query, sql
 from ._system import DeadLetter, System, open  # noqa: A004 - the name is the contract's
 from .errors import (
     Aborted,
@@ -71,11 +72,14 @@ __all__ = [
     "NameClash",
     "NameExists",
     "NotAStore",
+    "ReadModel",
+    "ReadModelStatus",
     "ReadModelStopped",
     "ReadOnly",
     "Recorded",
     "Rejected",
     "Reply",
+    "Rows",
     "SchemaMismatch",
     "StorageError",
     "System",
@@ -88,7 +92,10 @@ __all__ = [
     "from_bytes",
     "handles",
     "new_id",
+    "on",
     "open",
     "proto",
+    "query",
+    "sql",
     "to_bytes",
 ]
