@@ -28,16 +28,18 @@ void esc_projector_close_feeds(escqrs_projector *projector)
     }
 }
 
-/* The feed that stands there, or a new one. */
-static escqrs_status feed_open(escqrs_projector *projector, int64_t after, esc_feed **feed,
+/* The feed that stands there, or a new one. A kept one ends where the store ended when it was opened. */
+static escqrs_status feed_open(escqrs_projector *projector, int64_t after, esc_feed **feed, bool *kept,
                                escqrs_error *error)
 {
+    *kept = true;
     for (size_t i = 0; i < ESC_FEED_COUNT; i++) {
         if (projector->feeds[i].cursor != NULL && projector->feeds[i].position == after) {
             *feed = &projector->feeds[i];
             return ESCQRS_OK;
         }
     }
+    *kept = false;
     *feed = &projector->feeds[projector->next_feed];
     projector->next_feed = (projector->next_feed + 1) % ESC_FEED_COUNT;
     feed_close(*feed);
@@ -197,7 +199,8 @@ escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t
     esc_batch_clear(batch);
     batch->upto = after;
     esc_feed *feed = NULL;
-    escqrs_status status = feed_open(projector, after, &feed, error);
+    bool kept = false;
+    escqrs_status status = feed_open(projector, after, &feed, &kept, error);
     size_t bytes = 0;
     while (status == ESCQRS_OK && batch->upto < bound && batch->upto - after < ESC_BATCH_EVENTS_MAX &&
            bytes < ESC_BATCH_BYTES_MAX) {
@@ -208,6 +211,11 @@ escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t
         status = escqrs_cursor_read(feed->cursor, (size_t)wanted, &recorded, &count, error);
         if (status == ESCQRS_OK && count == 0) {
             status = ESCQRS_DONE;
+        }
+        if (status == ESCQRS_DONE && kept && batch->upto == after) {
+            feed_close(feed);
+            status = feed_open(projector, after, &feed, &kept, error);
+            continue;
         }
         if (status == ESCQRS_OK) {
             status = take(projector, recorded, count, &bytes, error);

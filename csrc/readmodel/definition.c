@@ -36,7 +36,9 @@ static int authorize_statement(esc_definition *definition, int action, const cha
     case SQLITE_INSERT:
     case SQLITE_UPDATE:
     case SQLITE_DELETE:
-        return is_system_table(first) ? deny(definition, "write SQLite's own tables") : SQLITE_OK;
+        /* a DROP shows as a DELETE from sqlite_master first */
+        return is_system_table(first) ? deny(definition, "change the schema, or SQLite's own tables")
+                                      : SQLITE_OK;
     case SQLITE_FUNCTION:
         if (second != NULL && sqlite3_stricmp(second, "load_extension") == 0) {
             return deny(definition, "load extensions");
@@ -86,6 +88,9 @@ static int authorize(void *context, int action, const char *first, const char *s
     (void)database;
     (void)trigger;
     esc_definition *definition = context;
+    if (!definition->guarded) {
+        return SQLITE_OK; /* our own */
+    }
     return definition->running_schema ? authorize_schema(definition, action, first, second)
                                       : authorize_statement(definition, action, first, second);
 }
@@ -177,8 +182,10 @@ escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql,
     definition->denied = "";
     sqlite3_stmt *prepared = NULL;
     const char *tail = NULL;
+    definition->guarded = true;
     int code =
         sqlite3_prepare_v2(definition->scratch, sql.data, (int)sql.size, &prepared, &tail);
+    definition->guarded = false;
     escqrs_status status = ESCQRS_OK;
     if (code == SQLITE_AUTH) {
         status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: a projection may not %s: %s",
@@ -211,7 +218,7 @@ static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema,
     char text[200];
     const char *rest = schema.data;
     const char *end = rest + schema.size;
-    definition->running_schema = true;
+    definition->guarded = definition->running_schema = true;
     escqrs_status status = ESCQRS_OK;
     while (status == ESCQRS_OK && !is_blank(rest, (size_t)(end - rest))) {
         sqlite3_stmt *statement = NULL;
@@ -242,7 +249,7 @@ static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema,
         (void)sqlite3_finalize(statement);
         rest = tail != NULL && tail > rest ? tail : end;
     }
-    definition->running_schema = false;
+    definition->guarded = definition->running_schema = false;
     return status;
 }
 
@@ -442,11 +449,9 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     if ((status = run_schema(definition, spec->schema, error)) != ESCQRS_OK) {
         goto fail;
     }
-    (void)sqlite3_set_authorizer(definition->scratch, NULL, NULL);
     if ((status = collect_objects(definition, error)) != ESCQRS_OK) {
         goto fail;
     }
-    (void)sqlite3_set_authorizer(definition->scratch, authorize, definition);
     if (definition->objects.count == 0 && spec->schema.size > 0) {
         status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: its schema makes no table",
                                   definition->name);

@@ -56,6 +56,7 @@ typedef struct esc_definition {
     bool has_apply;
     char fingerprint[ESC_FINGERPRINT_SIZE]; /* of schema, version, types, SQL and handlers */
     const char *denied; /* the authorizer's: what the statement under way may not do; "" if nothing */
+    bool guarded;        /* the authorizer's: the author's text is being read */
     bool running_schema; /* the authorizer's */
 } esc_definition;
 

@@ -58,6 +58,7 @@ typedef struct writer_call {
     sqlite3 *from;
     int64_t position;
     bool changed; /* result of add: the live tables are of another definition */
+    bool refilled; /* result of add: they were, and are empty now */
 } writer_call;
 
 static escqrs_status end_transaction(sqlite3 *db, escqrs_status status, escqrs_error *error)
@@ -219,8 +220,9 @@ static void advance(esc_follower *follower, int64_t position, int64_t head)
     escqrs_projector *projector = model->projector;
     esc_mutex_lock(&projector->mutex);
     follower->position = position;
-    if (counts(follower) && !model->frozen && position >= head) {
+    if (follower == &model->live && !model->frozen && position >= head) {
         model->level = true;
+        model->refilling = false;
     }
     if (model->troubled) {
         model->troubled = false;
@@ -261,6 +263,7 @@ static escqrs_status replace(escqrs_readmodel *model, sqlite3 *from, int64_t pos
         model->live.position = position;
         model->frozen = false;
         model->level = position >= head;
+        model->refilling = position == 0 && head > 0;
         model->stopped = false;
         model->troubled = false;
         model->error = (escqrs_error){0};
@@ -829,6 +832,7 @@ static escqrs_status prepare_tables(writer_call *call, sqlite3 *db, escqrs_error
         call->changed = true;
         return ESCQRS_OK;
     }
+    call->refilled = checkpoint.found && checkpoint.position > 0;
     return esc_checkpoint_replace(db, &model->definition, model->definition.scratch, 0, error);
 }
 
@@ -944,6 +948,7 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
     model->projector = projector;
     model->live.model = model;
     bool subscribed = false;
+    bool refilled = false;
     escqrs_status status = esc_definition_init(&model->definition, spec, error);
     if (status != ESCQRS_OK) {
         escqrs_free(model);
@@ -972,6 +977,7 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
         status = escqrs_store_run(projector->store, false, work_add, &call, error);
         model->live.position = call.position;
         model->frozen = call.changed;
+        refilled = call.refilled;
     }
     if (status == ESCQRS_OK) {
         status = esc_vector_push(&projector->models, &model);
@@ -984,7 +990,9 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
                          "read model %s has changed; it is built anew beside the old rows",
                          model->definition.name);
     }
-    model->level = !model->frozen && model->live.position >= escqrs_store_head(projector->store);
+    int64_t head = escqrs_store_head(projector->store);
+    model->level = !model->frozen && model->live.position >= head;
+    model->refilling = refilled && head > 0;
     *readmodel = model;
     return ESCQRS_OK;
 
@@ -1008,6 +1016,12 @@ static int64_t position_of(const escqrs_readmodel *model)
     return model->live.position;
 }
 
+/* Under the mutex. */
+static bool is_rebuilt(const escqrs_readmodel *model)
+{
+    return !model->frozen && model->copy == NULL && !model->rebuild_wanted && !model->refilling;
+}
+
 void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_status *status)
 {
     escqrs_projector *projector = model->projector;
@@ -1024,7 +1038,7 @@ void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_statu
     int64_t head = escqrs_store_head(projector->store);
     esc_mutex_lock(&projector->mutex);
     status->position = position_of(model);
-    status->rebuilding = model->frozen || model->copy != NULL || model->rebuild_wanted;
+    status->rebuilding = !is_rebuilt(model);
     status->error = model->error;
     bool stopped = model->stopped;
     bool level = projector->readonly ? status->position >= head : model->level && !model->frozen;
@@ -1078,7 +1092,7 @@ static escqrs_status wait_readonly(escqrs_readmodel *model, int64_t position, in
 static bool is_there(const escqrs_readmodel *model, int64_t position, bool rebuilt)
 {
     if (rebuilt) {
-        return !model->frozen && model->copy == NULL && !model->rebuild_wanted;
+        return is_rebuilt(model);
     }
     return !model->frozen && model->live.position >= position;
 }

@@ -71,6 +71,7 @@ struct escqrs_readmodel {
     bool stopped;          /* `error` says why; of the copy if frozen, else of the live one */
     bool level;            /* has been at the head since it last began to catch up */
     bool rebuild_wanted;
+    bool refilling;        /* being built anew in place */
     bool busy;             /* a skip is under way */
     bool troubled;         /* the last attempt failed for the machine's reasons; it is tried again */
     uint64_t failures;     /* such attempts so far */
