@@ -285,7 +285,10 @@ class _Names(dict[str, Any]):
 
     def __init__(self, cls: type) -> None:
         super().__init__(
-            {key: value for key, value in vars(cls).items() if isinstance(value, type)}
+            (key, value)
+            for base in reversed(cls.__mro__[:-1])
+            for key, value in vars(base).items()
+            if isinstance(value, type)
         )
         self.setdefault(cls.__name__, cls)
         self._module = cls.__module__

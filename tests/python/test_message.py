@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import enum
 import gc
 import inspect
@@ -1256,6 +1257,64 @@ def test_layout_of_a_state() -> None:
 
     with pytest.raises(TypeError, match=r"Broken\.y.*float"):
         _message.layout_of_state(Broken, "Broken")
+
+
+def test_out_of_memory() -> None:
+    """Every allocation of Python fails once: MemoryError, and the next try is as good as ever."""
+    pytest.importorskip("_testcapi")
+    code = """
+import _testcapi, datetime, pickle
+import escqrs as es
+
+class Inner(es.Message):
+    x: int
+
+class Outer(es.Event):
+    text: str
+    number: int
+    ratio: float
+    at: datetime.datetime
+    inner: Inner
+    many: list[Inner]
+    counts: dict[str, int] = {}
+
+at = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+
+def work():
+    inners = [Inner(i << 40) for i in range(9)]
+    outer = Outer("ä" * 300, 2**40, 2, at, Inner(2**40), inners, {"a": 1})
+    data = es.to_bytes(outer)
+    read = es.from_bytes(Outer, data)
+    assert read == outer and hash(read) == hash(outer) and repr(read) == repr(outer)
+    assert read.__replace__(text="x").many == outer.many
+    function, arguments = read.__reduce__()
+    assert function(*arguments) == outer
+    try:
+        Outer("x", "y", 1.0, at, Inner(1), [])
+    except TypeError:
+        pass
+
+work()
+failed = 0
+for n in range(1, 3000):
+    _testcapi.set_nomemory(n, n + 1)
+    try:
+        work()
+    except MemoryError:
+        failed += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+work()
+print("failed often" if failed > 100 else failed)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.stdout == "failed often\n", done.stderr
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(_message).failed == 0
 
 
 def test_errors_can_be_pickled() -> None:
