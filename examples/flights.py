@@ -135,8 +135,8 @@ class FlightCancelled(es.Event):
 # ---- the aggregate -----------------------------------------------------------------------------
 
 
-class Aircraft(es.Aggregate):
-    """One aircraft; its id is its tail number."""
+class Aircraft(es.Aggregate, snapshot_every=0):
+    """One aircraft; its id is its tail number. Without snapshots: its replay is a whole one."""
 
     planned: dict[str, Leg]  # flights on the schedule, the one in the air included
     airborne: str | None = None  # the flight it is in the air with

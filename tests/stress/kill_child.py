@@ -49,7 +49,7 @@ class Fail(es.Command[int]):
     sender: str
 
 
-class Recorded(es.Event):
+class Counted(es.Event):
     """One of the `parts` events of a command."""
 
     tally: str
@@ -72,17 +72,17 @@ class Tally(es.Aggregate, snapshot_every=7):
                 f"{self.id}: {cmd.sender} sent {cmd.number} after {self.last.get(cmd.sender, 0)}"
             )
         for part in range(cmd.parts):
-            self.emit(Recorded(self.id, cmd.sender, cmd.number, part, cmd.parts, cmd.amount))
+            self.emit(Counted(self.id, cmd.sender, cmd.number, part, cmd.parts, cmd.amount))
         return self.events
 
     @es.handles
     def fail(self, cmd: Fail) -> int:
         for part in range(2):
-            self.emit(Recorded(self.id, cmd.sender, 1, part, 2, 1))
+            self.emit(Counted(self.id, cmd.sender, 1, part, 2, 1))
         raise es.Rejected("as always")
 
     @es.applies
-    def recorded(self, event: Recorded) -> None:
+    def recorded(self, event: Counted) -> None:
         self.events += 1
         self.total += event.amount
         self.last[event.sender] = event.number
@@ -96,7 +96,7 @@ class Totals(es.ReadModel):
         " (tally TEXT PRIMARY KEY, events INTEGER NOT NULL, total INTEGER NOT NULL)"
     )
     on_recorded = es.sql(
-        Recorded,
+        Counted,
         "INSERT INTO totals VALUES (:tally, 1, :amount) ON CONFLICT (tally) DO UPDATE"
         " SET events = events + 1, total = total + excluded.total",
     )
@@ -114,8 +114,8 @@ class Senders(es.ReadModel):
         " events INTEGER NOT NULL, PRIMARY KEY (tally, sender))"
     )
 
-    @es.on(Recorded)
-    def on_recorded(self, db: es.Rows, event: Recorded) -> None:
+    @es.on(Counted)
+    def on_recorded(self, db: es.Rows, event: Counted) -> None:
         db.execute(
             "INSERT INTO senders VALUES (?, ?, ?, 1) ON CONFLICT (tally, sender) DO UPDATE"
             " SET events = events + 1, number = excluded.number",

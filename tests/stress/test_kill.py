@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import escqrs as es
 import kill_child
-from kill_child import CLASSES, TALLIES, Record, Recorded, Senders, Tally, Totals
+from kill_child import CLASSES, TALLIES, Counted, Record, Senders, Tally, Totals
 
 ROUNDS = int(
     os.environ.get("ESCQRS_KILL_ROUNDS")
@@ -71,7 +71,7 @@ class Fold:
         open_command: tuple[str, str, int, int] | None = None  # tally, sender, number, next part
         for recorded in system.events():
             event = recorded.event
-            assert isinstance(event, Recorded)
+            assert isinstance(event, Counted)
             tally, sender = event.tally, event.sender
             assert recorded.position == self.head + 1, "positions have a gap"
             assert recorded.stream == f"Tally/{tally}"

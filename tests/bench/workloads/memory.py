@@ -33,7 +33,7 @@ def ours(folder: Path, part: float) -> Figures:
     import escqrs as es
     from model import Account, Deposit
 
-    with es.open(folder / "ours.db", Account, max_live=2 * ENTITIES) as bank:
+    with es.open(folder / "ours.db", Account, max_entities=2 * ENTITIES) as bank:
         for number in range(1000):  # what is allocated once
             bank[Account, f"warm-{number}"].submit(Deposit(1))
         bank.flush()
