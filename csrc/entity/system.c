@@ -188,20 +188,20 @@ static void drop_visit(escqrs_entity *entity, void *context)
 
 static void name_busy_visit(escqrs_entity *entity, void *context)
 {
-    escqrs_slice *name = context;
-    if (name->size == 0 && !escqrs_actor_is_idle(&entity->actor)) {
-        *name = escqrs_entity_stream(entity);
+    escqrs_error *error = context;
+    if (error->subject[0] == '\0' && !escqrs_actor_is_idle(&entity->actor)) {
+        esc_error_subject(error, escqrs_entity_stream(entity));
     }
 }
 
 static escqrs_status busy_error(escqrs_system *system, escqrs_error *error)
 {
-    escqrs_slice name = {NULL, 0};
-    each_entity(system, name_busy_visit, &name); /* what is busy stays, and so does its name */
+    escqrs_error busy = {0};
+    each_entity(system, name_busy_visit, &busy);
     escqrs_status status = escqrs_error_set(
-        error, ESCQRS_TIMEOUT, "%.*s has not come back from a command; the system is not closed yet",
-        (int)(name.size > 0 ? name.size : 9), name.size > 0 ? (const char *)name.data : "an entity");
-    esc_error_subject(error, name);
+        error, ESCQRS_TIMEOUT, "%s has not come back from a command; the system is not closed yet",
+        busy.subject[0] != '\0' ? busy.subject : "an entity");
+    esc_error_subject(error, escqrs_slice_of(busy.subject));
     return status;
 }
 

@@ -381,9 +381,6 @@ static escqrs_status decide(escqrs_turn *turn, escqrs_error *error)
                                   "the handler ignored that an event or reply was not accepted (%s)",
                                   escqrs_status_name(turn->broken));
     }
-    if (status != ESCQRS_OK && error->status == ESCQRS_OK) {
-        error->status = status;
-    }
     return status;
 }
 
@@ -401,6 +398,9 @@ static void handle(escqrs_entity *entity, escqrs_command *command, bool sync)
     }
     if (status == ESCQRS_OK) {
         status = decide(&turn, &error);
+    }
+    if (status != ESCQRS_OK && error.status == ESCQRS_OK) {
+        error.status = status; /* the author gave no reason */
     }
     turn_finish(&turn, status, &error, sync);
 }

@@ -46,10 +46,13 @@ ESCQRS_MUST_USE escqrs_status escqrs_system_create(escqrs_store *store,
                                                    const escqrs_system_options *options,
                                                    escqrs_system **system, escqrs_error *error);
 /* Refuse new commands (CLOSED), finish those accepted, and what they send, until the deadline; then drop the rest: their
- * `done` says CLOSED. Joins the workers. Call it detached. TIMEOUT says which entity did not come back. Twice is once. */
+ * `done` says CLOSED. Joins the workers. Call it detached. TIMEOUT names an entity whose handler did not come back: its own
+ * command and those behind it are answered when it does; system, runtime and store must stay until a later close
+ * answers OK. DEADLOCK from inside a turn. Twice is once. */
 ESCQRS_MUST_USE escqrs_status escqrs_system_close(escqrs_system *system, int64_t deadline_ns,
                                                   escqrs_error *error);
-/* After close. States are destroyed here: call it attached to the hosts. NULL is fine. */
+/* After a close that answered OK; otherwise it does nothing, and memory is left behind. States are destroyed here: call it
+ * attached to the hosts. Handles that are still held are released later as ever; they find the system closed. NULL is fine. */
 void escqrs_system_destroy(escqrs_system *system);
 escqrs_runtime *escqrs_system_runtime(escqrs_system *system);
 escqrs_store *escqrs_system_store(escqrs_system *system);

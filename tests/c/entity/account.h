@@ -36,6 +36,7 @@ typedef enum order_kind {
     ORDER_GATE,         /* says that it is there and waits for the gate; then deposits */
     ORDER_GATE_ASK,     /* both */
     ORDER_TOO_MANY,     /* emits one event more than fits, and ignores the error */
+    ORDER_HUGE,         /* emits an event that the store does not take */
     ORDER_DRAIN,        /* calls escqrs_system_drain and close: what they answer is in `status_inside` */
     ORDER_SEND_READ,    /* sends without an event of its own */
 } order_kind;
@@ -435,6 +436,15 @@ static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o
             (void)!escqrs_turn_emit(turn, b->moved, (escqrs_slice){&i, sizeof i}, error);
         }
         return ESCQRS_OK;
+    case ORDER_HUGE: {
+        size_t size = (size_t)17 << 20;
+        void *data = calloc(1, size);
+        ESC_ASSERT(data != NULL);
+        status = escqrs_turn_emit(turn, b->moved, (escqrs_slice){data, size}, error);
+        free(data);
+        account_apply(a, 0);
+        return status;
+    }
     case ORDER_DRAIN:
         o->status_inside = escqrs_system_drain(b->system, ESC_DEADLINE_NEVER, error);
         ESC_ASSERT(escqrs_system_close(b->system, ESC_DEADLINE_NEVER, error) == ESCQRS_DEADLOCK);

@@ -179,6 +179,50 @@ static void test_close_gives_up(void **state)
     bank_close(&b); /* the second try succeeds */
 }
 
+typedef struct asker {
+    bank *bank;
+    escqrs_entity *entity;
+    order order;
+} asker;
+
+static void asker_run(void *context)
+{
+    asker *a = context;
+    if (a->bank->hosted) {
+        host_attach(a->bank, NULL);
+    }
+    ESC_ASSERT(bank_ask(a->entity, &a->order) == ESCQRS_OK);
+    if (a->bank->hosted) {
+        host_detach(a->bank);
+    }
+}
+
+/* The same where the handler runs on the thread of a caller. */
+static void test_close_gives_up_on_a_caller(void **state)
+{
+    bank b;
+    bank_open(&b, plain(state));
+    escqrs_entity *ann = bank_account(&b, "ann");
+    asker a = {&b, ann, order_make(&b, ORDER_GATE, 1)};
+    esc_thread thread;
+    assert_int_equal(esc_thread_create(&thread, "asker", 0, asker_run, &a, NULL), ESCQRS_OK);
+    bank_await_entered(&b, 1);
+    order behind = order_make(&b, ORDER_DEPOSIT, 1);
+    assert_int_equal(bank_send(ann, &behind), ESCQRS_OK);
+    escqrs_error error;
+    void *token = bank_leave(&b);
+    assert_int_equal(escqrs_system_close(b.system, esc_deadline_after(1000000), &error), ESCQRS_TIMEOUT);
+    assert_non_null(strstr(error.message, "Account/ann"));
+    assert_string_equal(error.subject, "Account/ann");
+    bank_open_gate(&b);
+    esc_thread_join(&thread);
+    bank_enter(&b, token);
+    assert_int_equal(behind.done_calls, 1);
+    assert_int_equal(behind.status, ESCQRS_CLOSED);
+    escqrs_entity_release(ann);
+    bank_close(&b);
+}
+
 /* The deadline has passed before anything ran: what is queued is dropped, or was done; nothing is lost. */
 static void test_close_drops(void **state)
 {
@@ -332,58 +376,74 @@ static void test_a_seed_repeats_a_run(void **state)
 
 /* ---- failures ----------------------------------------------------------------------------------- */
 
-/* Every allocation fails once: each command is answered, and what was answered OK is stored. */
+/* The n-th allocation fails, and with `sticky` all later ones for a while: each command is answered, and what was
+ * answered OK is stored. True: something failed. */
+static bool run_short_of_memory(long countdown, bool sticky)
+{
+    bank b;
+    bank_options options = {.memory = true, .snapshot_every = 2};
+    bank_open(&b, options);
+    escqrs_error error;
+    escqrs_entity *kick = bank_account(&b, "kick");
+    escqrs_entity *ann = NULL;
+    order orders[6], then = order_make(&b, ORDER_DEPOSIT, 1);
+    bool accepted[6] = {false};
+    escqrs_alloc_fail(countdown, sticky);
+    escqrs_status got = escqrs_entity_get(b.accounts, escqrs_slice_of("ann"), &ann, &error);
+    assert_true(got == ESCQRS_OK || got == ESCQRS_NO_MEMORY);
+    for (int i = 0; got == ESCQRS_OK && i < 6; i++) {
+        orders[i] = order_make(&b, i == 2 ? ORDER_SPOIL : i == 3 ? ORDER_SEND : ORDER_DEPOSIT, 1);
+        orders[i].count = i == 4 ? 10 : 1;
+        orders[i].other = ann;
+        orders[i].then = &then;
+        orders[i].command.key = i == 5 ? escqrs_slice_of("key") : (escqrs_slice){NULL, 0};
+        escqrs_status status = i % 2 ? escqrs_entity_ask(ann, &orders[i].command, &error)
+                                     : escqrs_entity_send(ann, &orders[i].command, &error);
+        accepted[i] = status == ESCQRS_OK;
+        assert_true(status == ESCQRS_OK || status == ESCQRS_NO_MEMORY);
+    }
+    escqrs_alloc_fail(0, false);
+    order look = order_make(&b, ORDER_READ, 0);
+    assert_int_equal(bank_send(kick, &look), ESCQRS_OK); /* a worker that could not start now does */
+    bank_drain(&b);
+    int64_t stored = 0;
+    bool failed = got != ESCQRS_OK;
+    for (int i = 0; got == ESCQRS_OK && i < 6; i++) {
+        assert_int_equal(orders[i].done_calls, accepted[i]);
+        failed = failed || !accepted[i] || (i != 2 && orders[i].status != ESCQRS_OK);
+        stored += accepted[i] && orders[i].status == ESCQRS_OK ? orders[i].count : 0;
+    }
+    if (got == ESCQRS_OK) {
+        stored += then.status == ESCQRS_OK && then.done_calls == 1;
+        assert_int_equal(bank_stored_version(&b, ann), stored);
+        assert_int_equal(bank_balance(&b, ann), stored);
+    }
+    escqrs_entity_release(ann);
+    escqrs_entity_release(kick);
+    bank_close(&b);
+    return failed;
+}
+
+static void run_out_of_memory(bool sticky)
+{
+    enum { CLEAN_RUNS = 40 }; /* in a row: the failing allocation is beyond the end */
+    long countdown = 1;
+    for (int clean_runs = 0; clean_runs < CLEAN_RUNS; countdown++) {
+        assert_true(countdown < 20000);
+        clean_runs = run_short_of_memory(countdown, sticky) ? 0 : clean_runs + 1;
+    }
+}
+
+static void test_an_allocation_fails(void **state)
+{
+    (void)state;
+    run_out_of_memory(false);
+}
+
 static void test_memory_runs_out(void **state)
 {
     (void)state;
-    enum { CLEAN_RUNS = 40 }; /* in a row: the failing allocation is beyond the end */
-    long countdown = 1;
-    int clean_runs = 0;
-    for (; clean_runs < CLEAN_RUNS && countdown < 20000; countdown++) {
-        bank b;
-        bank_options options = {.memory = true, .snapshot_every = 2};
-        bank_reset(&b, &options);
-        escqrs_error error;
-        escqrs_alloc_fail(0, false);
-        assert_int_equal(bank_start(&b, &options, &error), ESCQRS_OK);
-        escqrs_entity *ann = NULL;
-        order orders[6], then = order_make(&b, ORDER_DEPOSIT, 1);
-        bool accepted[6] = {false};
-        escqrs_alloc_fail(countdown, false);
-        escqrs_status got = escqrs_entity_get(b.accounts, escqrs_slice_of("ann"), &ann, &error);
-        assert_true(got == ESCQRS_OK || got == ESCQRS_NO_MEMORY);
-        for (int i = 0; got == ESCQRS_OK && i < 6; i++) {
-            orders[i] = order_make(&b, i == 2 ? ORDER_SPOIL : i == 3 ? ORDER_SEND : ORDER_DEPOSIT, 1);
-            orders[i].count = i == 4 ? 10 : 1;
-            orders[i].other = ann;
-            orders[i].then = &then;
-            orders[i].command.key = i == 5 ? escqrs_slice_of("key") : (escqrs_slice){NULL, 0};
-            escqrs_status status = i % 2 ? escqrs_entity_ask(ann, &orders[i].command, &error)
-                                         : escqrs_entity_send(ann, &orders[i].command, &error);
-            accepted[i] = status == ESCQRS_OK;
-            assert_true(status == ESCQRS_OK || status == ESCQRS_NO_MEMORY);
-            if (accepted[i]) {
-                order_wait_outside(&orders[i]);
-            }
-        }
-        bank_drain(&b);
-        escqrs_alloc_fail(0, false);
-        int64_t stored = 0;
-        bool failed = got != ESCQRS_OK;
-        for (int i = 0; got == ESCQRS_OK && i < 6; i++) {
-            failed = failed || !accepted[i] || (i != 2 && orders[i].status != ESCQRS_OK);
-            stored += accepted[i] && orders[i].status == ESCQRS_OK ? orders[i].count : 0;
-            stored += i == 3 && then.status == ESCQRS_OK && then.done_calls == 1;
-        }
-        if (got == ESCQRS_OK) {
-            assert_int_equal(bank_stored_version(&b, ann), stored);
-            assert_int_equal(bank_balance(&b, ann), stored);
-            escqrs_entity_release(ann);
-        }
-        clean_runs = failed ? 0 : clean_runs + 1;
-        bank_close(&b);
-    }
-    assert_int_equal(clean_runs, CLEAN_RUNS);
+    run_out_of_memory(true);
 }
 
 static escqrs_status set_page_limit(void *context, void *sqlite, escqrs_error *error)
@@ -456,10 +516,12 @@ int main(void)
         BOTH(test_close_finishes_what_was_accepted),
         BOTH(test_handles_outlive_the_system),
         BOTH(test_close_gives_up),
+        BOTH(test_close_gives_up_on_a_caller),
         BOTH(test_close_drops),
         cmocka_unit_test(test_close_drops_a_mailbox),
         cmocka_unit_test(test_a_forked_child_is_refused),
         cmocka_unit_test(test_a_seed_repeats_a_run),
+        cmocka_unit_test(test_an_allocation_fails),
         cmocka_unit_test(test_memory_runs_out),
         BOTH(test_the_disk_is_full),
     };

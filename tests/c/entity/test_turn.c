@@ -226,6 +226,30 @@ static void test_a_broken_emit_fails_the_command(void **state)
     bank_close(&b);
 }
 
+static void test_a_refused_commit_takes_the_state_back(void **state)
+{
+    bank b;
+    bank_open(&b, plain(state));
+    escqrs_entity *ann = bank_account(&b, "ann");
+    bank_deposit(&b, ann, 1);
+    for (int ask = 0; ask < 2; ask++) {
+        order huge = order_make(&b, ORDER_HUGE, 1);
+        if (ask) {
+            assert_int_equal(bank_ask(ann, &huge), ESCQRS_TOO_LARGE);
+        } else {
+            assert_int_equal(bank_send(ann, &huge), ESCQRS_OK);
+            order_wait_outside(&huge);
+            assert_int_equal(huge.status, ESCQRS_TOO_LARGE);
+        }
+        order look = bank_look(&b, ann);
+        assert_int_equal(look.version, 1 + ask);
+        assert_int_equal(look.balance, 1 + ask);
+        assert_int_equal(bank_deposit(&b, ann, 1), 2 + ask);
+    }
+    escqrs_entity_release(ann);
+    bank_close(&b);
+}
+
 static void test_sent_commands_leave_when_durable(void **state)
 {
     bank b;
@@ -525,7 +549,9 @@ static void test_a_changed_definition_loads_anew(void **state)
 typedef struct customer {
     bank *bank;
     unsigned seed;
+    bool intrudes; /* writes to the streams behind the entities' back as well, so that appends fail */
     int64_t deposited[ENTITIES];
+    int64_t conflicts;
 } customer;
 
 static void customer_run(void *context)
@@ -544,6 +570,10 @@ static void customer_run(void *context)
         escqrs_entity *entity = NULL;
         escqrs_error error;
         ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(id), &entity, &error) == ESCQRS_OK);
+        if (c->intrudes && kind == 7) {
+            bank_intrude(b, entity, 1);
+            c->deposited[which]++;
+        }
         order o = order_make(b, kind == 0 ? ORDER_SPOIL : kind == 1 ? ORDER_REFUSE : kind == 2 ? ORDER_READ
                                                                                            : ORDER_DEPOSIT, 1);
         o.count = kind == 3 ? 20 : 1;
@@ -552,8 +582,13 @@ static void customer_run(void *context)
         ESC_ASSERT(status == ESCQRS_OK);
         order_wait_outside(&o);
         ESC_ASSERT(atomic_load(&o.done_calls) == 1);
-        ESC_ASSERT(o.status == (kind < 2 ? ESCQRS_REJECTED : ESCQRS_OK));
-        c->deposited[which] += kind > 2 ? o.count : 0;
+        if (o.status == ESCQRS_WRONG_VERSION) {
+            ESC_ASSERT(c->intrudes);
+            c->conflicts++;
+        } else {
+            ESC_ASSERT(o.status == (kind < 2 ? ESCQRS_REJECTED : ESCQRS_OK));
+            c->deposited[which] += kind > 2 ? o.count : 0;
+        }
         escqrs_entity_release(entity);
         if (b->hosted) {
             host_detach(b);
@@ -561,7 +596,7 @@ static void customer_run(void *context)
     }
 }
 
-static void test_many_threads(void **state)
+static void run_customers(void **state, bool intrude)
 {
     bank b;
     bank_options options = plain(state);
@@ -571,7 +606,7 @@ static void test_many_threads(void **state)
     customer customers[THREADS];
     esc_thread threads[THREADS];
     for (unsigned i = 0; i < THREADS; i++) {
-        customers[i] = (customer){.bank = &b, .seed = i + 1};
+        customers[i] = (customer){.bank = &b, .seed = i + 1, .intrudes = intrude};
         assert_int_equal(esc_thread_create(&threads[i], "customer", 0, customer_run, &customers[i], NULL),
                          ESCQRS_OK);
     }
@@ -595,6 +630,16 @@ static void test_many_threads(void **state)
     bank_close(&b);
 }
 
+static void test_many_threads(void **state)
+{
+    run_customers(state, false);
+}
+
+static void test_many_threads_and_another_writer(void **state)
+{
+    run_customers(state, true);
+}
+
 #define BOTH(test)                                                       \
     {.name = #test, .test_func = (test)},                                \
     {.name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1}
@@ -611,6 +656,7 @@ int main(void)
         BOTH(test_failed_append_takes_the_state_back),
         cmocka_unit_test(test_failed_append_fails_what_was_built_on_it),
         BOTH(test_a_broken_emit_fails_the_command),
+        BOTH(test_a_refused_commit_takes_the_state_back),
         BOTH(test_sent_commands_leave_when_durable),
         BOTH(test_sent_commands_are_dropped_when_the_append_fails),
         BOTH(test_correlation_is_inherited),
@@ -622,6 +668,7 @@ int main(void)
         BOTH(test_a_key_that_was_used_meanwhile),
         BOTH(test_a_changed_definition_loads_anew),
         BOTH(test_many_threads),
+        BOTH(test_many_threads_and_another_writer),
     };
     limit_time(110);
     return cmocka_run_group_tests(tests, NULL, NULL);
