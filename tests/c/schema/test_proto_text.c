@@ -6,6 +6,7 @@
 
 #include "rich.h"
 #include "sink.h"
+#include "wire_text.h"
 
 static bool has_protoc;
 
@@ -25,11 +26,9 @@ static const char timestamp_proto[] = "syntax = \"proto3\";\n"
                                       "package google.protobuf;\n"
                                       "message Timestamp { int64 seconds = 1; int32 nanos = 2; }\n";
 
-static void compile(const char *text)
+/* A folder with test.proto in it, to be removed. */
+static char *folder_with(const char *text)
 {
-    if (!has_protoc) {
-        return;
-    }
     char *folder = test_folder_new();
     char path[4096];
     snprintf(path, sizeof path, "%s/google", folder);
@@ -38,6 +37,15 @@ static void compile(const char *text)
     assert_int_equal(mkdir(path, 0700), 0);
     write_file(folder, "google/protobuf/timestamp.proto", timestamp_proto);
     write_file(folder, "test.proto", text);
+    return folder;
+}
+
+static void compile(const char *text)
+{
+    if (!has_protoc) {
+        return;
+    }
+    char *folder = folder_with(text);
     char command[10000];
     snprintf(command, sizeof command,
              "protoc --proto_path='%s' --descriptor_set_out=/dev/null test.proto >'%s/output' 2>&1",
@@ -137,6 +145,96 @@ static void test_everything(void **state)
                                 "  COLOR_GREEN = 2;\n"
                                 "}\n");
     sink_fini(&s);
+    rich_destroy(&types);
+}
+
+static wire pack(const escqrs_schema *schema, escqrs_slice data)
+{
+    ProtobufCMessage *message = NULL;
+    escqrs_error error = {0};
+    if (escqrs_message_unpack(schema, data, NULL, &message, &error) != ESCQRS_OK) {
+        fail_msg("%s", error.message);
+    }
+    wire w = {0};
+    w.capacity = w.size = protobuf_c_message_get_packed_size(message);
+    w.data = malloc(w.size + 1);
+    protobuf_c_message_pack(message, w.data);
+    escqrs_message_free(message);
+    return w;
+}
+
+/* Google's protobuf reads what we write, as text, and writes from that what we read. */
+static void test_google(void **state)
+{
+    (void)state;
+    if (!has_protoc) {
+        skip();
+    }
+    rich types;
+    assert_int_equal(rich_create(&types, NULL), ESCQRS_OK);
+    wire w = {0};
+    wire nested = {0};
+    wire child = {0};
+    wire_data(&w, 1, "a\0\xc3\xa9\"", 5);
+    wire_int(&w, 2, INT64_MIN);
+    wire_double(&w, 3, 0.1);
+    wire_int(&w, 4, 0);
+    wire_data(&w, 5, "\xff\0\n", 3);
+    wire_int(&nested, 1, -1);
+    wire_int(&nested, 2, 999999999);
+    wire_message(&w, 6, &nested);
+    wire_int(&w, 7, -7);
+    wire_str(&nested, 1, "leaf");
+    wire_message(&w, 8, &nested);
+    wire_int(&child, 2, 0);
+    wire_message(&w, 9, &child);
+    wire_message(&w, 30, &child);
+    wire_data(&w, 31, "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11);
+    wire_data(&w, 32, "\x01\x00", 2);
+    wire_data(&w, 33, "\0\0\0\0\0\0\xf0\x3f", 8);
+    wire_str(&w, 34, "");
+    wire_str(&w, 34, "x");
+    wire_data(&w, 36, "\x01\x02", 2);
+    wire_str(&nested, 1, "key");
+    wire_int(&nested, 2, 5);
+    wire_message(&w, 40, &nested);
+    wire_int(&nested, 1, -3);
+    wire_str(&child, 1, "value");
+    wire_message(&nested, 2, &child);
+    wire_message(&w, 41, &nested);
+    wire_int(&w, 300, 1);
+    wire ours = pack(types.root, wire_slice(&w));
+
+    const escqrs_schema *schemas[] = {types.root};
+    sink s = print(schemas, 1);
+    char *folder = folder_with(s.text);
+    char path[4096];
+    snprintf(path, sizeof path, "%s/ours", folder);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(ours.data, 1, ours.size, file), ours.size);
+    assert_int_equal(fclose(file), 0);
+    char command[10000];
+    snprintf(command, sizeof command,
+             "cd '%s' && protoc --decode=tests.Rich test.proto <ours >text && "
+             "protoc --encode=tests.Rich test.proto <text >theirs",
+             folder);
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/theirs", folder);
+    file = fopen(path, "rb");
+    assert_non_null(file);
+    uint8_t data[1024];
+    size_t size = fread(data, 1, sizeof data, file);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(size, ours.size);
+    wire theirs = pack(types.root, (escqrs_slice){data, size});
+    assert_int_equal(theirs.size, ours.size);
+    assert_memory_equal(theirs.data, ours.data, ours.size);
+    wire_fini(&theirs);
+    wire_fini(&ours);
+    wire_fini(&w);
+    sink_fini(&s);
+    test_folder_remove(folder);
     rich_destroy(&types);
 }
 
@@ -354,9 +452,10 @@ int main(void)
         puts("protoc is not installed: the files are not compiled");
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everything), cmocka_unit_test(test_packages),
-        cmocka_unit_test(test_letters),    cmocka_unit_test(test_names),
-        cmocka_unit_test(test_enums),      cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_everything), cmocka_unit_test(test_google),
+        cmocka_unit_test(test_packages),   cmocka_unit_test(test_letters),
+        cmocka_unit_test(test_names),      cmocka_unit_test(test_enums),
+        cmocka_unit_test(test_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
