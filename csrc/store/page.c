@@ -1,5 +1,5 @@
-/* See page.h. The names are found by a multiplicative hash of the id with linear probing: ids count
- * from 1, so they spread well, and a look-up is one multiplication and mostly one cache line. */
+/* See page.h. Names are found by the low bits of the id with linear probing: ids count from 1, so they do
+ * not collide while the table is larger than they are many, and neighbours share cache lines. */
 #include "store/page.h"
 
 #include <string.h>
@@ -51,8 +51,7 @@ escqrs_status esc_page_reset(esc_page *page, size_t count)
 
 static size_t name_slot(int64_t id, size_t capacity)
 {
-    uint64_t mixed = (uint64_t)id * 0x9E3779B97F4A7C15u;
-    return (size_t)(mixed >> 32) & (capacity - 1);
+    return (size_t)id & (capacity - 1);
 }
 
 const esc_stream_name *esc_page_name(const esc_page *page, int64_t id)
