@@ -1,5 +1,6 @@
-/* The monitor: one thread that takes the licence of a worker whose turn lasts longer than takeover_ms, where others
- * wait for it.
+/* The monitor: one thread that takes the licence of a worker whose turn lasts longer than takeover_ms, and gives it to
+ * another where others wait for it. Where none waits, the licence lies free for the next that is sent; so a turn
+ * that waits for hours costs no more than an idle system.
  *
  * It ticks every takeover_ms while licences are out, and for ESC_MONITOR_QUIET_MS after, so that a worker that goes to
  * sleep and wakes up all the time does not wake the monitor each time. Then it sleeps without a timer: nothing
@@ -13,10 +14,10 @@
 #define NS_PER_MS INT64_C(1000000)
 
 /* With the pool's lock held: take the licence if the worker is in the same turn as a tick ago. */
-static bool take_over(esc_pool *pool, esc_worker *worker, uint64_t turn)
+static void take_over(esc_pool *pool, esc_worker *worker, uint64_t turn)
 {
     if ((turn & ESC_TURN_IN) == 0 || turn != worker->turn_seen || !esc_pool_may_start(pool)) {
-        return false;
+        return;
     }
     if (pool->host == NULL) {
         /* relaxed: a hint, which the worker reads after its visit */
@@ -24,30 +25,25 @@ static bool take_over(esc_pool *pool, esc_worker *worker, uint64_t turn)
     } else if (!atomic_compare_exchange_strong_explicit(&worker->turn, &turn, turn | ESC_TURN_LOST,
                                                         memory_order_acq_rel,
                                                         memory_order_relaxed)) {
-        return false; /* it has just come back; acq_rel pairs with esc_worker_enter and _count */
+        return; /* it has just come back; acq_rel pairs with esc_worker_enter and _count */
     }
     esc_pool_take_away(worker);
-    return true;
 }
 
-/* With the pool's lock held: whether something waits; `stuck` where it waits for this very worker. */
+/* With the pool's lock held: take what is to be taken. True: something waits that needs a licence. */
 static bool look_at_workers(esc_pool *pool)
 {
     bool work = esc_pool_has_work(pool);
     for (esc_list_node *node = esc_list_first(&pool->workers); node != NULL;
          node = esc_list_next(&pool->workers, node)) {
         esc_worker *worker = ESC_CONTAINER_OF(node, esc_worker, in_pool);
-        bool queued = worker->ring != NULL && esc_ring_count(worker->ring) > 0;
-        if (!worker->licensed) {
-            work = work || queued;
-            continue;
+        if (worker->licensed) {
+            /* acquire: pairs with esc_worker_enter */
+            uint64_t turn = atomic_load_explicit(&worker->turn, memory_order_acquire);
+            take_over(pool, worker, turn);
+            worker->turn_seen = turn;
         }
-        /* acquire: pairs with esc_worker_enter */
-        uint64_t turn = atomic_load_explicit(&worker->turn, memory_order_acquire);
-        if ((work || queued) && take_over(pool, worker, turn)) {
-            work = true;
-        }
-        worker->turn_seen = turn;
+        work = work || (!worker->licensed && worker->ring != NULL && esc_ring_count(worker->ring) > 0);
     }
     return work;
 }
@@ -72,17 +68,28 @@ static bool tick(esc_pool *pool)
     return quiet;
 }
 
-static bool tick_all(escqrs_runtime *runtime)
+static bool rests(esc_pool *pool)
 {
-    bool quiet = tick(&runtime->native);
+    esc_mutex_lock(&pool->lock);
+    /* written under the lock, by a seq_cst store before esc_monitor_arm looks at the monitor's state */
+    int free = atomic_load_explicit(&pool->free, memory_order_seq_cst);
+    bool result = free == pool->licence_count && !esc_pool_has_work(pool);
+    esc_mutex_unlock(&pool->lock);
+    return result;
+}
+
+/* Does `look` say so of every pool? It is called for all. */
+static bool of_all(escqrs_runtime *runtime, bool (*look)(esc_pool *pool))
+{
+    bool result = look(&runtime->native);
     esc_mutex_lock(&runtime->lock);
     escqrs_host *host = runtime->hosts;
     esc_mutex_unlock(&runtime->lock);
     for (; host != NULL; host = host->next) {
-        bool host_quiet = tick(&host->pool);
-        quiet = quiet && host_quiet;
+        bool one = look(&host->pool);
+        result = result && one;
     }
-    return quiet;
+    return result;
 }
 
 /* seq_cst in the change to ASLEEP and in the look at the licences after it: Dekker with esc_monitor_arm, whose caller has
@@ -94,7 +101,7 @@ static void sleep_if_quiet(escqrs_runtime *runtime)
                                                  memory_order_seq_cst, memory_order_seq_cst)) {
         return;
     }
-    if (!tick_all(runtime)) {
+    if (!of_all(runtime, rests)) {
         uint32_t asleep = ESC_MONITOR_ASLEEP;
         atomic_compare_exchange_strong_explicit(&runtime->monitor_state, &asleep, ESC_MONITOR_ARMED,
                                                 memory_order_seq_cst, memory_order_seq_cst);
@@ -117,7 +124,7 @@ static void monitor_main(void *context)
             continue;
         }
         esc_futex_wait(&runtime->monitor_state, state, esc_deadline_after(runtime->takeover_ns));
-        quiet_ns = tick_all(runtime) ? quiet_ns + runtime->takeover_ns : 0;
+        quiet_ns = of_all(runtime, tick) ? quiet_ns + runtime->takeover_ns : 0;
         if (quiet_ns >= ESC_MONITOR_QUIET_MS * NS_PER_MS) {
             sleep_if_quiet(runtime);
             quiet_ns = 0;

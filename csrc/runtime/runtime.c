@@ -50,7 +50,6 @@ escqrs_status escqrs_runtime_create(const escqrs_runtime_options *options, escqr
     made->takeover_ns = or_default(given.takeover_ms, ESC_TAKEOVER_MS_DEFAULT) * NS_PER_MS;
     made->manual = given.manual;
     made->random = given.random;
-    made->clock = given.clock;
     made->log = given.log;
     atomic_init(&made->monitor_state, ESC_MONITOR_ASLEEP);
     esc_mutex_init(&made->lock);

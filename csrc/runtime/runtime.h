@@ -133,7 +133,6 @@ struct escqrs_runtime {
     int64_t takeover_ns;
     bool manual;
     escqrs_random random;
-    escqrs_clock clock;
     escqrs_log log;
 
     _Atomic(bool) stopping; /* written under `lock`; read everywhere */
