@@ -755,10 +755,4 @@ static inline int64_t bank_stored_version(bank *b, escqrs_entity *entity)
     return version;
 }
 
-/* A time limit for the whole program, as ends when something hangs. */
-static inline void limit_time(unsigned seconds)
-{
-    alarm(seconds);
-}
-
 #endif

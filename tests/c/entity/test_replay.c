@@ -306,6 +306,5 @@ int main(void)
         BOTH(test_idle_states_leave),
         BOTH(test_what_is_used_stays),
     };
-    limit_time(110);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

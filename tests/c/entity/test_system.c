@@ -525,6 +525,5 @@ int main(void)
         cmocka_unit_test(test_memory_runs_out),
         BOTH(test_the_disk_is_full),
     };
-    limit_time(110);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -670,6 +670,5 @@ int main(void)
         BOTH(test_many_threads),
         BOTH(test_many_threads_and_another_writer),
     };
-    limit_time(110);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
