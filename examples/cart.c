@@ -2,9 +2,10 @@
  *
  *     make examples-c && build/examples/cart [FILE]
  *
- * A cart takes the command AddItem. It refuses an item that it holds already; otherwise it emits ItemAdded, and answers
- * when the event is durable. The program adds some items, closes the file, opens it again and shows that replay leads to the
- * same cart. Without FILE it works on a new file in a temporary folder; with one it may be run again and again.
+ * A cart takes the command AddItem. It refuses an item that it holds already; otherwise it emits
+ * ItemAdded, and answers when the event is durable. The program adds some items, closes the file,
+ * opens it again and shows that replay leads to the same cart. Without FILE it works on a new file
+ * in a temporary folder; with one it may be run again and again.
  *
  * Read it from the bottom: main, then what a cart does, then how its messages are written. */
 #include <pthread.h>
@@ -26,7 +27,7 @@ static int fail(const char *what, const escqrs_error *error)
     return EXIT_FAILURE;
 }
 
-/* ---- messages ----------------------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------------------------- */
 
 /* ItemAdded { item_id: string = 1; name: string = 2; quantity: int = 3 }, described at run time. */
 typedef struct item_added {
@@ -49,15 +50,17 @@ static escqrs_status item_added_describe(item_added *message, escqrs_error *erro
     return status == ESCQRS_OK ? escqrs_schema_seal(message->schema, error) : status;
 }
 
-/* The store keeps the schema's record beside the events, so that a later reader knows what they mean. */
-static escqrs_status item_added_register(item_added *message, escqrs_store *store, escqrs_error *error)
+/* The store keeps the schema's record beside the events, so that a later reader knows what they
+ * mean. */
+static escqrs_status item_added_register(item_added *message, escqrs_store *store,
+                                         escqrs_error *error)
 {
     void *record = NULL;
     size_t size = 0;
     escqrs_status status = escqrs_schema_record(message->schema, &record, &size, error);
     if (status == ESCQRS_OK) {
-        status = escqrs_store_type(store, escqrs_slice_of("ItemAdded"), (escqrs_slice){record, size},
-                                   &message->type, error);
+        status = escqrs_store_type(store, escqrs_slice_of("ItemAdded"),
+                                   (escqrs_slice){record, size}, &message->type, error);
         escqrs_free(record);
     }
     return status;
@@ -68,7 +71,8 @@ static void *field_at(ProtobufCMessage *message, size_t offset)
     return (char *)message + offset;
 }
 
-static void set_string(const escqrs_schema *schema, size_t index, ProtobufCMessage *message, const char *text)
+static void set_string(const escqrs_schema *schema, size_t index, ProtobufCMessage *message,
+                       const char *text)
 {
     const escqrs_field *field = escqrs_schema_field(schema, index);
     *(protobuf_c_boolean *)field_at(message, field->has_offset) = 1;
@@ -76,14 +80,15 @@ static void set_string(const escqrs_schema *schema, size_t index, ProtobufCMessa
         (ProtobufCBinaryData){strlen(text), (uint8_t *)(uintptr_t)text};
 }
 
-static void set_int(const escqrs_schema *schema, size_t index, ProtobufCMessage *message, int64_t value)
+static void set_int(const escqrs_schema *schema, size_t index, ProtobufCMessage *message,
+                    int64_t value)
 {
     const escqrs_field *field = escqrs_schema_field(schema, index);
     *(protobuf_c_boolean *)field_at(message, field->has_offset) = 1;
     *(int64_t *)field_at(message, field->value_offset) = value;
 }
 
-/* ---- the cart ----------------------------------------------------------------------------------- */
+/* ---- the cart ------------------------------------------------------------------------------- */
 
 typedef struct item {
     char name[NAME_MAX_SIZE];
@@ -109,12 +114,14 @@ typedef struct add_item {
     escqrs_error error;
 } add_item;
 
-static escqrs_status cart_create(void *context, escqrs_entity *entity, void **state, escqrs_error *error)
+static escqrs_status cart_create(void *context, escqrs_entity *entity, void **state,
+                                 escqrs_error *error)
 {
     (void)context;
     (void)entity;
     *state = escqrs_alloc_zero(sizeof(cart));
-    return *state != NULL ? ESCQRS_OK : escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a cart");
+    return *state != NULL ? ESCQRS_OK
+                          : escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a cart");
 }
 
 static void cart_destroy(void *context, void *state)
@@ -130,14 +137,16 @@ static void cart_apply(cart *self, const item_added *message, ProtobufCMessage *
         field_at(event, escqrs_schema_field(message->schema, 1)->value_offset);
     item *added = &self->items[self->item_count++];
     snprintf(added->name, sizeof added->name, "%.*s", (int)name->len, (const char *)name->data);
-    added->quantity = *(int64_t *)field_at(event, escqrs_schema_field(message->schema, 2)->value_offset);
+    added->quantity =
+        *(int64_t *)field_at(event, escqrs_schema_field(message->schema, 2)->value_offset);
 }
 
 static escqrs_status cart_decode(void *context, const escqrs_recorded *recorded, void **decoded,
                                  escqrs_error *error)
 {
     const item_added *message = context;
-    return escqrs_message_unpack(message->schema, recorded->data, NULL, (ProtobufCMessage **)decoded, error);
+    return escqrs_message_unpack(message->schema, recorded->data, NULL,
+                                 (ProtobufCMessage **)decoded, error);
 }
 
 static void cart_discard(void *context, void *decoded)
@@ -177,7 +186,8 @@ static escqrs_status emit_item_added(const item_added *message, cart *self, escq
     set_string(message->schema, 1, event, add->name);
     set_int(message->schema, 2, event, add->quantity);
     size_t size = protobuf_c_message_pack(event, packed);
-    escqrs_status status = escqrs_turn_emit(turn, message->type, (escqrs_slice){packed, size}, error);
+    escqrs_status status =
+        escqrs_turn_emit(turn, message->type, (escqrs_slice){packed, size}, error);
     if (status == ESCQRS_OK) {
         cart_apply(self, message, event);
     }
@@ -185,8 +195,8 @@ static escqrs_status emit_item_added(const item_added *message, cart *self, escq
     return status;
 }
 
-static escqrs_status cart_handle(void *context, void *state, escqrs_turn *turn, escqrs_command *command,
-                                 escqrs_error *error)
+static escqrs_status cart_handle(void *context, void *state, escqrs_turn *turn,
+                                 escqrs_command *command, escqrs_error *error)
 {
     cart *self = state;
     const add_item *add = (const add_item *)command;
@@ -210,7 +220,7 @@ static const escqrs_aggregate_ops cart_ops = {
     .handle = cart_handle,
 };
 
-/* ---- asking ------------------------------------------------------------------------------------- */
+/* ---- asking --------------------------------------------------------------------------------- */
 
 static void add_done(escqrs_command *command, escqrs_status status, const escqrs_error *error)
 {
@@ -256,7 +266,7 @@ static void ask(escqrs_entity *entity, add_item *add)
     pthread_mutex_destroy(&add->lock);
 }
 
-/* ---- the program -------------------------------------------------------------------------------- */
+/* ---- the program ---------------------------------------------------------------------------- */
 
 typedef struct shop {
     item_added message;
@@ -276,8 +286,8 @@ static escqrs_status shop_open(shop *self, const char *path, escqrs_error *error
         status = escqrs_system_create(self->store, NULL, &self->system, error);
     }
     if (status == ESCQRS_OK) {
-        status = escqrs_aggregate_add(self->system, escqrs_slice_of("Cart"), &cart_ops, &self->message,
-                                      NULL, 0, &carts, error);
+        status = escqrs_aggregate_add(self->system, escqrs_slice_of("Cart"), &cart_ops,
+                                      &self->message, NULL, 0, &carts, error);
     }
     if (status == ESCQRS_OK) {
         status = escqrs_entity_get(carts, escqrs_slice_of("cart-1"), &self->cart, error);
@@ -331,7 +341,8 @@ static escqrs_status print_history(shop *self, escqrs_error *error)
            (status = escqrs_cursor_next(cursor, &recorded, error)) == ESCQRS_OK) {
         escqrs_slice type = escqrs_type_name(recorded->type);
         printf("  version %lld, position %lld: %.*s, %zu bytes\n", (long long)recorded->version,
-               (long long)recorded->position, (int)type.size, (const char *)type.data, recorded->data.size);
+               (long long)recorded->position, (int)type.size, (const char *)type.data,
+               recorded->data.size);
     }
     escqrs_cursor_close(cursor);
     return status == ESCQRS_DONE ? ESCQRS_OK : status;
@@ -352,7 +363,8 @@ static escqrs_status fill_cart(shop *self, cart *copy, escqrs_error *error)
     return read_cart(self, copy, error);
 }
 
-static escqrs_status run(shop *self, const char *path, cart *before, cart *after, escqrs_error *error)
+static escqrs_status run(shop *self, const char *path, cart *before, cart *after,
+                         escqrs_error *error)
 {
     escqrs_status status = shop_open(self, path, error);
     if (status == ESCQRS_OK) {

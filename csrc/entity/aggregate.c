@@ -1,10 +1,13 @@
-/* Aggregates: a definition within a system, with the map of its entities (entity.c keeps it) and its sweeper.
+/* Aggregates: a definition within a system, with the map of its entities (entity.c keeps it) and
+ * its sweeper.
  *
- * The sweeper is an actor on the aggregate's host, so that states can be destroyed attached when no turn is about to do
- * it. It has one message, which it sends to itself again while it finds something to unload and the list of live
- * entities is too long. It lives in the aggregate and is never freed by the runtime.
+ * The sweeper is an actor on the aggregate's host, so that states can be destroyed attached when no
+ * turn is about to do it. It has one message, which it sends to itself again while it finds
+ * something to unload and the list of live entities is too long. It lives in the aggregate and is
+ * never freed by the runtime.
  *
- * Aggregates are never taken out: entities point at them. They are freed with the system's struct. */
+ * Aggregates are never taken out: entities point at them. They are freed with the system's struct.
+ */
 #include "entity/aggregate.h"
 
 #include <stdio.h>
@@ -16,7 +19,7 @@
 
 #define NAME_MAX_SIZE 255
 
-/* ---- sweeper ------------------------------------------------------------------------------------ */
+/* ---- sweeper -------------------------------------------------------------------------------- */
 
 static escqrs_turn_end sweeper_receive(escqrs_actor *actor, escqrs_message *message)
 {
@@ -33,7 +36,8 @@ static escqrs_turn_end sweeper_receive(escqrs_actor *actor, escqrs_message *mess
     if (again) {
         escqrs_actor_send(actor, &aggregate->sweep);
     } else {
-        /* release: pairs with the exchange in esc_aggregate_sweep, which may send the message anew */
+        /* release: pairs with the exchange in esc_aggregate_sweep, which may send the message anew
+         */
         atomic_store_explicit(&aggregate->sweeping, false, memory_order_release);
     }
     return ESCQRS_TURN_NEXT;
@@ -60,18 +64,20 @@ void esc_aggregate_sweep(escqrs_aggregate *aggregate)
     }
 }
 
-/* ---- definition --------------------------------------------------------------------------------- */
+/* ---- definition ----------------------------------------------------------------------------- */
 
 static escqrs_status check_name(escqrs_slice name, escqrs_error *error)
 {
     if (name.size == 0 || name.size > NAME_MAX_SIZE) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "an aggregate's name has 1 to %d bytes, not %zu",
-                                NAME_MAX_SIZE, name.size);
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "an aggregate's name has 1 to %d bytes, not %zu", NAME_MAX_SIZE,
+                                name.size);
     }
     if (memchr(name.data, '\0', name.size) != NULL || memchr(name.data, '/', name.size) != NULL ||
         !esc_utf8_valid(name)) {
-        return escqrs_error_set(error, ESCQRS_INVALID,
-                                "an aggregate's name must be valid UTF-8 without NUL and without '/'");
+        return escqrs_error_set(
+            error, ESCQRS_INVALID,
+            "an aggregate's name must be valid UTF-8 without NUL and without '/'");
     }
     return ESCQRS_OK;
 }
@@ -100,9 +106,9 @@ static escqrs_aggregate *aggregate_create(escqrs_system *system, escqrs_slice na
 }
 
 escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
-                                   const escqrs_aggregate_ops *ops, void *context, escqrs_host *host,
-                                   int64_t snapshot_every, escqrs_aggregate **aggregate,
-                                   escqrs_error *error)
+                                   const escqrs_aggregate_ops *ops, void *context,
+                                   escqrs_host *host, int64_t snapshot_every,
+                                   escqrs_aggregate **aggregate, escqrs_error *error)
 {
     *aggregate = NULL;
     escqrs_status status = esc_system_check(system, error);
@@ -130,8 +136,9 @@ escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
     esc_mutex_unlock(&system->aggregates_lock);
     if (clash) {
         esc_aggregate_destroy(added);
-        return escqrs_error_set(error, ESCQRS_NAME_CLASH, "the system has an aggregate %.*s already",
-                                (int)name.size, (const char *)name.data);
+        return escqrs_error_set(error, ESCQRS_NAME_CLASH,
+                                "the system has an aggregate %.*s already", (int)name.size,
+                                (const char *)name.data);
     }
     *aggregate = added;
     return ESCQRS_OK;
@@ -148,19 +155,21 @@ void esc_aggregate_destroy(escqrs_aggregate *aggregate)
 void escqrs_aggregate_set_snapshot_every(escqrs_aggregate *aggregate, int64_t events)
 {
     /* relaxed: a setting, nothing hangs on when it is seen */
-    atomic_store_explicit(&aggregate->snapshot_every, events > 0 ? events : 0, memory_order_relaxed);
+    atomic_store_explicit(&aggregate->snapshot_every, events > 0 ? events : 0,
+                          memory_order_relaxed);
 }
 
-bool esc_aggregate_each(escqrs_aggregate *aggregate, void (*visit)(escqrs_entity *entity, void *context),
-                        void *context)
+bool esc_aggregate_each(escqrs_aggregate *aggregate,
+                        void (*visit)(escqrs_entity *entity, void *context), void *context)
 {
     esc_mutex_lock(&aggregate->lock);
     size_t count = esc_map_count(&aggregate->entities);
-    escqrs_entity **entities = escqrs_alloc_array(count > 0 ? count : 1, sizeof *entities);
+    escqrs_entity **entities = escqrs_alloc_array(count > 0 ? count : 1, sizeof(void *));
     size_t cursor = 0;
     for (size_t i = 0; entities != NULL && i < count; i++) {
         entities[i] = esc_map_next(&aggregate->entities, &cursor);
-        /* relaxed: raising it, perhaps from zero, is guarded by the lock, as in escqrs_entity_get */
+        /* relaxed: raising it, perhaps from zero, is guarded by the lock, as in escqrs_entity_get
+         */
         atomic_fetch_add_explicit(&entities[i]->references, 1, memory_order_relaxed);
     }
     esc_mutex_unlock(&aggregate->lock);

@@ -1,6 +1,7 @@
 /* Commands: how they come in, go from one entity to another, and are answered.
  *
- * An accepted command is counted (drain.c) and holds its entity until `done` was called: once, whatever happens. */
+ * An accepted command is counted (drain.c) and holds its entity until `done` was called: once,
+ * whatever happens. */
 #include <string.h>
 
 #include "entity/aggregate.h"
@@ -14,7 +15,8 @@ void esc_command_answer(escqrs_command *command, escqrs_status status, const esc
     uint8_t epoch = command->epoch;
     command->ops->done(command, status, error); /* the owner's from here on */
     if (esc_live_is_over(system) && escqrs_system_in_flight(system) == 1) {
-        esc_aggregate_sweep(entity->aggregate); /* before uncounting: the runtime is there until then */
+        esc_aggregate_sweep(
+            entity->aggregate); /* before uncounting: the runtime is there until then */
     }
     esc_system_uncount(system, epoch);
 }
@@ -50,7 +52,8 @@ void esc_entity_drop(escqrs_entity *entity)
 
 void esc_command_deliver(escqrs_command *command)
 {
-    /* Counted before, then looked: as in esc_system_accept, so close finds it in the mailbox or we see that it is late. */
+    /* Counted before, then looked: as in esc_system_accept, so close finds it in the mailbox or we
+     * see that it is late. */
     if (esc_system_phase_now(esc_entity_system(command->entity)) >= ESC_SYSTEM_DROPPING) {
         complete_closed(command);
     } else {
@@ -74,7 +77,7 @@ void esc_command_inherit(escqrs_command *command, escqrs_command *parent)
     }
 }
 
-/* ---- outbox ------------------------------------------------------------------------------------- */
+/* ---- outbox --------------------------------------------------------------------------------- */
 
 void esc_outbox_deliver(escqrs_command *first, uint8_t epoch)
 {
@@ -93,8 +96,8 @@ void esc_outbox_drop(escqrs_command *first)
         return;
     }
     escqrs_error error;
-    escqrs_status status = escqrs_error_set(&error, ESCQRS_ABORTED,
-                                            "the command whose handler sent this one failed");
+    escqrs_status status =
+        escqrs_error_set(&error, ESCQRS_ABORTED, "the command whose handler sent this one failed");
     while (first != NULL) {
         escqrs_command *command = first;
         escqrs_entity *entity = command->entity;
@@ -104,9 +107,10 @@ void esc_outbox_drop(escqrs_command *first)
     }
 }
 
-/* ---- from outside, and from handlers that ask ---------------------------------------------------- */
+/* ---- from outside, and from handlers that ask ----------------------------------------------- */
 
-escqrs_status escqrs_entity_send(escqrs_entity *entity, escqrs_command *command, escqrs_error *error)
+escqrs_status escqrs_entity_send(escqrs_entity *entity, escqrs_command *command,
+                                 escqrs_error *error)
 {
     escqrs_turn *turn = esc_turn_here.turn;
     escqrs_command *parent = turn != NULL ? turn->command : NULL;
@@ -150,7 +154,8 @@ static void ask_run(escqrs_entity *entity, escqrs_command *command)
 }
 
 /* With the wait edge in place. */
-static escqrs_status ask_accepted(escqrs_entity *entity, escqrs_command *command, escqrs_error *error)
+static escqrs_status ask_accepted(escqrs_entity *entity, escqrs_command *command,
+                                  escqrs_error *error)
 {
     escqrs_system *system = esc_entity_system(entity);
     escqrs_turn *turn = esc_turn_here.turn;

@@ -1,20 +1,21 @@
 /* Counting commands in flight, waiting for room, and waiting until what was sent is done.
  *
- * Every accepted command is counted in one of two buckets until its `done` has been called: a command from outside in
- * the bucket of the current epoch, a command sent by a handler in the bucket of the command being handled. A
- * handler's command is counted before the one that sent it is uncounted, so a bucket that is empty holds no
- * cascade that could go on.
+ * Every accepted command is counted in one of two buckets until its `done` has been called: a
+ * command from outside in the bucket of the current epoch, a command sent by a handler in the
+ * bucket of the command being handled. A handler's command is counted before the one that sent it
+ * is uncounted, so a bucket that is empty holds no cascade that could go on.
  *
- * A drain is a period: (1) wait until the bucket that is not current is empty, (2) make it the current one,
- * (3) wait until the other is empty. Whatever was counted before the period began sits in one of the two buckets, and both
- * were seen empty after it began; whatever comes later goes to the bucket of step 2 and delays nobody. (Step 1
- * matters for a thread that read the epoch, slept, and counted after an earlier period had flipped it.) Periods
- * follow each other; a ticket is the number of the first period that begins after the ticket was taken, or of one that
- * has not flipped yet. There is no thread for it: those who wait move it on, and sleep on a futex that a
- * bucket's last command advances.
+ * A drain is a period: (1) wait until the bucket that is not current is empty, (2) make it the
+ * current one, (3) wait until the other is empty. Whatever was counted before the period began sits
+ * in one of the two buckets, and both were seen empty after it began; whatever comes later goes to
+ * the bucket of step 2 and delays nobody. (Step 1 matters for a thread that read the epoch, slept,
+ * and counted after an earlier period had flipped it.) Periods follow each other; a ticket is the
+ * number of the first period that begins after the ticket was taken, or of one that has not flipped
+ * yet. There is no thread for it: those who wait move it on, and sleep on a futex that a bucket's
+ * last command advances.
  *
- * Room: senders sleep on another futex, which advances when the count has fallen an eighth below the
- * maximum, so that they are not woken one by one.
+ * Room: senders sleep on another futex, which advances when the count has fallen an eighth below
+ * the maximum, so that they are not woken one by one.
  *
  * Lock order: drain_lock is a leaf. */
 #include "entity/system.h"
@@ -44,11 +45,12 @@ escqrs_status esc_system_accept(escqrs_system *system, escqrs_command *command,
                                 system->in_flight_max);
     }
     /* seq_cst: a drain that flips afterwards finds the command in a bucket, whichever it is */
-    command->epoch = parent != NULL ? parent->epoch
-                                    : (uint8_t)atomic_load_explicit(&system->epoch, memory_order_seq_cst);
+    command->epoch = parent != NULL
+                         ? parent->epoch
+                         : (uint8_t)atomic_load_explicit(&system->epoch, memory_order_seq_cst);
     esc_system_count(system, command->epoch);
-    /* Counted first, then looked: close stores the phase first and then looks at the count (both seq_cst), so either we see
-     * that it closes or it sees the command. */
+    /* Counted first, then looked: close stores the phase first and then looks at the count (both
+     * seq_cst), so either we see that it closes or it sees the command. */
     uint32_t phase = esc_system_phase_now(system);
     if (phase == ESC_SYSTEM_OPEN || (phase == ESC_SYSTEM_CLOSING && parent != NULL)) {
         return ESCQRS_OK;
@@ -73,8 +75,8 @@ static void wake(_Atomic uint32_t *futex)
 
 void esc_system_uncount(escqrs_system *system, uint8_t epoch)
 {
-    /* seq_cst here and in the waiters: they announce themselves and then look at the count, we lower the count and then
-     * look for them */
+    /* seq_cst here and in the waiters: they announce themselves and then look at the count, we
+     * lower the count and then look for them */
     uint32_t before = atomic_fetch_sub_explicit(&system->buckets[epoch], 1, memory_order_seq_cst);
     ESC_ASSERT(before > 0);
     if (before == 1 && atomic_load_explicit(&system->idle_waiters, memory_order_seq_cst) > 0) {
@@ -91,7 +93,7 @@ void esc_system_wake_room(escqrs_system *system)
     wake(&system->room_wakes);
 }
 
-/* ---- room --------------------------------------------------------------------------------------- */
+/* ---- room ----------------------------------------------------------------------------------- */
 
 escqrs_status escqrs_system_wait_room(escqrs_system *system, int64_t deadline_ns)
 {
@@ -123,7 +125,7 @@ escqrs_status escqrs_system_wait_room(escqrs_system *system, int64_t deadline_ns
     return status;
 }
 
-/* ---- drain -------------------------------------------------------------------------------------- */
+/* ---- drain ---------------------------------------------------------------------------------- */
 
 static bool bucket_is_empty(escqrs_system *system, uint32_t bucket)
 {
@@ -134,7 +136,8 @@ static bool bucket_is_empty(escqrs_system *system, uint32_t bucket)
 static void drain_advance(escqrs_system *system)
 {
     for (;;) {
-        uint32_t epoch = atomic_load_explicit(&system->epoch, memory_order_relaxed); /* ours to write */
+        uint32_t epoch =
+            atomic_load_explicit(&system->epoch, memory_order_relaxed); /* ours to write */
         switch (system->drain_phase) {
         case ESC_DRAIN_IDLE:
             if (system->drain_wanted == system->drain_completed) {
@@ -164,10 +167,12 @@ static void drain_advance(escqrs_system *system)
 uint64_t escqrs_system_drain_begin(escqrs_system *system)
 {
     if (esc_system_check(system, NULL) != ESCQRS_OK) {
-        return 0; /* drain_wait says why; the lock may be held by a thread that does not exist here */
+        return 0; /* drain_wait says why; the lock may be held by a thread that does not exist here
+                   */
     }
     esc_mutex_lock(&system->drain_lock);
-    uint64_t ticket = system->drain_completed + (system->drain_phase == ESC_DRAIN_AFTER_FLIP ? 2 : 1);
+    uint64_t ticket =
+        system->drain_completed + (system->drain_phase == ESC_DRAIN_AFTER_FLIP ? 2 : 1);
     if (system->drain_wanted < ticket) {
         system->drain_wanted = ticket;
     }

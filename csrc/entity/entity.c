@@ -1,14 +1,17 @@
 /* Entities: the registry, their references, and the count of their commits in flight.
  *
- * An entity is found by its id in its aggregate's map. It is held by handles, by each accepted command, and by its
- * own loaded state; when none is left it leaves the map and is freed. Letting go of the last reference happens under
- * the aggregate's lock, because escqrs_entity_get may find the entity there and raise the count from zero. The
- * runtime counts references of its own (of the actor); ours together are one of them.
+ * An entity is found by its id in its aggregate's map. It is held by handles, by each accepted
+ * command, and by its own loaded state; when none is left it leaves the map and is freed. Letting
+ * go of the last reference happens under the aggregate's lock, because escqrs_entity_get may find
+ * the entity there and raise the count from zero. The runtime counts references of its own (of the
+ * actor); ours together are one of them.
  *
- * Entities keep the system's struct alive, so a handle may outlive escqrs_system_destroy and finds it closed.
+ * Entities keep the system's struct alive, so a handle may outlive escqrs_system_destroy and finds
+ * it closed.
  *
- * in_flight: the running thread raises it, `done` lowers it. Whoever needs it to be zero leaves a bit in the
- * same word, and the commit that takes the count to zero clears the bits in the same step and acts on them.
+ * in_flight: the running thread raises it, `done` lowers it. Whoever needs it to be zero leaves a
+ * bit in the same word, and the commit that takes the count to zero clears the bits in the same
+ * step and acts on them.
  *
  * Lock order: an aggregate's lock is a leaf. */
 #include "entity/entity.h"
@@ -52,20 +55,23 @@ int64_t escqrs_entity_version(const escqrs_entity *entity)
     return entity->version;
 }
 
-/* ---- registry ----------------------------------------------------------------------------------- */
+/* ---- registry ------------------------------------------------------------------------------- */
 
-static escqrs_status check_id(const escqrs_aggregate *aggregate, escqrs_slice id, escqrs_error *error)
+static escqrs_status check_id(const escqrs_aggregate *aggregate, escqrs_slice id,
+                              escqrs_error *error)
 {
     if (id.size == 0) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "an id of %s may not be empty", aggregate->name);
+        return escqrs_error_set(error, ESCQRS_INVALID, "an id of %s may not be empty",
+                                aggregate->name);
     }
     if (id.size > ESCQRS_ENTITY_ID_MAX) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "an id of %s has %zu bytes; at most %d are possible",
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "an id of %s has %zu bytes; at most %d are possible",
                                 aggregate->name, id.size, ESCQRS_ENTITY_ID_MAX);
     }
     if (memchr(id.data, '\0', id.size) != NULL || !esc_utf8_valid(id)) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "an id of %s must be valid UTF-8 without NUL",
-                                aggregate->name);
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "an id of %s must be valid UTF-8 without NUL", aggregate->name);
     }
     return ESCQRS_OK;
 }
@@ -88,8 +94,8 @@ static escqrs_entity *entity_create(escqrs_aggregate *aggregate, escqrs_slice id
     return entity;
 }
 
-escqrs_status escqrs_entity_get(escqrs_aggregate *aggregate, escqrs_slice id, escqrs_entity **entity,
-                                escqrs_error *error)
+escqrs_status escqrs_entity_get(escqrs_aggregate *aggregate, escqrs_slice id,
+                                escqrs_entity **entity, escqrs_error *error)
 {
     *entity = NULL;
     escqrs_status status = esc_system_check(aggregate->system, error);
@@ -159,7 +165,7 @@ void escqrs_entity_release(escqrs_entity *entity)
     }
 }
 
-/* ---- commits in flight -------------------------------------------------------------------------- */
+/* ---- commits in flight ---------------------------------------------------------------------- */
 
 void esc_entity_took_off(escqrs_entity *entity)
 {
@@ -175,8 +181,8 @@ void esc_entity_landed(escqrs_entity *entity)
     do {
         ESC_ASSERT((before & ESC_FLIGHT_COUNT) > 0);
         after = (before & ESC_FLIGHT_COUNT) == 1 ? 0 : before - 1; /* at zero the bits go as well */
-        /* acq_rel: the release pairs with esc_entity_flights; the acquire with earlier landings, of which this one
-         * is the last to speak for all */
+        /* acq_rel: the release pairs with esc_entity_flights; the acquire with earlier landings, of
+         * which this one is the last to speak for all */
     } while (!atomic_compare_exchange_weak_explicit(&entity->in_flight, &before, after,
                                                     memory_order_acq_rel, memory_order_relaxed));
     if (after == 0 && (before & ESC_FLIGHT_RESUME) != 0) {
@@ -228,7 +234,7 @@ void esc_entity_wait_landed(escqrs_entity *entity)
     }
 }
 
-/* ---- a state that is not what is stored ---------------------------------------------------------- */
+/* ---- a state that is not what is stored ----------------------------------------------------- */
 
 void esc_entity_fail(escqrs_entity *entity, escqrs_status status, const escqrs_error *error)
 {
@@ -263,5 +269,6 @@ void esc_entity_reset(escqrs_entity *entity)
     entity->failure = NULL;
     entity->lane = (escqrs_lane){0};
     entity->keyed = false;
-    atomic_store_explicit(&entity->stale, false, memory_order_relaxed); /* the running thread's now */
+    atomic_store_explicit(&entity->stale, false,
+                          memory_order_relaxed); /* the running thread's now */
 }

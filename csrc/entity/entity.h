@@ -18,11 +18,11 @@ struct escqrs_aggregate {
     _Atomic int64_t snapshot_every;
     escqrs_aggregate *next; /* in the system's list; fixed once there */
     esc_mutex lock;
-    esc_map entities; /* lock; by id */
-    escqrs_actor sweeper;     /* unloads idle entities, attached to the host */
-    escqrs_message sweep;     /* the sweeper's only message */
-    _Atomic bool sweeping;    /* it is on its way */
-    size_t sweep_looks;       /* the sweeper's: entities it may still look at in vain */
+    esc_map entities;      /* lock; by id */
+    escqrs_actor sweeper;  /* unloads idle entities, attached to the host */
+    escqrs_message sweep;  /* the sweeper's only message */
+    _Atomic bool sweeping; /* it is on its way */
+    size_t sweep_looks;    /* the sweeper's: entities it may still look at in vain */
     size_t name_size;
     char name[];
 };
@@ -43,26 +43,26 @@ struct escqrs_entity {
     escqrs_aggregate *aggregate; /* fixed */
 
     /* the running thread's */
-    void *state;            /* NULL: not loaded */
-    int64_t version;        /* of `state`, with the events on their way to disk */
-    uint64_t generation;    /* of the definition that made `state` */
-    escqrs_command *held;   /* taken from the mailbox, waits until nothing is in flight */
-    bool keyed;             /* a commit in flight bears a key */
+    void *state;          /* NULL: not loaded */
+    int64_t version;      /* of `state`, with the events on their way to disk */
+    uint64_t generation;  /* of the definition that made `state` */
+    escqrs_command *held; /* taken from the mailbox, waits until nothing is in flight */
+    bool keyed;           /* a commit in flight bears a key */
 
-    _Atomic bool used;      /* since the evictor last passed */
-    /* Written by `done` before it lowers in_flight, or by the running thread; read and reset by the running thread once
-     * in_flight (acquire) is zero. Other reads are hints. */
+    _Atomic bool used; /* since the evictor last passed */
+    /* Written by `done` before it lowers in_flight, or by the running thread; read and reset by the
+     * running thread once in_flight (acquire) is zero. Other reads are hints. */
     _Atomic bool stale;
-    escqrs_lane lane;       /* the journal's while commits are in flight */
+    escqrs_lane lane; /* the journal's while commits are in flight */
     _Atomic uint32_t in_flight;
-    /* Handles, commands accepted, the state and the evictor hold one each. The last one is let go under the
-     * aggregate's lock, because escqrs_entity_get may raise it from zero there. */
+    /* Handles, commands accepted, the state and the evictor hold one each. The last one is let go
+     * under the aggregate's lock, because escqrs_entity_get may raise it from zero there. */
     _Atomic uint32_t references;
-    esc_failure *failure;   /* as `stale`; may be NULL though stale, when memory was short */
-    esc_list_node live;     /* system->live_lock */
+    esc_failure *failure; /* as `stale`; may be NULL though stale, when memory was short */
+    esc_list_node live;   /* system->live_lock */
     uint16_t stream_size;
     uint16_t id_offset;
-    char stream[];          /* NUL-terminated; the id is its end */
+    char stream[]; /* NUL-terminated; the id is its end */
 };
 
 static inline escqrs_system *esc_entity_system(const escqrs_entity *entity)
@@ -83,14 +83,16 @@ static inline bool esc_entity_is_stale(const escqrs_entity *entity)
     return atomic_load_explicit(&entity->stale, memory_order_relaxed);
 }
 
-/* ---- entity.c ----------------------------------------------------------------------------------- */
+/* ---- entity.c ------------------------------------------------------------------------------- */
 
 escqrs_slice esc_entity_key(const void *entity); /* for the map */
 
-void esc_entity_took_off(escqrs_entity *entity); /* the running thread: a commit is about to be submitted */
+void esc_entity_took_off(
+    escqrs_entity *entity); /* the running thread: a commit is about to be submitted */
 /* Any thread that holds a reference: it is answered. The last one wakes who waits for it. */
 void esc_entity_landed(escqrs_entity *entity);
-/* Keep `command` until nothing is in flight: true, and the turn ends with SUSPEND; false: nothing is. */
+/* Keep `command` until nothing is in flight: true, and the turn ends with SUSPEND; false: nothing
+ * is. */
 bool esc_entity_suspend(escqrs_entity *entity, escqrs_command *command);
 /* The running thread, detached: wait until nothing is in flight. Blocks. */
 void esc_entity_wait_landed(escqrs_entity *entity);
@@ -101,22 +103,24 @@ escqrs_status esc_entity_explain(const escqrs_entity *entity, escqrs_error *erro
 /* Nothing is in flight: forget failure, lane and state. Attached. */
 void esc_entity_reset(escqrs_entity *entity);
 
-/* ---- replay.c ----------------------------------------------------------------------------------- */
+/* ---- replay.c ------------------------------------------------------------------------------- */
 
 /* Make the state from what is stored. Attached before and after; detached while it reads. */
 escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error) ESCQRS_MUST_USE;
 /* Destroy the state, if any. Attached. The caller holds a reference. */
 void esc_entity_unload(escqrs_entity *entity);
 
-/* ---- turn.c ------------------------------------------------------------------------------------- */
+/* ---- turn.c --------------------------------------------------------------------------------- */
 
 extern const escqrs_actor_ops esc_entity_actor_ops;
 
 /* Hand an accepted and counted command to the mailbox, or answer it CLOSED when it is too late. */
 void esc_command_deliver(escqrs_command *command);
-/* Answer CLOSED what its mailbox holds. The thread that runs it, or any once the runtime has stopped. */
+/* Answer CLOSED what its mailbox holds. The thread that runs it, or any once the runtime has
+ * stopped. */
 void esc_entity_drop(escqrs_entity *entity);
-/* Answer a counted command and uncount it. The command's reference to the entity is the caller's then. */
+/* Answer a counted command and uncount it. The command's reference to the entity is the caller's
+ * then. */
 void esc_command_answer(escqrs_command *command, escqrs_status status, const escqrs_error *error);
 /* The same, and let go of its entity. */
 void esc_command_complete(escqrs_command *command, escqrs_status status, const escqrs_error *error);

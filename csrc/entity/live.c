@@ -1,13 +1,14 @@
 /* Which entities have a state in memory, and which of them go when there are too many.
  *
- * A clock: the list is passed from its front; an entity that was used since the last passing goes to the end with its mark
- * cleared, another one is unloaded if it is idle. A loaded entity begins unmarked, so states that are
- * used once leave in the order they came. Each call looks at a bounded number of entities. Nobody's state is taken
- * from a running actor: the evictor must come to own it (escqrs_actor_visit).
+ * A clock: the list is passed from its front; an entity that was used since the last passing goes
+ * to the end with its mark cleared, another one is unloaded if it is idle. A loaded entity begins
+ * unmarked, so states that are used once leave in the order they came. Each call looks at a bounded
+ * number of entities. Nobody's state is taken from a running actor: the evictor must come to own it
+ * (escqrs_actor_visit).
  *
- * A state must be destroyed attached to its host, so turns do the work at their end. When a burst ends and the
- * last turns found every entity busy, the list would stay too long until the next turn; so the last `done` of a burst
- * starts the aggregate's sweeper (aggregate.c).
+ * A state must be destroyed attached to its host, so turns do the work at their end. When a burst
+ * ends and the last turns found every entity busy, the list would stay too long until the next
+ * turn; so the last `done` of a burst starts the aggregate's sweeper (aggregate.c).
  *
  * Lock order: live_lock is a leaf; states are destroyed outside of it. */
 #include "entity/entity.h"
@@ -25,7 +26,8 @@ void esc_live_add(escqrs_system *system, escqrs_entity *entity)
     esc_mutex_lock(&system->live_lock);
     esc_list_push_back(&system->live, &entity->live);
     esc_mutex_unlock(&system->live_lock);
-    atomic_fetch_add_explicit(&system->live_count, 1, memory_order_relaxed); /* a hint, as all its uses */
+    atomic_fetch_add_explicit(&system->live_count, 1,
+                              memory_order_relaxed); /* a hint, as all its uses */
 }
 
 void esc_live_remove(escqrs_system *system, escqrs_entity *entity)

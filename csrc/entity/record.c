@@ -1,14 +1,16 @@
 /* Records: what one command gives to the journal, in one piece of memory.
  *
- * A turn fills a record while it decides, the journal reads it, and it is recycled when the commit is
- * answered - by another thread than the one that took it, as a rule. So the pool takes under a lock from a list
- * of its own and gets back through a lock-free queue: neither side waits for the other.
+ * A turn fills a record while it decides, the journal reads it, and it is recycled when the commit
+ * is answered - by another thread than the one that took it, as a rule. So the pool takes under a
+ * lock from a list of its own and gets back through a lock-free queue: neither side waits for the
+ * other.
  *
- * Every record has an escqrs_error, which is large (1.3 KB) and seldom needed. They lie in memory of their own that
- * nobody touches until a commit fails, so that 100,000 records in flight do not cost the errors' 130 MB.
+ * Every record has an escqrs_error, which is large (1.3 KB) and seldom needed. They lie in memory
+ * of their own that nobody touches until a commit fails, so that 100,000 records in flight do not
+ * cost the errors' 130 MB.
  *
- * Slabs are kept until the pool ends: their number is bounded by the commands that were ever in flight at once.
- * Lock order: `lock` is a leaf. */
+ * Slabs are kept until the pool ends: their number is bounded by the commands that were ever in
+ * flight at once. Lock order: `lock` is a leaf. */
 #include "entity/record.h"
 
 #include <string.h>
@@ -116,8 +118,8 @@ static escqrs_status grow_events(esc_record *record, escqrs_error *error)
 {
     bool inlined = record->events == record->inline_events;
     size_t capacity = record->event_capacity * 4;
-    escqrs_new_event *events = escqrs_realloc(inlined ? NULL : record->events,
-                                              capacity * sizeof *events);
+    escqrs_new_event *events =
+        escqrs_realloc(inlined ? NULL : record->events, capacity * sizeof *events);
     if (events == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a command's events");
     }

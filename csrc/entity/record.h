@@ -1,4 +1,5 @@
-/* A record: one commit of one command on its way to disk, with room for its events. See record.c. */
+/* A record: one commit of one command on its way to disk, with room for its events. See record.c.
+ */
 #ifndef ESC_ENTITY_RECORD_H
 #define ESC_ENTITY_RECORD_H
 
@@ -23,7 +24,7 @@ typedef struct esc_record {
     escqrs_command *outbox; /* to be sent when durable */
     escqrs_status result;   /* of the handler; its error is in *error if not OK */
     bool waits;             /* a thread waits in escqrs_store_commit and recycles the record */
-    bool finished;          /* `done` was called; written there, read after escqrs_store_commit returned */
+    bool finished; /* `done` was called; written there, read after escqrs_store_commit returned */
 
     escqrs_new_event *events; /* while it is filled, data.data is an offset into `data` */
     size_t event_count;
@@ -56,8 +57,8 @@ void esc_record_recycle(esc_record_pool *pool, esc_record *record);
 /* NO_MEMORY, TOO_LARGE. The data is copied. */
 escqrs_status esc_record_add_event(esc_record *record, escqrs_type *type, escqrs_slice data,
                                    escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_record_set_reply(esc_record *record, escqrs_slice reply, escqrs_error *error)
-    ESCQRS_MUST_USE;
+escqrs_status esc_record_set_reply(esc_record *record, escqrs_slice reply,
+                                   escqrs_error *error) ESCQRS_MUST_USE;
 /* Offsets become pointers: nothing is added afterwards. */
 void esc_record_seal(esc_record *record);
 

@@ -1,13 +1,13 @@
 /* Replay: an entity's state from its snapshot and its history.
  *
- * The thread that runs the actor reads: detached from the host it asks for the stream's version (an unknown stream
- * costs no more), the newest snapshot and the first page of events after it, and decodes that page; then it attaches
- * and makes the state; further pages alternate. So the host's interpreter is never held while the disk is read, and
- * a short history needs one detachment.
+ * The thread that runs the actor reads: detached from the host it asks for the stream's version (an
+ * unknown stream costs no more), the newest snapshot and the first page of events after it, and
+ * decodes that page; then it attaches and makes the state; further pages alternate. So the host's
+ * interpreter is never held while the disk is read, and a short history needs one detachment.
  *
- * A snapshot that the definition cannot read is passed over for an older one, at last for the whole history. An
- * event that cannot be read or applied is an error that names stream, version and type; the entity stays
- * unloaded and the next command tries again. */
+ * A snapshot that the definition cannot read is passed over for an older one, at last for the whole
+ * history. An event that cannot be read or applied is an error that names stream, version and type;
+ * the entity stays unloaded and the next command tries again. */
 #include <inttypes.h>
 
 #include "base/assert.h"
@@ -22,8 +22,8 @@ typedef struct replay {
     const escqrs_aggregate *aggregate;
     escqrs_store *store;
     escqrs_slice stream;
-    int64_t target;  /* version at the end */
-    int64_t version; /* of what was read so far */
+    int64_t target;           /* version at the end */
+    int64_t version;          /* of what was read so far */
     escqrs_snapshot snapshot; /* version 0: none */
     escqrs_cursor *cursor;
     const escqrs_recorded *recorded; /* the page; the cursor's */
@@ -50,7 +50,7 @@ static escqrs_status name_event(const replay *r, const escqrs_recorded *recorded
     return status;
 }
 
-/* ---- detached ----------------------------------------------------------------------------------- */
+/* ---- detached ------------------------------------------------------------------------------- */
 
 static void snapshot_drop(replay *r)
 {
@@ -72,16 +72,17 @@ static escqrs_status fetch_snapshot(replay *r, int64_t upto, escqrs_error *error
         status = escqrs_store_version(r->store, r->stream, &r->target, error);
     }
     if (status == ESCQRS_OK && r->snapshot.version > r->target) {
-        status = escqrs_error_set(error, ESCQRS_CORRUPT,
-                                  "%.*s has a snapshot of version %" PRId64 " and events up to %" PRId64
-                                  " only", (int)r->stream.size, (const char *)r->stream.data,
-                                  r->snapshot.version, r->target);
+        status = escqrs_error_set(
+            error, ESCQRS_CORRUPT,
+            "%.*s has a snapshot of version %" PRId64 " and events up to %" PRId64 " only",
+            (int)r->stream.size, (const char *)r->stream.data, r->snapshot.version, r->target);
         esc_error_subject(error, r->stream);
     }
     return status;
 }
 
-/* Read and decode the next page. On an error those decoded before it are counted, to be discarded. */
+/* Read and decode the next page. On an error those decoded before it are counted, to be discarded.
+ */
 static escqrs_status fetch_page(replay *r, escqrs_error *error)
 {
     r->count = 0;
@@ -101,9 +102,9 @@ static escqrs_status fetch_page(replay *r, escqrs_error *error)
         status = ESCQRS_OK;
     }
     if (status == ESCQRS_OK && count == 0) {
-        status = escqrs_error_set(error, ESCQRS_CORRUPT,
-                                  "%.*s ends at version %" PRId64 ", but %" PRId64 " are known of",
-                                  (int)r->stream.size, (const char *)r->stream.data, r->version, r->target);
+        status = escqrs_error_set(
+            error, ESCQRS_CORRUPT, "%.*s ends at version %" PRId64 ", but %" PRId64 " are known of",
+            (int)r->stream.size, (const char *)r->stream.data, r->version, r->target);
         esc_error_subject(error, r->stream);
     }
     const escqrs_aggregate *aggregate = r->aggregate;
@@ -124,14 +125,15 @@ static escqrs_status fetch_first(replay *r, int64_t upto, escqrs_error *error)
     escqrs_cursor_close(r->cursor);
     r->cursor = NULL;
     if (r->aggregate->ops->unpack != NULL && r->target > 0 && upto >= 0 &&
-        atomic_load_explicit(&r->aggregate->snapshot_every, memory_order_relaxed) > 0) { /* a setting */
+        atomic_load_explicit(&r->aggregate->snapshot_every, memory_order_relaxed) >
+            0) { /* a setting */
         status = fetch_snapshot(r, upto, error);
     }
     r->version = r->snapshot.version;
     return status == ESCQRS_OK ? fetch_page(r, error) : status;
 }
 
-/* ---- attached ----------------------------------------------------------------------------------- */
+/* ---- attached ------------------------------------------------------------------------------- */
 
 static void discard_from(replay *r, size_t first)
 {
@@ -162,6 +164,7 @@ static escqrs_status begin_state(replay *r, escqrs_error *error)
     if (r->snapshot.version == 0) {
         return ESCQRS_OK;
     }
+    ESC_ASSERT(ops->unpack != NULL); /* or there would be no snapshot */
     escqrs_error reason;
     reason.message[0] = '\0';
     status = ops->unpack(r->aggregate->context, r->state, &r->snapshot, &reason);
@@ -171,8 +174,9 @@ static escqrs_status begin_state(replay *r, escqrs_error *error)
     }
     destroy_state(r);
     escqrs_log_write(&esc_entity_system(r->entity)->log, ESCQRS_LOG_WARNING,
-                     "the snapshot of %s at version %" PRId64 " is not used (%s): %s", r->entity->stream,
-                     r->snapshot.version, escqrs_status_name(status), reason.message);
+                     "the snapshot of %s at version %" PRId64 " is not used (%s): %s",
+                     r->entity->stream, r->snapshot.version, escqrs_status_name(status),
+                     reason.message);
     return ESCQRS_DONE;
 }
 
@@ -183,8 +187,8 @@ static escqrs_status apply_page(replay *r, escqrs_error *error)
         const escqrs_recorded *recorded = &r->recorded[i];
         r->version = recorded->version;
         r->entity->version = recorded->version;
-        escqrs_status status = aggregate->ops->apply(aggregate->context, r->state, recorded,
-                                                     r->decoded[i], error);
+        escqrs_status status =
+            aggregate->ops->apply(aggregate->context, r->state, recorded, r->decoded[i], error);
         if (status != ESCQRS_OK) {
             discard_from(r, i + 1);
             return name_event(r, recorded, "applied", status, error);
@@ -217,7 +221,8 @@ static escqrs_status replay_begin(replay *r, escqrs_error *error)
             return status;
         }
         discard_from(r, 0);
-        upto = r->snapshot.version > 1 ? r->snapshot.version - 1 : -1; /* -1: no snapshot any more */
+        upto =
+            r->snapshot.version > 1 ? r->snapshot.version - 1 : -1; /* -1: no snapshot any more */
         snapshot_drop(r);
     }
 }

@@ -1,22 +1,23 @@
 /* Systems: entities, a runtime and a store, from the first command to the last answer.
  *
- * Phases. OPEN; CLOSING: accepts nothing from outside, but what handlers send; DROPPING: the deadline has passed,
- * turns answer CLOSED instead of handling; CLOSED: the runtime has no threads, nobody touches runtime or store.
- * Who accepts counts first and looks at the phase afterwards, close sets the phase first and looks at the count
- * afterwards: so nothing slips in unseen.
+ * Phases. OPEN; CLOSING: accepts nothing from outside, but what handlers send; DROPPING: the
+ * deadline has passed, turns answer CLOSED instead of handling; CLOSED: the runtime has no threads,
+ * nobody touches runtime or store. Who accepts counts first and looks at the phase afterwards,
+ * close sets the phase first and looks at the count afterwards: so nothing slips in unseen.
  *
- * Close waits until nothing is in flight; at the deadline it drops: workers answer what is queued within a grace
- * period, the runtime stops, and what is left in mailboxes then is answered here. A handler that does not come back keeps its
- * own command and those behind it: they are answered when it ends, and until then close says TIMEOUT and nothing is
- * freed.
+ * Close waits until nothing is in flight; at the deadline it drops: workers answer what is queued
+ * within a grace period, the runtime stops, and what is left in mailboxes then is answered here. A
+ * handler that does not come back keeps its own command and those behind it: they are answered when
+ * it ends, and until then close says TIMEOUT and nothing is freed.
  *
  * Lifetime. The struct is held by its owner and by every entity, so that handles may outlive it.
  *
- * Threads of the journal answer commands, workers handle them, callers ask: everything they share is in the
- * entity (entity.h), in the counts (drain.c) and in the list of live entities (live.c).
+ * Threads of the journal answer commands, workers handle them, callers ask: everything they share
+ * is in the entity (entity.h), in the counts (drain.c) and in the list of live entities (live.c).
  *
- * Lock order: close_lock, then nothing or one of: aggregates_lock, an aggregate's lock, live_lock, drain_lock,
- * the record pool's lock (all leaves). No callback is made under a lock other than close_lock. */
+ * Lock order: close_lock, then nothing or one of: aggregates_lock, an aggregate's lock, live_lock,
+ * drain_lock, the record pool's lock (all leaves). No callback is made under a lock other than
+ * close_lock. */
 #include "entity/system.h"
 
 #include "base/assert.h"
@@ -29,7 +30,7 @@
 #define LIVE_DEFAULT 100000
 #define CLOSE_GRACE_NS INT64_C(200000000) /* for answering what is dropped */
 
-/* ---- create ------------------------------------------------------------------------------------- */
+/* ---- create --------------------------------------------------------------------------------- */
 
 static size_t or_default(size_t value, size_t otherwise)
 {
@@ -96,7 +97,7 @@ escqrs_status escqrs_system_create(escqrs_store *store, const escqrs_system_opti
     return ESCQRS_OK;
 }
 
-/* ---- lifetime ----------------------------------------------------------------------------------- */
+/* ---- lifetime ------------------------------------------------------------------------------- */
 
 void esc_system_hold(escqrs_system *system)
 {
@@ -126,8 +127,9 @@ void esc_system_release(escqrs_system *system)
 escqrs_status esc_system_check(const escqrs_system *system, escqrs_error *error)
 {
     if (system->fork_generation != escqrs_fork_generation()) {
-        return escqrs_error_set(error, ESCQRS_FORKED,
-                                "the system belongs to the parent process; open the store again in this one");
+        return escqrs_error_set(
+            error, ESCQRS_FORKED,
+            "the system belongs to the parent process; open the store again in this one");
     }
     return ESCQRS_OK;
 }
@@ -142,7 +144,7 @@ escqrs_store *escqrs_system_store(escqrs_system *system)
     return system->store;
 }
 
-/* ---- manual ------------------------------------------------------------------------------------- */
+/* ---- manual --------------------------------------------------------------------------------- */
 
 bool escqrs_system_step(escqrs_system *system)
 {
@@ -156,7 +158,7 @@ bool escqrs_system_step(escqrs_system *system)
     return escqrs_store_pump(system->store) > 0 || escqrs_runtime_step(system->runtime);
 }
 
-/* ---- close -------------------------------------------------------------------------------------- */
+/* ---- close ---------------------------------------------------------------------------------- */
 
 static void set_phase(escqrs_system *system, esc_system_phase phase)
 {
@@ -219,10 +221,12 @@ static escqrs_status close_locked(escqrs_system *system, int64_t deadline_ns, es
     if (status != ESCQRS_OK) {
         return status;
     }
-    /* seq_cst: pairs with the addition in escqrs_entity_ask; an ask that comes later sees the phase */
+    /* seq_cst: pairs with the addition in escqrs_entity_ask; an ask that comes later sees the phase
+     */
     if (!idle && atomic_load_explicit(&system->asks, memory_order_seq_cst) == 0) {
         each_entity(system, drop_visit, NULL);
-        idle = esc_system_wait_idle(system, esc_deadline_after(CLOSE_GRACE_NS)); /* commits under way */
+        idle = esc_system_wait_idle(system,
+                                    esc_deadline_after(CLOSE_GRACE_NS)); /* commits under way */
     }
     if (!idle) {
         return busy_error(system, error);

@@ -12,15 +12,17 @@
 
 typedef enum esc_system_phase {
     ESC_SYSTEM_OPEN = 0,
-    ESC_SYSTEM_CLOSING = 1,  /* nothing new from outside; what turns send is still accepted */
-    ESC_SYSTEM_DROPPING = 2, /* the deadline passed: whatever is not being handled is answered CLOSED */
-    ESC_SYSTEM_CLOSED = 3,   /* runtime and store are not touched any more */
+    ESC_SYSTEM_CLOSING = 1, /* nothing new from outside; what turns send is still accepted */
+    ESC_SYSTEM_DROPPING =
+        2, /* the deadline passed: whatever is not being handled is answered CLOSED */
+    ESC_SYSTEM_CLOSED = 3, /* runtime and store are not touched any more */
 } esc_system_phase;
 
 typedef enum esc_drain_phase {
     ESC_DRAIN_IDLE = 0,
-    ESC_DRAIN_BEFORE_FLIP = 1, /* waits for stragglers in the bucket that is about to become current */
-    ESC_DRAIN_AFTER_FLIP = 2,  /* waits for the bucket that was current */
+    ESC_DRAIN_BEFORE_FLIP =
+        1, /* waits for stragglers in the bucket that is about to become current */
+    ESC_DRAIN_AFTER_FLIP = 2, /* waits for the bucket that was current */
 } esc_drain_phase;
 
 struct escqrs_system {
@@ -28,7 +30,8 @@ struct escqrs_system {
     escqrs_store *store;
     escqrs_runtime *runtime;
     size_t in_flight_max;
-    size_t room_mark; /* senders that wait for room are woken when no more are in flight than this */
+    size_t
+        room_mark; /* senders that wait for room are woken when no more are in flight than this */
     size_t live_max;
     bool manual;
     escqrs_clock clock;
@@ -38,19 +41,20 @@ struct escqrs_system {
 
     _Atomic uint32_t references; /* one of the owner, one of each entity that exists */
     _Atomic uint32_t phase;      /* esc_system_phase; only grows */
-    _Atomic uint32_t asks;       /* calls of escqrs_entity_ask under way, which run actors on threads of callers */
+    _Atomic uint32_t
+        asks; /* calls of escqrs_entity_ask under way, which run actors on threads of callers */
 
     /* commands in flight, by epoch; see drain.c */
     _Alignas(64) _Atomic uint32_t buckets[2];
-    _Atomic uint32_t epoch; /* 0 or 1: the bucket of commands from outside */
+    _Atomic uint32_t epoch;        /* 0 or 1: the bucket of commands from outside */
     _Atomic uint32_t idle_waiters; /* threads that wait for a bucket to become empty */
     _Atomic uint32_t idle_wakes;   /* futex: grows when a bucket became empty */
     _Atomic uint32_t room_waiters;
-    _Atomic uint32_t room_wakes;   /* futex: grows when there is room again */
+    _Atomic uint32_t room_wakes; /* futex: grows when there is room again */
 
     _Alignas(64) esc_mutex drain_lock;
-    uint64_t drain_completed; /* drain_lock; periods that are over */
-    uint64_t drain_wanted;    /* drain_lock; the last period somebody waits for */
+    uint64_t drain_completed;    /* drain_lock; periods that are over */
+    uint64_t drain_wanted;       /* drain_lock; the last period somebody waits for */
     esc_drain_phase drain_phase; /* drain_lock */
 
     esc_mutex live_lock;
@@ -78,9 +82,10 @@ static inline uint32_t esc_system_phase_now(escqrs_system *system)
 /* FORKED in a child of fork(), else OK. */
 escqrs_status esc_system_check(const escqrs_system *system, escqrs_error *error) ESCQRS_MUST_USE;
 
-/* ---- drain.c: counting what is in flight -------------------------------------------------------- */
+/* ---- drain.c: counting what is in flight ---------------------------------------------------- */
 
-/* Count a command. `parent` is the command whose handler sends it, or NULL. FORKED, CLOSED, MAILBOX_FULL: not counted. */
+/* Count a command. `parent` is the command whose handler sends it, or NULL. FORKED, CLOSED,
+ * MAILBOX_FULL: not counted. */
 escqrs_status esc_system_accept(escqrs_system *system, escqrs_command *command,
                                 const escqrs_command *parent, escqrs_error *error) ESCQRS_MUST_USE;
 /* Count a command that was sent by one that is counted, whatever the phase. */
@@ -98,12 +103,12 @@ static inline bool esc_live_is_over(escqrs_system *system)
     return escqrs_system_live(system) > system->live_max;
 }
 
-/* ---- live.c: entities with a state ------------------------------------------------------------- */
+/* ---- live.c: entities with a state ---------------------------------------------------------- */
 
 void esc_live_add(escqrs_system *system, escqrs_entity *entity);
 void esc_live_remove(escqrs_system *system, escqrs_entity *entity);
-/* Unload a few idle entities of that host while there are too many; attached to the host. Bounded work: how many
- * were unloaded. */
+/* Unload a few idle entities of that host while there are too many; attached to the host. Bounded
+ * work: how many were unloaded. */
 size_t esc_live_evict(escqrs_system *system, escqrs_host *host);
 /* Unload all that can be owned, after the runtime has stopped; attached. */
 void esc_live_clear(escqrs_system *system);

@@ -5,19 +5,21 @@
  *           key -> suspend while a keyed commit is in flight, look it up, perhaps repeat its reply
  *           no state -> load
  *           handle (or visit)
- *           events, or a key, or earlier commits in flight -> a record to the journal; else answer at once
+ *           events, or a key, or earlier commits in flight -> a record to the journal; else answer
+ * at once
  *
- * Everything that was decided on a state which is not durable yet goes through the journal behind it, in the entity's
- * lane, even a refusal: its commit is empty, but it is answered in its turn, and fails if what it saw was
- * never stored. When a commit fails, `done` marks the entity stale and the journal fails the rest of the lane;
- * the next command waits for the lane to empty and loads anew. A handler that failed after it applied events
- * leaves a stale state as well; so does a definition that changed.
+ * Everything that was decided on a state which is not durable yet goes through the journal behind
+ * it, in the entity's lane, even a refusal: its commit is empty, but it is answered in its turn,
+ * and fails if what it saw was never stored. When a commit fails, `done` marks the entity stale and
+ * the journal fails the rest of the lane; the next command waits for the lane to empty and loads
+ * anew. A handler that failed after it applied events leaves a stale state as well; so does a
+ * definition that changed.
  *
- * A turn on a worker submits, and the worker goes on. A turn that escqrs_entity_ask runs on the caller's thread commits: the
- * caller waits anyway, so it may as well lead the batch.
+ * A turn on a worker submits, and the worker goes on. A turn that escqrs_entity_ask runs on the
+ * caller's thread commits: the caller waits anyway, so it may as well lead the batch.
  *
- * `stale` is set by the running thread here only while it owns the state, and by `done` before it lowers in_flight.
- * No lock is held anywhere here. */
+ * `stale` is set by the running thread here only while it owns the state, and by `done` before it
+ * lowers in_flight. No lock is held anywhere here. */
 #include "entity/turn.h"
 
 #include <inttypes.h>
@@ -41,7 +43,7 @@ static void error_begin(escqrs_error *error)
     error->message[0] = '\0';
 }
 
-/* ---- what a handler may do ---------------------------------------------------------------------- */
+/* ---- what a handler may do ------------------------------------------------------------------ */
 
 escqrs_turn *escqrs_turn_current(void)
 {
@@ -73,7 +75,8 @@ static escqrs_status turn_need_record(escqrs_turn *turn, escqrs_error *error)
     if (turn->record == NULL) {
         turn->record = esc_record_acquire(&esc_entity_system(turn->entity)->records);
         if (turn->record == NULL) {
-            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to store a command's events");
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY,
+                                    "no memory to store a command's events");
         }
     }
     return ESCQRS_OK;
@@ -122,7 +125,7 @@ escqrs_status escqrs_turn_send(escqrs_turn *turn, escqrs_entity *entity, escqrs_
     return ESCQRS_OK;
 }
 
-/* ---- answering ---------------------------------------------------------------------------------- */
+/* ---- answering ------------------------------------------------------------------------------ */
 
 /* `done` of a commit, by the journal. */
 void esc_record_done(escqrs_commit *commit)
@@ -152,7 +155,8 @@ void esc_record_done(escqrs_commit *commit)
     }
     if (repeat) {
         escqrs_entity_hold(entity); /* for the landing: the command's reference goes on with it */
-        escqrs_actor_send(&entity->actor, &command->message); /* it finds the key now; still counted */
+        escqrs_actor_send(&entity->actor,
+                          &command->message); /* it finds the key now; still counted */
         esc_entity_landed(entity);
     } else {
         esc_entity_landed(entity);
@@ -181,9 +185,10 @@ static void answer(escqrs_turn *turn, escqrs_status status, const escqrs_error *
     esc_command_complete(turn->command, status, error);
 }
 
-/* ---- storing ------------------------------------------------------------------------------------ */
+/* ---- storing -------------------------------------------------------------------------------- */
 
-/* Hand the record to the journal; on this thread where `waits`. A status: it was refused, `done` is not called. */
+/* Hand the record to the journal; on this thread where `waits`. A status: it was refused, `done` is
+ * not called. */
 static escqrs_status hand_over(escqrs_entity *entity, esc_record *record, escqrs_error *error)
 {
     escqrs_system *system = esc_entity_system(entity);
@@ -256,7 +261,8 @@ static void add_snapshot(const escqrs_turn *turn, esc_record *record)
 {
     escqrs_entity *entity = turn->entity;
     const escqrs_aggregate *aggregate = entity->aggregate;
-    int64_t every = atomic_load_explicit(&aggregate->snapshot_every, memory_order_relaxed); /* a setting */
+    int64_t every =
+        atomic_load_explicit(&aggregate->snapshot_every, memory_order_relaxed); /* a setting */
     int64_t version = entity->version + (int64_t)record->event_count;
     if (every <= 0 || record->event_count == 0 || entity->version / every == version / every ||
         aggregate->ops->pack == NULL) {
@@ -270,12 +276,13 @@ static void add_snapshot(const escqrs_turn *turn, esc_record *record)
     escqrs_status status =
         aggregate->ops->pack(aggregate->context, entity->state, &type, &data, &size, &error);
     if (status == ESCQRS_OK) {
-        record->snapshot = (escqrs_new_snapshot){escqrs_entity_stream(entity), version, type, {data, size}};
+        record->snapshot =
+            (escqrs_new_snapshot){escqrs_entity_stream(entity), version, type, {data, size}};
         record->commit.snapshot = &record->snapshot;
     } else if (status != ESCQRS_DONE) {
         escqrs_log_write(&esc_entity_system(entity)->log, ESCQRS_LOG_WARNING,
-                         "no snapshot of %s at version %" PRId64 " (%s): %s", entity->stream, version,
-                         escqrs_status_name(status), error.message);
+                         "no snapshot of %s at version %" PRId64 " (%s): %s", entity->stream,
+                         version, escqrs_status_name(status), error.message);
     }
 }
 
@@ -329,7 +336,7 @@ static void turn_finish(escqrs_turn *turn, escqrs_status status, escqrs_error *e
     }
 }
 
-/* ---- receiving ---------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------ */
 
 static bool definition_changed(const escqrs_entity *entity)
 {
@@ -339,7 +346,8 @@ static bool definition_changed(const escqrs_entity *entity)
 }
 
 /* The key was used before: answer with its reply. OK: not used; DONE: answered. */
-static escqrs_status repeat_reply(escqrs_entity *entity, escqrs_command *command, escqrs_error *error)
+static escqrs_status repeat_reply(escqrs_entity *entity, escqrs_command *command,
+                                  escqrs_error *error)
 {
     escqrs_system *system = esc_entity_system(entity);
     escqrs_host *host = entity->aggregate->host;
@@ -347,8 +355,8 @@ static escqrs_status repeat_reply(escqrs_entity *entity, escqrs_command *command
     size_t size = 0;
     int64_t position = 0;
     void *token = escqrs_host_detach(host);
-    escqrs_status status = escqrs_store_key(system->store, escqrs_entity_stream(entity), command->key,
-                                            &reply, &size, &position, error);
+    escqrs_status status = escqrs_store_key(system->store, escqrs_entity_stream(entity),
+                                            command->key, &reply, &size, &position, error);
     if (status == ESCQRS_OK) {
         if (command->ops->repeated != NULL) {
             command->ops->repeated(command, (escqrs_slice){reply, size});
@@ -377,9 +385,9 @@ static escqrs_status decide(escqrs_turn *turn, escqrs_error *error)
     esc_turn_here.turn = NULL;
     if (status == ESCQRS_OK && turn->broken != ESCQRS_OK) {
         turn->spoiled = true; /* it went on as if the event had been taken */
-        status = escqrs_error_set(error, turn->broken,
-                                  "the handler ignored that an event or reply was not accepted (%s)",
-                                  escqrs_status_name(turn->broken));
+        status = escqrs_error_set(
+            error, turn->broken, "the handler ignored that an event or reply was not accepted (%s)",
+            escqrs_status_name(turn->broken));
     }
     return status;
 }
@@ -393,7 +401,8 @@ static void handle(escqrs_entity *entity, escqrs_command *command, bool sync)
     escqrs_status status = ESCQRS_OK;
     if (entity->state == NULL) {
         status = esc_entity_load(entity, &error);
-    } else if (!atomic_load_explicit(&entity->used, memory_order_relaxed)) { /* a hint for the evictor */
+    } else if (!atomic_load_explicit(&entity->used,
+                                     memory_order_relaxed)) { /* a hint for the evictor */
         atomic_store_explicit(&entity->used, true, memory_order_relaxed);
     }
     if (status == ESCQRS_OK) {

@@ -8,10 +8,10 @@
 struct escqrs_turn {
     escqrs_entity *entity;
     escqrs_command *command;
-    esc_record *record;       /* taken when first needed */
-    escqrs_command *outbox;   /* linked by sent_next, in the order sent */
+    esc_record *record;     /* taken when first needed */
+    escqrs_command *outbox; /* linked by sent_next, in the order sent */
     escqrs_command **outbox_end;
-    escqrs_status broken;     /* the first emit or reply that failed, or OK: then all of it fails */
+    escqrs_status broken; /* the first emit or reply that failed, or OK: then all of it fails */
     bool spoiled;
 };
 

@@ -1,10 +1,12 @@
-/* tests/bench/entity.c - what the entity layer costs, with an aggregate in C that does almost nothing.
+/* tests/bench/entity.c - what the entity layer costs, with an aggregate in C that does almost
+ * nothing.
  *
  *   entity submit FILE COMMANDS ENTITIES IN_FLIGHT   commands sent, at most so many at once
  *   entity ask FILE COMMANDS                         one client, one command after the other
  *   entity load FILE ENTITIES DEPTH ROUNDS           states of entities that are not in memory
  *   entity replay FILE DEPTH                         one long history
- *   entity live ENTITIES                             bytes of memory of a live entity beyond its state
+ *   entity live ENTITIES                             bytes of memory of a live entity beyond its
+ * state
  *
  * FILE may be :memory:. Each prints one JSON object. */
 #include <inttypes.h>
@@ -40,13 +42,14 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* ---- the aggregate ------------------------------------------------------------------------------ */
+/* ---- the aggregate -------------------------------------------------------------------------- */
 
 typedef struct counter {
     int64_t count;
 } counter;
 
-static escqrs_status counter_create(void *context, escqrs_entity *entity, void **state, escqrs_error *reason)
+static escqrs_status counter_create(void *context, escqrs_entity *entity, void **state,
+                                    escqrs_error *reason)
 {
     (void)context;
     (void)entity;
@@ -88,7 +91,7 @@ static escqrs_status counter_apply(void *context, void *state, const escqrs_reco
     return ESCQRS_OK;
 }
 
-/* ---- commands ----------------------------------------------------------------------------------- */
+/* ---- commands ------------------------------------------------------------------------------- */
 
 typedef struct count_one {
     escqrs_command command;
@@ -128,8 +131,8 @@ static void done_flag(escqrs_command *command, escqrs_status status, const escqr
     __atomic_store_n(&one->done, 1, __ATOMIC_RELEASE);
 }
 
-static escqrs_status visit(escqrs_command *command, escqrs_entity *entity, void *state, int64_t version,
-                           escqrs_error *reason)
+static escqrs_status visit(escqrs_command *command, escqrs_entity *entity, void *state,
+                           int64_t version, escqrs_error *reason)
 {
     (void)entity;
     (void)version;
@@ -141,8 +144,8 @@ static escqrs_status visit(escqrs_command *command, escqrs_entity *entity, void 
 static const escqrs_command_ops pooled_ops = {done_pooled, visit, NULL};
 static const escqrs_command_ops flag_ops = {done_flag, visit, NULL};
 
-static escqrs_status counter_handle(void *context, void *state, escqrs_turn *turn, escqrs_command *command,
-                                    escqrs_error *reason)
+static escqrs_status counter_handle(void *context, void *state, escqrs_turn *turn,
+                                    escqrs_command *command, escqrs_error *reason)
 {
     static const char payload[PAYLOAD_BYTES] = "an event of the usual size, forty bytes";
     (void)context;
@@ -156,21 +159,27 @@ static escqrs_status counter_handle(void *context, void *state, escqrs_turn *tur
 }
 
 static const escqrs_aggregate_ops counter_ops = {
-    .create = counter_create, .destroy = counter_destroy, .decode = counter_decode,
-    .discard = counter_discard, .apply = counter_apply, .handle = counter_handle,
+    .create = counter_create,
+    .destroy = counter_destroy,
+    .decode = counter_decode,
+    .discard = counter_discard,
+    .apply = counter_apply,
+    .handle = counter_handle,
 };
 
-/* ---- workloads ---------------------------------------------------------------------------------- */
+/* ---- workloads ------------------------------------------------------------------------------ */
 
 static void open_all(const char *path, size_t live_max)
 {
     escqrs_system_options options = {.live_max = live_max};
     check(escqrs_store_open(path, NULL, &store, &error), path);
-    check(escqrs_store_type(store, escqrs_slice_of("Counted"), (escqrs_slice){NULL, 0}, &counted, &error),
+    check(escqrs_store_type(store, escqrs_slice_of("Counted"), (escqrs_slice){NULL, 0}, &counted,
+                            &error),
           "type");
     check(escqrs_system_create(store, &options, &sys, &error), "system");
-    check(escqrs_aggregate_add(sys, escqrs_slice_of("Counter"), &counter_ops, NULL, NULL, 0, &counters,
-                               &error), "aggregate");
+    check(escqrs_aggregate_add(sys, escqrs_slice_of("Counter"), &counter_ops, NULL, NULL, 0,
+                               &counters, &error),
+          "aggregate");
 }
 
 static void close_all(void)
@@ -239,7 +248,8 @@ static void run_submit(const char *path, long commands, long entities, long in_f
     check(escqrs_system_drain(sys, INT64_MAX, &error), "drain");
     double seconds = now() - begin;
     printf("{\"workload\": \"submit\", \"commands\": %ld, \"entities\": %ld, \"in_flight\": %ld, "
-           "\"per_second\": %.0f}\n", commands, entities, in_flight, (double)commands / seconds);
+           "\"per_second\": %.0f}\n",
+           commands, entities, in_flight, (double)commands / seconds);
     for (long i = 0; i < entities; i++) {
         escqrs_entity_release(all[i]);
     }
@@ -263,8 +273,8 @@ static void run_ask(const char *path, long commands)
         (void)ask(entity, 0, true);
     }
     double looking = now() - begin_look;
-    printf("{\"workload\": \"ask\", \"commands\": %ld, \"per_second\": %.0f, \"look_ns\": %.0f}\n", commands,
-           (double)commands / seconds, looking / (double)commands * 1e9);
+    printf("{\"workload\": \"ask\", \"commands\": %ld, \"per_second\": %.0f, \"look_ns\": %.0f}\n",
+           commands, (double)commands / seconds, looking / (double)commands * 1e9);
     escqrs_entity_release(entity);
     close_all();
 }
@@ -287,8 +297,8 @@ static void run_load(const char *path, long entities, long depth, long rounds)
         escqrs_entity_release(entity);
     }
     double seconds = now() - begin;
-    printf("{\"workload\": \"load\", \"depth\": %ld, \"us\": %.2f, \"events_per_second\": %.0f}\n", depth,
-           seconds / (double)rounds * 1e6, (double)(rounds * depth) / seconds);
+    printf("{\"workload\": \"load\", \"depth\": %ld, \"us\": %.2f, \"events_per_second\": %.0f}\n",
+           depth, seconds / (double)rounds * 1e6, (double)(rounds * depth) / seconds);
     close_all();
 }
 
@@ -305,7 +315,8 @@ static void run_live(long entities)
     }
     struct mallinfo2 after = mallinfo2();
     double bytes = (double)(after.uordblks + after.hblkhd - before.uordblks - before.hblkhd);
-    printf("{\"workload\": \"live\", \"entities\": %zu, \"bytes\": %.0f}\n", escqrs_system_live(sys),
+    printf("{\"workload\": \"live\", \"entities\": %zu, \"bytes\": %.0f}\n",
+           escqrs_system_live(sys),
            bytes / (double)entities - 32); /* a counter takes 32 of malloc's bytes */
     escqrs_entity_release(first);
     close_all();

@@ -1,8 +1,10 @@
-/* An aggregate for the tests of this folder: accounts whose balance is the sum of their events. Commands are told what
- * to do by their kind, so that a test can make a handler block, fail, ask and send at will.
+/* An aggregate for the tests of this folder: accounts whose balance is the sum of their events.
+ * Commands are told what to do by their kind, so that a test can make a handler block, fail, ask
+ * and send at will.
  *
- * With `hosted` the accounts have a host whose interpreter is a mutex: what must run attached or detached says so,
- * and who holds the mutex where he should not hangs the test. The test's own thread is attached between calls of bank_*. */
+ * With `hosted` the accounts have a host whose interpreter is a mutex: what must run attached or
+ * detached says so, and who holds the mutex where he should not hangs the test. The test's own
+ * thread is attached between calls of bank_*. */
 #ifndef ESC_TESTS_ENTITY_ACCOUNT_H
 #define ESC_TESTS_ENTITY_ACCOUNT_H
 
@@ -25,20 +27,20 @@
 #define UNUSED __attribute__((unused))
 
 typedef enum order_kind {
-    ORDER_DEPOSIT = 0,  /* `count` (0: one) events of `amount` */
-    ORDER_READ,         /* no event */
-    ORDER_REFUSE,       /* REJECTED */
-    ORDER_SPOIL,        /* applies and then fails */
-    ORDER_SEND,         /* deposits, sends `then` to `other` */
-    ORDER_SEND_REFUSE,  /* sends `then` to `other`, then REJECTED */
-    ORDER_ASK,          /* deposits, asks `other` with `then`, waits */
-    ORDER_CHAIN,        /* asks the account "count - 1" with a CHAIN of its own until 0, then deposits */
-    ORDER_GATE,         /* says that it is there and waits for the gate; then deposits */
-    ORDER_GATE_ASK,     /* both */
-    ORDER_TOO_MANY,     /* emits one event more than fits, and ignores the error */
-    ORDER_HUGE,         /* emits an event that the store does not take */
-    ORDER_DRAIN,        /* calls escqrs_system_drain and close: what they answer is in `status_inside` */
-    ORDER_SEND_READ,    /* sends without an event of its own */
+    ORDER_DEPOSIT = 0, /* `count` (0: one) events of `amount` */
+    ORDER_READ,        /* no event */
+    ORDER_REFUSE,      /* REJECTED */
+    ORDER_SPOIL,       /* applies and then fails */
+    ORDER_SEND,        /* deposits, sends `then` to `other` */
+    ORDER_SEND_REFUSE, /* sends `then` to `other`, then REJECTED */
+    ORDER_ASK,         /* deposits, asks `other` with `then`, waits */
+    ORDER_CHAIN, /* asks the account "count - 1" with a CHAIN of its own until 0, then deposits */
+    ORDER_GATE,  /* says that it is there and waits for the gate; then deposits */
+    ORDER_GATE_ASK, /* both */
+    ORDER_TOO_MANY, /* emits one event more than fits, and ignores the error */
+    ORDER_HUGE,     /* emits an event that the store does not take */
+    ORDER_DRAIN, /* calls escqrs_system_drain and close: what they answer is in `status_inside` */
+    ORDER_SEND_READ, /* sends without an event of its own */
 } order_kind;
 
 typedef struct account {
@@ -62,12 +64,12 @@ typedef struct bank {
 
     _Atomic int64_t created, destroyed, decoded, discarded, applied, packed, unpacked, handled;
     _Atomic uint64_t generation;
-    _Atomic int64_t fail_apply;   /* version; 0: none */
-    _Atomic int64_t fail_decode;  /* version */
-    _Atomic int64_t fail_unpack;  /* snapshots at or above that version; 0: none */
-    _Atomic uint32_t answered;    /* orders, in their order */
-    _Atomic uint32_t gate;        /* 0 shut, 1 open */
-    _Atomic uint32_t entered;     /* handlers that came to the gate */
+    _Atomic int64_t fail_apply;  /* version; 0: none */
+    _Atomic int64_t fail_decode; /* version */
+    _Atomic int64_t fail_unpack; /* snapshots at or above that version; 0: none */
+    _Atomic uint32_t answered;   /* orders, in their order */
+    _Atomic uint32_t gate;       /* 0 shut, 1 open */
+    _Atomic uint32_t entered;    /* handlers that came to the gate */
 } bank;
 
 typedef struct order {
@@ -93,7 +95,7 @@ typedef struct order {
     char repeated_reply[32];
 } order;
 
-/* ---- the host ----------------------------------------------------------------------------------- */
+/* ---- the host ------------------------------------------------------------------------------- */
 
 static _Thread_local bool attached_here;
 
@@ -126,7 +128,8 @@ static void *host_detach(void *context)
     return b;
 }
 
-static const escqrs_host_ops host_ops = {host_thread_begin, host_thread_end, host_attach, host_detach, NULL};
+static const escqrs_host_ops host_ops = {host_thread_begin, host_thread_end, host_attach,
+                                         host_detach, NULL};
 
 static inline void must_be_attached(const bank *b)
 {
@@ -150,7 +153,7 @@ static inline void bank_enter(bank *b, void *token)
     }
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
+/* ---- waiting -------------------------------------------------------------------------------- */
 
 static inline void order_wait_outside(order *o)
 {
@@ -185,9 +188,10 @@ static inline escqrs_status order_wait_inside(order *o, escqrs_entity *target)
     return ESCQRS_OK;
 }
 
-/* ---- commands ----------------------------------------------------------------------------------- */
+/* ---- commands ------------------------------------------------------------------------------- */
 
-static inline void order_done(escqrs_command *command, escqrs_status status, const escqrs_error *error)
+static inline void order_done(escqrs_command *command, escqrs_status status,
+                              const escqrs_error *error)
 {
     order *o = (order *)command;
     o->status = status;
@@ -248,7 +252,7 @@ static inline order *order_new(bank *b, order_kind kind, int64_t amount)
     return o;
 }
 
-/* ---- the aggregate ------------------------------------------------------------------------------ */
+/* ---- the aggregate -------------------------------------------------------------------------- */
 
 static inline void account_apply(account *a, int64_t amount)
 {
@@ -279,8 +283,8 @@ static inline void ops_destroy(void *context, void *state)
     escqrs_free(state);
 }
 
-static inline escqrs_status ops_decode(void *context, const escqrs_recorded *recorded, void **decoded,
-                                       escqrs_error *error)
+static inline escqrs_status ops_decode(void *context, const escqrs_recorded *recorded,
+                                       void **decoded, escqrs_error *error)
 {
     bank *b = context;
     must_be_detached(b);
@@ -327,7 +331,8 @@ static inline escqrs_status move(bank *b, account *a, escqrs_turn *turn, int64_t
                                  escqrs_error *error)
 {
     int64_t before = escqrs_turn_version(turn);
-    escqrs_status status = escqrs_turn_emit(turn, b->moved, (escqrs_slice){&amount, sizeof amount}, error);
+    escqrs_status status =
+        escqrs_turn_emit(turn, b->moved, (escqrs_slice){&amount, sizeof amount}, error);
     if (status == ESCQRS_OK) {
         ESC_ASSERT(before == a->count && escqrs_turn_version(turn) == before + 1);
         account_apply(a, amount);
@@ -396,7 +401,8 @@ static inline void pass_gate(bank *b)
     bank_enter(b, token);
 }
 
-static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o, escqrs_error *error)
+static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o,
+                                escqrs_error *error)
 {
     escqrs_status status;
     switch (o->kind) {
@@ -409,7 +415,8 @@ static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o
     case ORDER_SPOIL:
         status = moves(b, a, turn, o, error);
         escqrs_turn_spoil(turn);
-        return status != ESCQRS_OK ? status : escqrs_error_set(error, ESCQRS_REJECTED, "after all not");
+        return status != ESCQRS_OK ? status
+                                   : escqrs_error_set(error, ESCQRS_REJECTED, "after all not");
     case ORDER_SEND:
         status = escqrs_turn_send(turn, o->other, &o->then->command, error);
         return status != ESCQRS_OK ? status : moves(b, a, turn, o, error);
@@ -517,11 +524,11 @@ static inline uint64_t ops_generation(void *context)
 }
 
 static const escqrs_aggregate_ops account_ops = {
-    ops_create, ops_destroy, ops_decode, ops_discard, ops_apply,
+    ops_create, ops_destroy, ops_decode, ops_discard,    ops_apply,
     ops_handle, ops_pack,    ops_unpack, ops_generation,
 };
 
-/* ---- the bank ----------------------------------------------------------------------------------- */
+/* ---- the bank ------------------------------------------------------------------------------- */
 
 typedef struct bank_options {
     bool hosted;
@@ -545,14 +552,19 @@ static inline void log_nothing(void *context, escqrs_log_level level, const char
 static inline escqrs_status bank_start(bank *b, const bank_options *options, escqrs_error *error)
 {
     escqrs_log log = options->log.function != NULL ? options->log : (escqrs_log){log_nothing, NULL};
-    escqrs_store_options store = {.manual = options->manual, .random = options->random, .log = log,
+    escqrs_store_options store = {.manual = options->manual,
+                                  .random = options->random,
+                                  .log = log,
                                   .sqlite_vfs = options->sqlite_vfs};
     escqrs_system_options system = {.in_flight_max = options->in_flight_max,
-                                    .live_max = options->live_max, .manual = options->manual,
-                                    .random = options->random, .log = log};
+                                    .live_max = options->live_max,
+                                    .manual = options->manual,
+                                    .random = options->random,
+                                    .log = log};
     escqrs_status status = escqrs_store_open(b->path, &store, &b->store, error);
     if (status == ESCQRS_OK) {
-        status = escqrs_store_type(b->store, escqrs_slice_of("Moved"), (escqrs_slice){0}, &b->moved, error);
+        status = escqrs_store_type(b->store, escqrs_slice_of("Moved"), (escqrs_slice){0}, &b->moved,
+                                   error);
     }
     if (status == ESCQRS_OK) {
         status = escqrs_store_type(b->store, escqrs_slice_of("Account"), (escqrs_slice){0},
@@ -562,11 +574,12 @@ static inline escqrs_status bank_start(bank *b, const bank_options *options, esc
         status = escqrs_system_create(b->store, &system, &b->system, error);
     }
     if (status == ESCQRS_OK && options->hosted) {
-        status = escqrs_host_create(escqrs_system_runtime(b->system), &host_ops, b, &b->host, error);
+        status =
+            escqrs_host_create(escqrs_system_runtime(b->system), &host_ops, b, &b->host, error);
     }
     if (status == ESCQRS_OK) {
-        status = escqrs_aggregate_add(b->system, escqrs_slice_of("Account"), &account_ops, b, b->host,
-                                      options->snapshot_every, &b->accounts, error);
+        status = escqrs_aggregate_add(b->system, escqrs_slice_of("Account"), &account_ops, b,
+                                      b->host, options->snapshot_every, &b->accounts, error);
     }
     return status;
 }
@@ -655,7 +668,8 @@ static inline escqrs_entity *bank_account(bank *b, const char *id)
 {
     escqrs_entity *entity = NULL;
     escqrs_error error;
-    assert_int_equal(escqrs_entity_get(b->accounts, escqrs_slice_of(id), &entity, &error), ESCQRS_OK);
+    assert_int_equal(escqrs_entity_get(b->accounts, escqrs_slice_of(id), &entity, &error),
+                     ESCQRS_OK);
     return entity;
 }
 
@@ -735,8 +749,10 @@ static inline void bank_intrude(bank *b, escqrs_entity *entity, int64_t amount)
 {
     escqrs_error error = {0};
     escqrs_new_event event = {.type = b->moved, .data = {&amount, sizeof amount}};
-    escqrs_write write = {.stream = escqrs_entity_stream(entity), .expected = ESCQRS_EXPECT_ANY,
-                          .events = &event, .event_count = 1};
+    escqrs_write write = {.stream = escqrs_entity_stream(entity),
+                          .expected = ESCQRS_EXPECT_ANY,
+                          .events = &event,
+                          .event_count = 1};
     escqrs_commit commit = {.writes = &write, .write_count = 1};
     void *token = bank_leave(b);
     escqrs_status status = escqrs_store_commit(b->store, &commit, &error);

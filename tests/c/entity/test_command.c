@@ -1,4 +1,5 @@
-/* Commands: asking from handlers to any depth, deadlocks, room for what is in flight, and what is refused. */
+/* Commands: asking from handlers to any depth, deadlocks, room for what is in flight, and what is
+ * refused. */
 #include "entity/account.h"
 
 static bank_options plain(void **state)
@@ -47,7 +48,8 @@ static void test_a_handler_asks(void **state)
     bank_close(&b);
 }
 
-/* What the asking entity decided before is durable before another one acts on it, so the other's events come later. */
+/* What the asking entity decided before is durable before another one acts on it, so the other's
+ * events come later. */
 static void test_an_ask_waits_for_the_askers_commits(void **state)
 {
     bank b;
@@ -105,7 +107,7 @@ static void test_asks_nest_deeply(void **state)
     bank_close(&b);
 }
 
-/* ---- deadlocks ---------------------------------------------------------------------------------- */
+/* ---- deadlocks ------------------------------------------------------------------------------ */
 
 static void test_asking_oneself(void **state)
 {
@@ -204,7 +206,7 @@ static void test_a_handler_waits_for_all(void **state)
     bank_close(&b);
 }
 
-/* ---- room --------------------------------------------------------------------------------------- */
+/* ---- room ----------------------------------------------------------------------------------- */
 
 static void test_no_more_than_fits(void **state)
 {
@@ -257,8 +259,8 @@ static void flood_run(void *context)
     escqrs_error error;
     for (int i = 0; i < 2000; i++) {
         escqrs_entity *entity = NULL;
-        ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(i % 2 ? "a" : "b"), &entity, &error) ==
-                   ESCQRS_OK);
+        ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(i % 2 ? "a" : "b"), &entity,
+                                     &error) == ESCQRS_OK);
         order *o = order_new(b, ORDER_DEPOSIT, 1);
         o->forget = true;
         escqrs_status status;
@@ -295,7 +297,7 @@ static void test_senders_wait_for_room(void **state)
     bank_close(&b);
 }
 
-/* ---- drain -------------------------------------------------------------------------------------- */
+/* ---- drain ---------------------------------------------------------------------------------- */
 
 /* A cascade: each order sends the next one, thirty deep, and drain waits for the last. */
 static void test_drain_waits_for_cascades(void **state)
@@ -343,20 +345,25 @@ static void test_drain_waits_for_earlier_commands_only(void **state)
     escqrs_error error;
     bank_deposit(&b, bob, 1);
     uint64_t idle = escqrs_system_drain_begin(b.system);
-    assert_int_equal(escqrs_system_drain_wait(b.system, idle, esc_deadline_after(0), &error), ESCQRS_OK);
+    assert_int_equal(escqrs_system_drain_wait(b.system, idle, esc_deadline_after(0), &error),
+                     ESCQRS_OK);
     assert_int_equal(bank_send(ann, &early), ESCQRS_OK);
     bank_await_entered(&b, 1);
     uint64_t ticket = escqrs_system_drain_begin(b.system);
-    assert_int_equal(escqrs_system_drain_wait(b.system, ticket, esc_deadline_after(0), &error), ESCQRS_DONE);
+    assert_int_equal(escqrs_system_drain_wait(b.system, ticket, esc_deadline_after(0), &error),
+                     ESCQRS_DONE);
     order late = order_make(&b, ORDER_DEPOSIT, 1); /* of another entity */
     assert_int_equal(bank_ask(bob, &late), ESCQRS_OK);
-    assert_int_equal(escqrs_system_drain_wait(b.system, ticket, esc_deadline_after(0), &error), ESCQRS_DONE);
-    assert_int_equal(escqrs_system_drain_wait(b.system, idle, esc_deadline_after(0), &error), ESCQRS_OK);
+    assert_int_equal(escqrs_system_drain_wait(b.system, ticket, esc_deadline_after(0), &error),
+                     ESCQRS_DONE);
+    assert_int_equal(escqrs_system_drain_wait(b.system, idle, esc_deadline_after(0), &error),
+                     ESCQRS_OK);
     order behind = order_make(&b, ORDER_DEPOSIT, 1); /* not waited for, but cannot pass */
     assert_int_equal(bank_send(ann, &behind), ESCQRS_OK);
     bank_open_gate(&b);
     void *token = bank_leave(&b);
-    assert_int_equal(escqrs_system_drain_wait(b.system, ticket, ESC_DEADLINE_NEVER, &error), ESCQRS_OK);
+    assert_int_equal(escqrs_system_drain_wait(b.system, ticket, ESC_DEADLINE_NEVER, &error),
+                     ESCQRS_OK);
     bank_enter(&b, token);
     assert_int_equal(early.done_calls, 1);
     bank_drain(&b);
@@ -382,7 +389,8 @@ static void test_drains_of_many_threads(void **state)
     escqrs_entity *ann = bank_account(&b, "ann");
     esc_thread threads[3];
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(esc_thread_create(&threads[i], "drainer", 0, drainer_run, &b, NULL), ESCQRS_OK);
+        assert_int_equal(esc_thread_create(&threads[i], "drainer", 0, drainer_run, &b, NULL),
+                         ESCQRS_OK);
     }
     for (int i = 0; i < 200; i++) {
         order o = order_make(&b, ORDER_DEPOSIT, 1);
@@ -399,9 +407,11 @@ static void test_drains_of_many_threads(void **state)
     bank_close(&b);
 }
 
-#define BOTH(test)                                                       \
-    {.name = #test, .test_func = (test)},                                \
-    {.name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1}
+#define BOTH(test)                                                                                 \
+    {.name = #test, .test_func = (test)},                                                          \
+    {                                                                                              \
+        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
+    }
 
 int main(void)
 {

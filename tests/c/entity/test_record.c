@@ -17,7 +17,8 @@ static void test_events_survive_growth(void **state)
         for (size_t i = 0; i < count; i++) {
             memset(data, (int)i, sizeof data);
             assert_int_equal(esc_record_add_event(record, (escqrs_type *)(uintptr_t)(i + 1),
-                                                  (escqrs_slice){data, i}, &error), ESCQRS_OK);
+                                                  (escqrs_slice){data, i}, &error),
+                             ESCQRS_OK);
         }
         assert_int_equal(esc_record_set_reply(record, escqrs_slice_of("reply"), &error), ESCQRS_OK);
         esc_record_seal(record);
@@ -65,11 +66,13 @@ static void test_limits(void **state)
     escqrs_error error;
     esc_record *record = esc_record_acquire(&pool);
     for (int i = 0; i < ESCQRS_COMMIT_EVENTS_MAX; i++) {
-        assert_int_equal(esc_record_add_event(record, NULL, (escqrs_slice){NULL, 0}, &error), ESCQRS_OK);
+        assert_int_equal(esc_record_add_event(record, NULL, (escqrs_slice){NULL, 0}, &error),
+                         ESCQRS_OK);
     }
     assert_int_equal(esc_record_add_event(record, NULL, (escqrs_slice){NULL, 0}, &error),
                      ESCQRS_TOO_LARGE);
-    escqrs_slice endless = {"", (size_t)ESCQRS_COMMIT_BYTES_MAX + 1}; /* refused before it is read */
+    escqrs_slice endless = {"",
+                            (size_t)ESCQRS_COMMIT_BYTES_MAX + 1}; /* refused before it is read */
     assert_int_equal(esc_record_set_reply(record, endless, &error), ESCQRS_TOO_LARGE);
     esc_record_recycle(&pool, record);
     esc_record_pool_fini(&pool);

@@ -73,7 +73,7 @@ static void test_long_histories(void **state)
     bank_close(&b);
 }
 
-/* ---- snapshots ---------------------------------------------------------------------------------- */
+/* ---- snapshots ------------------------------------------------------------------------------ */
 
 static void test_snapshots_at_intervals(void **state)
 {
@@ -178,7 +178,7 @@ static void test_a_snapshot_that_does_not_fit_is_passed_over(void **state)
     bank_close(&b);
 }
 
-/* ---- histories that cannot be read --------------------------------------------------------------- */
+/* ---- histories that cannot be read ---------------------------------------------------------- */
 
 static void try_failing(bank *b, escqrs_entity *ann, _Atomic int64_t *failing, const char *reason)
 {
@@ -214,7 +214,7 @@ static void test_an_event_that_cannot_be_applied(void **state)
     bank_close(&b);
 }
 
-/* ---- eviction ----------------------------------------------------------------------------------- */
+/* ---- eviction ------------------------------------------------------------------------------- */
 
 static void deposit_to_many(bank *b, int count, bool ask)
 {
@@ -224,7 +224,8 @@ static void deposit_to_many(bank *b, int count, bool ask)
         snprintf(id, sizeof id, "%d", i);
         escqrs_entity *entity = bank_account(b, id);
         orders[i] = order_make(b, ORDER_DEPOSIT, i);
-        assert_int_equal(ask ? bank_ask(entity, &orders[i]) : bank_send(entity, &orders[i]), ESCQRS_OK);
+        assert_int_equal(ask ? bank_ask(entity, &orders[i]) : bank_send(entity, &orders[i]),
+                         ESCQRS_OK);
         escqrs_entity_release(entity);
     }
     bank_drain(b);
@@ -290,9 +291,11 @@ static void test_what_is_used_stays(void **state)
     bank_close(&b);
 }
 
-#define BOTH(test)                                                       \
-    {.name = #test, .test_func = (test)},                                \
-    {.name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1}
+#define BOTH(test)                                                                                 \
+    {.name = #test, .test_func = (test)},                                                          \
+    {                                                                                              \
+        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
+    }
 
 int main(void)
 {

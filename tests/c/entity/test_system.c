@@ -11,7 +11,7 @@ static bank_options plain(void **state)
     return (bank_options){.hosted = *state != NULL, .memory = true};
 }
 
-/* ---- registry ----------------------------------------------------------------------------------- */
+/* ---- registry ------------------------------------------------------------------------------- */
 
 static void test_an_id_is_one_entity(void **state)
 {
@@ -54,11 +54,13 @@ static void test_bad_names(void **state)
     escqrs_slice names[] = {{"", 0}, {"a/b", 3}, {"a\0b", 3}, {"\xff", 1}, {long_id, 256}};
     escqrs_aggregate *aggregate;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        assert_int_equal(escqrs_aggregate_add(b.system, names[i], &account_ops, &b, b.host, 0, &aggregate,
-                                              &error), ESCQRS_INVALID);
+        assert_int_equal(escqrs_aggregate_add(b.system, names[i], &account_ops, &b, b.host, 0,
+                                              &aggregate, &error),
+                         ESCQRS_INVALID);
     }
-    assert_int_equal(escqrs_aggregate_add(b.system, escqrs_slice_of("Account"), &account_ops, &b, b.host, 0,
-                                          &aggregate, &error), ESCQRS_NAME_CLASH);
+    assert_int_equal(escqrs_aggregate_add(b.system, escqrs_slice_of("Account"), &account_ops, &b,
+                                          b.host, 0, &aggregate, &error),
+                     ESCQRS_NAME_CLASH);
     bank_close(&b);
 }
 
@@ -68,8 +70,8 @@ static void grabber_run(void *context)
     escqrs_error error;
     for (int i = 0; i < 20000; i++) {
         escqrs_entity *entity = NULL;
-        ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(i % 3 ? "a" : "b"), &entity, &error) ==
-                   ESCQRS_OK);
+        ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(i % 3 ? "a" : "b"), &entity,
+                                     &error) == ESCQRS_OK);
         escqrs_entity_release(entity);
     }
 }
@@ -80,7 +82,8 @@ static void test_get_and_release_race(void **state)
     bank_open(&b, plain(state));
     esc_thread threads[3];
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(esc_thread_create(&threads[i], "grabber", 0, grabber_run, &b, NULL), ESCQRS_OK);
+        assert_int_equal(esc_thread_create(&threads[i], "grabber", 0, grabber_run, &b, NULL),
+                         ESCQRS_OK);
     }
     for (int i = 0; i < 3; i++) {
         esc_thread_join(&threads[i]);
@@ -89,7 +92,7 @@ static void test_get_and_release_race(void **state)
     bank_close(&b);
 }
 
-/* ---- ends --------------------------------------------------------------------------------------- */
+/* ---- ends ----------------------------------------------------------------------------------- */
 
 static void test_close_finishes_what_was_accepted(void **state)
 {
@@ -141,7 +144,8 @@ static void test_handles_outlive_the_system(void **state)
     bank_forget(&b);
 }
 
-/* One handler does not come back: the other entities' commands are done or dropped, and each is answered once. */
+/* One handler does not come back: the other entities' commands are done or dropped, and each is
+ * answered once. */
 static void test_close_gives_up(void **state)
 {
     bank b;
@@ -161,13 +165,15 @@ static void test_close_gives_up(void **state)
     order_wait_outside(&of_bob);
     escqrs_error error;
     void *token = bank_leave(&b);
-    assert_int_equal(escqrs_system_close(b.system, esc_deadline_after(1000000), &error), ESCQRS_TIMEOUT);
+    assert_int_equal(escqrs_system_close(b.system, esc_deadline_after(1000000), &error),
+                     ESCQRS_TIMEOUT);
     bank_enter(&b, token);
     assert_non_null(strstr(error.message, "Account/ann"));
     assert_int_equal(stuck.done_calls, 0);
     bank_open_gate(&b);
     order_wait_outside(&stuck);
-    assert_int_equal(stuck.status, ESCQRS_OK); /* it had been accepted, and the store is still there */
+    assert_int_equal(stuck.status,
+                     ESCQRS_OK); /* it had been accepted, and the store is still there */
     for (int i = 0; i < 3; i++) {
         order_wait_outside(&behind[i]);
         assert_int_equal(behind[i].done_calls, 1);
@@ -211,7 +217,8 @@ static void test_close_gives_up_on_a_caller(void **state)
     assert_int_equal(bank_send(ann, &behind), ESCQRS_OK);
     escqrs_error error;
     void *token = bank_leave(&b);
-    assert_int_equal(escqrs_system_close(b.system, esc_deadline_after(1000000), &error), ESCQRS_TIMEOUT);
+    assert_int_equal(escqrs_system_close(b.system, esc_deadline_after(1000000), &error),
+                     ESCQRS_TIMEOUT);
     assert_non_null(strstr(error.message, "Account/ann"));
     assert_string_equal(error.subject, "Account/ann");
     bank_open_gate(&b);
@@ -223,7 +230,8 @@ static void test_close_gives_up_on_a_caller(void **state)
     bank_close(&b);
 }
 
-/* The deadline has passed before anything ran: what is queued is dropped, or was done; nothing is lost. */
+/* The deadline has passed before anything ran: what is queued is dropped, or was done; nothing is
+ * lost. */
 static void test_close_drops(void **state)
 {
     bank b;
@@ -287,12 +295,13 @@ static void test_a_forked_child_is_refused(void **state)
         escqrs_error error;
         escqrs_entity *bob;
         order o = order_make(&b, ORDER_DEPOSIT, 1);
-        bool refused = escqrs_entity_send(ann, &o.command, &error) == ESCQRS_FORKED &&
-                       escqrs_entity_ask(ann, &o.command, &error) == ESCQRS_FORKED &&
-                       escqrs_entity_get(b.accounts, escqrs_slice_of("bob"), &bob, &error) == ESCQRS_FORKED &&
-                       escqrs_system_drain(b.system, ESC_DEADLINE_NEVER, &error) == ESCQRS_FORKED &&
-                       escqrs_system_wait_room(b.system, ESC_DEADLINE_NEVER) == ESCQRS_FORKED &&
-                       escqrs_system_close(b.system, ESC_DEADLINE_NEVER, &error) == ESCQRS_FORKED;
+        bool refused =
+            escqrs_entity_send(ann, &o.command, &error) == ESCQRS_FORKED &&
+            escqrs_entity_ask(ann, &o.command, &error) == ESCQRS_FORKED &&
+            escqrs_entity_get(b.accounts, escqrs_slice_of("bob"), &bob, &error) == ESCQRS_FORKED &&
+            escqrs_system_drain(b.system, ESC_DEADLINE_NEVER, &error) == ESCQRS_FORKED &&
+            escqrs_system_wait_room(b.system, ESC_DEADLINE_NEVER) == ESCQRS_FORKED &&
+            escqrs_system_close(b.system, ESC_DEADLINE_NEVER, &error) == ESCQRS_FORKED;
         escqrs_entity_release(ann);
         escqrs_system_destroy(b.system);
         _exit(refused ? 0 : 1);
@@ -305,7 +314,7 @@ static void test_a_forked_child_is_refused(void **state)
     bank_close(&b);
 }
 
-/* ---- a seed repeats a run ------------------------------------------------------------------------ */
+/* ---- a seed repeats a run ------------------------------------------------------------------- */
 
 static void seeded_fill(void *context, void *buffer, size_t size)
 {
@@ -323,7 +332,9 @@ static void run_seeded(uint64_t seed, uint32_t ranks[STEPS_ORDERS], uint64_t *st
 {
     test_random random = {seed};
     bank b;
-    bank_open(&b, (bank_options){.memory = true, .manual = true, .snapshot_every = 3,
+    bank_open(&b, (bank_options){.memory = true,
+                                 .manual = true,
+                                 .snapshot_every = 3,
                                  .random = {seeded_fill, &random}});
     escqrs_entity *entities[STEPS_ENTITIES];
     order orders[STEPS_ORDERS], thens[STEPS_ORDERS];
@@ -334,7 +345,11 @@ static void run_seeded(uint64_t seed, uint32_t ranks[STEPS_ORDERS], uint64_t *st
     }
     for (int i = 0; i < STEPS_ORDERS; i++) {
         thens[i] = order_make(&b, ORDER_DEPOSIT, 1);
-        orders[i] = order_make(&b, i % 4 == 0 ? ORDER_SEND : i % 7 == 1 ? ORDER_SPOIL : ORDER_DEPOSIT, i);
+        orders[i] = order_make(&b,
+                               i % 4 == 0   ? ORDER_SEND
+                               : i % 7 == 1 ? ORDER_SPOIL
+                                            : ORDER_DEPOSIT,
+                               i);
         orders[i].other = entities[(i + 1) % STEPS_ENTITIES];
         orders[i].then = &thens[i];
         assert_int_equal(bank_send(entities[i % STEPS_ENTITIES], &orders[i]), ESCQRS_OK);
@@ -374,10 +389,10 @@ static void test_a_seed_repeats_a_run(void **state)
     assert_true(differs);
 }
 
-/* ---- failures ----------------------------------------------------------------------------------- */
+/* ---- failures ------------------------------------------------------------------------------- */
 
-/* The n-th allocation fails, and with `sticky` all later ones for a while: each command is answered, and what was
- * answered OK is stored. True: something failed. */
+/* The n-th allocation fails, and with `sticky` all later ones for a while: each command is
+ * answered, and what was answered OK is stored. True: something failed. */
 static bool run_short_of_memory(long countdown, bool sticky)
 {
     bank b;
@@ -404,7 +419,8 @@ static bool run_short_of_memory(long countdown, bool sticky)
     }
     escqrs_alloc_fail(0, false);
     order look = order_make(&b, ORDER_READ, 0);
-    assert_int_equal(bank_send(kick, &look), ESCQRS_OK); /* a worker that could not start now does */
+    assert_int_equal(bank_send(kick, &look),
+                     ESCQRS_OK); /* a worker that could not start now does */
     bank_drain(&b);
     int64_t stored = 0;
     bool failed = got != ESCQRS_OK;
@@ -466,8 +482,9 @@ static void test_the_disk_is_full(void **state)
     escqrs_error error = {0};
     int64_t balance = bank_deposit(&b, ann, 1);
     void *token = bank_leave(&b);
-    assert_int_equal(escqrs_store_run(b.store, false, set_page_limit, "PRAGMA max_page_count = 1", &error),
-                     ESCQRS_OK);
+    assert_int_equal(
+        escqrs_store_run(b.store, false, set_page_limit, "PRAGMA max_page_count = 1", &error),
+        ESCQRS_OK);
     bank_enter(&b, token);
     enum { COUNT = 400 };
     order *orders = calloc(COUNT, sizeof *orders);
@@ -490,7 +507,8 @@ static void test_the_disk_is_full(void **state)
         assert_true(round == 1 || full > 0);
         token = bank_leave(&b);
         assert_int_equal(escqrs_store_run(b.store, false, set_page_limit,
-                                          "PRAGMA max_page_count = 1073741823", &error), ESCQRS_OK);
+                                          "PRAGMA max_page_count = 1073741823", &error),
+                         ESCQRS_OK);
         bank_enter(&b, token);
     }
     assert_int_equal(orders[COUNT - 1].status, ESCQRS_OK);
@@ -503,9 +521,11 @@ static void test_the_disk_is_full(void **state)
     bank_close(&b);
 }
 
-#define BOTH(test)                                                       \
-    {.name = #test, .test_func = (test)},                                \
-    {.name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1}
+#define BOTH(test)                                                                                 \
+    {.name = #test, .test_func = (test)},                                                          \
+    {                                                                                              \
+        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
+    }
 
 int main(void)
 {

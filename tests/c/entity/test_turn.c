@@ -1,5 +1,5 @@
-/* Turns: events and replies, pipelining, and what happens when something fails. Each test runs without a host and with
- * one. */
+/* Turns: events and replies, pipelining, and what happens when something fails. Each test runs
+ * without a host and with one. */
 #include "entity/account.h"
 
 static bank_options plain(void **state)
@@ -39,10 +39,12 @@ static void test_events_of_a_command_are_one_commit(void **state)
     const escqrs_recorded *recorded;
     escqrs_error error;
     escqrs_range range = {0};
-    assert_int_equal(escqrs_store_history(b.store, escqrs_entity_stream(ann), &range, &cursor, &error),
-                     ESCQRS_OK);
+    assert_int_equal(
+        escqrs_store_history(b.store, escqrs_entity_stream(ann), &range, &cursor, &error),
+        ESCQRS_OK);
     escqrs_uuid causation = {{0}};
-    for (int64_t version = 1; escqrs_cursor_next(cursor, &recorded, &error) == ESCQRS_OK; version++) {
+    for (int64_t version = 1; escqrs_cursor_next(cursor, &recorded, &error) == ESCQRS_OK;
+         version++) {
         assert_int_equal(recorded->version, version);
         causation = version == 1 ? recorded->causation_id : causation;
         assert_memory_equal(&recorded->causation_id, &causation, sizeof causation);
@@ -63,9 +65,11 @@ static void test_replies_come_in_order(void **state)
     escqrs_entity *ann = bank_account(&b, "ann");
     order *orders = calloc(PIPELINED, sizeof *orders);
     for (int i = 0; i < PIPELINED; i++) {
-        orders[i] = order_make(&b, i % 5 == 3   ? ORDER_READ
-                                   : i % 5 == 4 ? ORDER_REFUSE
-                                                : ORDER_DEPOSIT, 1);
+        orders[i] = order_make(&b,
+                               i % 5 == 3   ? ORDER_READ
+                               : i % 5 == 4 ? ORDER_REFUSE
+                                            : ORDER_DEPOSIT,
+                               1);
         orders[i].command.special = i % 10 == 8;
         assert_int_equal(bank_send(ann, &orders[i]), ESCQRS_OK);
     }
@@ -75,7 +79,8 @@ static void test_replies_come_in_order(void **state)
         balance += orders[i].kind == ORDER_DEPOSIT;
         assert_int_equal(atomic_load(&orders[i].done_calls), 1);
         assert_int_equal(orders[i].rank, i);
-        assert_int_equal(orders[i].status, orders[i].kind == ORDER_REFUSE ? ESCQRS_REJECTED : ESCQRS_OK);
+        assert_int_equal(orders[i].status,
+                         orders[i].kind == ORDER_REFUSE ? ESCQRS_REJECTED : ESCQRS_OK);
         assert_int_equal(orders[i].balance, balance);
     }
     assert_int_equal(bank_stored_version(&b, ann), balance);
@@ -132,7 +137,8 @@ static void test_spoil_amid_a_pipeline(void **state)
     for (int i = 0; i < PIPELINED; i++) {
         balance += orders[i].kind == ORDER_DEPOSIT ? i : 0;
         assert_int_equal(orders[i].rank, i);
-        assert_int_equal(orders[i].status, orders[i].kind == ORDER_SPOIL ? ESCQRS_REJECTED : ESCQRS_OK);
+        assert_int_equal(orders[i].status,
+                         orders[i].kind == ORDER_SPOIL ? ESCQRS_REJECTED : ESCQRS_OK);
         if (orders[i].kind == ORDER_DEPOSIT) {
             assert_int_equal(orders[i].balance, balance);
         }
@@ -143,7 +149,8 @@ static void test_spoil_amid_a_pipeline(void **state)
     bank_close(&b);
 }
 
-/* Another writer puts an event into the stream while a handler runs: its commit and those decided on top fail. */
+/* Another writer puts an event into the stream while a handler runs: its commit and those decided
+ * on top fail. */
 static void test_failed_append_takes_the_state_back(void **state)
 {
     bank b;
@@ -195,7 +202,8 @@ static void test_failed_append_fails_what_was_built_on_it(void **state)
     order look = order_make(&b, ORDER_READ, 0);
     assert_int_equal(bank_send(ann, &look), ESCQRS_OK);
     bank_drain(&b);
-    if (orders[0].status == ESCQRS_OK) { /* the intruder came last: the next deposit found that out */
+    if (orders[0].status ==
+        ESCQRS_OK) { /* the intruder came last: the next deposit found that out */
         assert_int_equal(orders[3].status, ESCQRS_REJECTED);
         assert_int_equal(more.status, ESCQRS_WRONG_VERSION);
         assert_int_equal(look.balance, 1 + 2 + 1 + 1 + 50);
@@ -203,8 +211,10 @@ static void test_failed_append_fails_what_was_built_on_it(void **state)
         assert_int_equal(orders[0].status, ESCQRS_WRONG_VERSION);
         for (int i = 1; i < 6; i++) {
             assert_int_equal(orders[i].status, ESCQRS_WRONG_VERSION);
-            assert_ptr_equal(strstr(orders[i].error.message, "an earlier command of this entity could not "
-                                                             "be stored: "), orders[i].error.message);
+            assert_ptr_equal(strstr(orders[i].error.message,
+                                    "an earlier command of this entity could not "
+                                    "be stored: "),
+                             orders[i].error.message);
         }
         assert_int_equal(look.balance, 50 + 3);
     }
@@ -260,9 +270,11 @@ static void test_sent_commands_leave_when_durable(void **state)
     order sends[COUNT], thens[COUNT];
     for (int i = 0; i < COUNT; i++) {
         thens[i] = order_make(&b, ORDER_DEPOSIT, i);
-        sends[i] = order_make(&b, i % 10 == 7   ? ORDER_SEND_REFUSE
-                                  : i % 10 == 8 ? ORDER_SEND_READ
-                                                : ORDER_SEND, 1);
+        sends[i] = order_make(&b,
+                              i % 10 == 7   ? ORDER_SEND_REFUSE
+                              : i % 10 == 8 ? ORDER_SEND_READ
+                                            : ORDER_SEND,
+                              1);
         sends[i].other = bob;
         sends[i].then = &thens[i];
         assert_int_equal(bank_send(ann, &sends[i]), ESCQRS_OK);
@@ -314,14 +326,16 @@ static void test_sent_commands_are_dropped_when_the_append_fails(void **state)
     bank_close(&b);
 }
 
-static void read_ids(bank *b, escqrs_entity *entity, escqrs_uuid *correlation, escqrs_uuid *causation)
+static void read_ids(bank *b, escqrs_entity *entity, escqrs_uuid *correlation,
+                     escqrs_uuid *causation)
 {
     escqrs_cursor *cursor = NULL;
     const escqrs_recorded *recorded;
     escqrs_error error;
     escqrs_range range = {0};
-    assert_int_equal(escqrs_store_history(b->store, escqrs_entity_stream(entity), &range, &cursor, &error),
-                     ESCQRS_OK);
+    assert_int_equal(
+        escqrs_store_history(b->store, escqrs_entity_stream(entity), &range, &cursor, &error),
+        ESCQRS_OK);
     assert_int_equal(escqrs_cursor_next(cursor, &recorded, &error), ESCQRS_OK);
     *correlation = recorded->correlation_id;
     *causation = recorded->causation_id;
@@ -389,7 +403,7 @@ static void test_metadata_and_ids_are_stored(void **state)
     bank_close(&b);
 }
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- keys ----------------------------------------------------------------------------------- */
 
 static order keyed(bank *b, const char *key, int64_t amount)
 {
@@ -505,10 +519,13 @@ static void test_a_key_that_was_used_meanwhile(void **state)
     int64_t amount = 70;
     escqrs_error error = {0};
     escqrs_new_event event = {.type = b.moved, .data = {&amount, sizeof amount}};
-    escqrs_write write = {.stream = escqrs_entity_stream(ann), .expected = 1, .events = &event,
-                          .event_count = 1};
-    escqrs_commit commit = {.writes = &write, .write_count = 1, .key = gate.command.key,
-                            .key_scope = escqrs_entity_stream(ann), .reply = escqrs_slice_of("theirs")};
+    escqrs_write write = {
+        .stream = escqrs_entity_stream(ann), .expected = 1, .events = &event, .event_count = 1};
+    escqrs_commit commit = {.writes = &write,
+                            .write_count = 1,
+                            .key = gate.command.key,
+                            .key_scope = escqrs_entity_stream(ann),
+                            .reply = escqrs_slice_of("theirs")};
     void *token = bank_leave(&b);
     assert_int_equal(escqrs_store_commit(b.store, &commit, &error), ESCQRS_OK);
     bank_enter(&b, token);
@@ -523,7 +540,7 @@ static void test_a_key_that_was_used_meanwhile(void **state)
     bank_close(&b);
 }
 
-/* ---- who is alone -------------------------------------------------------------------------------- */
+/* ---- who is alone --------------------------------------------------------------------------- */
 
 static void test_a_changed_definition_loads_anew(void **state)
 {
@@ -541,7 +558,8 @@ static void test_a_changed_definition_loads_anew(void **state)
     bank_close(&b);
 }
 
-/* Many threads, many entities, all kinds of orders; the sum of what was acknowledged is what is stored. */
+/* Many threads, many entities, all kinds of orders; the sum of what was acknowledged is what is
+ * stored. */
 #define THREADS 4
 #define ROUNDS 300
 #define ENTITIES 7
@@ -549,7 +567,8 @@ static void test_a_changed_definition_loads_anew(void **state)
 typedef struct customer {
     bank *bank;
     unsigned seed;
-    bool intrudes; /* writes to the streams behind the entities' back as well, so that appends fail */
+    bool intrudes; /* writes to the streams behind the entities' back as well, so that appends fail
+                    */
     int64_t deposited[ENTITIES];
     int64_t conflicts;
 } customer;
@@ -569,13 +588,18 @@ static void customer_run(void *context)
         }
         escqrs_entity *entity = NULL;
         escqrs_error error;
-        ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(id), &entity, &error) == ESCQRS_OK);
+        ESC_ASSERT(escqrs_entity_get(b->accounts, escqrs_slice_of(id), &entity, &error) ==
+                   ESCQRS_OK);
         if (c->intrudes && kind == 7) {
             bank_intrude(b, entity, 1);
             c->deposited[which]++;
         }
-        order o = order_make(b, kind == 0 ? ORDER_SPOIL : kind == 1 ? ORDER_REFUSE : kind == 2 ? ORDER_READ
-                                                                                           : ORDER_DEPOSIT, 1);
+        order o = order_make(b,
+                             kind == 0   ? ORDER_SPOIL
+                             : kind == 1 ? ORDER_REFUSE
+                             : kind == 2 ? ORDER_READ
+                                         : ORDER_DEPOSIT,
+                             1);
         o.count = kind == 3 ? 20 : 1;
         escqrs_status status = kind % 2 == 0 ? escqrs_entity_send(entity, &o.command, &error)
                                              : escqrs_entity_ask(entity, &o.command, &error);
@@ -607,8 +631,9 @@ static void run_customers(void **state, bool intrude)
     esc_thread threads[THREADS];
     for (unsigned i = 0; i < THREADS; i++) {
         customers[i] = (customer){.bank = &b, .seed = i + 1, .intrudes = intrude};
-        assert_int_equal(esc_thread_create(&threads[i], "customer", 0, customer_run, &customers[i], NULL),
-                         ESCQRS_OK);
+        assert_int_equal(
+            esc_thread_create(&threads[i], "customer", 0, customer_run, &customers[i], NULL),
+            ESCQRS_OK);
     }
     void *token = bank_leave(&b);
     for (unsigned i = 0; i < THREADS; i++) {
@@ -640,9 +665,11 @@ static void test_many_threads_and_another_writer(void **state)
     run_customers(state, true);
 }
 
-#define BOTH(test)                                                       \
-    {.name = #test, .test_func = (test)},                                \
-    {.name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1}
+#define BOTH(test)                                                                                 \
+    {.name = #test, .test_func = (test)},                                                          \
+    {                                                                                              \
+        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
+    }
 
 int main(void)
 {
