@@ -7,16 +7,16 @@
 #include "python/state.h"
 #include "python/system.h"
 
-static _Thread_local bool own_thread;
+static _Thread_local const esc_py_system *own_system; /* whose worker this thread is */
 
-bool esc_py_host_is_own_thread(void)
+bool esc_py_host_is_own_thread(const esc_py_system *system)
 {
-    return own_thread;
+    return own_system == system;
 }
 
 static void *host_thread_begin(void *context)
 {
-    own_thread = true;
+    own_system = context;
     return PyThreadState_New(((esc_py_system *)context)->interpreter);
 }
 

@@ -134,8 +134,7 @@ void esc_py_loop_push(PyObject *object, esc_py_reply *reply)
     int descriptor = self->descriptor;
     /* acquire: pairs with the release in queue_forget */
     if (atomic_load_explicit(&self->dead, memory_order_acquire)) {
-        esc_queue_push(&reply->system->completed, &reply->queued);
-        escqrs_host_poke(reply->system->host);
+        esc_py_system_push_completed(reply->system, reply);
         return;
     }
     if (esc_queue_push(&self->queue, &reply->queued)) {

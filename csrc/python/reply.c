@@ -99,8 +99,7 @@ static void reply_done(escqrs_command *command, escqrs_status status, const escq
     if (before & ESC_PY_REPLY_LOOP) {
         esc_py_loop_push(self->loop, self);
     } else if ((before & ESC_PY_REPLY_NOTIFY) || log) {
-        esc_queue_push(&system->completed, &self->queued);
-        escqrs_host_poke(system->host);
+        esc_py_system_push_completed(system, self);
     } else {
         /* read before the push: afterwards the reply may be gone */
         bool asked = self->asked;
@@ -149,11 +148,15 @@ static escqrs_status reply_sleep(void *context, int64_t deadline_ns)
     return ESCQRS_OK;
 }
 
-static int raise_deadlock(esc_py_reply *self, const char *format)
+/* `format` has one %U, for the entity's stream. */
+static int raise_waiting(esc_py_reply *self, escqrs_status status, const char *format)
 {
     escqrs_slice stream = escqrs_entity_stream(self->entity);
-    PyErr_Format(esc_py_error_class(self->system->state, ESCQRS_DEADLOCK), format, (int)stream.size,
-                 (const char *)stream.data);
+    PyObject *name = PyUnicode_DecodeUTF8(stream.data, (Py_ssize_t)stream.size, "replace");
+    if (name != NULL) {
+        PyErr_Format(esc_py_error_class(self->system->state, status), format, name);
+        Py_DECREF(name);
+    }
     return -1;
 }
 
@@ -171,14 +174,15 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
         return -1;
     }
     if (esc_py_in_projection()) {
-        return raise_deadlock(self, "a read model's handler waits for %.*s, which waits for the handler's "
-                                    "transaction: read models only project");
+        return raise_waiting(self, ESCQRS_DEADLOCK, "a read model's handler waits for %U, which waits for the "
+                                                    "handler's transaction: read models only project");
     }
     const esc_py_turn *turn = esc_py_turn_current();
     escqrs_actor *waiter = escqrs_actor_current();
     if (turn != NULL && self->held_turn == turn->serial) {
-        return raise_deadlock(self, "this handler waits for its own command to %.*s, which leaves only when the "
-                                    "handler has finished and its events are durable; use ask");
+        return raise_waiting(self, ESCQRS_DEADLOCK, "this handler waits for its own command to %U, which leaves "
+                                                    "only when the handler has finished and its events are "
+                                                    "durable; use ask");
     }
     if (waiter != NULL) {
         escqrs_error error = {0};
@@ -193,11 +197,7 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
         escqrs_actor_wait_end(waiter);
     }
     if (result == ESCQRS_TIMEOUT) {
-        escqrs_slice stream = escqrs_entity_stream(self->entity);
-        PyErr_Format(esc_py_error_class(system->state, ESCQRS_TIMEOUT),
-                     "%.*s has not answered in time; the command may still be carried out", (int)stream.size,
-                     (const char *)stream.data);
-        return -1;
+        return raise_waiting(self, ESCQRS_TIMEOUT, "%U has not answered in time; the command may still be carried out");
     }
     return result == ESCQRS_OK ? 0 : -1;
 }

@@ -19,6 +19,8 @@
 
 #define SLICE_NS 100000000 /* between two looks for signals */
 
+static _Thread_local int tidying; /* callbacks that this thread is in */
+
 typedef struct log_line {
     esc_queue_node queued;
     escqrs_log_level level;
@@ -129,6 +131,17 @@ int esc_py_wait(esc_py_system *self, escqrs_status (*wait)(void *context, int64_
     }
 }
 
+/* Whether this thread is in a handler of this system, or in a callback or worker of it. */
+static bool is_inside(const esc_py_system *self)
+{
+    for (const esc_py_turn *turn = esc_py_turn_current(); turn != NULL; turn = turn->outer) {
+        if (turn->system == self) {
+            return true;
+        }
+    }
+    return esc_py_host_is_own_thread(self) || esc_py_in_projection();
+}
+
 /* ---- tidying ------------------------------------------------------------------------------------------- */
 
 static void log_function(void *context, escqrs_log_level level, const char *text)
@@ -168,6 +181,37 @@ static void tidy_log(esc_py_system *self)
     }
 }
 
+void esc_py_system_push_completed(esc_py_system *self, esc_py_reply *reply)
+{
+    /* relaxed: whoever waits for zero has seen the reply done, which comes after the command is counted out */
+    (void)atomic_fetch_add_explicit(&self->completing, 1, memory_order_relaxed);
+    esc_queue_push(&self->completed, &reply->queued);
+    escqrs_host_poke(self->host);
+}
+
+static void complete(esc_py_system *self, esc_py_reply *reply)
+{
+    tidying++;
+    esc_py_reply_complete(reply);
+    tidying--;
+    /* release: pairs with the acquire in wait_completed */
+    if (atomic_fetch_sub_explicit(&self->completing, 1, memory_order_release) == 1) {
+        esc_futex_wake(&self->completing, INT_MAX);
+    }
+}
+
+static escqrs_status wait_completed(void *context, int64_t deadline_ns)
+{
+    _Atomic uint32_t *completing = context;
+    uint32_t now;
+    while ((now = atomic_load_explicit(completing, memory_order_acquire)) != 0) {
+        if (!esc_futex_wait(completing, now, deadline_ns)) {
+            return ESCQRS_TIMEOUT;
+        }
+    }
+    return ESCQRS_OK;
+}
+
 void esc_py_system_tidy(esc_py_system *self)
 {
     Py_INCREF((PyObject *)self); /* the last reply may hold the last reference */
@@ -177,10 +221,10 @@ void esc_py_system_tidy(esc_py_system *self)
         Py_DECREF((PyObject *)((char *)node - offsetof(esc_py_reply, queued)));
         node = next;
     }
-    node = esc_queue_take_all(&self->completed);
+    node = esc_py_turn_current() == NULL ? esc_queue_take_all(&self->completed) : NULL;
     while (node != NULL) {
         esc_queue_node *next = node->next;
-        esc_py_reply_complete((esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued)));
+        complete(self, (esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued)));
         node = next;
     }
     if (!esc_queue_is_empty(&self->logged)) {
@@ -352,7 +396,7 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     if (closed == 2) {
         return 0;
     }
-    if (esc_py_host_is_own_thread() || esc_py_turn_current() != NULL || esc_py_in_projection()) {
+    if (is_inside(self)) {
         PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
                         "close() waits for every handler, so it cannot be called by one");
         return -1;
@@ -400,8 +444,7 @@ static void system_finalize(PyObject *object)
     PyErr_Fetch(&type, &value, &traceback);
     /* on a thread of the system itself it cannot be closed: the function then starts another */
     PyObject *result = PyObject_CallFunction(self->state->system.abandoned, "OO", object,
-                                             esc_py_host_is_own_thread() || esc_py_turn_current() != NULL
-                                                 ? Py_True : Py_False);
+                                             is_inside(self) ? Py_True : Py_False);
     if (result == NULL) {
         PyErr_WriteUnraisable(NULL);
     }
@@ -509,7 +552,7 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "O", &timeout) || esc_py_deadline(timeout, &deadline_ns) < 0) {
         return NULL;
     }
-    if (esc_py_host_is_own_thread() || esc_py_turn_current() != NULL || esc_py_in_projection()) {
+    if (is_inside(self)) {
         PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
                         "flush() waits for every handler, so it cannot be called by one");
         return NULL;
@@ -519,6 +562,9 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     }
     int status = wait_drained(self, deadline_ns);
     esc_py_system_tidy(self);
+    if (status == ESCQRS_OK && tidying == 0) { /* the log lines and callbacks of what has failed or ended */
+        status = esc_py_wait(self, wait_completed, &self->completing, deadline_ns);
+    }
     esc_py_system_unpin(self);
     if (status < 0) {
         return NULL;

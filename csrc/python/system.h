@@ -19,6 +19,7 @@
 #include "base/queue.h"
 
 struct esc_py_state;
+struct esc_py_reply;
 
 /* Pointers are set once by open and never change. */
 typedef struct esc_py_system {
@@ -37,6 +38,7 @@ typedef struct esc_py_system {
     size_t message_bytes_max;
     esc_queue released;      /* replies that the core has let go; any thread pushes */
     esc_queue completed;     /* replies whose completion runs Python code */
+    _Atomic uint32_t completing; /* of these, not yet run to the end; flush() and close() sleep on it */
     esc_queue logged;        /* lines for Python's logging */
     PyObject *definitions;   /* dict: aggregate class -> Definition */
     PyObject *events;        /* dict: stored name -> event class */
@@ -56,8 +58,8 @@ typedef struct esc_py_system_state {
 
 /* Enter and leave Python on C threads. Their context is the esc_py_system. */
 extern const escqrs_host_ops esc_py_host_ops;
-/* Whether this thread is a worker or projector thread of any system. */
-bool esc_py_host_is_own_thread(void);
+/* Whether this thread is a worker of that system. */
+bool esc_py_host_is_own_thread(const esc_py_system *system);
 
 /* An escqrs_log_function whose context is the esc_py_system: the line reaches Python's logging soon. */
 void esc_py_system_log(void *system, escqrs_log_level level, const char *text);
@@ -71,8 +73,11 @@ void esc_py_system_unpin(esc_py_system *self);
 esc_py_system *esc_py_system_cast(PyObject *object);
 /* The newest class of an event's stored name, or NULL without an exception; borrowed. */
 PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name);
-/* Drop the references that the core has let go, and run completions. Holds the GIL. */
+/* Drop the references that the core has let go, and run completions (not inside a handler: what a callback sends is not
+ * the handler's). Holds the GIL. */
 void esc_py_system_tidy(esc_py_system *self);
+/* A reply whose completion runs Python code, from any thread: one with the GIL is woken for it. */
+void esc_py_system_push_completed(esc_py_system *self, struct esc_py_reply *reply);
 
 /* Wait in slices of at most 100 ms, checking signals between: `wait` is called detached with a deadline
  * (monotonic ns) and answers TIMEOUT when the slice ended. Returns the status of `wait` (TIMEOUT: `deadline_ns`
