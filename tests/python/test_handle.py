@@ -1,0 +1,722 @@
+"""Handles: ask, submit, tell; replies; timeouts; keys; metadata; what a command causes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+import datetime
+import gc
+import logging
+import pickle
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import support
+
+import escqrs as es
+
+
+class Add(es.Command[int]):
+    amount: int
+
+
+class Fail(es.Command):
+    text: str = "no"
+
+
+class Wait(es.Command[str]):
+    door: str
+
+
+class Forward(es.Command[int]):
+    """Emit, then pass `amount` on to `to`."""
+
+    to: str
+    amount: int
+    how: str = "tell"
+    fail: bool = False
+
+
+class Report(es.Command["Summary"]):
+    pass
+
+
+class Everything(es.Command):
+    pass
+
+
+class Opaque(es.Command):
+    pass
+
+
+class Summary(es.Message):
+    total: int
+    names: list[str]
+
+
+class Added(es.Event):
+    amount: int
+
+
+class Forwarded(es.Event):
+    to: str
+
+
+class Door:
+    """Where a handler waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def wait(self) -> None:
+        assert self.reached.wait(support.SECONDS)
+
+
+DOORS: dict[str, Door] = {}
+REPLIES: dict[str, Any] = {}
+RUNS: list[str] = []
+EVERYTHING: Any = {
+    "none": None,
+    "flags": [True, False],
+    "numbers": (1, 2.5, float("inf"), -(2**70)),
+    "bytes": b"\0\xff",
+    "when": datetime.datetime(2024, 2, 29, 12, 30, 1, 5, tzinfo=datetime.timezone.utc),
+    "sets": {frozenset({1, 2})},
+    3: {"nested": {"deep": [Added(4)]}},
+    "event": Added(5),
+}
+
+
+class Counter(es.Aggregate):
+    total: int
+
+    @es.handles
+    def add(self, cmd: Add) -> int:
+        RUNS.append(self.id)
+        self.emit(Added(cmd.amount))
+        return self.total
+
+    @es.handles
+    def fail(self, cmd: Fail) -> None:
+        raise es.Rejected(cmd.text)
+
+    @es.handles
+    def wait(self, cmd: Wait) -> str:
+        door = DOORS[cmd.door]
+        door.reached.set()
+        assert door.open.wait(support.SECONDS)
+        return "through"
+
+    @es.handles
+    def forward(self, cmd: Forward) -> int:
+        self.emit(Forwarded(cmd.to))
+        other = self.system[Counter, cmd.to]
+        answer = 0
+        if cmd.how == "tell":
+            other.tell(Add(cmd.amount))
+        elif cmd.how == "submit":
+            REPLIES[self.id] = other.submit(Add(cmd.amount))
+        else:
+            answer = other.ask(Add(cmd.amount))
+        if cmd.fail:
+            raise es.Rejected("after sending")
+        return answer
+
+    @es.handles
+    def report(self, cmd: Report) -> Summary:
+        return Summary(self.total, [self.id])
+
+    @es.handles
+    def everything(self, cmd: Everything) -> Any:
+        self.emit(Added(1))
+        return EVERYTHING
+
+    @es.handles
+    def opaque(self, cmd: Opaque) -> Any:
+        self.emit(Added(1))
+        return object()
+
+    @es.applies
+    def added(self, event: Added) -> None:
+        self.total += event.amount
+
+    @es.applies
+    def forwarded(self, event: Forwarded) -> None:
+        pass
+
+
+class Stranger(es.Command):
+    pass
+
+
+@pytest.fixture
+def system() -> Iterator[es.System]:
+    REPLIES.clear()
+    RUNS.clear()
+    with es.open(":memory:", Counter) as opened:
+        yield opened
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    DOORS["d"] = Door()
+    yield DOORS["d"]
+    DOORS["d"].open.set()
+
+
+# ---- handles ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_handle_is_a_name(system: es.System) -> None:
+    one, same, other = system[Counter, "a"], system[Counter, "a"], system[Counter, "b"]
+    assert one == same and hash(one) == hash(same) and one != other
+    assert one != "Counter/a" and len({one, same, other}) == 2
+    assert (one.id, one.stream, one.version) == ("a", "Counter/a", 0)
+    assert one.system is system
+    assert "Counter" in repr(one) and "'a'" in repr(one)
+    with es.open(":memory:", Counter) as second:
+        assert second[Counter, "a"] != one
+    with pytest.raises(TypeError):
+        pickle.dumps(one)
+
+
+def test_what_is_no_aggregate_of_the_system(system: es.System) -> None:
+    class Other(es.Aggregate):
+        pass
+
+    with pytest.raises(es.UnknownType, match="Other"):
+        system[Other, "a"]
+    for wrong in (Counter, "Counter", 3, (Counter,), (Counter, "a", "b"), (3, "a")):
+        with pytest.raises((TypeError, es.UnknownType)):
+            system[wrong]
+
+
+def test_a_handle_keeps_its_system() -> None:
+    with pytest.warns(ResourceWarning):
+        handle = es.open(":memory:", Counter)[Counter, "a"]
+        gc.collect()
+        assert handle.ask(Add(2)) == 2
+        del handle
+        gc.collect()
+
+
+def test_what_is_no_command_raises_at_once(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    for method in (counter.ask, counter.submit, counter.tell):
+        for wrong in (3, None, "Add", Add, Added(1), Summary(1, [])):
+            with pytest.raises(TypeError, match="Counter"):
+                method(wrong)  # type: ignore[operator]
+        with pytest.raises(TypeError, match="Stranger"):
+            method(Stranger())  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            method()  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            method(Add(1), Add(2))  # type: ignore[operator]
+        with pytest.raises(TypeError, match="nothing"):
+            method(Add(1), nothing=3)  # type: ignore[operator]
+    with pytest.raises(TypeError):
+        counter.tell(Add(1), timeout=3)  # type: ignore[call-arg]
+    assert system.head == 0
+
+
+# ---- ask, submit, tell ------------------------------------------------------------------------------------------------
+
+
+def test_ask_submit_tell(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    assert counter.ask(Add(1)) == 1
+    reply = counter.submit(Add(2))
+    assert isinstance(reply, es.Reply)
+    assert reply.result(timeout=10) == 3
+    assert reply.result() == 3 and reply.done() and reply.exception() is None
+    assert counter.tell(Add(3)) is None
+    assert counter.ask(Add(4)) == 10
+
+
+def test_a_reply_that_failed(system: es.System) -> None:
+    reply = system[Counter, "a"].submit(Fail("because"))
+    error = reply.exception(timeout=10)
+    assert isinstance(error, es.Rejected) and str(error) == "because"
+    for _ in range(2):
+        with pytest.raises(es.Rejected, match="because"):
+            reply.result()
+    assert "because" in repr(reply)
+
+
+def test_submit_and_tell_return_at_once(system: es.System, door: Door) -> None:
+    counter = system[Counter, "a"]
+    reply = counter.submit(Wait("d"))
+    counter.tell(Add(1))
+    second = counter.submit(Add(2))
+    door.wait()
+    assert not reply.done() and not second.done()
+    assert "pending" in repr(reply)
+    assert reply.cancel() is False and reply.cancelled() is False
+    door.open.set()
+    assert reply.result(10) == "through"
+    assert second.result(10) == 3
+
+
+def test_a_handler_that_waits_delays_its_own_entity_only(system: es.System, door: Door) -> None:
+    waiting = system[Counter, "a"].submit(Wait("d"))
+    door.wait()
+    behind = system[Counter, "a"].submit(Add(1))
+    replies = [system[Counter, f"other {i}"].submit(Add(i)) for i in range(50)]
+    assert [one.result(10) for one in replies] == list(range(50))
+    assert system[Counter, "other 1"].ask(Add(1)) == 2
+    assert not waiting.done() and not behind.done()
+    door.open.set()
+    assert behind.result(10) == 1
+
+
+def test_several_handlers_may_wait(system: es.System) -> None:
+    names = [f"door {i}" for i in range(8)]
+    for name in names:
+        DOORS[name] = Door()
+    replies = [system[Counter, name].submit(Wait(name)) for name in names]
+    for name in names:
+        DOORS[name].wait()
+    assert system[Counter, "free"].ask(Add(1)) == 1
+    for name in names:
+        DOORS[name].open.set()
+    assert [one.result(10) for one in replies] == ["through"] * 8
+
+
+def test_ask_with_timeout(system: es.System, door: Door) -> None:
+    counter = system[Counter, "a"]
+    assert counter.ask(Add(1), timeout=10) == 1
+    with pytest.raises(es.Timeout) as caught:
+        counter.ask(Wait("d"), timeout=0.05)
+    assert isinstance(caught.value, TimeoutError) and "Counter/a" in str(caught.value)
+    with pytest.raises(es.Timeout):
+        counter.ask(Add(1), timeout=0)
+    with pytest.raises(es.Timeout):
+        counter.ask(Add(1), timeout=-1)
+    reply = counter.submit(Add(1))
+    with pytest.raises(TimeoutError):
+        reply.result(timeout=0.01)
+    with pytest.raises(TimeoutError):
+        reply.exception(0)
+    door.open.set()
+    assert reply.result(10) == 4  # those that timed out were carried out
+
+
+@pytest.mark.parametrize("timeout", ["1", True, [], float("nan")])
+def test_timeouts_that_cannot_be(system: es.System, timeout: Any) -> None:
+    reply = system[Counter, "a"].submit(Add(1))
+    for wait in (lambda: system[Counter, "a"].ask(Add(1), timeout=timeout), lambda: reply.result(timeout),
+                 lambda: system.flush(timeout)):
+        with pytest.raises((TypeError, ValueError)):
+            wait()
+
+
+@pytest.mark.parametrize("timeout", [None, 1e300, float("inf"), 5])
+def test_long_timeouts(system: es.System, timeout: Any) -> None:
+    assert system[Counter, "a"].ask(Add(1), timeout=timeout) == 1
+    assert system[Counter, "a"].submit(Add(1)).result(timeout) == 2
+    system.flush(timeout)
+
+
+def test_done_callbacks(system: es.System, door: Door) -> None:
+    seen: list[Any] = []
+    called = threading.Event()
+
+    def callback(reply: Any) -> None:
+        seen.append(reply)
+        called.set()
+
+    counter = system[Counter, "a"]
+    reply = counter.submit(Wait("d"))
+    reply.add_done_callback(callback)
+    door.wait()
+    assert not seen
+    door.open.set()
+    assert called.wait(support.SECONDS)
+    assert seen == [reply]
+    reply.add_done_callback(seen.append)  # at once
+    assert seen == [reply, reply]
+    failed = counter.submit(Fail())
+    assert failed.exception(10) is not None
+    failed.add_done_callback(seen.append)
+    assert seen[-1] is failed
+    with pytest.raises(TypeError):
+        reply.add_done_callback(3)  # type: ignore[arg-type]
+
+
+def test_a_callback_may_send(system: es.System) -> None:
+    done = threading.Event()
+
+    def again(reply: Any) -> None:
+        if reply.result() < 20:
+            system[Counter, "a"].submit(Add(1)).add_done_callback(again)
+        else:
+            done.set()
+
+    system[Counter, "a"].submit(Add(1)).add_done_callback(again)
+    assert done.wait(support.SECONDS)
+    assert system[Counter, "a"].state.total == 20
+
+
+def test_a_callback_that_raises_harms_nobody(system: es.System, door: Door) -> None:
+    import sys
+
+    caught: list[Any] = []
+    hooked = threading.Event()
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        caught.append(unraisable.exc_value)
+        hooked.set()
+
+    sys.unraisablehook = hook
+    try:
+        reply = system[Counter, "a"].submit(Wait("d"))
+        reply.add_done_callback(lambda reply: 1 / 0)
+        door.open.set()
+        assert hooked.wait(support.SECONDS)
+    finally:
+        sys.unraisablehook = before
+    assert isinstance(caught[0], ZeroDivisionError)
+    caught.clear()
+    assert system[Counter, "a"].ask(Add(1)) == 1
+
+
+def test_futures_of_the_standard_library_are_not_needed_but_threads_may_wait(system: es.System) -> None:
+    replies = [system[Counter, str(i % 5)].submit(Add(1)) for i in range(100)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda reply: reply.result(10), replies))
+    assert sorted(results) == sorted(list(range(1, 21)) * 5)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda i: system[Counter, f"t{i % 5}"].ask(Add(1)), range(100)))
+    assert sorted(results) == sorted(list(range(1, 21)) * 5)
+
+
+# ---- failures of what was told ----------------------------------------------------------------------------------------
+
+
+def test_a_told_command_that_fails_is_logged_and_a_dead_letter(
+    system: es.System, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "escqrs"):
+        system[Counter, "a"].tell(Fail("told you"))
+        system[Counter, "a"].tell(Add(1))
+        system.flush()
+    (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert record.name == "escqrs"
+    text = record.getMessage()
+    assert "Fail" in text and "Counter/a" in text and "told you" in text
+    assert record.exc_info and isinstance(record.exc_info[1], es.Rejected)
+    (letter,) = system.dead_letters
+    assert letter.stream == "Counter/a"
+    assert letter.command == Fail("told you")
+    assert isinstance(letter.error, es.Rejected)
+
+
+def test_flush_does_not_raise_for_commands_that_failed(system: es.System) -> None:
+    replies = [system[Counter, "a"].submit(Fail()) for _ in range(10)]
+    system.flush()
+    assert all(one.done() for one in replies)
+
+
+# ---- what comes after a command ----------------------------------------------------------------------------------------
+
+
+def test_correlation_and_causation(system: es.System) -> None:
+    system[Counter, "a"].ask(Forward("b", 3))
+    system[Counter, "a"].ask(Forward("c", 4, "ask"))
+    system[Counter, "a"].ask(Forward("d", 5, "submit"))
+    assert REPLIES["a"].result(10) == 5
+    system.flush()
+    by = {(one.stream, one.version): one for one in system.events()}
+    for version, to in ((1, "b"), (2, "c"), (3, "d")):
+        first, second = by["Counter/a", version], by[f"Counter/{to}", 1]
+        assert first.correlation_id == second.correlation_id
+        assert first.causation_id != second.causation_id
+    assert len({by["Counter/a", v].correlation_id for v in (1, 2, 3)}) == 3
+    for one in by.values():
+        assert str(uuid.UUID(one.correlation_id)) == one.correlation_id
+
+
+def test_a_given_correlation_id(system: es.System) -> None:
+    given = str(uuid.uuid4())
+    system[Counter, "a"].ask(Forward("b", 3), correlation_id=given)
+    system[Counter, "a"].submit(Add(1), correlation_id=given).result(10)
+    system[Counter, "a"].tell(Add(1), correlation_id=given)
+    system.flush()
+    assert {one.correlation_id for one in system.events()} == {given}
+    for wrong in ("", "nothing", given[:-1]):
+        with pytest.raises(ValueError, match="correlation_id"):
+            system[Counter, "a"].ask(Add(1), correlation_id=wrong)
+    with pytest.raises(TypeError):
+        system[Counter, "a"].ask(Add(1), correlation_id=uuid.uuid4())  # type: ignore[arg-type]
+
+
+def test_metadata(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    counter.ask(Add(1), metadata={"by": "ann", "naïve": "ü" * 100, "empty": ""})
+    counter.submit(Add(2), metadata=OrderedDict(a="b")).result(10)
+    counter.tell(Add(3), metadata=MappingProxyType({"c": "d"}))
+    counter.ask(Add(4), metadata={})
+    counter.ask(Add(5), metadata=None)
+    assert [dict(one.metadata) for one in counter.history()] == [
+        {"by": "ann", "naïve": "ü" * 100, "empty": ""}, {"a": "b"}, {"c": "d"}, {}, {},
+    ]
+    given = {"x": "1"}
+    reply = counter.submit(Add(1), metadata=given)
+    given["x"] = "2"
+    reply.result(10)
+    assert dict(list(counter.history())[-1].metadata) == {"x": "1"}
+    for wrong in ({"a": 1}, {1: "a"}, ["a"], "ab", 3, {"a": None}, [("a", "b")]):
+        with pytest.raises(TypeError):
+            counter.ask(Add(1), metadata=wrong)  # type: ignore[arg-type]
+    with pytest.raises((ValueError, UnicodeError)):
+        counter.ask(Add(1), metadata={"a": "\ud800"})
+
+
+# ---- what a handler sends ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["tell", "submit"])
+def test_what_a_handler_sent_never_leaves_if_it_raises(system: es.System, how: str) -> None:
+    with pytest.raises(es.Rejected, match="after sending"):
+        system[Counter, "a"].ask(Forward("b", 3, how, fail=True))
+    system.flush()
+    assert RUNS == [] and system.head == 0
+    if how == "submit":
+        with pytest.raises(es.Error):
+            REPLIES["a"].result(10)
+    assert not system.dead_letters or how == "tell"
+
+
+def test_what_a_handler_asked_stays_done_if_it_raises(system: es.System) -> None:
+    with pytest.raises(es.Rejected):
+        system[Counter, "a"].ask(Forward("b", 3, "ask", fail=True))
+    assert system[Counter, "b"].state.total == 3
+    assert system[Counter, "a"].version == 0
+
+
+def test_what_a_handler_sends_leaves_when_its_events_are_durable(tmp_path: Path) -> None:
+    """Another reader of the file sees the sender's event when the receiver runs."""
+    path = tmp_path / "shop.db"
+    seen: list[list[str]] = []
+
+    class Look(es.Command):
+        pass
+
+    class Start(es.Command):
+        how: str
+
+    class Started(es.Event):
+        pass
+
+    class Looker(es.Aggregate):
+        @es.handles
+        def start(self, cmd: Start) -> None:
+            self.emit(Started())
+            other = self.system[Looker, "other"]
+            other.tell(Look()) if cmd.how == "tell" else other.submit(Look())
+
+        @es.handles
+        def look(self, cmd: Look) -> None:
+            with es.open(path, Looker, readonly=True) as reader:
+                seen.append([one.stream for one in reader.events()])
+
+        @es.applies
+        def started(self, event: Started) -> None:
+            pass
+
+    with es.open(path, Looker) as system:
+        system[Looker, "a"].ask(Start("tell"))
+        system[Looker, "b"].tell(Start("submit"))
+        system.flush()
+    assert len(seen) == 2
+    assert seen[0][:1] == ["Looker/a"]
+    assert "Looker/b" in seen[1]
+
+
+def test_a_reply_means_durable(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Counter) as system, es.open(path, Counter, readonly=True) as reader:
+        for i in range(1, 30):
+            if i % 2:
+                system[Counter, "a"].ask(Add(i))
+            else:
+                system[Counter, "a"].submit(Add(i)).result(10)
+            assert reader[Counter, "a"].version == i
+            assert [one.event.amount for one in reader.events(after=i - 1)] == [i]
+
+
+# ---- keys ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_was_used_runs_nothing_and_answers_the_first_reply(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Counter) as system:
+        RUNS.clear()
+        counter = system[Counter, "a"]
+        assert counter.ask(Add(1), key="k1") == 1
+        assert counter.ask(Add(1)) == 2
+        assert counter.ask(Add(1), key="k1") == 1
+        assert counter.submit(Add(1), key="k1").result(10) == 1
+        counter.tell(Add(1), key="k1")
+        assert counter.ask(Add(5), key="k2") == 7
+        assert system[Counter, "b"].ask(Add(1), key="k1") == 1  # keys are the entity's
+        system.flush()
+        assert RUNS == ["a", "a", "a", "b"]
+    with es.open(path, Counter) as system:
+        assert system[Counter, "a"].ask(Add(1), key="k1") == 1
+        assert system[Counter, "a"].ask(Add(1), key="k2") == 7
+        assert system[Counter, "a"].version == 3
+
+
+def test_the_same_key_in_flight(system: es.System) -> None:
+    replies = [system[Counter, "a"].submit(Add(1), key="once") for _ in range(50)]
+    assert {one.result(10) for one in replies} == {1}
+    assert system[Counter, "a"].version == 1
+
+
+def test_a_command_that_failed_leaves_its_key_free(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    with pytest.raises(es.Rejected):
+        counter.ask(Fail(), key="k")
+    with pytest.raises(es.Rejected):
+        counter.ask(Fail(), key="k")
+    assert counter.ask(Add(2), key="k") == 2
+
+
+def test_a_key_of_a_command_without_events(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    assert counter.ask(Report(), key="k") == Summary(0, ["a"])
+    counter.ask(Add(1))
+    assert counter.ask(Report(), key="k") == Summary(0, ["a"])
+    assert counter.ask(Report()) == Summary(1, ["a"])
+
+
+def test_replies_that_are_stored(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Counter) as system:
+        assert system[Counter, "a"].ask(Everything(), key="k") == EVERYTHING
+        with pytest.raises(TypeError, match="object"):
+            system[Counter, "a"].ask(Opaque(), key="o")
+        assert system[Counter, "a"].version == 1
+    with es.open(path, Counter) as system:
+        again = system[Counter, "a"].ask(Everything(), key="k")
+        assert again == EVERYTHING
+        assert type(again["numbers"]) is tuple and type(again["flags"][0]) is bool
+
+
+def test_keys_that_cannot_be(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    for wrong in (1, b"k", ["k"]):
+        with pytest.raises(TypeError):
+            counter.ask(Add(1), key=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        counter.ask(Add(1), key="")
+    counter.ask(Add(1), key="ü" * 300)
+    assert counter.ask(Add(1), key="ü" * 300) == 1
+    assert counter.ask(Add(1), key=None) == 2
+
+
+# ---- room -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sender_waits_for_room(door: Door) -> None:
+    with es.open(":memory:", Counter, max_in_flight=3) as system:
+        first = system[Counter, "a"].submit(Wait("d"))
+        door.wait()
+        system[Counter, "a"].tell(Add(1))
+        system[Counter, "a"].tell(Add(1))
+        assert system.in_flight == 3
+        sent = threading.Event()
+        begun = threading.Event()
+
+        def send() -> None:
+            begun.set()
+            system[Counter, "b"].tell(Add(1))
+            sent.set()
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        assert begun.wait(support.SECONDS)
+        assert not sent.wait(0.05)
+        door.open.set()
+        assert sent.wait(support.SECONDS)
+        thread.join()
+        assert first.result(10) == "through"
+        replies = [system[Counter, "c"].submit(Add(1)) for _ in range(100)]
+        assert [one.result(10) for one in replies] == list(range(1, 101))
+
+
+def test_a_handler_needs_no_room() -> None:
+    with es.open(":memory:", Counter, max_in_flight=1) as system:
+        assert system[Counter, "a"].ask(Forward("b", 1, "tell")) == 0
+        assert system[Counter, "a"].ask(Forward("b", 1, "ask")) > 0
+        system.flush()
+        assert system[Counter, "b"].state.total == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"max_in_flight": 0}, ValueError),
+        ({"max_in_flight": "1"}, TypeError),
+        ({"max_entities": 0}, ValueError),
+        ({"max_message_bytes": -1}, ValueError),
+        ({"max_message_bytes": True}, TypeError),
+        ({"durability": "some"}, ValueError),
+        ({"nothing": 1}, TypeError),
+    ],
+)
+def test_options_that_cannot_be(options: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        es.open(":memory:", Counter, **options)
+
+
+# ---- messages -------------------------------------------------------------------------------------------------------------
+
+
+class Bag(es.Event):
+    names: list[str]
+    counts: dict[str, int]
+
+
+class Fill(es.Command):
+    names: list[str]
+
+
+class Bags(es.Aggregate):
+    names: list[str]
+
+    @es.handles
+    def fill(self, cmd: Fill) -> Any:
+        event = self.emit(Bag(cmd.names, {}))
+        cmd.names.append("more")
+        return event
+
+    @es.applies
+    def filled(self, event: Bag) -> None:
+        self.names = event.names
+
+
+def test_containers_are_copied(tmp_path: Path) -> None:
+    with es.open(":memory:", Bags) as system:
+        bags = system[Bags, "a"]
+        names = ["a"]
+        command = Fill(names)
+        names.append("b")
+        event = bags.ask(command)
+        assert event.names == ["a"] and command.names == ["a"]
+        event.names.append("x")
+        assert event.names == ["a"]
+        assert bags.state.names == ["a"]
+        (recorded,) = bags.history()
+        recorded.event.names.append("y")
+        assert recorded.event.names == ["a"]
+        assert copy.copy(event) == event and pickle.loads(pickle.dumps(event)) == event
