@@ -233,7 +233,7 @@ static void decode_message(decoder *d, const esc_plan *plan, const uint8_t *at, 
     }
     const esc_plan_field *expected = plan->fields;
     while (at < end) {
-        occurrence o;
+        occurrence o = {0};
         at = read_field(plan, &expected, at, &o);
         if (o.field == NULL) {
             keep_unknown(message, &o, at);
