@@ -365,6 +365,15 @@ static void set_closed(esc_py_system *self, uint32_t value)
     esc_futex_wake(&self->closed, INT_MAX);
 }
 
+/* Threads are left that may use the system at any time: it stays for ever. */
+static void leave_behind(esc_py_system *self)
+{
+    if (!self->left_behind) {
+        self->left_behind = true;
+        Py_INCREF((PyObject *)self);
+    }
+}
+
 /* Take the parts down, whatever is still under way in them: it is dropped and said so. */
 static void shut(esc_py_system *self, int64_t deadline_ns)
 {
@@ -378,7 +387,7 @@ static void shut(esc_py_system *self, int64_t deadline_ns)
     escqrs_store_close(self->store);
     Py_END_ALLOW_THREADS
     if (status != ESCQRS_OK) {
-        self->left_behind = true;
+        leave_behind(self);
         log_function(self, ESCQRS_LOG_ERROR, error.message);
     }
 }
@@ -416,7 +425,7 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     /* Whoever waited for a reply has been told; queries and iterations end by themselves. */
     status = esc_py_wait(self, wait_unpinned, &self->pins, deadline_ns);
     if (status != ESCQRS_OK) {
-        self->left_behind = true;
+        leave_behind(self);
     }
     set_closed(self, 2);
     esc_py_system_tidy(self);
@@ -482,7 +491,7 @@ static void system_dealloc(PyObject *object)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    bool own = self->fork_generation == escqrs_fork_generation() && !self->left_behind;
+    bool own = self->fork_generation == escqrs_fork_generation();
     Py_CLEAR(self->readmodels);
     if (own) {
         escqrs_projector_destroy(self->projector);
@@ -572,6 +581,11 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     if (status == ESCQRS_TIMEOUT) {
         PyErr_Format(esc_py_error_class(self->state, ESCQRS_TIMEOUT), "%zu commands are still under way",
                      escqrs_system_in_flight(self->system));
+        return NULL;
+    }
+    if (status != ESCQRS_OK) {
+        PyErr_Format(esc_py_error_class(self->state, (escqrs_status)status), "flush() could not wait for the "
+                     "commands of %U", self->path);
         return NULL;
     }
     return PyLong_FromLongLong(escqrs_store_head(self->store));
