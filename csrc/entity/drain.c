@@ -98,7 +98,7 @@ void esc_system_wake_room(escqrs_system *system)
 escqrs_status escqrs_system_wait_room(escqrs_system *system, int64_t deadline_ns)
 {
     escqrs_status status = esc_system_check(system, NULL);
-    if (status != ESCQRS_OK || escqrs_turn_current() != NULL) {
+    if (status != ESCQRS_OK || esc_system_actor_here(system) != NULL) {
         return status; /* commands sent by a handler need no room */
     }
     atomic_fetch_add_explicit(&system->room_waiters, 1, memory_order_seq_cst); /* see uncount */
@@ -201,7 +201,7 @@ escqrs_status escqrs_system_drain_wait(escqrs_system *system, uint64_t ticket, i
     if (status != ESCQRS_OK) {
         return status;
     }
-    escqrs_actor *actor = escqrs_actor_current();
+    escqrs_actor *actor = esc_system_actor_here(system);
     if (actor != NULL) {
         char name[128];
         actor->ops->describe(actor, name, sizeof name);

@@ -236,13 +236,19 @@ static escqrs_status close_locked(escqrs_system *system, int64_t deadline_ns, es
     return ESCQRS_OK;
 }
 
+escqrs_actor *esc_system_actor_here(const escqrs_system *system)
+{
+    escqrs_actor *actor = escqrs_actor_current();
+    return actor != NULL && actor->runtime == system->runtime ? actor : NULL;
+}
+
 escqrs_status escqrs_system_close(escqrs_system *system, int64_t deadline_ns, escqrs_error *error)
 {
     escqrs_status status = esc_system_check(system, error);
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (escqrs_actor_current() != NULL) {
+    if (esc_system_actor_here(system) != NULL) {
         return escqrs_error_set(error, ESCQRS_DEADLOCK,
                                 "a handler cannot close the system that waits for it to end");
     }

@@ -83,6 +83,8 @@ static inline uint32_t esc_system_phase_now(escqrs_system *system)
 
 /* FORKED in a child of fork(), else OK. */
 escqrs_status esc_system_check(const escqrs_system *system, escqrs_error *error) ESCQRS_MUST_USE;
+/* The actor of this system that this thread runs at the moment, or NULL. */
+escqrs_actor *esc_system_actor_here(const escqrs_system *system);
 
 /* ---- drain.c: counting what is in flight ---------------------------------------------------- */
 
