@@ -18,6 +18,7 @@ The exit status is 1 if any of these checks fails.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
@@ -463,8 +464,8 @@ class Totals:
     """Totals made straight from the CSV's rows, without the flights whose commands were refused."""
 
     def __init__(self, path: Path, limit: int | None, without: set[int]) -> None:
-        header, lines = rows(path, limit)
-        column = {name: index for index, name in enumerate(header)}
+        lines = rows(path, limit)
+        column = {name: index for index, name in enumerate(next(lines))}
         self.punctuality: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * 5)
         self.routes: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * 3)
         self.hours: dict[str, list[int]] = defaultdict(lambda: [0] * 3)
@@ -654,6 +655,7 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
         rates.append((what, count, seconds, count / max(seconds, 1e-9)))
 
     flights = read(csv, limit)
+    gc.freeze()  # they stay; Python's collector need not look at them again and again
     tails = sorted({flight.tail for flight in flights})
     print(f"{len(flights):,} flights of {len(tails):,} aircraft, read from the CSV")
     rate("rows of the CSV read", len(flights), time.perf_counter() - started)

@@ -15,6 +15,7 @@ import csv
 import importlib.util
 import io
 import zipfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -74,13 +75,13 @@ def csv_path() -> Path:
     )
 
 
-def rows(path: Path, limit: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """Read the CSV as it is: the names of the columns, and the rows, all of them or the first."""
+def rows(path: Path, limit: int | None = None) -> Iterator[list[str]]:
+    """Read the CSV as it is: first the names of the columns, then the rows, all or the first."""
     with zipfile.ZipFile(path) as archive:
         with archive.open(archive.namelist()[0]) as raw:
             reader = csv.reader(io.TextIOWrapper(raw, "utf-8", newline=""))
-            header = next(reader)
-            return header, list(islice(reader, limit))
+            yield next(reader)
+            yield from islice(reader, limit)
 
 
 def read(path: Path, limit: int | None = None) -> list[Flight]:
@@ -90,8 +91,8 @@ def read(path: Path, limit: int | None = None) -> list[Flight]:
         path: the compressed CSV.
         limit: how many rows; all if None.
     """
-    header, lines = rows(path, limit)
-    column = {name: index for index, name in enumerate(header)}
+    lines = rows(path, limit)
+    column = {name: index for index, name in enumerate(next(lines))}
     names = ("tailnum", "carrier", "flight", "origin", "dest", "month", "day", "distance")
     tail, carrier, number, origin, dest, month, day, miles = (column[name] for name in names)
     names = ("time_hour", "minute", "dep_delay", "arr_delay", "air_time")
