@@ -63,7 +63,12 @@ void esc_command_deliver(escqrs_command *command)
 
 void esc_command_inherit(escqrs_command *command, escqrs_command *parent)
 {
-    if (!escqrs_uuid_is_nil(&command->correlation_id)) {
+    if (!escqrs_uuid_is_nil(&command->correlation_id) || command->correlation_size > 0) {
+        return;
+    }
+    if (parent->correlation_size > 0) {
+        command->correlation_size = parent->correlation_size;
+        memcpy(command->correlation_text, parent->correlation_text, parent->correlation_size);
         return;
     }
     if (escqrs_uuid_is_nil(&parent->correlation_id)) {

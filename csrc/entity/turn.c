@@ -239,6 +239,8 @@ static void fill_commit(const escqrs_turn *turn, esc_record *record)
         if (!escqrs_uuid_is_nil(&command->correlation_id)) {
             commit->correlation_id = &command->correlation_id;
         }
+        commit->correlation_text =
+            (escqrs_slice){command->correlation_text, command->correlation_size};
     }
     if (command->key.size > 0 && record->result == ESCQRS_OK && !command->special) {
         commit->key = command->key;

@@ -231,6 +231,14 @@ static int build(esc_py_definition *self, PyObject *cls)
         goto fail;
     }
     esc_py_layout *cast = esc_py_layout_cast(self->state, layout);
+    if (cast != NULL && self->core != NULL) { /* SchemaMismatch: what was in force stays so */
+        PyObject *checked = PyObject_CallFunctionObjArgs(self->state->definition.check,
+                                                         (PyObject *)self->system, appliers, NULL);
+        if (checked == NULL) {
+            goto fail;
+        }
+        Py_DECREF(checked);
+    }
     if (cast == NULL || set_appliers(self, appliers, &changed) < 0 || publish(self, 0, NULL) < 0) {
         goto fail;
     }
@@ -274,15 +282,8 @@ static int refresh(esc_py_definition *self)
     if (cls == NULL) {
         return -1;
     }
-    uint64_t generation = self->generation;
     int result = build(self, cls);
     Py_DECREF(cls);
-    if (result == 0 && generation != self->generation) {
-        /* may raise SchemaMismatch: the next command raises it again */
-        PyObject *checked = PyObject_CallOneArg(self->state->definition.check, (PyObject *)self->system);
-        result = checked == NULL ? -1 : 0;
-        Py_XDECREF(checked);
-    }
     if (result == 0) {
         self->seen = now;
     }
@@ -644,9 +645,14 @@ static escqrs_status definition_unpack(void *context, void *state, const escqrs_
     return ESCQRS_OK;
 }
 
+/* Attached: also a command that was sent before the class was defined anew is handled by the new one. */
 static uint64_t definition_generation(void *context)
 {
-    return ((esc_py_definition *)context)->generation;
+    esc_py_definition *self = context;
+    if (refresh(self) < 0) {
+        PyErr_Clear(); /* the next command that is sent raises it */
+    }
+    return self->generation;
 }
 
 escqrs_status esc_py_definition_visit(escqrs_command *command, escqrs_entity *entity, void *state,
@@ -784,6 +790,36 @@ static escqrs_status definition_handle(void *context, void *state, escqrs_turn *
     return ESCQRS_OK;
 }
 
+/* Whether two classes are definitions of one: -1 with an exception. */
+static int same_class(esc_py_definition *self, PyTypeObject *one, PyTypeObject *other)
+{
+    PyObject *first = esc_py_newest(self->state, (PyObject *)one);
+    PyObject *second = first == NULL ? NULL : esc_py_newest(self->state, (PyObject *)other);
+    int same = second == NULL ? -1 : first == second;
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    return same;
+}
+
+/* The event was defined anew while the handler ran: take this definition up in the place of the other. */
+static event_entry *replace_entry(esc_py_definition *self, event_entry *old, PyTypeObject *cls)
+{
+    event_entry *made = self->entries;
+    while (made != NULL && (made->cls != cls || made->applier != old->applier)) {
+        made = made->older;
+    }
+    for (size_t i = 0; i < self->applied_count; i++) {
+        if (self->applied[i] == old) {
+            event_entry *entry = made != NULL ? made : entry_new(self, (PyObject *)cls, old->applier);
+            if (entry != NULL && publish(self, 0, NULL) == 0) {
+                self->applied[i] = entry;
+                return entry;
+            }
+        }
+    }
+    return NULL;
+}
+
 static event_entry *entry_to_emit(esc_py_definition *self, PyObject *event)
 {
     event_entry *entry = entry_of_class(self, Py_TYPE(event));
@@ -799,10 +835,19 @@ static event_entry *entry_to_emit(esc_py_definition *self, PyObject *event)
                          self->name, Py_TYPE(event)->tp_name);
             return NULL;
         }
-        PyErr_Format(esc_py_error_class(self->state, ESCQRS_NAME_CLASH),
-                     "%U emitted a %s of another definition than the one that its @es.applies takes; define %U "
-                     "again, after it", self->name, Py_TYPE(event)->tp_name, self->name);
-        return NULL;
+        int same = same_class(self, entry->cls, Py_TYPE(event));
+        if (same > 0) {
+            entry = replace_entry(self, entry, Py_TYPE(event));
+        }
+        if (same < 0 || (same > 0 && entry == NULL)) {
+            return NULL;
+        }
+        if (same == 0) {
+            PyErr_Format(esc_py_error_class(self->state, ESCQRS_NAME_CLASH),
+                         "%U emitted a %s that is not the one that its @es.applies takes, but another class of that "
+                         "name", self->name, Py_TYPE(event)->tp_name);
+            return NULL;
+        }
     }
     if (entry->type == NULL) {
         escqrs_error error = {0};

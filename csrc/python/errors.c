@@ -1,7 +1,7 @@
 /* python/errors.c - from a status of the core to an exception of escqrs.errors.
  *
- * The classes are Python's (errors.py draws their tree); they are fetched once, when the module is made.
- * No locks; the GIL is held throughout.
+ * The classes are Python's (errors.py draws their tree); they are fetched once, when the module is
+ * made. No locks; the GIL is held throughout.
  */
 #include "python/state.h"
 
@@ -168,8 +168,8 @@ PyObject *esc_py_error_new(struct esc_py_state *state, const escqrs_error *error
     if (error->status == ESCQRS_NO_MEMORY && error->message[0] == 0) {
         return PyObject_CallNoArgs(cls);
     }
-    PyObject *text = text_of(error->message[0] != 0 ? error->message
-                                                    : escqrs_status_name(error->status));
+    PyObject *text =
+        text_of(error->message[0] != 0 ? error->message : escqrs_status_name(error->status));
     if (text == NULL) {
         return NULL;
     }

@@ -20,8 +20,9 @@ int esc_py_errors_exec(PyObject *module);
 int esc_py_errors_traverse(esc_py_errors_state *section, visitproc visit, void *arg);
 void esc_py_errors_clear(esc_py_errors_state *section);
 
-/* Set the exception that `error` describes, with its attributes (.stream, .expected, ...): NO_MEMORY is
- * MemoryError, INVALID is ValueError, all else a class of escqrs.errors. Returns NULL always. */
+/* Set the exception that `error` describes, with its attributes (.stream, .expected, ...):
+ * NO_MEMORY is MemoryError, INVALID is ValueError, all else a class of escqrs.errors. Returns NULL
+ * always. */
 void *esc_py_raise(struct esc_py_state *state, const escqrs_error *error);
 
 /* The same exception as a new object, without setting it; NULL with an exception set on failure. */

@@ -155,6 +155,28 @@ static int set_metadata(esc_py_reply *reply, PyObject *metadata)
     return 0;
 }
 
+/* A UUID is kept as one, where its text comes back the same; any other short text as it is. */
+static int set_correlation(esc_py_reply *reply, escqrs_slice text)
+{
+    escqrs_command *command = &reply->command;
+    char again[ESCQRS_UUID_TEXT_SIZE];
+    if (escqrs_uuid_parse(text, &command->correlation_id)) {
+        escqrs_uuid_format(&command->correlation_id, again);
+        if (memcmp(again, text.data, text.size) == 0 && !escqrs_uuid_is_nil(&command->correlation_id)) {
+            return 0;
+        }
+        memset(&command->correlation_id, 0, sizeof command->correlation_id);
+    }
+    if (text.size == 0 || text.size > ESCQRS_CORRELATION_TEXT_MAX) {
+        PyErr_Format(PyExc_ValueError, "correlation_id is a text of 1 to %d bytes, not of %zu",
+                     ESCQRS_CORRELATION_TEXT_MAX, text.size);
+        return -1;
+    }
+    memcpy(command->correlation_text, text.data, text.size);
+    command->correlation_size = (uint8_t)text.size;
+    return 0;
+}
+
 static int set_options(esc_py_reply *reply, const sending *how)
 {
     bool key = how->key != NULL && how->key != Py_None;
@@ -179,10 +201,7 @@ static int set_options(esc_py_reply *reply, const sending *how)
         if (text_slice(how->correlation_id, "correlation_id", &text) < 0) {
             return -1;
         }
-        if (!escqrs_uuid_parse(text, &reply->command.correlation_id)) {
-            PyErr_Format(PyExc_ValueError, "correlation_id is the text of a UUID, not %R", how->correlation_id);
-            return -1;
-        }
+        return set_correlation(reply, text);
     }
     return 0;
 }
@@ -528,7 +547,7 @@ static PyMethodDef handle_methods[] = {
      "Send the command and return the handler's answer, once its events are durable.\n\n"
      "timeout: seconds; then es.Timeout, and the command may still be carried out. key: a name for this command: one\n"
      "that was used for this entity runs nothing and answers the first reply. metadata: mapping of str to str, stored\n"
-     "with the events. correlation_id: text of a UUID; a new one by default, in a handler that of its command.\n"
+     "with the events. correlation_id: a text; a new UUID by default, in a handler that of its command.\n"
      "Raises what the handler raises; TypeError for what is no command of this aggregate; es.Deadlock; es.Closed;\n"
      "es.MailboxFull on an event loop with max_in_flight commands under way (elsewhere it waits)."},
     {"submit", _PyCFunction_CAST(handle_submit), METH_FASTCALL | METH_KEYWORDS,

@@ -1,15 +1,16 @@
-/* python/message.c - messages: making, reading as a whole, comparing, copying, pickling; the section of the
- * module's state and the functions to_bytes, from_bytes, proto, new_id.
+/* python/message.c - messages: making, reading as a whole, comparing, copying, pickling; the
+ * section of the module's state and the functions to_bytes, from_bytes, proto, new_id.
  *
- * Making a message fills every slot with a checked value, so what is made can be stored. What is decoded
- * begins with empty slots over the struct it was unpacked to (see message.h for both).
- * No locks; the GIL is held throughout.
+ * Making a message fills every slot with a checked value, so what is made can be stored. What is
+ * decoded begins with empty slots over the struct it was unpacked to (see message.h for both). No
+ * locks; the GIL is held throughout.
  */
 #include "python/message_parts.h"
 
 #include <string.h>
 
-#define SCRATCH_MAX ((size_t)1 << 16) /* bytes of the packing buffer that are kept between calls */
+#define SCRATCH_MAX ((size_t)1 << 16) /* bytes of the packing buffer that are kept between calls   \
+                                       */
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -128,7 +129,8 @@ static size_t depth_of_field(const esc_py_field *field, const ProtobufCMessage *
     const esc_py_layout *nested = ((esc_py_message_type *)field->type)->layout;
     size_t deepest = 0;
     if (field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL) {
-        const ProtobufCMessage *inner = *(ProtobufCMessage *const *)(base + field->in->value_offset);
+        const ProtobufCMessage *inner =
+            *(ProtobufCMessage *const *)(base + field->in->value_offset);
         return inner == NULL ? 0 : depth_of_struct(nested, inner);
     }
     size_t count = *(const size_t *)(base + field->in->count_offset);
@@ -178,8 +180,8 @@ static int measure(esc_py_message *message, const esc_py_layout *layout)
         if (field->kind == ESCQRS_KIND_MESSAGE) {
             size_t depth = esc_py_value_depth(field, message->slots[i]) + 1;
             if (depth > ESC_PY_DEPTH_MAX) {
-                PyErr_Format(PyExc_ValueError, "%U.%U: messages are nested deeper than %d", layout->title,
-                             field->name, ESC_PY_DEPTH_MAX);
+                PyErr_Format(PyExc_ValueError, "%U.%U: messages are nested deeper than %d",
+                             layout->title, field->name, ESC_PY_DEPTH_MAX);
                 return -1;
             }
             deepest = depth > deepest ? depth : deepest;
@@ -271,8 +273,8 @@ static Py_ssize_t find_field(const esc_py_layout *layout, PyObject *name, Py_ssi
     return esc_py_layout_find(layout, name);
 }
 
-static int take_keywords(esc_py_message *message, esc_py_message_type *type, PyObject *const *values,
-                         PyObject *names, Py_ssize_t guess)
+static int take_keywords(esc_py_message *message, esc_py_message_type *type,
+                         PyObject *const *values, PyObject *names, Py_ssize_t guess)
 {
     esc_py_layout *layout = type->layout;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
@@ -503,10 +505,10 @@ static PyObject *message_repr(PyObject *self)
     for (uint32_t i = 0; i < type->field_count; i++) {
         PyObject *value = esc_py_message_slot((esc_py_message *)self, i);
         PyObject *shown = value == NULL ? NULL : shown_value(value);
-        PyObject *part = shown == NULL ? NULL
-                                       : PyUnicode_FromFormat("%U=%U",
-                                                              PyTuple_GET_ITEM(type->field_names, i),
-                                                              shown);
+        PyObject *part =
+            shown == NULL
+                ? NULL
+                : PyUnicode_FromFormat("%U=%U", PyTuple_GET_ITEM(type->field_names, i), shown);
         int failed = part == NULL || PyList_Append(parts, part) < 0;
         Py_XDECREF(shown);
         Py_XDECREF(part);
@@ -527,10 +529,11 @@ done:
 
 static int message_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
-    PyErr_Format(PyExc_AttributeError,
-                 "%s is immutable: %R cannot be %s; make a changed copy with copy.replace(message, ...) "
-                 "or message.__replace__(...)",
-                 Py_TYPE(self)->tp_name, name, value == NULL ? "deleted" : "assigned");
+    PyErr_Format(
+        PyExc_AttributeError,
+        "%s is immutable: %R cannot be %s; make a changed copy with copy.replace(message, ...) "
+        "or message.__replace__(...)",
+        Py_TYPE(self)->tp_name, name, value == NULL ? "deleted" : "assigned");
     return -1;
 }
 
@@ -555,7 +558,8 @@ static PyObject *core_to_bytes(PyObject *module, PyObject *message)
 {
     esc_py_state *state = esc_py_state_of(module);
     if (esc_py_message_kind(state, message) == ESC_PY_NONE) {
-        PyErr_Format(PyExc_TypeError, "to_bytes: expected a message, got %s", Py_TYPE(message)->tp_name);
+        PyErr_Format(PyExc_TypeError, "to_bytes: expected a message, got %s",
+                     Py_TYPE(message)->tp_name);
         return NULL;
     }
     return bytes_of(state, message);
@@ -589,7 +593,8 @@ static PyObject *core_from_bytes(PyObject *module, PyObject *const *args, Py_ssi
         return NULL;
     }
     if (((esc_py_message_type *)args[0])->abstract) {
-        PyErr_Format(PyExc_TypeError, "from_bytes: es.%s is a base class; name the message's own class",
+        PyErr_Format(PyExc_TypeError,
+                     "from_bytes: es.%s is a base class; name the message's own class",
                      ((PyTypeObject *)args[0])->tp_name);
         return NULL;
     }
@@ -637,7 +642,8 @@ static PyObject *message_deepcopy(PyObject *self, PyObject *Py_UNUSED(memo))
     return Py_NewRef(self);
 }
 
-/* Unknown fields of a decoded message go along: the bytes of the changed one and theirs, decoded again. */
+/* Unknown fields of a decoded message go along: the bytes of the changed one and theirs, decoded
+ * again. */
 static PyObject *with_unknown(PyObject *changed, const ProtobufCMessage *old)
 {
     esc_buffer bytes = {0};
@@ -800,10 +806,12 @@ static PyObject *core_new_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ig
 
 static PyMethodDef functions[] = {
     {"to_bytes", core_to_bytes, METH_O,
-     "to_bytes($module, message, /)\n--\n\nThe message as protobuf bytes: what a store keeps of it."},
+     "to_bytes($module, message, /)\n--\n\nThe message as protobuf bytes: what a store keeps of "
+     "it."},
     {"from_bytes", (PyCFunction)(void (*)(void))core_from_bytes, METH_FASTCALL,
      "from_bytes($module, cls, data, /)\n--\n\n"
-     "The message of class `cls` that protobuf bytes hold. Corrupt where they are not such a message,\n"
+     "The message of class `cls` that protobuf bytes hold. Corrupt where they are not such a "
+     "message,\n"
      "TooLarge beyond 16 MiB or 100 levels of nesting."},
     {"proto", (PyCFunction)(void (*)(void))core_proto, METH_FASTCALL,
      "proto($module, /, *classes)\n--\n\n"

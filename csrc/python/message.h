@@ -1,20 +1,22 @@
 /* python/message.h - message classes (es.Message, es.Event, es.Command) and the fields of states.
  *
  * Design
- *   - A *layout* (esc_py_layout) is what the binding knows of a list of annotated fields: the sealed
- *     escqrs_schema and, for each field, names, default, nested class, enum members. Message classes
- *     have one; an aggregate's state has one of its own.
- *   - A message class is an instance of the metaclass MessageMeta: a heap type with a pointer to its layout
- *     behind it. A message is a head, the C struct it was decoded from (or NULL), and one slot a field.
- *   - A slot holds the *stored form* of a value: exact str, int, float, bool, bytes; an aware datetime in
- *     UTC; an enum member; a message; for a list a tuple; for a dict a dict nobody else holds. A decoded
- *     message fills a slot when the field is first read. Slots never change once filled.
+ *   - A *layout* (esc_py_layout) is what the binding knows of a list of annotated fields: the
+ * sealed escqrs_schema and, for each field, names, default, nested class, enum members. Message
+ * classes have one; an aggregate's state has one of its own.
+ *   - A message class is an instance of the metaclass MessageMeta: a heap type with a pointer to
+ * its layout behind it. A message is a head, the C struct it was decoded from (or NULL), and one
+ * slot a field.
+ *   - A slot holds the *stored form* of a value: exact str, int, float, bool, bytes; an aware
+ * datetime in UTC; an enum member; a message; for a list a tuple; for a dict a dict nobody else
+ * holds. A decoded message fills a slot when the field is first read. Slots never change once
+ * filled.
  *   - Messages are not tracked by the garbage collector: what they hold cannot form cycles.
- * Locks: none; the GIL guards the filling of slots. Nothing here blocks, nothing releases the GIL, but
- * resolving a layout for the first time runs Python code.
+ * Locks: none; the GIL guards the filling of slots. Nothing here blocks, nothing releases the GIL,
+ * but resolving a layout for the first time runs Python code.
  *
- * "New reference" and "borrowed" mean what they mean in Python's manual. int results: 0, or -1 with an
- * exception set.
+ * "New reference" and "borrowed" mean what they mean in Python's manual. int results: 0, or -1 with
+ * an exception set.
  */
 #ifndef ESC_PYTHON_MESSAGE_H
 #define ESC_PYTHON_MESSAGE_H
@@ -46,30 +48,29 @@ typedef struct esc_py_field {
     escqrs_label label;
     escqrs_kind key_kind; /* MAP */
     uint32_t number;
-    const escqrs_field *in; /* in the sealed schema: offsets */
+    const escqrs_field *in;    /* in the sealed schema: offsets */
     PyObject *default_value;   /* stored form, or NULL */
     PyObject *default_factory; /* or NULL */
-    PyObject *type; /* MESSAGE: the class; ENUM: the enum; else NULL */
-    bool default_ready; /* default_value is checked and in stored form */
-    esc_py_member *by_object; /* ENUM: members sorted by address */
-    esc_py_member *by_number; /* ENUM: sorted by number; borrows from by_object */
+    PyObject *type;            /* MESSAGE: the class; ENUM: the enum; else NULL */
+    bool default_ready;        /* default_value is checked and in stored form */
+    esc_py_member *by_object;  /* ENUM: members sorted by address */
+    esc_py_member *by_number;  /* ENUM: sorted by number; borrows from by_object */
     size_t member_count;
     uint8_t tag[5]; /* the encoded tag of the field */
     uint8_t tag_size;
 } esc_py_field;
 
-/* A Python object (tracked by the garbage collector). Fields stand in the order of declaration, which
- * is the order of the schema's indices and of the slots of a message. */
+/* A Python object (tracked by the garbage collector). Fields stand in the order of declaration,
+ * which is the order of the schema's indices and of the slots of a message. */
 typedef struct esc_py_layout {
-    PyObject_HEAD
-    struct esc_py_state *state;
-    PyObject *owner; /* borrowed: the class; NULL once it is gone */
-    PyObject *title; /* str: the class's name in error texts */
+    PyObject_HEAD struct esc_py_state *state;
+    PyObject *owner;       /* borrowed: the class; NULL once it is gone */
+    PyObject *title;       /* str: the class's name in error texts */
     escqrs_schema *schema; /* exists from the start, sealed with `sealed` */
-    bool sealed;  /* own fields are known */
-    bool ready;   /* and those of all that it nests */
-    bool broken;  /* sealing failed for good */
-    bool checked; /* decoding has something to verify: see esc_py_layout_verify */
+    bool sealed;           /* own fields are known */
+    bool ready;            /* and those of all that it nests */
+    bool broken;           /* sealing failed for good */
+    bool checked;          /* decoding has something to verify: see esc_py_layout_verify */
     uint32_t count;
     uint32_t leaf_depth;  /* of nesting, nested messages left aside: 1, 2 or 3 */
     bool nests;           /* some field holds messages */
@@ -99,27 +100,26 @@ typedef struct esc_py_block {
 } esc_py_block;
 
 typedef struct esc_py_message {
-    PyObject_HEAD
-    ProtobufCMessage *packed; /* NULL unless decoded */
-    esc_py_block *block; /* NULL: `packed`, if any, is ours alone */
+    PyObject_HEAD ProtobufCMessage *packed; /* NULL unless decoded */
+    esc_py_block *block;                    /* NULL: `packed`, if any, is ours alone */
     size_t depth; /* of nesting in protobuf terms, 1 for the message alone; 0: not counted yet */
     PyObject *slots[];
 } esc_py_message;
 
 /* Section of the module's state. */
 typedef struct esc_py_message_state {
-    PyTypeObject *meta;       /* MessageMeta */
-    PyTypeObject *base;       /* MessageBase, which has the slots functions */
-    PyTypeObject *field;      /* the descriptor of one field */
-    PyTypeObject *layout;     /* Layout */
-    PyObject *prepare;        /* functions of _message.py, NULL until it has bound them */
+    PyTypeObject *meta;   /* MessageMeta */
+    PyTypeObject *base;   /* MessageBase, which has the slots functions */
+    PyTypeObject *field;  /* the descriptor of one field */
+    PyTypeObject *layout; /* Layout */
+    PyObject *prepare;    /* functions of _message.py, NULL until it has bound them */
     PyObject *resolve;
     PyObject *signature;
-    PyObject *registry;       /* dict (module, qualname) -> weak reference to the newest class */
-    PyObject *utc;            /* datetime.timezone.utc */
-    PyObject *rebuild;        /* the module's function _rebuild, for pickle */
-    esc_buffer scratch;       /* for packing on the way to bytes */
-    uint64_t generation;      /* class definitions so far */
+    PyObject *registry;  /* dict (module, qualname) -> weak reference to the newest class */
+    PyObject *utc;       /* datetime.timezone.utc */
+    PyObject *rebuild;   /* the module's function _rebuild, for pickle */
+    esc_buffer scratch;  /* for packing on the way to bytes */
+    uint64_t generation; /* class definitions so far */
 } esc_py_message_state;
 
 int esc_py_message_exec(PyObject *module);
@@ -134,8 +134,8 @@ esc_py_kind esc_py_class_kind(struct esc_py_state *state, PyObject *object);
 
 /* `cls` and `message` below must be a message class and an instance of one (see the kinds). */
 
-/* The layout of a class, its annotations resolved; borrowed, NULL with an exception (TypeError names
- * class and field). Lives as long as the class. */
+/* The layout of a class, its annotations resolved; borrowed, NULL with an exception (TypeError
+ * names class and field). Lives as long as the class. */
 esc_py_layout *esc_py_class_layout(PyTypeObject *cls);
 /* Its schema, likewise resolved with all that it nests. */
 const escqrs_schema *esc_py_message_schema(PyTypeObject *cls);
@@ -147,7 +147,8 @@ PyObject *esc_py_class_stored_name(PyTypeObject *cls);
 PyObject *esc_py_newest(struct esc_py_state *state, PyObject *cls);
 /* Enter a class (message, aggregate, read model) as the newest of its module and qualified name. */
 int esc_py_register(struct esc_py_state *state, PyObject *cls);
-/* Grows with every registered definition, so that an open system knows when to look for newer ones. */
+/* Grows with every registered definition, so that an open system knows when to look for newer ones.
+ */
 uint64_t esc_py_definition_generation(struct esc_py_state *state);
 
 /* ---- packing ---------------------------------------------------------------------------------- */
@@ -156,8 +157,8 @@ uint64_t esc_py_definition_generation(struct esc_py_state *state);
 int esc_py_message_pack(PyObject *message, esc_buffer *out);
 
 /* A message that reads from `packed`, which was unpacked with the class's schema and is taken over
- * (also on failure). es.Corrupt naming class and field where an enum number is unknown, a time is out of
- * range, or a datetime or message without default is absent. New reference. */
+ * (also on failure). es.Corrupt naming class and field where an enum number is unknown, a time is
+ * out of range, or a datetime or message without default is absent. New reference. */
 PyObject *esc_py_message_wrap(PyTypeObject *cls, ProtobufCMessage *packed);
 /* Unpack and wrap. `limits` may be NULL. es.Corrupt, es.TooLarge. New reference. */
 PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escqrs_limits *limits);
@@ -170,30 +171,32 @@ ESCQRS_MUST_USE escqrs_status esc_py_layout_verify(const esc_py_layout *layout,
 
 /* ---- values by layout: for states, and for whoever reads fields in C ---------------------------- */
 
-/* The layout of the fields of any class, made by escqrs._message.layout_of_state(cls, name) in Python:
- * NULL with TypeError where `object` is no layout. Resolves it. Borrowed. */
+/* The layout of the fields of any class, made by escqrs._message.layout_of_state(cls, name) in
+ * Python: NULL with TypeError where `object` is no layout. Resolves it. Borrowed. */
 esc_py_layout *esc_py_layout_cast(struct esc_py_state *state, PyObject *object);
 
 /* Field by name, or -1 without an exception. */
 Py_ssize_t esc_py_layout_find(const esc_py_layout *layout, PyObject *name);
 
-/* The stored form of `value` for a field: strict checks, TypeError/ValueError naming class, field and
- * element. New reference. */
+/* The stored form of `value` for a field: strict checks, TypeError/ValueError naming class, field
+ * and element. New reference. */
 PyObject *esc_py_value_check(esc_py_layout *layout, uint32_t index, PyObject *value);
-/* What a reader gets of a stored form: itself, or a new list or dict. Also copies a live list or dict
- * of a state. New reference. */
+/* What a reader gets of a stored form: itself, or a new list or dict. Also copies a live list or
+ * dict of a state. New reference. */
 PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value);
-/* The value a field begins with: its default, else the kind's zero value ("", 0, [], {}, None for T | None),
- * else NULL without an exception (datetime, message, an enum without the number 0). Containers are new
- * lists and dicts. New reference. */
+/* The value a field begins with: its default, else the kind's zero value ("", 0, [], {}, None for T
+ * | None), else NULL without an exception (datetime, message, an enum without the number 0).
+ * Containers are new lists and dicts. New reference. */
 PyObject *esc_py_value_initial(esc_py_layout *layout, uint32_t index);
 
 /* Append the bytes of `layout->count` values, NULL for absent ones, each checked as above. */
 int esc_py_values_pack(esc_py_layout *layout, PyObject *const *values, esc_buffer *out);
-/* Fill `values` with `layout->count` new references, as a reader gets them (lists and dicts are new and
- * mutable); a field that is absent gets its initial value, or NULL. On failure all are NULL. */
+/* Fill `values` with `layout->count` new references, as a reader gets them (lists and dicts are new
+ * and mutable); a field that is absent gets its initial value, or NULL. On failure all are NULL. */
 int esc_py_values_unpack(esc_py_layout *layout, const ProtobufCMessage *packed, PyObject **values);
-/* One field of a decoded struct in stored form (nested messages are copies that own their block). */
-PyObject *esc_py_value_unpack(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed);
+/* One field of a decoded struct in stored form (nested messages are copies that own their block).
+ */
+PyObject *esc_py_value_unpack(esc_py_layout *layout, uint32_t index,
+                              const ProtobufCMessage *packed);
 
 #endif

@@ -1,10 +1,11 @@
-/* python/message_layout.c - layouts: from what _message.py read of the annotations to sealed schemas.
+/* python/message_layout.c - layouts: from what _message.py read of the annotations to sealed
+ * schemas.
  *
  * A layout's escqrs_schema exists from the start, so that classes may nest each other before either
- * is complete. It is sealed when all annotations of its class could be read, and `ready` when that holds
- * for everything it nests. The schema is destroyed with the layout; the garbage collector may end a cycle
- * of layouts in any order, which escqrs/schema.h allows.
- * No locks; the GIL is held throughout. Sealing itself runs no Python code.
+ * is complete. It is sealed when all annotations of its class could be read, and `ready` when that
+ * holds for everything it nests. The schema is destroyed with the layout; the garbage collector may
+ * end a cycle of layouts in any order, which escqrs/schema.h allows. No locks; the GIL is held
+ * throughout. Sealing itself runs no Python code.
  */
 #include "python/message_parts.h"
 
@@ -181,7 +182,8 @@ static bool is_message_class(esc_py_state *state, PyObject *object)
 }
 
 /* `spec`: see _spec in _message.py. */
-static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec, PyObject **members)
+static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec,
+                      PyObject **members)
 {
     PyObject *name = NULL;
     PyObject *value = NULL;
@@ -189,8 +191,8 @@ static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec
     PyObject *type = NULL;
     unsigned number = 0;
     int kind = 0, label = 0, key_kind = 0, has_default = 0;
-    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!", &name, &number, &kind, &label, &key_kind, &has_default,
-                          &value, &factory, &type, &PyTuple_Type, members)) {
+    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!", &name, &number, &kind, &label, &key_kind,
+                          &has_default, &value, &factory, &type, &PyTuple_Type, members)) {
         return -1;
     }
     field->name = Py_NewRef(name);
@@ -393,8 +395,8 @@ static int close_over(esc_py_layout *layout, PyObject *seen)
             PyErr_Format(PyExc_TypeError, "%U: the definition was refused before", layout->title);
             return -1;
         }
-        PyObject *done = PyObject_CallFunction(layout->state->message.resolve, "OO", layout->owner,
-                                               Py_True);
+        PyObject *done =
+            PyObject_CallFunction(layout->state->message.resolve, "OO", layout->owner, Py_True);
         if (done == NULL) {
             return -1;
         }
@@ -515,8 +517,7 @@ static PyObject *layout_check(PyObject *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     }
     PyObject *stored = esc_py_value_check(layout, (uint32_t)index, args[1]);
-    PyObject *value = stored == NULL ? NULL
-                                     : esc_py_value_copy(&layout->fields[index], stored);
+    PyObject *value = stored == NULL ? NULL : esc_py_value_copy(&layout->fields[index], stored);
     Py_XDECREF(stored);
     return value;
 }

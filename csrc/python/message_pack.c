@@ -1,10 +1,10 @@
 /* python/message_pack.c - the encoder: from slots straight to protobuf bytes.
  *
  * A message that was decoded is packed by protobuf-c from the struct it reads from, unknown fields
- * included. One that was made in Python has no struct: its bytes are written here from the stored forms, fields
- * by number, every one of them (see the presence rule in escqrs/schema.h), without building a struct first.
- * Nested messages reserve one byte for their length and move up if it needs more. Nothing here runs Python
- * code, so the buffer may be the module's.
+ * included. One that was made in Python has no struct: its bytes are written here from the stored
+ * forms, fields by number, every one of them (see the presence rule in escqrs/schema.h), without
+ * building a struct first. Nested messages reserve one byte for their length and move up if it
+ * needs more. Nothing here runs Python code, so the buffer may be the module's.
  */
 #include "python/message_parts.h"
 

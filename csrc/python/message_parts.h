@@ -40,8 +40,8 @@ size_t esc_py_value_depth(const esc_py_field *field, PyObject *value);
 PyObject *esc_py_message_slot(esc_py_message *message, uint32_t index);
 /* The default in stored form. New reference; NULL without an exception where there is none. */
 PyObject *esc_py_default(esc_py_layout *layout, uint32_t index);
-/* Stored form that a decoded field has in `packed`; `from` is the message it belongs to (its block is
- * shared with nested ones), or NULL (they are copied). New reference. */
+/* Stored form that a decoded field has in `packed`; `from` is the message it belongs to (its block
+ * is shared with nested ones), or NULL (they are copied). New reference. */
 PyObject *esc_py_value_read(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed,
                             esc_py_message *from);
 

@@ -1,11 +1,11 @@
-/* python/message_type.c - the metaclass of message classes, the descriptors of fields, the registry.
+/* python/message_type.c - the metaclass of message classes, the descriptors of fields, the
+ * registry.
  *
- * A message class is made in three steps: _message.py prepares the namespace (it reads annotations and
- * defaults), type.__new__ makes the class, and then its instances are given one slot a field behind the
- * head of esc_py_message, with no dictionary, no weak references and no garbage collection, also
- * where a base class that is no message would bring them. Its annotations are resolved at once where
- * they can be, else at the first use.
- * No locks; the GIL is held throughout.
+ * A message class is made in three steps: _message.py prepares the namespace (it reads annotations
+ * and defaults), type.__new__ makes the class, and then its instances are given one slot a field
+ * behind the head of esc_py_message, with no dictionary, no weak references and no garbage
+ * collection, also where a base class that is no message would bring them. Its annotations are
+ * resolved at once where they can be, else at the first use. No locks; the GIL is held throughout.
  */
 #include "python/message_parts.h"
 
@@ -22,8 +22,7 @@
 /* ---- the descriptor of one field ---------------------------------------------------------------- */
 
 typedef struct field_descriptor {
-    PyObject_HEAD
-    PyTypeObject *owner; /* the class that declared it */
+    PyObject_HEAD PyTypeObject *owner; /* the class that declared it */
     PyObject *name;
     uint32_t index; /* of the slot */
 } field_descriptor;
@@ -103,8 +102,10 @@ static void field_dealloc(PyObject *self)
 
 static PyMemberDef field_members[] = {
     {"__name__", T_OBJECT, offsetof(field_descriptor, name), READONLY, "the field's name"},
-    {"__objclass__", T_OBJECT, offsetof(field_descriptor, owner), READONLY, "the class that declared it"},
-    {"index", T_UINT, offsetof(field_descriptor, index), READONLY, "position among the class's fields"},
+    {"__objclass__", T_OBJECT, offsetof(field_descriptor, owner), READONLY,
+     "the class that declared it"},
+    {"index", T_UINT, offsetof(field_descriptor, index), READONLY,
+     "position among the class's fields"},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -321,8 +322,8 @@ static int claim_descriptors(esc_py_state *state, PyTypeObject *cls, const prepa
         PyObject *field = PyDict_GetItemWithError(cls->tp_dict, PyTuple_GET_ITEM(made->own, i));
         if (field == NULL || !Py_IS_TYPE(field, state->message.field)) {
             if (!PyErr_Occurred()) {
-                PyErr_Format(PyExc_TypeError, "%s.%U: replaced while the class was made", cls->tp_name,
-                             PyTuple_GET_ITEM(made->own, i));
+                PyErr_Format(PyExc_TypeError, "%s.%U: replaced while the class was made",
+                             cls->tp_name, PyTuple_GET_ITEM(made->own, i));
             }
             return -1;
         }
@@ -356,8 +357,8 @@ static int shape_instances(PyTypeObject *cls, Py_ssize_t count)
     cls->tp_clear = NULL;
     cls->tp_free = PyObject_Free;
     cls->tp_dealloc = esc_py_message_dealloc;
-    cls->tp_basicsize = (Py_ssize_t)offsetof(esc_py_message, slots) +
-                        count * (Py_ssize_t)sizeof(PyObject *);
+    cls->tp_basicsize =
+        (Py_ssize_t)offsetof(esc_py_message, slots) + count * (Py_ssize_t)sizeof(PyObject *);
     cls->tp_vectorcall = esc_py_message_vectorcall;
     PyType_Modified(cls);
     return 0;
@@ -409,8 +410,8 @@ static int complete(esc_py_state *state, esc_py_message_type *type, const prepar
     type->field_count = (uint32_t)PyTuple_GET_SIZE(names);
     type->declared = Py_NewRef(made->declared);
     type->stored_name = Py_NewRef(made->stored_name);
-    if (shape_instances(cls, PyTuple_GET_SIZE(names)) < 0 || claim_descriptors(state, cls, made) < 0 ||
-        inherit_kind(type, made) < 0) {
+    if (shape_instances(cls, PyTuple_GET_SIZE(names)) < 0 ||
+        claim_descriptors(state, cls, made) < 0 || inherit_kind(type, made) < 0) {
         return -1;
     }
     PyObject *title = PyType_GetName(cls);
@@ -483,7 +484,8 @@ static PyObject *meta_new(PyTypeObject *meta, PyObject *args, PyObject *kwargs)
     }
     prepared made;
     if (!PyArg_ParseTuple(answer, "O!O!O!UO", &PyDict_Type, &made.namespace, &PyTuple_Type,
-                          &made.declared, &PyTuple_Type, &made.own, &made.stored_name, &made.reply)) {
+                          &made.declared, &PyTuple_Type, &made.own, &made.stored_name,
+                          &made.reply)) {
         goto done;
     }
     names = names_of(made.declared);
@@ -594,10 +596,10 @@ static PyGetSetDef meta_getset[] = {
     {"__escqrs_fields__", meta_get_fields, NULL, "names of the fields in order", NULL},
     {"__escqrs_name__", meta_get_name, NULL, "the name in a store", NULL},
     {"__escqrs_kind__", meta_get_kind, NULL, "'message', 'event' or 'command'", NULL},
-    {"__escqrs_reply__", meta_get_reply, NULL, "the R of Command[R] as written; None for a bare Command",
-     NULL},
-    {"__escqrs_abstract__", meta_get_abstract, NULL, "True for Message, Event and Command themselves",
-     NULL},
+    {"__escqrs_reply__", meta_get_reply, NULL,
+     "the R of Command[R] as written; None for a bare Command", NULL},
+    {"__escqrs_abstract__", meta_get_abstract, NULL,
+     "True for Message, Event and Command themselves", NULL},
     {"__signature__", meta_get_signature, NULL, "for inspect and help()", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -622,8 +624,8 @@ static PyType_Slot meta_slots[] = {
 static PyType_Spec meta_spec = {
     .name = "escqrs._core.MessageMeta",
     .basicsize = sizeof(esc_py_message_type),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_TYPE_SUBCLASS |
-             Py_TPFLAGS_HAVE_VECTORCALL,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_TYPE_SUBCLASS | Py_TPFLAGS_HAVE_VECTORCALL,
     .slots = meta_slots,
 };
 
@@ -745,17 +747,23 @@ static PyObject *core_generation(PyObject *module, PyObject *Py_UNUSED(ignored))
 }
 
 static PyMethodDef functions[] = {
-    {"bind", core_bind, METH_VARARGS, "bind(prepare, resolve, signature): the functions of _message.py."},
+    {"bind", core_bind, METH_VARARGS,
+     "bind(prepare, resolve, signature): the functions of _message.py."},
     {"declared", core_declared, METH_O, "declared(cls): what _message.py knows of each field."},
-    {"layout_of", core_layout_of, METH_O, "layout_of(cls): the layout of a message class, as far as it is."},
-    {"new_layout", core_new_layout, METH_VARARGS, "new_layout(title, name): one without fields, for a state."},
+    {"layout_of", core_layout_of, METH_O,
+     "layout_of(cls): the layout of a message class, as far as it is."},
+    {"new_layout", core_new_layout, METH_VARARGS,
+     "new_layout(title, name): one without fields, for a state."},
     {"seal", core_seal, METH_VARARGS, "seal(layout, specs): give a layout its fields."},
     {"set_base", core_set_base, METH_VARARGS, "set_base(cls, kind): mark Message, Event, Command."},
-    {"register", core_register, METH_O, "register(cls): the newest of its module and qualified name."},
-    {"newest", core_newest, METH_O, "newest(cls): the newest class of its module and qualified name."},
+    {"register", core_register, METH_O,
+     "register(cls): the newest of its module and qualified name."},
+    {"newest", core_newest, METH_O,
+     "newest(cls): the newest class of its module and qualified name."},
     {"find_class", core_find_class, METH_VARARGS,
      "find_class(module, qualname): the newest registered class of that name, or None."},
-    {"generation", core_generation, METH_NOARGS, "generation(): how many classes were registered so far."},
+    {"generation", core_generation, METH_NOARGS,
+     "generation(): how many classes were registered so far."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -777,8 +785,8 @@ int esc_py_message_type_exec(PyObject *module)
     esc_py_message_state *section = &esc_py_state_of(module)->message;
     section->registry = PyDict_New();
     section->field = (PyTypeObject *)PyType_FromModuleAndSpec(module, &field_spec, NULL);
-    section->meta = (PyTypeObject *)PyType_FromModuleAndSpec(module, &meta_spec,
-                                                             (PyObject *)&PyType_Type);
+    section->meta =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &meta_spec, (PyObject *)&PyType_Type);
     if (section->registry == NULL || section->field == NULL || section->meta == NULL) {
         return -1;
     }

@@ -1,9 +1,9 @@
-/* python/message_value.c - values of fields: strict checks, the stored form, copies for readers, defaults,
- * and what a decoded struct holds.
+/* python/message_value.c - values of fields: strict checks, the stored form, copies for readers,
+ * defaults, and what a decoded struct holds.
  *
- * The stored form (message.h) is what slots hold: immutable, exact types, nothing that the caller can still
- * change. Checking makes it; reading copies lists and dicts out of it. No locks; the GIL is held. The check of
- * decoded bytes (esc_py_layout_verify) reads layouts only and needs no GIL.
+ * The stored form (message.h) is what slots hold: immutable, exact types, nothing that the caller
+ * can still change. Checking makes it; reading copies lists and dicts out of it. No locks; the GIL
+ * is held. The check of decoded bytes (esc_py_layout_verify) reads layouts only and needs no GIL.
  */
 #include "python/message_parts.h"
 
@@ -44,7 +44,8 @@ static PyObject *place_name(const place *at)
     return PyUnicode_FromFormat("%U.%U", at->layout->title, at->field->name);
 }
 
-/* The value as error texts show it: its repr, cut. New reference; never NULL without an exception. */
+/* The value as error texts show it: its repr, cut. New reference; never NULL without an exception.
+ */
 static PyObject *shown(PyObject *value)
 {
     PyObject *text = PyObject_Repr(value);
@@ -103,8 +104,8 @@ static PyObject *type_error(const place *at, const char *expected, PyObject *val
         PyObject *type = PyType_GetName(Py_TYPE(value));
         if (type != NULL) {
             const char *none = at->field->label == ESCQRS_OPTIONAL ? " or None" : "";
-            PyErr_Format(PyExc_TypeError, "%U: expected %s%s, got %U (%U)", name, expected, none, text,
-                         type);
+            PyErr_Format(PyExc_TypeError, "%U: expected %s%s, got %U (%U)", name, expected, none,
+                         text, type);
             Py_DECREF(type);
         }
     }
@@ -211,8 +212,8 @@ static PyObject *check_time(const place *at, PyObject *value)
     PyObject *utc = at->layout->state->message.utc;
     PyObject *zone = PyDateTime_DATE_GET_TZINFO(value);
     if (zone == Py_None) {
-        return value_error(at, "has no time zone; use an aware datetime, e.g. datetime.now(timezone.utc)",
-                           value);
+        return value_error(
+            at, "has no time zone; use an aware datetime, e.g. datetime.now(timezone.utc)", value);
     }
     PyObject *moved = NULL;
     if (zone == utc) {
@@ -253,8 +254,8 @@ static PyObject *check_time(const place *at, PyObject *value)
     return exact;
 }
 
-/* A member of an older definition of the same enum (a notebook's cell run again) becomes the member of
- * that name. */
+/* A member of an older definition of the same enum (a notebook's cell run again) becomes the member
+ * of that name. */
 static PyObject *check_enum(const place *at, PyObject *value)
 {
     PyTypeObject *type = (PyTypeObject *)at->field->type;
@@ -284,7 +285,8 @@ static PyObject *check_message(const place *at, PyObject *value)
         return Py_NewRef(value);
     }
     esc_py_state *state = at->layout->state;
-    if (esc_py_message_kind(state, value) != ESC_PY_NONE && esc_py_same_name(Py_TYPE(value), type)) {
+    if (esc_py_message_kind(state, value) != ESC_PY_NONE &&
+        esc_py_same_name(Py_TYPE(value), type)) {
         esc_buffer bytes = {0};
         PyObject *copy = NULL;
         if (esc_py_message_pack(value, &bytes) == 0) {
@@ -357,10 +359,12 @@ static PyObject *check_dict(place *at, PyObject *value)
     if (!PyDict_Check(value)) {
         char expected[200];
         PyOS_snprintf(expected, sizeof expected, "dict[%s, %s]",
-                      kind_name(at->field, at->field->key_kind), kind_name(at->field, at->field->kind));
+                      kind_name(at->field, at->field->key_kind),
+                      kind_name(at->field, at->field->kind));
         return type_error(at, expected, value);
     }
-    PyObject *copy = PyDict_Copy(value); /* as above; also of a subclass, without running its code */
+    PyObject *copy =
+        PyDict_Copy(value); /* as above; also of a subclass, without running its code */
     PyObject *result = copy == NULL ? NULL : PyDict_New();
     Py_ssize_t position = 0;
     PyObject *key;
@@ -559,7 +563,8 @@ static PyObject *time_of(esc_py_layout *layout, const esc_py_field *field,
         layout->state->message.utc, PyDateTimeAPI->DateTimeType);
 }
 
-static PyObject *nested_of(const esc_py_field *field, ProtobufCMessage *packed, esc_py_message *from)
+static PyObject *nested_of(const esc_py_field *field, ProtobufCMessage *packed,
+                           esc_py_message *from)
 {
     PyTypeObject *cls = (PyTypeObject *)field->type;
     if (from != NULL) {
@@ -718,12 +723,13 @@ PyObject *esc_py_value_read(esc_py_layout *layout, uint32_t index, const Protobu
         break;
     }
     if (!is_absent(field->in, packed)) {
-        return read_one(layout, field, field->kind,
-                        (const char *)packed + field->in->value_offset, from);
+        return read_one(layout, field, field->kind, (const char *)packed + field->in->value_offset,
+                        from);
     }
     PyObject *value = absent_value(layout, index);
     if (value == NULL && !PyErr_Occurred()) {
-        return corrupt(layout, field, "the stored message does not have this field; give it a default");
+        return corrupt(layout, field,
+                       "the stored message does not have this field; give it a default");
     }
     return value;
 }
@@ -820,8 +826,8 @@ static escqrs_status bad(const esc_py_layout *layout, const esc_py_field *field,
                             field->in->name, what);
 }
 
-static escqrs_status verify_one(const esc_py_layout *layout, const esc_py_field *field, const void *at,
-                                escqrs_error *error)
+static escqrs_status verify_one(const esc_py_layout *layout, const esc_py_field *field,
+                                const void *at, escqrs_error *error)
 {
     if (field->kind == ESCQRS_KIND_ENUM) {
         int32_t number = *(const int *)at;
@@ -829,8 +835,8 @@ static escqrs_status verify_one(const esc_py_layout *layout, const esc_py_field 
                     compare_numbers) == NULL) {
             return escqrs_error_set(error, ESCQRS_CORRUPT,
                                     "%s.%s: %ld is not the number of a member of the enum %s",
-                                    escqrs_schema_name(layout->schema), field->in->name, (long)number,
-                                    field->in->enum_name);
+                                    escqrs_schema_name(layout->schema), field->in->name,
+                                    (long)number, field->in->enum_name);
         }
     } else if (field->kind == ESCQRS_KIND_TIME) {
         const escqrs_timestamp *stamp = *(escqrs_timestamp *const *)at;
@@ -874,7 +880,8 @@ static escqrs_status verify_map(const esc_py_layout *layout, const esc_py_field 
     for (size_t i = 0; i < count; i++) {
         escqrs_status status = ESCQRS_OK;
         if (!is_absent(value, entries[i])) {
-            status = verify_one(layout, field, (const char *)entries[i] + value->value_offset, error);
+            status =
+                verify_one(layout, field, (const char *)entries[i] + value->value_offset, error);
         } else if (!may_be_absent(&alone)) {
             status = bad(layout, field, "an entry has no value", error);
         }

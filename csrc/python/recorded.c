@@ -15,6 +15,7 @@ typedef struct recorded_object {
     PyObject *stream;
     PyObject *type;
     PyObject *data;
+    PyObject *correlation; /* str; NULL: correlation_id counts */
     PyObject *metadata; /* mappingproxy; NULL: empty */
     PyObject *tags;     /* tuple; NULL: empty */
     PyObject *event;    /* NULL until read */
@@ -101,6 +102,12 @@ PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *reco
     if (self->stream == NULL || self->type == NULL || self->data == NULL) {
         goto fail;
     }
+    if (recorded->correlation_text.size > 0) {
+        self->correlation = text_of(recorded->correlation_text);
+        if (self->correlation == NULL) {
+            goto fail;
+        }
+    }
     if (recorded->metadata_count > 0) {
         self->metadata = proxy(pairs_dict(recorded->metadata, recorded->metadata_count));
         if (self->metadata == NULL) {
@@ -127,6 +134,7 @@ static void recorded_dealloc(PyObject *object)
     Py_XDECREF(self->stream);
     Py_XDECREF(self->type);
     Py_XDECREF(self->data);
+    Py_XDECREF(self->correlation);
     Py_XDECREF(self->metadata);
     Py_XDECREF(self->tags);
     Py_XDECREF(self->event);
@@ -160,6 +168,13 @@ static PyObject *get_uuid(PyObject *object, void *closure)
     char text[ESCQRS_UUID_TEXT_SIZE];
     escqrs_uuid_format((const escqrs_uuid *)((char *)object + (size_t)closure), text);
     return PyUnicode_FromString(text);
+}
+
+static PyObject *get_correlation_id(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    return self->correlation != NULL ? Py_NewRef(self->correlation)
+                                     : get_uuid(object, (void *)offsetof(recorded_object, correlation_id));
 }
 
 static PyObject *get_object(PyObject *object, void *closure)
@@ -260,8 +275,8 @@ static PyGetSetDef recorded_getset[] = {
     {"time", get_time, NULL, "When it was stored: an aware datetime in UTC; never goes back.", NULL},
     {"id", get_uuid, NULL, "Its id: the text of a UUID that sorts by time.",
      (void *)offsetof(recorded_object, id)},
-    {"correlation_id", get_uuid, NULL, "Of the command from outside that began it all.",
-     (void *)offsetof(recorded_object, correlation_id)},
+    {"correlation_id", get_correlation_id, NULL,
+     "Given with the command from outside that began it all, or its id.", NULL},
     {"causation_id", get_uuid, NULL, "Of the command that caused it.",
      (void *)offsetof(recorded_object, causation_id)},
     {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},

@@ -480,13 +480,11 @@ static const char *first_word(const char *text)
     }
 }
 
-/* A query only reads: SELECT, WITH, VALUES, EXPLAIN. The connection is read-only besides; this keeps out what changes the
- * connection itself: PRAGMA, ATTACH, BEGIN. */
-static bool may_query(const char *sql)
+/* Is the first word of the statement one of these? */
+static bool begins_with(const char *sql, const char *const *words)
 {
-    static const char *const words[] = {"select", "with", "values", "explain"};
     const char *word = first_word(sql);
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+    for (size_t i = 0; words[i] != NULL; i++) {
         size_t size = strlen(words[i]);
         if (sqlite3_strnicmp(word, words[i], (int)size) == 0) {
             char next = word[size];
@@ -496,6 +494,13 @@ static bool may_query(const char *sql)
     }
     return false;
 }
+
+/* A query only reads. The connection is read-only besides; this keeps out what changes the connection itself: PRAGMA,
+ * ATTACH, BEGIN. */
+static const char *const reading_words[] = {"select", "with", "values", "explain", NULL};
+static const char *const other_words[] = {"insert",   "replace",   "update",   "delete",  "create", "drop",    "alter",
+                                          "attach",   "detach",    "pragma",   "begin",   "end",    "commit",  "rollback",
+                                          "savepoint", "release",  "vacuum",   "reindex", "analyze", NULL};
 
 static void raise_readonly(esc_py_rows *rows, const char *sql)
 {
@@ -512,10 +517,10 @@ static sqlite3_stmt *prepare_query(esc_py_rows *rows, const char *sql, Py_ssize_
     int code = sqlite3_prepare_v2(rows->db, sql, (int)size + 1, &statement, &tail);
     leave(rows);
     if (code != SQLITE_OK) {
-        if (may_query(sql)) {
-            raise_sqlite(rows, code, sql);
-        } else {
+        if (begins_with(sql, other_words)) {
             raise_readonly(rows, sql);
+        } else {
+            raise_sqlite(rows, code, sql);
         }
         return NULL;
     }
@@ -523,7 +528,7 @@ static sqlite3_stmt *prepare_query(esc_py_rows *rows, const char *sql, Py_ssize_
         PyErr_SetString(PyExc_ValueError, "empty SQL");
         return NULL;
     }
-    if (!may_query(sql) || !sqlite3_stmt_readonly(statement)) {
+    if (!begins_with(sql, reading_words) || !sqlite3_stmt_readonly(statement)) {
         raise_readonly(rows, sql);
     } else if (!is_blank(tail)) {
         PyErr_Format(PyExc_ValueError, "more than one statement; execute them one by one: %.500s", sql);

@@ -96,11 +96,12 @@ static bool copy_recorded(esc_arena *arena, const esc_topic *topic, escqrs_recor
         return false;
     }
     if (topic->whole) {
-        return copy_slice(arena, &recorded->data) &&
+        return copy_slice(arena, &recorded->data) && copy_slice(arena, &recorded->correlation_text) &&
                copy_pairs(arena, &recorded->metadata, recorded->metadata_count) &&
                copy_slices(arena, &recorded->tags, recorded->tag_count);
     }
     recorded->data = (escqrs_slice){NULL, 0};
+    recorded->correlation_text = (escqrs_slice){NULL, 0};
     recorded->metadata = NULL;
     recorded->metadata_count = 0;
     recorded->tags = NULL;

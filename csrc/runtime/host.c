@@ -136,6 +136,7 @@ void esc_host_run(esc_worker *worker)
         }
         return;
     }
+    esc_pool_start_succeeded(worker->pool);
     do {
         esc_monitor_arm(runtime);
         host->ops->attach(host->context, worker->state);

@@ -104,6 +104,7 @@ static inline escqrs_actor *next_actor(esc_worker *worker)
 void esc_native_run(esc_worker *worker)
 {
     escqrs_runtime *runtime = worker->pool->runtime;
+    esc_pool_start_succeeded(worker->pool);
     do {
         esc_monitor_arm(runtime);
         bool licensed = true;

@@ -288,6 +288,15 @@ void esc_pool_start_failed(esc_pool *pool, const escqrs_error *error)
     esc_monitor_arm(runtime);
 }
 
+void esc_pool_start_succeeded(esc_pool *pool)
+{
+    esc_mutex_lock(&pool->lock);
+    pool->retry_wait = 0;
+    pool->retry_left = 0;
+    esc_mutex_unlock(&pool->lock);
+    atomic_store_explicit(&pool->runtime->start_failed, false, memory_order_relaxed);
+}
+
 /* The caller has taken a licence for it and counted it in the pool. */
 static void start_worker(esc_pool *pool)
 {
@@ -314,7 +323,6 @@ static void start_worker(esc_pool *pool)
     esc_thread thread; /* joined by its own handle, see end_worker */
     if (esc_thread_create(&thread, pool->host == NULL ? "esc-native" : "esc-host", 0, worker_main,
                           worker, &error) == ESCQRS_OK) {
-        atomic_store_explicit(&runtime->start_failed, false, memory_order_relaxed);
         return;
     }
     esc_mutex_lock(&pool->lock);

@@ -211,8 +211,9 @@ bool esc_pool_await_licence(esc_worker *worker);
 void esc_pool_take_away(esc_worker *worker);
 bool esc_pool_may_start(esc_pool *pool); /* with the lock held: kick would find or start a worker */
 void esc_pool_wake_all(esc_pool *pool);  /* when stopping */
-/* The worker's thread could not begin. */
+/* A worker could not be started, or its thread could not begin; or it did. */
 void esc_pool_start_failed(esc_pool *pool, const escqrs_error *error);
+void esc_pool_start_succeeded(esc_pool *pool);
 
 /* ---- native.c, host.c, monitor.c -------------------------------------------------------------- */
 

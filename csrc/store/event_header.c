@@ -11,6 +11,7 @@
 #define TAG_CAUSATION ((3 << 3) | 2)
 #define TAG_METADATA ((4 << 3) | 2)
 #define TAG_TAGS ((5 << 3) | 2)
+#define TAG_CORRELATION_TEXT ((6 << 3) | 2)
 #define TAG_KEY ((1 << 3) | 2)
 #define TAG_VALUE ((2 << 3) | 2)
 
@@ -94,6 +95,10 @@ escqrs_status esc_event_header_encode(const escqrs_commit *commit, const escqrs_
     for (size_t i = 0; i < event->tag_count && status == ESCQRS_OK; i++) {
         status = put_bytes(buffer, TAG_TAGS, event->tags[i].data, event->tags[i].size);
     }
+    if (status == ESCQRS_OK && commit->correlation_text.size > 0) {
+        status = put_bytes(buffer, TAG_CORRELATION_TEXT, commit->correlation_text.data,
+                           commit->correlation_text.size);
+    }
     return status;
 }
 
@@ -169,6 +174,9 @@ static bool scan(escqrs_slice header, escqrs_recorded *recorded, bool found[3])
         case TAG_CAUSATION:
             found[2] = fine = take_uuid(value, &recorded->causation_id);
             break;
+        case TAG_CORRELATION_TEXT:
+            recorded->correlation_text = value;
+            break;
         case TAG_METADATA:
             recorded->metadata_count++;
             break;
@@ -210,6 +218,7 @@ escqrs_status esc_event_header_decode(escqrs_slice header, int64_t ordinal, uint
     bool found[3] = {false, false, false};
     recorded->metadata = NULL;
     recorded->tags = NULL;
+    recorded->correlation_text = (escqrs_slice){NULL, 0};
     recorded->metadata_count = recorded->tag_count = 0;
     if (header.size > 0) {
         if (!scan(header, recorded, found)) {

@@ -20,7 +20,7 @@ escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64
     if (status != ESCQRS_OK) {
         return status;
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     status = esc_connection_statement(sqlite, connection, ESC_SQL_CHECKPOINT, &statement, error);
     if (status == ESCQRS_OK) {
         sqlite3_bind_text(statement, 1, name.size > 0 ? name.data : "", (int)name.size, SQLITE_STATIC);
@@ -70,7 +70,7 @@ static escqrs_status find_snapshot(esc_sqlite *sqlite, esc_connection *connectio
     if (stream == 0) {
         return ESCQRS_DONE;
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     status = esc_connection_statement(sqlite, connection, ESC_SQL_SNAPSHOTS, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -126,7 +126,7 @@ escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slic
     if (status != ESCQRS_OK) {
         return status;
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     status = esc_connection_statement(sqlite, connection, ESC_SQL_KEY, &statement, error);
     if (status == ESCQRS_OK) {
         sqlite3_bind_text(statement, 1, scope.size > 0 ? scope.data : "", (int)scope.size, SQLITE_STATIC);

@@ -267,7 +267,7 @@ escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection 
 escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection, esc_statement which,
                                  escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, connection, which, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -285,7 +285,7 @@ escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *conne
 escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection, const char *name,
                               int64_t *value, bool *found, escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_META, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -304,7 +304,7 @@ escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connecti
 
 escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_TYPES, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -783,6 +783,9 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
     esc_mutex_init(&sqlite->refresh_mutex);
     esc_vector_init(&sqlite->writer.types, sizeof(escqrs_type *));
     sqlite->readonly = options->readonly;
+    sqlite->tail_events_max = options->tail_events_max == 0 || options->tail_events_max > INT32_MAX
+                                  ? ESC_TAIL_EVENTS_MAX
+                                  : (int64_t)options->tail_events_max;
     sqlite->durability = options->durability;
     sqlite->clock = options->clock;
     sqlite->random = options->random;

@@ -35,7 +35,7 @@ static escqrs_status read_row(const esc_sqlite *sqlite, esc_connection *connecti
                               int64_t first, int64_t positions[ESC_INDEX_ROW_POSITIONS], size_t *count,
                               escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_INDEX_ROW, &statement, error);
     if (status != ESCQRS_OK) {
@@ -98,7 +98,7 @@ escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *co
 escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
                                     int64_t *version, escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_INDEX_LAST, &statement, error);
     if (status != ESCQRS_OK) {
@@ -128,7 +128,7 @@ static escqrs_status write_row(esc_sqlite *sqlite, int64_t stream, int64_t first
         size += esc_varint_encode((uint64_t)(positions[i] - last), bytes + size);
         last = positions[i];
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_PUT_INDEX, &statement, error);
     if (status != ESCQRS_OK) {
@@ -196,7 +196,7 @@ escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows_max, escqrs
     if (sqlite->writer.merge_next < index->frozen.count) {
         return ESCQRS_OK;
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     esc_connection *connection = &sqlite->writer.connection;
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_SET_META, &statement, error);
@@ -238,7 +238,7 @@ static escqrs_status scan_row(esc_sqlite *sqlite, int64_t position, int64_t id, 
 escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
                                     int64_t upto, escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_TAIL, &statement, error);
     if (status != ESCQRS_OK) {
         return status;

@@ -86,6 +86,7 @@ typedef struct esc_sqlite {
     esc_lock *lock;
     esc_memory_vfs *memory;
     uint64_t salt;
+    int64_t tail_events_max;
     esc_stream_index index;
 
     struct { /* the leader's */

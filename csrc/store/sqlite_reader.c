@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "store/event_header.h"
 
-#define REFRESH_TAIL_MAX (4 * ESC_TAIL_EVENTS_MAX)
+#define REFRESH_TAILS 4 /* that many of the writer's before it is read anew */
 
 static esc_sqlite *of(esc_provider *self)
 {
@@ -187,7 +187,7 @@ static void release_index(esc_sqlite *sqlite)
 static escqrs_status stream_id(const esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
                                int64_t *id, escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_ID, &statement, error);
     if (status != ESCQRS_OK) {
@@ -247,7 +247,7 @@ static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection
                                         esc_page *page, int64_t id, escqrs_status *status,
                                         escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     const esc_stream_name *name = NULL;
     *status = esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_NAME, &statement, error);
     if (*status != ESCQRS_OK) {
@@ -299,7 +299,7 @@ static escqrs_status row_corrupt(const page_reader *in, int64_t position, int64_
 /* A type that another process has added since this read-only store was opened. */
 static escqrs_type *load_type(const page_reader *in, int64_t id, escqrs_status *status)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_type *type = NULL;
     *status = esc_connection_statement(in->sqlite, in->connection, ESC_SQL_TYPE, &statement, in->error);
     if (*status != ESCQRS_OK) {
@@ -413,7 +413,7 @@ static escqrs_status read_positions(page_reader *in)
 {
     const esc_query *query = in->query;
     esc_connection *connection = in->connection;
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(
         in->sqlite, connection, query->reverse ? ESC_SQL_EVENTS_REVERSE : ESC_SQL_EVENTS, &statement,
         in->error);
@@ -483,7 +483,7 @@ static escqrs_status read_versions(page_reader *in)
         status = esc_sqlite_index_look(in->sqlite, connection, in->stream.id, first, on_disk, positions,
                                        in->error);
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
         status = esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENT, &statement, in->error);
     }
@@ -545,7 +545,7 @@ escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_pa
 static escqrs_status read_head(const esc_sqlite *sqlite, esc_connection *connection, int64_t *head,
                                int64_t *indexed, escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     bool found;
     escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
     if (status != ESCQRS_OK) {
@@ -569,7 +569,7 @@ static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escq
     if (status != ESCQRS_OK || head == sqlite->scanned) {
         return status;
     }
-    if (sqlite->scanned < indexed || sqlite->index.tail_events > REFRESH_TAIL_MAX) {
+    if (sqlite->scanned < indexed || sqlite->index.tail_events > REFRESH_TAILS * sqlite->tail_events_max) {
         esc_stream_index_clear(&sqlite->index);
         sqlite->scanned = sqlite->index.watermark = indexed;
     }

@@ -50,7 +50,7 @@ static int set_synced(esc_sqlite *sqlite, bool synced)
 static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *error)
 {
     esc_connection *connection = &sqlite->writer.connection;
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -177,7 +177,7 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
     if (*result != NULL) {
         return ESCQRS_OK;
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_ID, &statement, error);
     if (status != ESCQRS_OK) {
@@ -237,7 +237,7 @@ static escqrs_status check_write(esc_sqlite *sqlite, const escqrs_write *write, 
 static escqrs_status check_checkpoint(esc_sqlite *sqlite, const escqrs_commit *commit,
                                       escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, &sqlite->writer.connection,
                                                     ESC_SQL_CHECKPOINT, &statement, error);
     if (status != ESCQRS_OK) {
@@ -304,7 +304,7 @@ static uint64_t fingerprint(const escqrs_commit *commit)
 static escqrs_status check_key(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t hash, bool *found,
                                escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_KEY,
                                                     &statement, error);
     if (status != ESCQRS_OK) {
@@ -367,7 +367,7 @@ static escqrs_status store_type(esc_sqlite *sqlite, escqrs_type *type, escqrs_er
         return no_memory(sqlite, error);
     }
     type->pending = true;
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = statement_for(sqlite, ESC_SQL_ADD_TYPE, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -386,7 +386,7 @@ static escqrs_status store_stream(esc_sqlite *sqlite, esc_stream *stream, escqrs
     if (esc_stream_index_touch(&sqlite->index, stream) != ESCQRS_OK) {
         return no_memory(sqlite, error);
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = statement_for(sqlite, ESC_SQL_ADD_STREAM, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -421,7 +421,7 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
         .name_hash = stream->name_hash,
         .type_hash = event->type->hash,
     };
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     status = statement_for(sqlite, ESC_SQL_ADD_EVENT, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -456,7 +456,7 @@ static escqrs_status store_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
 {
     esc_stream *stream = esc_stream_index_find(&sqlite->index, snapshot->stream);
     escqrs_status status = store_type(sqlite, snapshot->type, error);
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
         status = statement_for(sqlite, ESC_SQL_PUT_SNAPSHOT, &statement, error);
     }
@@ -476,7 +476,7 @@ static escqrs_status store_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
 static escqrs_status store_checkpoint(esc_sqlite *sqlite, const escqrs_commit *commit,
                                       escqrs_error *error)
 {
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = statement_for(sqlite, ESC_SQL_PUT_CHECKPOINT, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -498,7 +498,7 @@ static escqrs_status store_key(esc_sqlite *sqlite, const escqrs_commit *commit, 
             return no_memory(sqlite, error);
         }
     }
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     escqrs_status status = statement_for(sqlite, ESC_SQL_PUT_KEY, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -665,7 +665,7 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
     esc_sqlite *sqlite = of(self);
     ESC_ASSERT(sqlite->writer.in_batch && !self->broken);
     escqrs_status status = merge_slice(sqlite, error);
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
         status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, &statement,
                                           error);
@@ -725,7 +725,7 @@ void esc_sqlite_upkeep(esc_provider *self)
     if (self->failed) {
         return;
     }
-    if (index->frozen_upto == 0 && index->tail_events >= ESC_TAIL_EVENTS_MAX) {
+    if (index->frozen_upto == 0 && index->tail_events >= sqlite->tail_events_max) {
         /* Without memory it is tried again after the next batch. */
         (void)!esc_stream_index_freeze(index, esc_provider_head(self));
         sqlite->writer.merge_credit = 0;
@@ -776,7 +776,7 @@ static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
     esc_stream *stream;
     (void)db;
     escqrs_status status = resolve(sqlite, wanted->stream, &stream, error);
-    sqlite3_stmt *statement;
+    sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
         status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_DELETE_SNAPSHOTS,
                                           &statement, error);

@@ -24,7 +24,7 @@
 #include "base/thread.h"
 #include "base/vector.h"
 
-#define ESC_TAIL_EVENTS_MAX 131072 /* that many are frozen */
+#define ESC_TAIL_EVENTS_MAX 131072 /* that many are frozen, unless options say otherwise */
 #define ESC_CACHED_STREAMS_MAX 262144
 
 typedef struct esc_stream {

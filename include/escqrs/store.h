@@ -74,6 +74,7 @@ struct escqrs_commit {
     escqrs_write *writes;
     size_t write_count;
     const escqrs_uuid *correlation_id; /* of all its events; NULL: the same as the causation */
+    escqrs_slice correlation_text; /* instead of correlation_id: any text that is no UUID; empty: none */
     const escqrs_uuid *causation_id;   /* NULL: made by the store, the same for all events of the commit */
     const escqrs_pair *metadata;       /* of all its events */
     size_t metadata_count;
@@ -113,6 +114,7 @@ typedef struct escqrs_recorded {
     escqrs_type *type;
     escqrs_slice data;
     escqrs_uuid id, correlation_id, causation_id;
+    escqrs_slice correlation_text; /* not empty: the correlation id is this text, not the UUID */
     const escqrs_pair *metadata;
     size_t metadata_count;
     const escqrs_slice *tags;
@@ -154,6 +156,7 @@ typedef struct escqrs_store_options {
     bool readonly;
     size_t event_bytes_max; /* 0: 16 MiB; an event beyond it is TOO_LARGE */
     size_t reader_count_max; /* reader connections kept; 0: 8. More readers at once wait */
+    size_t tail_events_max; /* events whose index is kept in memory before it goes to disk; 0: 131,072 (tests) */
     bool manual;            /* no thread of its own; submitted commits wait for escqrs_store_pump (tests) */
     escqrs_clock clock;
     escqrs_random random;

@@ -277,7 +277,7 @@ class ReadModel:
             return f"<{name}, a read model of a closed system>"
         text = f"{status.state} at {status.position:,}"
         if status.state == "stopped":
-            text = f"stopped at {status.failed_position or status.position:,}: {status.error}"
+            text = f"stopped at {status.failed_position or status.position:,}"
         elif status.lag:
             text += f" of {status.head:,}"
         return f"<{name}, read model, {text}>"

@@ -177,10 +177,13 @@ def _claim(names: dict[str, Any], name: str, cls: type, what: str) -> None:
 # ---- what C calls ----------------------------------------------------------------------------------------------------
 
 
-def check(system: System) -> None:
-    """Refuse event classes that would misread what is stored."""
+def check(system: System, appliers: list[tuple[type[Event], Any]] | None = None) -> None:
+    """Refuse event classes that would misread what is stored: those of the system, or those given, which would be."""
+    events = system._events
+    if appliers is not None:
+        events = {event.__escqrs_name__: event for event, _function in appliers}
     for name, record, used in system._types():
-        cls = system._events.get(name)
+        cls = events.get(name)
         if cls is not None and used and record:
             _core._compare_schema(cls, record)
 
@@ -201,6 +204,8 @@ def find(system: System, key: Any) -> Any:
         )
         if same:
             if isinstance(cls, type):
+                if not entity:
+                    found = _readmodel.redefined(found, cls)
                 known[cls] = found
             return found
     if not entity and isinstance(cls, type) and issubclass(cls, Aggregate):
