@@ -451,7 +451,7 @@ def test_a_given_correlation_id(system: es.System) -> None:
     system[Counter, "a"].tell(Add(1), correlation_id=given)
     system.flush()
     assert {one.correlation_id for one in system.events()} == {given}
-    for wrong in ("", "nothing", given[:-1]):
+    for wrong in ("", "x" * 121):
         with pytest.raises(ValueError, match="correlation_id"):
             system[Counter, "a"].ask(Add(1), correlation_id=wrong)
     with pytest.raises(TypeError):
