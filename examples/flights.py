@@ -294,11 +294,11 @@ class Punctuality(es.ReadModel):
     )
 
     @es.query
-    def all(self, db: es.Rows) -> list[tuple]:
+    def all(self, db: es.Rows) -> list[tuple[Any, ...]]:
         return db.execute("SELECT * FROM punctuality ORDER BY carrier, month").fetchall()
 
     @es.query
-    def by_carrier(self, db: es.Rows) -> list[tuple]:
+    def by_carrier(self, db: es.Rows) -> list[tuple[Any, ...]]:
         return db.execute(
             "SELECT carrier, sum(landed), 100.0 * sum(late) / max(sum(landed), 1) AS late,"
             " 1.0 * sum(delay_minutes) / max(sum(landed), 1), sum(diverted), sum(cancelled)"
@@ -324,7 +324,7 @@ class Routes(es.ReadModel):
     )
 
     @es.query
-    def busiest(self, db: es.Rows, count: int) -> list[tuple]:
+    def busiest(self, db: es.Rows, count: int) -> list[tuple[Any, ...]]:
         return db.execute(
             "SELECT origin, destination, flights, miles, 1.0 * delay_minutes / flights FROM routes"
             " ORDER BY flights DESC, origin, destination LIMIT :count",
@@ -349,7 +349,7 @@ class Hours(es.ReadModel):
     )
 
     @es.query
-    def longest(self, db: es.Rows, count: int) -> list[tuple]:
+    def longest(self, db: es.Rows, count: int) -> list[tuple[Any, ...]]:
         return db.execute(
             "SELECT tail, flights, air_minutes, miles FROM hours"
             " ORDER BY air_minutes DESC, tail LIMIT :count",

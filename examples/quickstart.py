@@ -10,6 +10,7 @@ what an earlier run has stored is still there, and what it already did is refuse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import escqrs as es
 
@@ -50,7 +51,7 @@ class Items(es.ReadModel):
     on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:item_id, :name, :quantity)")
 
     @es.query
-    def by_name(self, db: es.Rows, name: str) -> list[tuple]:
+    def by_name(self, db: es.Rows, name: str) -> list[tuple[Any, ...]]:
         return db.execute("SELECT * FROM items WHERE name = :name", {"name": name}).fetchall()
 
 

@@ -74,6 +74,9 @@ def stopwatch() -> Iterator[Stopwatch]:
 
 
 def resident_bytes() -> int:
-    """Return this process's memory in use, from /proc (Linux)."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    """Return this process's memory in use, from /proc (Linux), without the files that it maps."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    raise NotAvailable("no RssAnon in /proc/self/status")
