@@ -144,6 +144,9 @@ escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, 
     if (status == ESCQRS_OK) {
         status = ESCQRS_IO;
     }
+    if (status == ESCQRS_FULL && system_error == 0) {
+        system_error = ENOSPC; /* SQLite keeps no number for that one */
+    }
     if ((code & 0xff) == SQLITE_BUSY) {
         (void)escqrs_error_set(error, status, "%s %s: another program is writing to the file", doing,
                                sqlite->shown);
@@ -697,6 +700,10 @@ static escqrs_status check_kind(const esc_sqlite *sqlite, escqrs_error *error)
     if (!S_ISREG(status.st_mode)) {
         return refuse(sqlite, ESCQRS_NOT_A_STORE, error, "is no regular file");
     }
+    if (status.st_size == 1) { /* SQLite takes it for an empty file */
+        return refuse(sqlite, ESCQRS_NOT_A_STORE, error,
+                      "is not a store of escqrs: it is no SQLite file. It was left as it is");
+    }
     return ESCQRS_OK;
 }
 
@@ -820,6 +827,9 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         }
         if (status == ESCQRS_OK && !sqlite->readonly) {
             status = esc_lock_acquire(sqlite->path, &sqlite->lock, error);
+            if (status == ESCQRS_LOCKED) {
+                esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+            }
         }
         if (status == ESCQRS_OK) {
             had_wal = has_companion(sqlite, "-wal", false);
