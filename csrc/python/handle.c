@@ -391,6 +391,20 @@ static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t 
 
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
+static int current_version(handle_object *self, int64_t *version)
+{
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_version(self->system->store, escqrs_entity_stream(self->entity), version, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->system->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *handle_get_state(PyObject *object, void *Py_UNUSED(closure))
 {
     handle_object *self = (handle_object *)object;
@@ -408,7 +422,13 @@ static PyObject *handle_get_state(PyObject *object, void *Py_UNUSED(closure))
     }
     esc_py_reply *reply = NULL;
     PyObject *result = NULL;
-    if (esc_py_definition_refresh(self->definition) == 0) {
+    int64_t version = 0;
+    bool ready = esc_py_definition_refresh(self->definition) == 0;
+    if (ready && self->system->readonly) { /* another process writes: what is in memory may be old */
+        if (current_version(self, &version) == 0) {
+            result = esc_py_definition_state_at(self->definition, self->entity, version);
+        }
+    } else if (ready) {
         reply = esc_py_reply_new(self->system->state, self->system, self->definition, self->entity, NULL);
     }
     if (reply != NULL) {
@@ -418,20 +438,6 @@ static PyObject *handle_get_state(PyObject *object, void *Py_UNUSED(closure))
     }
     esc_py_system_unpin(self->system);
     return result;
-}
-
-static int current_version(handle_object *self, int64_t *version)
-{
-    escqrs_error error = {0};
-    escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = escqrs_store_version(self->system->store, escqrs_entity_stream(self->entity), version, &error);
-    Py_END_ALLOW_THREADS
-    if (status != ESCQRS_OK) {
-        esc_py_raise(self->system->state, &error);
-        return -1;
-    }
-    return 0;
 }
 
 static PyObject *handle_get_version(PyObject *object, void *Py_UNUSED(closure))
