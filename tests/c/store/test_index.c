@@ -4,7 +4,7 @@
 #include <sqlite3.h>
 
 #define STREAMS 1500
-#define COMMIT 1000
+#define COMMIT 250
 #define TAIL 8192
 
 static const escqrs_store_options short_tail = {.tail_events_max = TAIL};
