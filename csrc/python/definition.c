@@ -52,6 +52,14 @@ struct esc_py_definition {
 
 static _Thread_local esc_py_turn *turn_now;
 static _Thread_local int applying_now;
+static _Thread_local PyObject *interruption;
+
+PyObject *esc_py_definition_interruption(void)
+{
+    PyObject *taken = interruption;
+    interruption = NULL;
+    return taken;
+}
 
 const esc_py_turn *esc_py_turn_current(void)
 {
@@ -441,6 +449,13 @@ static escqrs_status definition_apply(void *context, void *state, const escqrs_r
     int result = event == NULL ? -1 : apply_event(instance, entry->applier, event);
     Py_XDECREF(event);
     if (result < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            PyErr_NormalizeException(&type, &value, &traceback);
+            Py_XSETREF(interruption, Py_XNewRef(value));
+            PyErr_Restore(type, value, traceback);
+        }
         char what[512];
         escqrs_slice name = escqrs_type_name(recorded->type);
         snprintf(what, sizeof what, "%.*s cannot be replayed: version %lld (%.*s, position %lld)",
@@ -969,6 +984,12 @@ static int fold_page(folding *fold)
     }
     if (status == ESCQRS_DONE) {
         return 1;
+    }
+    PyObject *exception = esc_py_definition_interruption();
+    if (exception != NULL) {
+        esc_py_exception_raise(exception);
+        Py_DECREF(exception);
+        return -1;
     }
     if (status != ESCQRS_OK) {
         esc_py_raise(self->state, &error);

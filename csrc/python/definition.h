@@ -29,6 +29,9 @@ typedef struct esc_py_turn {
 } esc_py_turn;
 
 const esc_py_turn *esc_py_turn_current(void);
+/* What is no Exception and ended a replay on this thread (Ctrl-C while an @es.applies method ran): new reference, handed
+ * out once; or NULL. For the caller to raise, instead of the error that the entity answers with. */
+PyObject *esc_py_definition_interruption(void);
 /* Whether this thread is inside an @es.applies method. */
 bool esc_py_is_applying(void);
 

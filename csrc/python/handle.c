@@ -365,7 +365,16 @@ static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn
             }
         }
     }
-    return esc_py_reply_wait(reply, deadline_ns) < 0 ? NULL : esc_py_reply_result(reply);
+    PyObject *result = esc_py_reply_wait(reply, deadline_ns) < 0 ? NULL : esc_py_reply_result(reply);
+    PyObject *exception = esc_py_definition_interruption();
+    if (exception != NULL) {
+        if (result == NULL) {
+            PyErr_Clear();
+            esc_py_exception_raise(exception);
+        }
+        Py_DECREF(exception);
+    }
+    return result;
 }
 
 static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)

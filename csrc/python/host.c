@@ -4,6 +4,7 @@
  * than PyGILState_Ensure. It is attached only while it runs Python code: never while it sleeps, waits for the disk
  * or holds a lock of the core. Every worker is joined by close(), so none is alive when Python finalizes.
  */
+#include "python/definition.h"
 #include "python/state.h"
 #include "python/system.h"
 
@@ -42,6 +43,7 @@ static void *host_detach(void *context)
 
 static void host_after_batch(void *context)
 {
+    Py_XDECREF(esc_py_definition_interruption()); /* a worker has no caller */
     esc_py_system_tidy(context);
 }
 

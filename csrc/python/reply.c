@@ -169,7 +169,8 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
     if (system->fork_generation != escqrs_fork_generation()) {
         escqrs_error error = {0};
         (void)escqrs_error_set(&error, ESCQRS_FORKED,
-                               "this reply belongs to the parent process; open the store in this one");
+                               "this reply belongs to the parent process and never comes after fork; "
+                               "open the store in this one");
         esc_py_raise(system->state, &error);
         return -1;
     }
