@@ -1,0 +1,499 @@
+/* Files: who may open them, what is refused and left as it was, what a damaged row gives. */
+#include "fixture.h"
+
+#include <signal.h>
+#include <sqlite3.h>
+
+static void write_file(const char *path, const void *bytes, size_t size)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    fclose(file);
+}
+
+static uint8_t *read_file(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    *size = (size_t)ftell(file);
+    rewind(file);
+    uint8_t *bytes = malloc(*size + 1);
+    assert_int_equal(fread(bytes, 1, *size, file), *size);
+    fclose(file);
+    return bytes;
+}
+
+static int entries(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    int count = -2; /* . and .. */
+    while (readdir(dir) != NULL) {
+        count++;
+    }
+    closedir(dir);
+    return count;
+}
+
+/* Opening for reading and for writing is refused so, and nothing in the folder changes. */
+static void refused_untouched(const char *path, escqrs_status status)
+{
+    size_t before, after;
+    escqrs_error error;
+    uint8_t *was = read_file(path, &before);
+    int there = entries(fixture_folder);
+    for (int readonly = 0; readonly < 2; readonly++) {
+        refused(path, &(escqrs_store_options){.readonly = readonly != 0}, status, &error);
+        uint8_t *is = read_file(path, &after);
+        assert_int_equal(before, after);
+        assert_memory_equal(was, is, before);
+        free(is);
+        if (status == ESCQRS_NOT_A_STORE || !readonly) { /* SQLite's readers leave an empty WAL by ours */
+            assert_int_equal(entries(fixture_folder), there);
+        }
+    }
+    free(was);
+}
+
+static void execute(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    char *message = NULL;
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK) {
+        fail_msg("%s: %s", sql, message);
+    }
+    sqlite3_close(db);
+}
+
+static void make_store(size_t events)
+{
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, events);
+    escqrs_store_destroy(store);
+    char lock[400];
+    snprintf(lock, sizeof lock, "%s-lock", fixture_path);
+    unlink(lock);
+}
+
+/* ---- foreign, newer, damaged ------------------------------------------------------------------ */
+
+static void test_foreign_files(void **state)
+{
+    (void)state;
+    escqrs_error error;
+    write_file(fixture_path, "hello, this is a text and no database at all", 44);
+    refused_untouched(fixture_path, ESCQRS_NOT_A_STORE);
+    static char noise[8192];
+    memset(noise, 0x5a, sizeof noise);
+    write_file(fixture_path, noise, sizeof noise);
+    refused_untouched(fixture_path, ESCQRS_NOT_A_STORE);
+    unlink(fixture_path);
+    execute(fixture_path, "CREATE TABLE other(a); INSERT INTO other VALUES (1)");
+    refused_untouched(fixture_path, ESCQRS_NOT_A_STORE);
+    execute(fixture_path, "PRAGMA application_id = 7; PRAGMA user_version = 1");
+    refused_untouched(fixture_path, ESCQRS_NOT_A_STORE);
+    execute(fixture_path, "PRAGMA journal_mode = WAL");
+    refused_untouched(fixture_path, ESCQRS_NOT_A_STORE);
+    refused(fixture_folder, NULL, ESCQRS_NOT_A_STORE, &error);
+    refused("/dev/null", NULL, ESCQRS_NOT_A_STORE, &error);
+    char deep[400];
+    snprintf(deep, sizeof deep, "%s/none/x.db", fixture_folder);
+    refused(deep, NULL, ESCQRS_IO, &error);
+    snprintf(deep, sizeof deep, "%s/none.db", fixture_folder);
+    refused(deep, &(escqrs_store_options){.readonly = true}, ESCQRS_IO, &error);
+    assert_int_not_equal(access(deep, F_OK), 0);
+}
+
+static void test_newer_format(void **state)
+{
+    (void)state;
+    make_store(10);
+    execute(fixture_path, "PRAGMA user_version = 99");
+    refused_untouched(fixture_path, ESCQRS_NOT_A_STORE);
+    escqrs_error error;
+    refused(fixture_path, NULL, ESCQRS_NOT_A_STORE, &error);
+    assert_non_null(strstr(error.message, "99"));
+}
+
+static void test_empty_file_is_new(void **state)
+{
+    (void)state;
+    write_file(fixture_path, "", 0);
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 1);
+    escqrs_store_destroy(store);
+}
+
+static void test_truncated(void **state)
+{
+    (void)state;
+    make_store(5000);
+    size_t size;
+    uint8_t *bytes = read_file(fixture_path, &size);
+    static const size_t keep[] = {50, 100, 4096, 8192};
+    for (size_t i = 0; i < 4; i++) {
+        write_file(fixture_path, bytes, keep[i]);
+        refused_untouched(fixture_path, ESCQRS_CORRUPT);
+    }
+    write_file(fixture_path, bytes, size - 4096);
+    refused_untouched(fixture_path, ESCQRS_CORRUPT);
+    write_file(fixture_path, bytes, size);
+    escqrs_store *store = open_store(fixture_path);
+    assert_int_equal(check_stream(store, "s"), 5000);
+    escqrs_store_destroy(store);
+    free(bytes);
+}
+
+static void test_missing_table(void **state)
+{
+    (void)state;
+    make_store(10);
+    execute(fixture_path, "DROP TABLE escqrs_journal");
+    refused_untouched(fixture_path, ESCQRS_CORRUPT);
+}
+
+static void test_missing_events(void **state)
+{
+    (void)state;
+    make_store(10);
+    execute(fixture_path, "DELETE FROM escqrs_journal WHERE position > 8");
+    escqrs_error error;
+    refused(fixture_path, NULL, ESCQRS_CORRUPT, &error);
+}
+
+/* ---- damaged rows ----------------------------------------------------------------------------- */
+
+/* Read a stream or all to the end; the status there and the events before it. */
+static escqrs_status read_to_end(escqrs_store *store, const char *stream, bool reverse, int64_t *count,
+                                 escqrs_error *error)
+{
+    escqrs_cursor *cursor;
+    const escqrs_recorded *r;
+    escqrs_range range = {.reverse = reverse};
+    *count = 0;
+    escqrs_status status = stream != NULL
+                               ? escqrs_store_history(store, text(stream), &range, &cursor, error)
+                               : escqrs_store_events(store, &range, &cursor, error);
+    assert_int_equal(status, ESCQRS_OK);
+    while ((status = escqrs_cursor_next(cursor, &r, error)) == ESCQRS_OK) {
+        ++*count;
+    }
+    escqrs_cursor_close(cursor);
+    return status;
+}
+
+static void test_damaged_rows(void **state)
+{
+    (void)state;
+    static const char *const damages[] = {
+        "UPDATE escqrs_journal SET data = 'other' WHERE position = 600",
+        "UPDATE escqrs_journal SET time = time + 1 WHERE position = 600",
+        "UPDATE escqrs_journal SET checksum = checksum + 1 WHERE position = 600",
+        "UPDATE escqrs_journal SET version = 601 WHERE position = 600",
+        "UPDATE escqrs_journal SET type = 2 WHERE position = 600",
+        "UPDATE escqrs_journal SET header = x'0a00' WHERE position = 600",
+        "UPDATE escqrs_journal SET ordinal = 0 WHERE position = 600",
+        "DELETE FROM escqrs_journal WHERE position = 600",
+    };
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        make_store(1000);
+        execute(fixture_path, damages[i]);
+        escqrs_store *store = open_store(fixture_path);
+        for (int way = 0; way < 4; way++) {
+            int64_t count;
+            escqrs_error error = {0};
+            escqrs_status status =
+                read_to_end(store, way < 2 ? NULL : "s", way % 2 == 1, &count, &error);
+            if (status != ESCQRS_CORRUPT) {
+                fail_msg("%s, way %d: %s after %lld", damages[i], way, escqrs_status_name(status),
+                         (long long)count);
+            }
+            assert_int_equal(count, way % 2 == 1 ? 400 : 599);
+            assert_int_equal(error.position, 600);
+            assert_non_null(strstr(error.message, "600"));
+        }
+        escqrs_store_destroy(store);
+        unlink(fixture_path);
+    }
+}
+
+static void test_damaged_index(void **state)
+{
+    (void)state;
+    static const char *const damages[] = {
+        "DELETE FROM escqrs_index WHERE first_version = 129",
+        "UPDATE escqrs_index SET positions = x'01' WHERE first_version = 129",
+        "UPDATE escqrs_index SET count = 100000 WHERE first_version = 129",
+        "UPDATE escqrs_index SET positions = (SELECT positions FROM escqrs_index WHERE first_version = 257)"
+        " WHERE first_version = 129",
+        "UPDATE escqrs_stream SET name = 't'",
+    };
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        make_store(1000);
+        execute(fixture_path, damages[i]);
+        escqrs_store *store = open_store(fixture_path);
+        int64_t count;
+        escqrs_error error = {0};
+        bool renamed = i == 4;
+        assert_int_equal(read_to_end(store, renamed ? "t" : "s", false, &count, &error), ESCQRS_CORRUPT);
+        assert_int_equal(count, renamed ? 0 : count);
+        assert_true(count <= 128);
+        escqrs_store_destroy(store);
+        unlink(fixture_path);
+    }
+}
+
+static void ignore_log(void *context, escqrs_log_level level, const char *line)
+{
+    (void)line;
+    *(int *)context += level == ESCQRS_LOG_WARNING;
+}
+
+static void test_damaged_snapshot(void **state)
+{
+    (void)state;
+    int warnings = 0;
+    make_store(10);
+    escqrs_store_options options = {.log = {ignore_log, &warnings}};
+    escqrs_store *store = open_with(fixture_path, &options);
+    for (int64_t version = 3; version <= 6; version += 3) {
+        escqrs_new_snapshot snapshot = {.stream = text("s"), .version = version,
+                                        .type = type_of(store, "State"), .data = text("state")};
+        escqrs_commit commit = {.snapshot = &snapshot};
+        assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_OK);
+    }
+    escqrs_store_destroy(store);
+    execute(fixture_path, "UPDATE escqrs_snapshot SET data = 'STATE' WHERE version = 6");
+    store = open_with(fixture_path, &options);
+    escqrs_snapshot found;
+    assert_int_equal(escqrs_store_snapshot(store, text("s"), 0, &found, NULL), ESCQRS_OK);
+    assert_int_equal(found.version, 3);
+    assert_int_equal(warnings, 1);
+    escqrs_free(found.data);
+    escqrs_store_destroy(store);
+}
+
+/* ---- the lock --------------------------------------------------------------------------------- */
+
+static void test_lock_in_process(void **state)
+{
+    (void)state;
+    escqrs_error error;
+    char number[32];
+    escqrs_store *store = open_store(fixture_path);
+    snprintf(number, sizeof number, "process %ld", (long)getpid());
+    refused(fixture_path, NULL, ESCQRS_LOCKED, &error);
+    assert_non_null(strstr(error.message, number));
+    /* another name of the same file */
+    char link[400];
+    snprintf(link, sizeof link, "%s/link.db", fixture_folder);
+    assert_int_equal(symlink(fixture_path, link), 0);
+    refused(link, NULL, ESCQRS_LOCKED, &error);
+    /* reading its own file drops the POSIX locks of the process, not this one */
+    size_t size;
+    free(read_file(fixture_path, &size));
+    refused(fixture_path, NULL, ESCQRS_LOCKED, &error);
+    append(store, "s", 0, 10);
+    escqrs_store_destroy(store);
+    store = open_store(fixture_path);
+    assert_int_equal(check_all(store), 10);
+    escqrs_store_destroy(store);
+}
+
+static void open_is_locked(void *context)
+{
+    escqrs_store *store;
+    escqrs_error error = {0};
+    char *parent = context;
+    escqrs_status status = escqrs_store_open(fixture_path, NULL, &store, &error);
+    _exit(status == ESCQRS_LOCKED && strstr(error.message, parent) != NULL ? 0 : 1);
+}
+
+static void open_succeeds(void *context)
+{
+    escqrs_store *store;
+    (void)context;
+    if (escqrs_store_open(fixture_path, NULL, &store, NULL) != ESCQRS_OK) {
+        _exit(1);
+    }
+    escqrs_store_destroy(store);
+}
+
+static void test_lock_in_other_process(void **state)
+{
+    (void)state;
+    char number[32];
+    snprintf(number, sizeof number, "process %ld", (long)getpid());
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 10);
+    assert_int_equal(in_child(open_is_locked, number), 0);
+    size_t size;
+    free(read_file(fixture_path, &size));
+    assert_int_equal(in_child(open_is_locked, number), 0);
+    append(store, "s", 10, 10);
+    escqrs_store_destroy(store);
+    assert_int_equal(in_child(open_succeeds, NULL), 0);
+}
+
+/* A child of fork neither uses nor holds the store. */
+static void test_fork(void **state)
+{
+    (void)state;
+    int gate[2];
+    char byte = 0;
+    assert_int_equal(pipe(gate), 0);
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 1);
+    escqrs_cursor *cursor;
+    assert_int_equal(escqrs_store_events(store, NULL, &cursor, NULL), ESCQRS_OK);
+    pid_t child = fork();
+    if (child == 0) {
+        escqrs_commit commit = {0};
+        const escqrs_recorded *r;
+        int64_t version;
+        bool fine = escqrs_store_commit(store, &commit, NULL) == ESCQRS_FORKED &&
+                    escqrs_store_version(store, text("s"), &version, NULL) == ESCQRS_FORKED &&
+                    escqrs_cursor_next(cursor, &r, NULL) == ESCQRS_FORKED;
+        escqrs_cursor_close(cursor);
+        escqrs_store_close(store);
+        escqrs_store_destroy(store);
+        close(gate[1]);
+        fine = read(gate[0], &byte, 1) == 0 && fine; /* lives until the parent says */
+        _exit(fine ? 0 : 1);
+    }
+    append(store, "s", 1, 1);
+    escqrs_cursor_close(cursor);
+    escqrs_store_destroy(store);
+    store = open_store(fixture_path); /* though the child is alive */
+    assert_int_equal(check_all(store), 2);
+    escqrs_store_destroy(store);
+    close(gate[1]);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    close(gate[0]);
+}
+
+static void hold_and_die(void *context)
+{
+    (void)context;
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 100);
+    kill(getpid(), SIGKILL);
+}
+
+static void test_no_stale_lock(void **state)
+{
+    (void)state;
+    int status = in_child(hold_and_die, NULL);
+    assert_true(WIFSIGNALED(status));
+    assert_true(exists(fixture_path, "-wal"));
+    escqrs_store *store = open_store(fixture_path);
+    assert_int_equal(check_stream(store, "s"), 100);
+    escqrs_store_destroy(store);
+}
+
+/* ---- read-only -------------------------------------------------------------------------------- */
+
+static void test_readonly_beside_writer(void **state)
+{
+    (void)state;
+    escqrs_store_options readonly = {.readonly = true};
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 10);
+    escqrs_store *reader = open_with(fixture_path, &readonly);
+    assert_int_equal(check_stream(reader, "s"), 10);
+    append(store, "s", 10, 5);
+    assert_int_equal(check_stream(reader, "s"), 15);
+    assert_int_equal(escqrs_store_head(reader), 15);
+    escqrs_store_destroy(reader);
+    append(store, "s", 15, 5);
+    escqrs_store_destroy(store);
+    reader = open_with(fixture_path, &readonly);
+    assert_int_equal(check_stream(reader, "s"), 20);
+    escqrs_store_destroy(reader);
+}
+
+static void read_as_nobody(void *context)
+{
+    (void)context;
+    if (setgid(65534) != 0 || setuid(65534) != 0) {
+        _exit(2);
+    }
+    escqrs_store *store = open_with(fixture_path, &(escqrs_store_options){.readonly = true});
+    if (check_stream(store, "s") != 10) {
+        _exit(1);
+    }
+    escqrs_store_destroy(store);
+    escqrs_error error = {0};
+    if (escqrs_store_open(fixture_path, NULL, &store, &error) != ESCQRS_READ_ONLY) {
+        _exit(3);
+    }
+}
+
+static void test_readonly_folder(void **state)
+{
+    (void)state;
+    make_store(10);
+    assert_int_equal(chmod(fixture_folder, 0555), 0);
+    int status;
+    if (geteuid() == 0) {
+        chmod(fixture_path, 0444);
+        status = in_child(read_as_nobody, NULL);
+    } else {
+        escqrs_store *store = open_with(fixture_path, &(escqrs_store_options){.readonly = true});
+        status = check_stream(store, "s") == 10 ? 0 : 1;
+        escqrs_store_destroy(store);
+    }
+    chmod(fixture_folder, 0755);
+    assert_int_equal(status, 0);
+}
+
+static void test_shell_view(void **state)
+{
+    (void)state;
+    make_store(3);
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open_v2(fixture_path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db,
+                                        "SELECT position, stream, version, type, time, data FROM escqrs_events"
+                                        " ORDER BY position DESC",
+                                        -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int(statement, 0), 3);
+    assert_string_equal((const char *)sqlite3_column_text(statement, 1), "s");
+    assert_int_equal(sqlite3_column_int(statement, 2), 3);
+    assert_string_equal((const char *)sqlite3_column_text(statement, 3), "Test");
+    assert_int_equal(strlen((const char *)sqlite3_column_text(statement, 4)), 27);
+    assert_string_equal((const char *)sqlite3_column_text(statement, 5), "s:3");
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+}
+
+int main(void)
+{
+    alarm(TIME_LIMIT_S);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_foreign_files, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_newer_format, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_empty_file_is_new, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_truncated, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_missing_table, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_missing_events, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_damaged_rows, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_damaged_index, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_damaged_snapshot, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_lock_in_process, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_lock_in_other_process, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_fork, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_no_stale_lock, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_readonly_beside_writer, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_readonly_folder, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_shell_view, setup_folder, teardown_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
