@@ -252,6 +252,11 @@ static int wait_room(handle_object *self, const escqrs_error *error, int64_t dea
     int status = esc_py_wait(self->system, room_wait, self->system->system, deadline_ns);
     if (status == ESCQRS_TIMEOUT) {
         esc_py_raise(self->system->state, error);
+    } else if (status > 0) { /* closed meanwhile */
+        escqrs_error ended = {0};
+        (void)escqrs_error_set(&ended, (escqrs_status)status, "%s was closed while this command waited for room",
+                               PyUnicode_AsUTF8(self->system->path));
+        esc_py_raise(self->system->state, &ended);
     }
     return status == ESCQRS_OK ? 0 : -1;
 }
