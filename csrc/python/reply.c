@@ -206,6 +206,11 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
 /* The exception of a failed reply, made once; borrowed, NULL with an exception set if it cannot be made. */
 static PyObject *failure(esc_py_reply *self)
 {
+    if (self->status != ESCQRS_REJECTED && !self->explained) {
+        /* what the handler raised does not count: it rested on events that could not be stored */
+        self->explained = true;
+        Py_CLEAR(self->exception);
+    }
     if (self->exception == NULL) {
         escqrs_error plain = {0};
         if (self->error == NULL) {

@@ -31,6 +31,7 @@ typedef struct esc_py_reply {
     _Atomic uint32_t word;
     bool asked;                /* its sender waits, and tidies up himself */
     bool told;                 /* nobody looks at the result: failures are logged */
+    bool explained;            /* `exception` says why it failed, not what the handler raised */
     escqrs_status status;      /* valid once DONE */
     escqrs_error *error;       /* heap; NULL where memory was short or status says all */
     uint64_t held_turn;        /* serial of the turn that holds it back until its events are durable; 0: none */
