@@ -214,6 +214,8 @@ static escqrs_status wait_completed(void *context, int64_t deadline_ns)
 
 void esc_py_system_tidy(esc_py_system *self)
 {
+    PyObject *error_type, *value, *traceback; /* the caller may be about to raise; destructors and callbacks run here */
+    PyErr_Fetch(&error_type, &value, &traceback);
     Py_INCREF((PyObject *)self); /* the last reply may hold the last reference */
     esc_queue_node *node = esc_queue_take_all(&self->released);
     while (node != NULL) {
@@ -231,6 +233,7 @@ void esc_py_system_tidy(esc_py_system *self)
         tidy_log(self);
     }
     Py_DECREF((PyObject *)self);
+    PyErr_Restore(error_type, value, traceback);
 }
 
 /* ---- open ---------------------------------------------------------------------------------------------- */
