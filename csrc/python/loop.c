@@ -2,6 +2,7 @@
 #include "python/loop.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@ typedef struct loop_queue {
     esc_queue queue;
     int descriptor;
     _Atomic uint32_t dead; /* the loop is gone: nobody drains any more */
+    _Atomic uint32_t pushing; /* threads in esc_py_loop_push: memory and descriptor stay until they are out */
     PyObject *loop; /* weak reference, whose callback is `forget`; NULL once the loop is gone */
     PyObject *weakrefs;
 } loop_queue;
@@ -61,6 +63,7 @@ static loop_queue *queue_new(esc_py_state *state, PyObject *loop)
     }
     esc_queue_init(&self->queue);
     atomic_init(&self->dead, 0);
+    atomic_init(&self->pushing, 0);
     self->weakrefs = NULL;
     self->loop = NULL;
     self->descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -126,31 +129,42 @@ static PyObject *queue_of(esc_py_state *state, PyObject *loop)
     return queue;
 }
 
+/* Any thread: give what is in a dead loop's queue to the system. */
+static void queue_pass_on(loop_queue *self)
+{
+    esc_queue_node *node = esc_queue_take_all(&self->queue);
+    while (node != NULL) {
+        esc_queue_node *next = node->next;
+        esc_py_reply *reply = (esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued));
+        esc_py_system_push_completed(reply->system, reply);
+        node = next;
+    }
+}
+
 void esc_py_loop_push(PyObject *object, esc_py_reply *reply)
 {
     loop_queue *self = (loop_queue *)object;
-    /* The reply holds the queue, and the reply cannot go before it was drained; but once pushed it may be
-     * drained at once, so the descriptor is read first. */
-    int descriptor = self->descriptor;
-    /* acquire: pairs with the release in queue_forget */
-    if (atomic_load_explicit(&self->dead, memory_order_acquire)) {
-        esc_py_system_push_completed(reply->system, reply);
-        return;
-    }
+    /* The reply holds the queue, but once pushed it may be drained at once and both may go: from here on
+     * `pushing` keeps the queue. relaxed: the push orders it before the drain. */
+    (void)atomic_fetch_add_explicit(&self->pushing, 1, memory_order_relaxed);
     if (esc_queue_push(&self->queue, &reply->queued)) {
         uint64_t one = 1;
         ssize_t written;
         do {
-            written = write(descriptor, &one, sizeof one);
+            written = write(self->descriptor, &one, sizeof one);
         } while (written < 0 && errno == EINTR);
     }
+    /* seq_cst: pairs with the fence in queue_forget: either its drain finds the reply or we see that it came */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&self->dead, memory_order_relaxed)) {
+        queue_pass_on(self);
+    }
+    /* release: pairs with the acquire in queue_dealloc */
+    (void)atomic_fetch_sub_explicit(&self->pushing, 1, memory_order_release);
 }
 
 static void queue_drain(loop_queue *self)
 {
-    uint64_t count;
-    ssize_t got = read(self->descriptor, &count, sizeof count);
-    (void)got; /* EAGAIN: somebody drained before */
     esc_queue_node *node = esc_queue_take_all(&self->queue);
     while (node != NULL) {
         esc_queue_node *next = node->next;
@@ -161,16 +175,20 @@ static void queue_drain(loop_queue *self)
 
 static PyObject *queue_drain_method(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
-    queue_drain((loop_queue *)object);
+    loop_queue *self = (loop_queue *)object;
+    uint64_t count;
+    ssize_t got = read(self->descriptor, &count, sizeof count);
+    (void)got; /* EAGAIN: somebody drained before */
+    queue_drain(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *queue_forget(PyObject *object, PyObject *Py_UNUSED(reference))
 {
     loop_queue *self = (loop_queue *)object;
-    /* release: pairs with the acquire in esc_py_loop_push */
-    atomic_store_explicit(&self->dead, 1, memory_order_release);
-    queue_drain(self);
+    atomic_store_explicit(&self->dead, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* see esc_py_loop_push */
+    queue_drain(self); /* the descriptor is not read: after fork the parent has it too */
     Py_CLEAR(self->loop);
     Py_RETURN_NONE;
 }
@@ -181,6 +199,10 @@ static void queue_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
+    }
+    /* acquire: pairs with the release in esc_py_loop_push. Those who push never wait for the GIL. */
+    while (atomic_load_explicit(&self->pushing, memory_order_acquire) != 0) {
+        sched_yield();
     }
     if (self->descriptor >= 0) {
         close(self->descriptor);
