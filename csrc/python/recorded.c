@@ -352,7 +352,9 @@ static PyObject *cursor_next(PyObject *object)
             return NULL;
         }
     }
+    self->reading = true; /* making the object may run the collector, and so other threads: the page must stay */
     PyObject *recorded = esc_py_recorded_new(system, &self->page[self->next++]);
+    self->reading = false;
     esc_py_system_unpin(system);
     return recorded;
 }
@@ -450,7 +452,7 @@ PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpO", names, &after_object, &upto_object, &match,
                                      &reverse, &limit_object) ||
         integer(after_object, "after", 0, &after) < 0 || integer(upto_object, "upto", -1, &upto) < 0 ||
-        integer(limit_object, "limit", -1, &limit) < 0 || esc_py_system_pin(system) < 0) {
+        integer(limit_object, "limit", -1, &limit) < 0 || esc_py_system_pin_inside(system) < 0) {
         return NULL;
     }
     cursor_object *self = PyObject_New(cursor_object, system->state->recorded.cursor);
