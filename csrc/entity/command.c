@@ -114,15 +114,22 @@ void esc_outbox_drop(escqrs_command *first)
 
 /* ---- from outside, and from handlers that ask ----------------------------------------------- */
 
+/* The command being handled, where it is one of this system: a handler of another system is outside,
+ * and its epoch means nothing here. */
+static const escqrs_command *parent_in(const escqrs_system *system, const escqrs_turn *turn)
+{
+    return turn != NULL && esc_entity_system(turn->entity) == system ? turn->command : NULL;
+}
+
 escqrs_status escqrs_entity_send(escqrs_entity *entity, escqrs_command *command,
                                  escqrs_error *error)
 {
+    escqrs_system *system = esc_entity_system(entity);
     escqrs_turn *turn = esc_turn_here.turn;
-    escqrs_command *parent = turn != NULL ? turn->command : NULL;
-    escqrs_status status = esc_system_accept(esc_entity_system(entity), command, parent, error);
+    escqrs_status status = esc_system_accept(system, command, parent_in(system, turn), error);
     if (status == ESCQRS_OK) {
-        if (parent != NULL) {
-            esc_command_inherit(command, parent);
+        if (turn != NULL) {
+            esc_command_inherit(command, turn->command);
         }
         command->entity = entity;
         escqrs_entity_hold(entity);
@@ -172,7 +179,7 @@ static escqrs_status ask_accepted(escqrs_entity *entity, escqrs_command *command
     /* seq_cst: pairs with the load in escqrs_system_close; counted before the phase is looked at */
     atomic_fetch_add_explicit(&system->asks, 1, memory_order_seq_cst);
     if (status == ESCQRS_OK) {
-        status = esc_system_accept(system, command, turn != NULL ? turn->command : NULL, error);
+        status = esc_system_accept(system, command, parent_in(system, turn), error);
     }
     if (status == ESCQRS_OK) {
         ask_run(entity, command);
