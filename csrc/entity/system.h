@@ -47,14 +47,16 @@ struct escqrs_system {
         asks; /* calls of escqrs_entity_ask under way, which run actors on threads of callers */
 
     /* commands in flight, by epoch; see drain.c */
-    _Alignas(64) _Atomic uint32_t buckets[2];
+    char apart[64]; /* from what seldom changes, whatever the allocator's alignment */
+    _Atomic uint32_t buckets[2];
     _Atomic uint32_t epoch;        /* 0 or 1: the bucket of commands from outside */
     _Atomic uint32_t idle_waiters; /* threads that wait for a bucket to become empty */
     _Atomic uint32_t idle_wakes;   /* futex: grows when a bucket became empty */
     _Atomic uint32_t room_waiters;
     _Atomic uint32_t room_wakes; /* futex: grows when there is room again */
 
-    _Alignas(64) esc_mutex drain_lock;
+    char apart_too[64];
+    esc_mutex drain_lock;
     uint64_t drain_completed;    /* drain_lock; periods that are over */
     uint64_t drain_wanted;       /* drain_lock; the last period somebody waits for */
     esc_drain_phase drain_phase; /* drain_lock */
