@@ -1,26 +1,30 @@
 /* Actors: send, run, suspend and resume, references.
  *
- * mailbox.h has the states and the memory orders of the one word in which they are. The transitions:
+ * mailbox.h has the states and the memory orders of the one word in which they are. The
+ * transitions:
  *
- *   IDLE -> BUSY            a push (escqrs_actor_send, _resume): acq_rel; the winner schedules
- *                           escqrs_actor_run, _visit: only with an empty mailbox; acquire; the winner runs it itself
- *   SUSPENDED -> BUSY       the push of `resume`: acq_rel; the winner schedules
- *   BUSY, messages taken    esc_mailbox_drain: acquire; by the thread that runs it
- *   BUSY -> IDLE            come_to_rest, when mailbox and `pending` are empty: release
- *   BUSY -> SUSPENDED       come_to_rest, when the last turn said SUSPEND, no resume has come and the mailbox was looked
- *                           through (it is empty at that moment; `pending` need not be): release
- *   any -> ORPHAN as well   escqrs_actor_release of the last reference: acq_rel
+ * - IDLE to BUSY by a push (escqrs_actor_send, _resume): acq_rel; the winner schedules.
+ * - IDLE to BUSY by escqrs_actor_run and _visit: only with an empty mailbox; acquire; the winner
+ *   runs it itself.
+ * - SUSPENDED to BUSY by the push of `resume`: acq_rel; the winner schedules.
+ * - BUSY, messages taken, by the thread that runs it (esc_mailbox_drain): acquire.
+ * - BUSY to IDLE by come_to_rest, when mailbox and `pending` are empty: release.
+ * - BUSY to SUSPENDED by come_to_rest, when the last turn said SUSPEND, no resume has come and the
+ *   mailbox was looked through (it is empty at that moment; `pending` need not be): release.
+ * - Any to the same and ORPHAN by escqrs_actor_release of the last reference: acq_rel.
  *
- * A resume is a message: actor->resume is pushed like others, so it cannot be missed by a suspension that is just coming,
- * and needs no state. `resume_sent` keeps it from being pushed twice.
+ * A resume is a message: actor->resume is pushed like others, so it cannot be missed by a
+ * suspension that is just coming, and needs no state. `resume_sent` keeps it from being pushed
+ * twice.
  *
- * References. Queues and threads that run an actor hold none, for that would cost two atomic operations a visit: BUSY stands
- * for it. Whoever drops `references` to 0 sets ORPHAN as its last touch: found at rest, it destroys; found BUSY, the
- * thread that runs the actor finds ORPHAN when it wants to bring it to rest, and destroys. A handler may
- * hold its own actor even at 0; it first waits for the ORPHAN that this 0 sets, and takes it back: so at most
- * one is ever under way.
+ * References. Queues and threads that run an actor hold none, for that would cost two atomic
+ * operations a visit: BUSY stands for it. Whoever drops `references` to 0 sets ORPHAN as its last
+ * touch: found at rest, it destroys; found BUSY, the thread that runs the actor finds ORPHAN when
+ * it wants to bring it to rest, and destroys. A handler may hold its own actor even at 0; it first
+ * waits for the ORPHAN that this 0 sets, and takes it back: so at most one is ever under way.
  *
- * Destroying against a stop that wants the name of the actor that a worker is stuck in: a hazard pointer, `described`.
+ * Destroying against a stop that wants the name of the actor that a worker is stuck in: a hazard
+ * pointer, `described`.
  */
 #include <escqrs/runtime.h>
 
@@ -33,7 +37,8 @@
 
 _Thread_local esc_here esc_thread_here __attribute__((tls_model("initial-exec")));
 
-/* The actor that a stop is describing: the only global. It is none of a runtime's, because actors may outlive it. */
+/* The actor that a stop is describing: the only global. It is none of a runtime's, because actors
+ * may outlive it. */
 static _Atomic(escqrs_actor *) described;
 
 /* ---- references ------------------------------------------------------------------------------- */
@@ -55,8 +60,10 @@ void escqrs_actor_init(escqrs_actor *actor, escqrs_runtime *runtime, escqrs_host
 /* The thread that runs an actor without references takes the first one. */
 static void take_orphan_back(escqrs_actor *actor)
 {
-    /* acquire: pairs with the release of the thread that dropped the last one; it is between two instructions */
-    while ((atomic_load_explicit(&actor->mailbox, memory_order_acquire) & ESC_MAILBOX_ORPHAN) == 0) {
+    /* acquire: pairs with the release of the thread that dropped the last one; it is between two
+     * instructions */
+    while ((atomic_load_explicit(&actor->mailbox, memory_order_acquire) & ESC_MAILBOX_ORPHAN) ==
+           0) {
         sched_yield();
     }
     atomic_fetch_and_explicit(&actor->mailbox, ~ESC_MAILBOX_ORPHAN, memory_order_relaxed);
@@ -89,8 +96,9 @@ void escqrs_actor_release(escqrs_actor *actor)
 
 void esc_actor_destroy(escqrs_actor *actor)
 {
-    /* seq_cst fence: pairs with the one in esc_actor_describe_current. The worker cleared `current` before it brought the
-     * actor to rest, which happened before this: so either the describer sees that, or it is seen here. */
+    /* seq_cst fence: pairs with the one in esc_actor_describe_current. The worker cleared `current`
+     * before it brought the actor to rest, which happened before this: so either the describer sees
+     * that, or it is seen here. */
     atomic_thread_fence(memory_order_seq_cst);
     while (atomic_load_explicit(&described, memory_order_acquire) == actor) {
         sched_yield();
@@ -118,7 +126,8 @@ void esc_actor_describe_current(esc_pool *pool, esc_worker *worker, char *text, 
     esc_mutex_unlock(&pool->lock);
     if (actor != NULL) {
         actor->ops->describe(actor, text, size);
-        atomic_store_explicit(&described, NULL, memory_order_release); /* pairs with esc_actor_destroy */
+        /* release: pairs with the acquire in esc_actor_destroy */
+        atomic_store_explicit(&described, NULL, memory_order_release);
     }
 }
 
@@ -129,7 +138,8 @@ static inline void schedule(escqrs_actor *actor)
 {
     esc_pool *pool = actor->pool;
     esc_worker *worker = esc_thread_here.worker;
-    /* relaxed: a licence lost at this moment leaves the actor in a ring from which it will be stolen */
+    /* relaxed: a licence lost at this moment leaves the actor in a ring from which it will be
+     * stolen */
     if (worker != NULL && worker->pool == pool && worker->ring != NULL &&
         !atomic_load_explicit(&worker->lost, memory_order_relaxed) &&
         esc_ring_push(worker->ring, actor)) {
@@ -153,7 +163,8 @@ void escqrs_actor_send(escqrs_actor *actor, escqrs_message *message)
 
 void escqrs_actor_resume(escqrs_actor *actor)
 {
-    /* acq_rel: acquire pairs with next_turn's release, after which `resume` is free again; release as for a push */
+    /* acq_rel: acquire pairs with next_turn's release, after which `resume` is free again; release
+     * as for a push */
     if (atomic_exchange_explicit(&actor->resume_sent, true, memory_order_acq_rel)) {
         return;
     }
@@ -166,8 +177,8 @@ escqrs_message *escqrs_actor_take(escqrs_actor *actor)
 {
     if (actor->pending == NULL) {
         /* in any state, which stays; acquire: pairs with the pushes */
-        uintptr_t word = atomic_fetch_and_explicit(&actor->mailbox, ESC_MAILBOX_FLAGS,
-                                                   memory_order_acquire);
+        uintptr_t word =
+            atomic_fetch_and_explicit(&actor->mailbox, ESC_MAILBOX_FLAGS, memory_order_acquire);
         esc_mailbox_accept(actor, esc_mailbox_newest(word));
     }
     escqrs_message *message = actor->pending;
@@ -228,7 +239,8 @@ static inline void run_turn(escqrs_actor *actor, escqrs_message *message)
     esc_thread_here.actor = outer;
 }
 
-/* Let go of the actor where it has nothing to do: true, and it is not to be touched any more. False: it has. */
+/* Let go of the actor where it has nothing to do: true, and it is not to be touched any more.
+ * False: it has. */
 static inline bool come_to_rest(escqrs_actor *actor, esc_worker *worker)
 {
     if (actor->waiting ? actor->resumed : actor->pending != NULL) {
@@ -239,8 +251,8 @@ static inline bool come_to_rest(escqrs_actor *actor, esc_worker *worker)
         atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
     }
     uintptr_t word = ESC_MAILBOX_BUSY;
-    /* release: pairs with the acquire of whoever takes the actor next. Failing, acquire: pairs with the release that set
-     * ORPHAN, so that destroy sees what others did with the actor. */
+    /* release: pairs with the acquire of whoever takes the actor next. Failing, acquire: pairs with
+     * the release that set ORPHAN, so that destroy sees what others did with the actor. */
     if (atomic_compare_exchange_strong_explicit(
             &actor->mailbox, &word, actor->waiting ? ESC_MAILBOX_SUSPENDED : ESC_MAILBOX_IDLE,
             memory_order_release, memory_order_acquire)) {
@@ -295,8 +307,8 @@ bool escqrs_actor_visit(escqrs_actor *actor, void (*visit)(escqrs_actor *actor, 
 
 /* ---- a worker's visit ------------------------------------------------------------------------- */
 
-/* Host: inside [enter, leave] the licence can be lost, and nothing that belongs to its holder is touched. Native: the
- * count is for the monitor only, and the licence is a hint. */
+/* Host: inside [enter, leave] the licence can be lost, and nothing that belongs to its holder is
+ * touched. Native: the count is for the monitor only, and the licence is a hint. */
 static inline bool work(esc_worker *worker, escqrs_actor *actor, bool hosted)
 {
     escqrs_runtime *runtime = worker->pool->runtime;
@@ -320,7 +332,8 @@ static inline bool work(esc_worker *worker, escqrs_actor *actor, bool hosted)
         licensed = hosted ? licensed && esc_worker_count(worker, &turn, ESC_TURN_STEP)
                           : !atomic_load_explicit(&worker->lost, memory_order_relaxed);
         if (left == 0 || !licensed || esc_runtime_is_stopping(runtime)) {
-            /* what arrived is looked at by whoever takes the actor next; only a mailbox empty now lets it rest */
+            /* what arrived is looked at by whoever takes the actor next; only a mailbox empty now
+             * lets it rest */
             if (!come_to_rest(actor, worker)) {
                 atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
                 schedule(actor);
@@ -361,7 +374,8 @@ void esc_actor_work_manual(escqrs_actor *actor)
 
 bool esc_actor_park(escqrs_actor *actor)
 {
-    /* BUSY and SUSPENDED are one bit each, both flip; acq_rel: pairs with the last release and the pushes */
+    /* BUSY and SUSPENDED are one bit each, both flip; acq_rel: pairs with the last release and the
+     * pushes */
     uintptr_t word = atomic_fetch_xor_explicit(
         &actor->mailbox, ESC_MAILBOX_BUSY | ESC_MAILBOX_SUSPENDED, memory_order_acq_rel);
     ESC_ASSERT((word & ESC_MAILBOX_STATE) == ESC_MAILBOX_BUSY);

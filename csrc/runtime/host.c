@@ -1,9 +1,10 @@
 /* Hosts, and the workers that run their actors.
  *
- * A host's pool has one licence. Its holder attaches, takes what was pushed, runs it, and detaches before it gives the
- * licence back or sleeps. `first` is the holder's, outside of turns: inside a turn (esc_worker_enter) the monitor may
- * pass the licence on, by a compare-and-swap on esc_worker.turn that fails as soon as the turn is over. While a
- * worker waits in attach() it is in no turn, so it keeps the licence and no second one joins it there.
+ * A host's pool has one licence. Its holder attaches, takes what was pushed, runs it, and detaches
+ * before it gives the licence back or sleeps. `first` is the holder's, outside of turns: inside a
+ * turn (esc_worker_enter) the monitor may pass the licence on, by a compare-and-swap on
+ * esc_worker.turn that fails as soon as the turn is over. While a worker waits in attach() it is in
+ * no turn, so it keeps the licence and no second one joins it there.
  */
 #include <escqrs/runtime.h>
 
@@ -114,7 +115,8 @@ static void run_attached(esc_worker *worker)
             batch_start = worker->handled;
         }
     }
-    /* acq_rel: pairs with escqrs_host_poke; a poke after it is seen when the licence is given back */
+    /* acq_rel: pairs with escqrs_host_poke; a poke after it is seen when the licence is given back
+     */
     bool poked = licensed && atomic_exchange_explicit(&pool->poked, false, memory_order_acq_rel);
     if (poked || worker->handled != batch_start) {
         after_batch(worker, licensed);

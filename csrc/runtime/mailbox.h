@@ -1,19 +1,21 @@
-/* An actor's mailbox and its state, in one word: so that a send is one compare-and-swap, and a message can never arrive
- * unseen beside a change of state.
+/* An actor's mailbox and its state, in one word: so that a send is one compare-and-swap, and a
+ * message can never arrive unseen beside a change of state.
  *
- *   word = address of the newest message (or 0) | state | ORPHAN
+ * The word is the address of the newest message, or 0; a state; and ORPHAN. The states, and who may
+ * touch the actor meanwhile:
  *
- *   state      who may touch the actor                       left by
- *   IDLE       nobody; no message is there                   a send, a run or a visit -> BUSY
- *   BUSY       the run queue that holds it, or the one       the thread that runs it -> IDLE, SUSPENDED
- *              thread that runs it
- *   SUSPENDED  nobody; messages pile up                      a resume -> BUSY
+ * - IDLE: nobody; there is no message. Left for BUSY by a send, a run or a visit.
+ * - BUSY: the run queue that holds it, or the one thread that runs it, which leaves it for IDLE or
+ *   SUSPENDED.
+ * - SUSPENDED: nobody; messages pile up. Left for BUSY by a resume.
  *
- * Whoever makes it BUSY schedules or runs it: exactly one thread wins. ORPHAN says that the last reference is gone.
+ * Whoever makes it BUSY schedules or runs it: exactly one thread wins. ORPHAN says that the last
+ * reference is gone.
  *
- * Orders. Every change of the word is a read-modify-write, so each belongs to the release sequences of all before it: the
- * acquire of whoever takes the actor next sees what every sender wrote before its push, and what the thread that ran the
- * actor last wrote before it let go, though operations that order nothing lie between. */
+ * Orders. Every change of the word is a read-modify-write, so each belongs to the release sequences
+ * of all before it: the acquire of whoever takes the actor next sees what every sender wrote before
+ * its push, and what the thread that ran the actor last wrote before it let go, though operations
+ * that order nothing lie between. */
 #ifndef ESC_RUNTIME_MAILBOX_H
 #define ESC_RUNTIME_MAILBOX_H
 
@@ -33,7 +35,8 @@ static inline escqrs_message *esc_mailbox_newest(uintptr_t word)
     return (escqrs_message *)(word & ~ESC_MAILBOX_FLAGS);
 }
 
-/* Any thread. True: the caller has made the actor BUSY and must schedule it; it was idle, or suspended where `resumes`. */
+/* Any thread. True: the caller has made the actor BUSY and must schedule it; it was idle, or
+ * suspended where `resumes`. */
 static inline bool esc_mailbox_push(escqrs_actor *actor, escqrs_message *message, bool resumes)
 {
     uintptr_t word = atomic_load_explicit(&actor->mailbox, memory_order_relaxed);
@@ -43,15 +46,18 @@ static inline bool esc_mailbox_push(escqrs_actor *actor, escqrs_message *message
         uintptr_t state = word & ESC_MAILBOX_STATE;
         starts = state == ESC_MAILBOX_IDLE || (resumes && state == ESC_MAILBOX_SUSPENDED);
         message->next = esc_mailbox_newest(word);
-        next = (uintptr_t)message | (word & ESC_MAILBOX_ORPHAN) | (starts ? ESC_MAILBOX_BUSY : state);
-        /* release: pairs with the acquire in esc_mailbox_drain. acquire: pairs with come_to_rest of the thread that ran
-         * the actor last, for whoever gets it from this thread's queue reads its other fields first. */
+        next =
+            (uintptr_t)message | (word & ESC_MAILBOX_ORPHAN) | (starts ? ESC_MAILBOX_BUSY : state);
+        /* release: pairs with the acquire in esc_mailbox_drain. acquire: pairs with come_to_rest of
+         * the thread that ran the actor last, for whoever gets it from this thread's queue reads
+         * its other fields first. */
     } while (!atomic_compare_exchange_weak_explicit(&actor->mailbox, &word, next,
                                                     memory_order_acq_rel, memory_order_relaxed));
     return starts;
 }
 
-/* The owner of the actor at this moment: append what was taken from the mailbox to `pending`, oldest first. */
+/* The owner of the actor at this moment: append what was taken from the mailbox to `pending`,
+ * oldest first. */
 static inline void esc_mailbox_accept(escqrs_actor *actor, escqrs_message *message)
 {
     escqrs_message *oldest = NULL;

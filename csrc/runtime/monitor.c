@@ -1,10 +1,11 @@
-/* The monitor: one thread that takes the licence of a worker whose turn lasts longer than takeover_ms, and gives it to
- * another where others wait for it. Where none waits, the licence lies free for the next that is sent; so a turn
- * that waits for hours costs no more than an idle system.
+/* The monitor: one thread that takes the licence of a worker whose turn lasts longer than
+ * takeover_ms, and gives it to another where others wait for it. Where none waits, the licence lies
+ * free for the next that is sent; so a turn that waits for hours costs no more than an idle system.
  *
- * It ticks every takeover_ms while licences are out, and for ESC_MONITOR_QUIET_MS after, so that a worker that goes to
- * sleep and wakes up all the time does not wake the monitor each time. Then it sleeps without a timer: nothing
- * runs in an idle process. It starts with the first worker that gets a licence.
+ * It ticks every takeover_ms while licences are out, and for ESC_MONITOR_QUIET_MS after, so that a
+ * worker that goes to sleep and wakes up all the time does not wake the monitor each time. Then it
+ * sleeps without a timer: nothing runs in an idle process. It starts with the first worker that
+ * gets a licence.
  *
  * It also tries again what could not be done before: start a worker for work that waits.
  */
@@ -30,7 +31,8 @@ static void take_over(esc_pool *pool, esc_worker *worker, uint64_t turn)
     esc_pool_take_away(worker);
 }
 
-/* With the pool's lock held: take what is to be taken. True: something waits that needs a licence. */
+/* With the pool's lock held: take what is to be taken. True: something waits that needs a licence.
+ */
 static bool look_at_workers(esc_pool *pool)
 {
     bool work = esc_pool_has_work(pool);
@@ -43,7 +45,8 @@ static bool look_at_workers(esc_pool *pool)
             take_over(pool, worker, turn);
             worker->turn_seen = turn;
         }
-        work = work || (!worker->licensed && worker->ring != NULL && esc_ring_count(worker->ring) > 0);
+        work =
+            work || (!worker->licensed && worker->ring != NULL && esc_ring_count(worker->ring) > 0);
     }
     return work;
 }
@@ -71,7 +74,8 @@ static bool tick(esc_pool *pool)
 static bool rests(esc_pool *pool)
 {
     esc_mutex_lock(&pool->lock);
-    /* written under the lock, by a seq_cst store before esc_monitor_arm looks at the monitor's state */
+    /* written under the lock, by a seq_cst store before esc_monitor_arm looks at the monitor's
+     * state */
     int free = atomic_load_explicit(&pool->free, memory_order_seq_cst);
     bool result = free == pool->licence_count && !esc_pool_has_work(pool);
     esc_mutex_unlock(&pool->lock);
@@ -92,13 +96,14 @@ static bool of_all(escqrs_runtime *runtime, bool (*look)(esc_pool *pool))
     return result;
 }
 
-/* seq_cst in the change to ASLEEP and in the look at the licences after it: Dekker with esc_monitor_arm, whose caller has
- * taken one before. */
+/* seq_cst in the change to ASLEEP and in the look at the licences after it: Dekker with
+ * esc_monitor_arm, whose caller has taken one before. */
 static void sleep_if_quiet(escqrs_runtime *runtime)
 {
     uint32_t armed = ESC_MONITOR_ARMED;
-    if (!atomic_compare_exchange_strong_explicit(&runtime->monitor_state, &armed, ESC_MONITOR_ASLEEP,
-                                                 memory_order_seq_cst, memory_order_seq_cst)) {
+    if (!atomic_compare_exchange_strong_explicit(&runtime->monitor_state, &armed,
+                                                 ESC_MONITOR_ASLEEP, memory_order_seq_cst,
+                                                 memory_order_seq_cst)) {
         return;
     }
     if (!of_all(runtime, rests)) {
@@ -135,8 +140,9 @@ static void monitor_main(void *context)
 void esc_monitor_arm_slowly(escqrs_runtime *runtime)
 {
     uint32_t asleep = ESC_MONITOR_ASLEEP;
-    if (!atomic_compare_exchange_strong_explicit(&runtime->monitor_state, &asleep, ESC_MONITOR_ARMED,
-                                                 memory_order_seq_cst, memory_order_relaxed)) {
+    if (!atomic_compare_exchange_strong_explicit(&runtime->monitor_state, &asleep,
+                                                 ESC_MONITOR_ARMED, memory_order_seq_cst,
+                                                 memory_order_relaxed)) {
         return;
     }
     escqrs_error error = {0};

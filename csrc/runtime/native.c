@@ -1,12 +1,13 @@
 /* The workers of native actors.
  *
- * Each has a ring of its own; what it makes runnable goes there, and it takes from there without a lock. What comes from
- * other threads, or does not fit, goes to the pool's shared stack, from which workers fetch some at a time under
- * the pool's lock. A worker with nothing to do steals half of another's ring, also under the lock. Who finds more
- * than it needs while a licence is free gets another worker going.
+ * Each has a ring of its own; what it makes runnable goes there, and it takes from there without a
+ * lock. What comes from other threads, or does not fit, goes to the pool's shared stack, from which
+ * workers fetch some at a time under the pool's lock. A worker with nothing to do steals half of
+ * another's ring, also under the lock. Who finds more than it needs while a licence is free gets
+ * another worker going.
  *
- * A licence is not exclusive here: a worker whose licence the monitor took away notices after its visit, and for a moment
- * there may be one more running. What it left in its ring is stolen.
+ * A licence is not exclusive here: a worker whose licence the monitor took away notices after its
+ * visit, and for a moment there may be one more running. What it left in its ring is stolen.
  */
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
@@ -126,9 +127,9 @@ void esc_native_flush(esc_worker *worker)
         escqrs_actor *newest = atomic_load_explicit(&pool->shared, memory_order_relaxed);
         do {
             actor->next = newest;
-            /* release: pairs with esc_pool_take_shared; who calls looks for free licences later, under the lock */
-        } while (!atomic_compare_exchange_weak_explicit(&pool->shared, &newest, actor,
-                                                        memory_order_release,
-                                                        memory_order_relaxed));
+            /* release: pairs with esc_pool_take_shared; who calls looks for free licences later,
+             * under the lock */
+        } while (!atomic_compare_exchange_weak_explicit(
+            &pool->shared, &newest, actor, memory_order_release, memory_order_relaxed));
     }
 }

@@ -1,13 +1,15 @@
 /* Pools: who has a licence, who sleeps, and the start and end of worker threads.
  *
- * What holds: where there is work and a free licence, somebody is about to look: who adds work looks at `free` after it
- * (esc_pool_push), who frees a licence looks at the work after it (esc_pool_await_licence and whoever calls
- * esc_pool_kick). The exception is a thread that cannot be started, or may not because of worker_count_max: then the next
- * send, the monitor's next tick, or a worker that comes back, tries again.
+ * What holds: where there is work and a free licence, somebody is about to look: who adds work
+ * looks at `free` after it (esc_pool_push), who frees a licence looks at the work after it
+ * (esc_pool_await_licence and whoever calls esc_pool_kick). The exception is a thread that cannot
+ * be started, or may not because of worker_count_max: then the next send, the monitor's next tick,
+ * or a worker that comes back, tries again.
  *
- * A worker that has nothing to do sleeps on its own futex, without a timer; the last to fall asleep is the first to be
- * woken. What exceeds ESC_POOL_IDLE_MAX ends at once. A worker that ends joins the one that ended before it, so
- * at most one ended thread is left for esc_runtime_stop to join.
+ * A worker that has nothing to do sleeps on its own futex, without a timer; the last to fall asleep
+ * is the first to be woken. What exceeds ESC_POOL_IDLE_MAX ends at once. A worker that ends joins
+ * the one that ended before it, so at most one ended thread is left for escqrs_runtime_stop to
+ * join.
  */
 #include <stdio.h>
 
@@ -17,8 +19,8 @@
 void esc_pool_init(esc_pool *pool, escqrs_runtime *runtime, escqrs_host *host, int licence_count,
                    void (*run)(esc_worker *worker))
 {
-    *pool = (esc_pool){
-        .runtime = runtime, .host = host, .run = run, .licence_count = licence_count};
+    *pool =
+        (esc_pool){.runtime = runtime, .host = host, .run = run, .licence_count = licence_count};
     atomic_init(&pool->shared, NULL);
     atomic_init(&pool->poked, false);
     atomic_init(&pool->free, licence_count);
@@ -59,7 +61,8 @@ void esc_pool_push(esc_pool *pool, escqrs_actor *actor)
     escqrs_actor *newest = atomic_load_explicit(&pool->shared, memory_order_relaxed);
     do {
         actor->next = newest;
-        /* seq_cst: release pairs with esc_pool_take_shared; and it stands before the load of `free` */
+        /* seq_cst: release pairs with esc_pool_take_shared; and it stands before the load of `free`
+         */
     } while (!atomic_compare_exchange_weak_explicit(&pool->shared, &newest, actor,
                                                     memory_order_seq_cst, memory_order_relaxed));
     if (atomic_load_explicit(&pool->free, memory_order_seq_cst) > 0) {
@@ -99,18 +102,21 @@ bool esc_pool_has_work(esc_pool *pool)
 
 static bool take_licence(esc_pool *pool)
 {
-    int count = atomic_load_explicit(&pool->free, memory_order_relaxed); /* written under the lock */
+    /* relaxed: written under the lock */
+    int count = atomic_load_explicit(&pool->free, memory_order_relaxed);
     if (count == 0) {
         return false;
     }
-    atomic_store_explicit(&pool->free, count - 1, memory_order_seq_cst); /* monitor.c, go_to_sleep */
+    /* seq_cst: Dekker with the monitor that wants to sleep, see esc_monitor_arm */
+    atomic_store_explicit(&pool->free, count - 1, memory_order_seq_cst);
     pool->grant_count++;
     return true;
 }
 
 static void return_licence(esc_pool *pool)
 {
-    int count = atomic_load_explicit(&pool->free, memory_order_relaxed); /* written under the lock */
+    /* relaxed: written under the lock */
+    int count = atomic_load_explicit(&pool->free, memory_order_relaxed);
     ESC_ASSERT(count < pool->licence_count);
     /* seq_cst: Dekker with esc_pool_push, see runtime.h */
     atomic_store_explicit(&pool->free, count + 1, memory_order_seq_cst);
@@ -126,7 +132,8 @@ void esc_pool_take_away(esc_worker *worker)
 
 static void wake(esc_worker *worker, uint32_t reason)
 {
-    /* release: pairs with the sleeper's acquire. Woken under the lock, for the worker may end and be freed after it. */
+    /* release: pairs with the sleeper's acquire. Woken under the lock, for the worker may end and
+     * be freed after it. */
     atomic_store_explicit(&worker->wake, reason, memory_order_release);
     esc_futex_wake(&worker->wake, 1);
 }
@@ -160,7 +167,8 @@ bool esc_pool_await_licence(esc_worker *worker)
     if (worker->licensed) {
         esc_pool_take_away(worker);
     }
-    /* relaxed: the lock orders both. Out of all turns: the monitor must not take the next licence for the last one's. */
+    /* relaxed: the lock orders both. Out of all turns: the monitor must not take the next licence
+     * for the last one's. */
     uint64_t turn = atomic_load_explicit(&worker->turn, memory_order_relaxed);
     atomic_store_explicit(&worker->turn, (turn & ~(ESC_TURN_IN | ESC_TURN_LOST)) + ESC_TURN_STEP,
                           memory_order_relaxed);
@@ -178,7 +186,8 @@ bool esc_pool_await_licence(esc_worker *worker)
         esc_mutex_unlock(&pool->lock);
         return false;
     }
-    atomic_store_explicit(&worker->wake, ESC_WAKE_NONE, memory_order_relaxed); /* the lock orders it */
+    /* relaxed: the lock orders it */
+    atomic_store_explicit(&worker->wake, ESC_WAKE_NONE, memory_order_relaxed);
     esc_list_push_front(&pool->sleepers, &worker->asleep);
     pool->sleeper_count++;
     esc_mutex_unlock(&pool->lock);
@@ -252,7 +261,8 @@ fail:
     return NULL;
 }
 
-/* Both locks are taken in their order; each pool may have as many workers that do not block as it has licences. */
+/* Both locks are taken in their order; each pool may have as many workers that do not block as it
+ * has licences. */
 static bool may_start(esc_pool *pool)
 {
     escqrs_runtime *runtime = pool->runtime;
@@ -401,8 +411,8 @@ void escqrs_runtime_block(escqrs_runtime *runtime)
     esc_mutex_lock(&runtime->lock);
     runtime->blocked_count++;
     esc_mutex_unlock(&runtime->lock);
-    bool go = esc_pool_has_work(pool) &&
-              atomic_load_explicit(&pool->free, memory_order_relaxed) > 0;
+    bool go =
+        esc_pool_has_work(pool) && atomic_load_explicit(&pool->free, memory_order_relaxed) > 0;
     esc_mutex_unlock(&pool->lock);
     if (go) {
         esc_pool_kick(pool);

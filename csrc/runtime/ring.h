@@ -1,9 +1,10 @@
-/* A native worker's own run queue: a ring that its owner fills, and from which the owner and, one at a time, thieves
- * take the oldest.
+/* A native worker's own run queue: a ring that its owner fills, and from which the owner and, one
+ * at a time, thieves take the oldest.
  *
- * `head` moves by compare-and-swap, whoever takes; `tail` moves by plain stores of the owner. Indices never wrap (64
- * bits), so there is no ABA. A slot is written only after its index was seen taken: the owner's acquire of `head` pairs
- * with the release of whoever moved it. Nothing blocks or allocates. */
+ * `head` moves by compare-and-swap, whoever takes; `tail` moves by plain stores of the owner.
+ * Indices never wrap (64 bits), so there is no ABA. A slot is written only after its index was seen
+ * taken: the owner's acquire of `head` pairs with the release of whoever moved it. Nothing blocks
+ * or allocates. */
 #ifndef ESC_RUNTIME_RING_H
 #define ESC_RUNTIME_RING_H
 
@@ -51,7 +52,8 @@ static inline escqrs_actor *esc_ring_pop(esc_ring *ring)
     while (head != tail) {
         escqrs_actor *actor =
             atomic_load_explicit(&ring->slots[head % ESC_RING_SIZE], memory_order_relaxed);
-        /* release: pairs with the acquire in push; what is in the slot is the owner's own writing */
+        /* release: pairs with the acquire in push; what is in the slot is the owner's own writing
+         */
         if (atomic_compare_exchange_weak_explicit(&ring->head, &head, head + 1,
                                                   memory_order_release, memory_order_relaxed)) {
             /* the turn after this one; it may be stolen and gone, which a prefetch does not mind */
@@ -63,12 +65,14 @@ static inline escqrs_actor *esc_ring_pop(esc_ring *ring)
     return NULL;
 }
 
-/* A thief, one at a time (the pool's lock). At most `max` and, with more than one there, at most half. */
+/* A thief, one at a time (the pool's lock). At most `max` and, with more than one there, at most
+ * half. */
 static inline unsigned esc_ring_steal(esc_ring *ring, escqrs_actor **stolen, unsigned max)
 {
     uint64_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
     for (;;) {
-        /* acquire: pairs with the owner's release of tail, so that the slots are filled and the actors whole */
+        /* acquire: pairs with the owner's release of tail, so that the slots are filled and the
+         * actors whole */
         uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
         if (tail <= head) {
             return 0;
@@ -76,8 +80,8 @@ static inline unsigned esc_ring_steal(esc_ring *ring, escqrs_actor **stolen, uns
         uint64_t wanted = (tail - head + 1) / 2;
         unsigned count = wanted > max ? max : (unsigned)wanted;
         for (unsigned i = 0; i < count; i++) {
-            stolen[i] =
-                atomic_load_explicit(&ring->slots[(head + i) % ESC_RING_SIZE], memory_order_relaxed);
+            stolen[i] = atomic_load_explicit(&ring->slots[(head + i) % ESC_RING_SIZE],
+                                             memory_order_relaxed);
         }
         /* release: pairs with the acquire in push, which may then overwrite the slots */
         if (atomic_compare_exchange_weak_explicit(&ring->head, &head, head + count,

@@ -1,9 +1,10 @@
 /* The runtime's life: create, stop, destroy; and the manual one's steps.
  *
- * Stop: `stopping` is set, so that no thread starts and no worker begins another message; the monitor is joined; sleeping
- * workers are woken and end; busy ones end when they come back. When the count of workers is 0 the last of them is joined.
- * Then nobody but callers is left, and the actors that are still queued are parked: put into SUSPENDED, where a
- * release destroys them at once; those without a reference are destroyed with the runtime.
+ * Stop: `stopping` is set, so that no thread starts and no worker begins another message; the
+ * monitor is joined; sleeping workers are woken and end; busy ones end when they come back. When
+ * the count of workers is 0 the last of them is joined. Then nobody but callers is left, and the
+ * actors that are still queued are parked: put into SUSPENDED, where a release destroys them at
+ * once; those without a reference are destroyed with the runtime.
  */
 #include <escqrs/runtime.h>
 
@@ -129,8 +130,8 @@ static escqrs_status report_busy(escqrs_runtime *runtime, int count, escqrs_erro
                                 count == 1 ? "" : "s");
     }
     escqrs_status status = escqrs_error_set(
-        error, ESCQRS_TIMEOUT, "%s did not come back from a message in time (%d worker%s busy)", name,
-        count, count == 1 ? "" : "s");
+        error, ESCQRS_TIMEOUT, "%s did not come back from a message in time (%d worker%s busy)",
+        name, count, count == 1 ? "" : "s");
     esc_error_subject(error, escqrs_slice_of(name));
     return status;
 }
@@ -237,7 +238,8 @@ static size_t pick(const escqrs_runtime *runtime, size_t count)
 
 static void after_step(escqrs_host *host)
 {
-    atomic_store_explicit(&host->pool.poked, false, memory_order_relaxed); /* before, so none is lost */
+    atomic_store_explicit(&host->pool.poked, false,
+                          memory_order_relaxed); /* before, so none is lost */
     if (host->ops->after_batch != NULL) {
         host->ops->after_batch(host->context);
     }

@@ -1,9 +1,9 @@
-/* Who waits for whom: one edge an actor, `waits_for`, under one lock for the whole runtime, so that of two threads that
- * close a cycle together the second one always sees it.
+/* Who waits for whom: one edge an actor, `waits_for`, under one lock for the whole runtime, so that
+ * of two threads that close a cycle together the second one always sees it.
  *
- * An actor with an edge to it is held by the one that waits, until wait_end has taken the lock; so the walk may follow the
- * edges, and may hold the actors whose names it will ask for when the lock is released. Names of a cycle that is
- * longer than NAMES_MAX are left out in its middle.
+ * An actor with an edge to it is held by the one that waits, until wait_end has taken the lock; so
+ * the walk may follow the edges, and may hold the actors whose names it will ask for when the lock
+ * is released. Names of a cycle that is longer than NAMES_MAX are left out in its middle.
  */
 #include <escqrs/runtime.h>
 
@@ -42,7 +42,8 @@ static bool cycle_keeps(const cycle *found, size_t index)
     return index < NAMES_MAX / 2 || index + NAMES_MAX / 2 >= found->length;
 }
 
-/* With the lock held: does a way lead from `target` to `waiter`? Then the actors on it, from `waiter` on, are held. */
+/* With the lock held: does a way lead from `target` to `waiter`? Then the actors on it, from
+ * `waiter` on, are held. */
 static bool find_cycle(escqrs_actor *waiter, escqrs_actor *target, cycle *found)
 {
     cycle_add(found, waiter);
@@ -86,7 +87,8 @@ static void name_cycle(const cycle *found, char *text, size_t size)
         append(text, size, " -> ");
         if (i + 1 == NAMES_MAX / 2 && found->length > NAMES_MAX) {
             char left_out[64];
-            snprintf(left_out, sizeof left_out, "... (%zu more) ... -> ", found->length - NAMES_MAX);
+            snprintf(left_out, sizeof left_out, "... (%zu more) ... -> ",
+                     found->length - NAMES_MAX);
             append(text, size, left_out);
         }
     }

@@ -1,5 +1,5 @@
-/* Nanoseconds a message of the runtime alone, beside the floor of an indirect call with a compare-and-swap. Prints the median
- * of some rounds with the best and the worst. */
+/* Nanoseconds a message of the runtime alone, beside the floor of an indirect call with a
+ * compare-and-swap. Prints the median of some rounds with the best and the worst. */
 #include <escqrs/runtime.h>
 
 #include <pthread.h>

@@ -1,4 +1,5 @@
-/* What the runtime's tests share: counting actors, a host with a mutex for an interpreter, waiting for a number. */
+/* What the runtime's tests share: counting actors, a host with a mutex for an interpreter, waiting
+ * for a number. */
 #ifndef TEST_RUNTIME_SUPPORT_H
 #define TEST_RUNTIME_SUPPORT_H
 
@@ -27,7 +28,10 @@ typedef struct tally {
     int64_t value;
 } tally;
 
-#define TALLY_ZERO {ESC_MUTEX_INITIALIZER, {PTHREAD_COND_INITIALIZER}, 0}
+#define TALLY_ZERO                                                                                 \
+    {                                                                                              \
+        ESC_MUTEX_INITIALIZER, {PTHREAD_COND_INITIALIZER}, 0                                       \
+    }
 
 static inline void tally_add(tally *count, int64_t by)
 {
@@ -67,7 +71,10 @@ typedef struct fake_host {
     _Atomic int refuse; /* thread_begin answers NULL */
 } fake_host;
 
-#define FAKE_HOST_ZERO {.gil = ESC_MUTEX_INITIALIZER}
+#define FAKE_HOST_ZERO                                                                             \
+    {                                                                                              \
+        .gil = ESC_MUTEX_INITIALIZER                                                               \
+    }
 
 static _Thread_local bool fake_attached;
 

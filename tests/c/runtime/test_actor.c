@@ -102,7 +102,6 @@ typedef struct producer {
 static void produce(void *context)
 {
     producer *self = context;
-    int run_count = 0;
     for (int number = 0; number < self->count; number++) {
         for (int i = 0; i < ACTOR_COUNT; i++) {
             escqrs_actor *actor = &self->checkers[i]->actor;
@@ -120,7 +119,6 @@ static void produce(void *context)
             if (!run) {
                 escqrs_actor_send(actor, &message->message);
             }
-            run_count += run;
         }
     }
     assert_null(escqrs_actor_current());

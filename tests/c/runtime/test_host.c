@@ -15,7 +15,7 @@ struct doer {
     escqrs_host *host;
     doer *other;
     tally *entered;
-    tally *gate;  /* `act` waits for it */
+    tally *gate; /* `act` waits for it */
     int64_t gate_value;
     tally *done;
     int handled; /* plain on purpose */
@@ -227,7 +227,8 @@ static void test_takeover_is_bounded(void **state)
     runtime_end(runtime);
 }
 
-/* A worker that waits for the interpreter keeps its licence: no second one joins the queue there. */
+/* A worker that waits for the interpreter keeps its licence: no second one joins the queue there.
+ */
 static void test_waiting_to_attach_makes_no_workers(void **state)
 {
     (void)state;
@@ -247,7 +248,8 @@ static void test_waiting_to_attach_makes_no_workers(void **state)
     while (atomic_load(&fake.attaching) == 0) {
         sched_yield();
     }
-    /* each native one waits until the monitor has ticked at least once: nothing else frees its worker's licence */
+    /* each native one waits until the monitor has ticked at least once: nothing else frees its
+     * worker's licence */
     for (int i = 0; i < 20; i++) {
         doer_init(&natives[i], runtime, NULL);
         natives[i].act = wait_at_gate;

@@ -1,4 +1,5 @@
-/* The runtime's life: create, stop in time and not, idleness, manual steps, and everything at once. */
+/* The runtime's life: create, stop in time and not, idleness, manual steps, and everything at once.
+ */
 #include "support.h"
 
 #include <dirent.h>
@@ -263,7 +264,8 @@ static void check_idle(bool waits)
         tally_wait(&self.entered, 1);
     }
 
-    /* the quiet time of the monitor passes; then nothing may run at all, for as long as one likes to look */
+    /* the quiet time of the monitor passes; then nothing may run at all, for as long as one likes
+     * to look */
     struct timespec pause = {.tv_nsec = 200000000};
     nanosleep(&pause, NULL);
     int64_t switches = switch_count();
