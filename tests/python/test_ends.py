@@ -470,8 +470,8 @@ def test_ctrl_c_while_iterating() -> None:
                 for i in range(2000):
                     system[Counter, "a"].tell(Add(1))
                 system.flush()
-                print("ready", flush=True)
                 try:
+                    print("ready", flush=True)
                     while True:
                         for recorded in system.events():
                             pass
@@ -500,8 +500,8 @@ def test_ctrl_c_while_a_long_history_is_replayed(how: str) -> None:
                 for i in range(2000):
                     system[Counter, "a"].tell(Add(1))
                 system.flush()
-                print("ready", flush=True)
                 try:
+                    print("ready", flush=True)
                     while True:
                         system[Counter, "a"].{how}
                         system[Counter, "b"].ask(Add(1))
