@@ -415,6 +415,9 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     }
     if (closed == 1) {
         int status = esc_py_wait(self, wait_closed, &self->closed, deadline_ns);
+        if (status == ESCQRS_OK) {
+            return close_system(self, timeout); /* open again, where Ctrl-C stopped the other closer */
+        }
         return status < 0 ? -1 : 0;
     }
     set_closed(self, 1);

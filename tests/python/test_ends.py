@@ -676,6 +676,7 @@ def test_multiprocessing_with_fork(tmp_path: Path) -> None:
         system = es.open(sys.argv[1], Counter)
         for i in range(100):
             system[Counter, str(i)].tell(Add(1))
+        system.flush()  # a fork while another thread is inside SQLite leaves SQLite's own locks held in the child
         with multiprocessing.get_context("fork").Pool(2) as pool:
             print(pool.map(work, [sys.argv[1] + str(i) for i in range(4)]))
             pool.close()
