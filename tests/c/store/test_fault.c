@@ -49,8 +49,8 @@ static escqrs_status commit_one(escqrs_store *store, int number, escqrs_error *e
     return escqrs_store_commit(store, &commit, error);
 }
 
-/* Commit until the end, going on after failures as long as the store does; opens again where it must.
- * */
+/* Commit until the end, going on after failures as long as the store does; opens again where it
+ * must. */
 static void work(const char *what)
 {
     memset(acknowledged, 0, sizeof acknowledged);
