@@ -1,0 +1,489 @@
+"""Read models: following, failing, rebuilding, queries."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import itertools
+import json
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+import escqrs as es
+
+SECONDS = 20.0
+
+
+class Color(enum.Enum):
+    RED = "r"
+    GREEN = "g"
+
+
+class Part(es.Message):
+    name: str
+    size: int = 3
+
+
+class ItemAdded(es.Event):
+    name: str
+    quantity: int = 1
+
+
+class Everything(es.Event):
+    number: int
+    real: float
+    flag: bool
+    text: str
+    raw: bytes
+    at: datetime.datetime
+    color: Color
+    part: Part
+    tags: list[str]
+    counts: dict[str, int]
+    note: str | None = None
+
+
+class AddItem(es.Command[None]):
+    name: str
+    quantity: int = 1
+
+
+class Tell(es.Command[None]):
+    real: float = 1.5
+
+
+AT = datetime.datetime(2026, 1, 31, 12, 30, 0, 5, tzinfo=datetime.timezone.utc)
+
+
+class Cart(es.Aggregate):
+    count: int
+
+    @es.handles
+    def add(self, cmd: AddItem) -> None:
+        self.emit(ItemAdded(cmd.name, cmd.quantity))
+
+    @es.handles
+    def tell_all(self, cmd: Tell) -> None:
+        self.emit(
+            Everything(2**62, cmd.real, True, "tëxt\0", b"\0\1", AT, Color.GREEN, Part("p"), ["a", "b"], {"x": 1})
+        )
+
+    @es.applies
+    def added(self, event: ItemAdded) -> None:
+        self.count += 1
+
+    @es.applies
+    def told(self, event: Everything) -> None:
+        pass
+
+
+SCHEMA = "CREATE TABLE items (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL)"
+INSERT = "INSERT INTO items VALUES (:_position, :name, :quantity)"
+
+
+class Items(es.ReadModel):
+    schema = SCHEMA
+    on_added = es.sql(ItemAdded, INSERT)
+
+    @es.query
+    def all(self, db: es.Rows) -> list[tuple]:
+        return db.execute("SELECT name, quantity FROM items ORDER BY position").fetchall()
+
+    @es.query
+    def run(self, db: es.Rows, sql: str, parameters: object = ()) -> list[tuple]:
+        return db.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+
+
+def add(shop: es.System, *names: str) -> None:
+    for name in names:
+        shop[Cart, "c"].ask(AddItem(name))
+
+
+def test_follows_and_says_so() -> None:
+    with es.open(":memory:", Cart, Items) as shop:
+        assert "live at 0" in repr(shop[Items])
+        add(shop, "book", "pen")
+        shop.flush(SECONDS)
+        assert shop[Items].all() == [("book", 1), ("pen", 1)]
+        status = shop[Items].status
+        assert (status.state, status.position, status.head, status.lag) == ("live", 2, 2, 0)
+        assert status.error is None and status.failed_position is None
+        shop[Items].wait(2, timeout=SECONDS)
+        shop[Items].wait(timeout=SECONDS)
+        with pytest.raises(es.Timeout):
+            shop[Items].wait(3, timeout=0.01)
+        items = shop[Items]
+    with pytest.raises(es.Closed):
+        items.all()
+    with pytest.raises(es.Closed):
+        _ = items.status
+
+
+def test_every_kind_of_field() -> None:
+    class All(es.ReadModel):
+        schema = (
+            "CREATE TABLE a (number, real, flag, text, raw, at, color, part, tags, counts, note, stream, position,"
+            " version, time, id)"
+        )
+        told = es.sql(
+            Everything,
+            "INSERT INTO a VALUES (:number, :real, :flag, :text, :raw, :at, :color, :part, :tags, :counts, :note,"
+            " :_stream, :_position, :_version, :_time, :_id)",
+        )
+
+        @es.query
+        def row(self, db: es.Rows) -> tuple:
+            return db.execute("SELECT * FROM a").fetchone()
+
+        @es.query
+        def found(self, db: es.Rows) -> int:
+            return db.execute(
+                "SELECT count(*) FROM a WHERE at = :at AND color = :color AND flag = :flag AND raw = :raw",
+                {"at": AT, "color": Color.GREEN, "flag": True, "raw": b"\0\1"},
+            ).fetchone()[0]
+
+    with es.open(":memory:", Cart, All) as shop:
+        shop[Cart, "c"].ask(Tell())
+        shop.flush(SECONDS)
+        row = shop[All].row()
+        assert row[:5] == (2**62, 1.5, 1, "tëxt\0", b"\0\1")
+        assert row[5] == "2026-01-31 12:30:00.000005+00:00"
+        assert datetime.datetime.fromisoformat(row[5]) == AT
+        assert row[6] == "GREEN"
+        assert json.loads(row[7]) == {"name": "p", "size": 3}
+        assert json.loads(row[8]) == ["a", "b"] and json.loads(row[9]) == {"x": 1}
+        assert row[10] is None
+        recorded = next(iter(shop.events()))
+        assert row[11:14] == ("Cart/c", 1, 1)
+        assert datetime.datetime.fromisoformat(row[14]) == recorded.time
+        assert row[15] == recorded.id
+        assert shop[All].found() == 1
+
+
+def test_nan_stops() -> None:
+    class Reals(es.ReadModel):
+        schema = "CREATE TABLE r (x)"
+        told = es.sql(Everything, "INSERT INTO r VALUES (:real)")
+
+    with es.open(":memory:", Cart, Reals) as shop:
+        shop[Cart, "c"].ask(Tell(float("inf")))
+        shop[Cart, "c"].ask(Tell(float("nan")))
+        with pytest.raises(es.ReadModelStopped, match="NaN") as caught:
+            shop.flush(SECONDS)
+        assert caught.value.position == 2 and caught.value.name == "Reals"
+
+
+def test_failure_stops_that_one_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Names(es.ReadModel):
+        schema = "CREATE TABLE names (name)"
+        added = es.sql(ItemAdded, "INSERT INTO names VALUES (:name)")
+
+        @es.query
+        def all(self, db: es.Rows) -> list[tuple]:
+            return db.execute("SELECT name FROM names").fetchall()
+
+    with caplog.at_level(logging.WARNING, "escqrs"), es.open(":memory:", Cart, Items, Names) as shop:
+        add(shop, "book", "book", "pen")
+        with pytest.raises(es.ReadModelStopped, match="UNIQUE") as caught:
+            shop.flush(SECONDS)
+        assert (caught.value.name, caught.value.position) == ("Items", 2)
+        status = shop[Items].status
+        assert (status.state, status.position, status.failed_position, status.lag) == ("stopped", 1, 2, 2)
+        assert "UNIQUE" in str(status.error) and "Cart/c" in str(status.error)
+        assert shop[Items].all() == [("book", 1)]  # a stopped one still answers
+        assert shop[Names].all() == [("book",), ("book",), ("pen",)]
+        shop[Items].retry()
+        with pytest.raises(es.ReadModelStopped):
+            shop.flush(SECONDS)
+        shop[Items].skip()
+        shop.flush(SECONDS)
+        assert shop[Items].all() == [("book", 1), ("pen", 1)]
+        for function in (shop[Items].skip, shop[Items].retry):
+            with pytest.raises(ValueError, match="has not stopped"):
+                function()
+    assert any("stopped at position 2" in one.getMessage() for one in caplog.records)
+    assert any(one.levelno == logging.WARNING and "leaves out" in one.getMessage() for one in caplog.records)
+
+
+def test_python_handlers() -> None:
+    seen: list[str] = []
+
+    class Log(es.ReadModel):
+        schema = "CREATE TABLE log (position INTEGER PRIMARY KEY, stream, name, known)"
+
+        @es.on(ItemAdded)
+        def added(self, db: es.Rows, event: ItemAdded) -> None:
+            known = db.execute("SELECT count(*) FROM log").fetchone()[0]
+            seen.append(event.name)
+            assert db.execute("INSERT INTO log (name, known) VALUES (?, ?)", (event.name, known)).rowcount == 1
+
+        @es.on(ItemAdded)
+        def placed(self, db: es.Rows, recorded: es.Recorded) -> None:
+            if recorded.event.name == "boom":
+                raise LookupError("on purpose")
+            db.execute(
+                "UPDATE log SET stream = :s WHERE position = :p", {"s": recorded.stream, "p": recorded.position}
+            )
+
+        @es.query
+        def all(self, db: es.Rows) -> list[tuple]:
+            return db.execute("SELECT * FROM log ORDER BY position").fetchall()
+
+    with es.open(":memory:", Cart, Log, Items) as shop:
+        add(shop, "a", "b", "boom", "c")
+        with pytest.raises(es.ReadModelStopped, match="LookupError: on purpose") as caught:
+            shop.flush(SECONDS)
+        assert caught.value.position == 3
+        assert isinstance(caught.value.__cause__, LookupError)
+        assert seen == ["a", "b", "boom"]
+        assert shop[Log].all() == [(1, "Cart/c", "a", 0), (2, "Cart/c", "b", 1)]  # nothing of the third
+        shop[Log].skip()
+        shop.flush(SECONDS)
+        assert seen == ["a", "b", "boom", "c"]
+        assert len(shop[Log].all()) == 3
+        assert len(shop[Items].all()) == 4
+
+
+def test_handler_cannot_wait_for_the_system() -> None:
+    caught: list[type[BaseException]] = []
+    kept: list[es.Rows] = []
+
+    class Nosy(es.ReadModel):
+        schema = "CREATE TABLE nosy (n)"
+
+        @es.on(ItemAdded)
+        def added(self, db: es.Rows, event: ItemAdded) -> None:
+            kept.append(db)
+            for function in (
+                lambda: shop[Cart, "c"].ask(AddItem("x")),
+                lambda: shop[Cart, "c"].state,
+                shop.flush,
+                shop.close,
+                lambda: shop[Nosy].wait(),
+                lambda: shop[Nosy].count(),
+                lambda: shop[Nosy].rebuild(),
+            ):
+                try:
+                    function()  # type: ignore[operator]
+                except es.Error as error:
+                    caught.append(type(error))
+            for sql in ("SELECT * FROM items", "DROP TABLE nosy", "COMMIT", "SELECT * FROM escqrs_readmodel"):
+                with pytest.raises(es.Error):
+                    db.execute(sql)
+
+        @es.query
+        def count(self, db: es.Rows) -> int:
+            return db.execute("SELECT count(*) FROM nosy").fetchone()[0]
+
+    with es.open(":memory:", Cart, Items, Nosy) as shop:
+        add(shop, "a")
+        shop.flush(SECONDS)
+        assert caught == [es.Deadlock] * 7
+        with pytest.raises(es.Closed):
+            kept[0].execute("SELECT 1")
+
+
+def test_goes_on_and_catches_up(tmp_path: Path) -> None:
+    class Late(es.ReadModel):
+        schema = "CREATE TABLE late (n)"
+        added = es.sql(ItemAdded, "INSERT INTO late VALUES (:_position)")
+
+        @es.query
+        def all(self, db: es.Rows) -> list[tuple]:
+            return db.execute("SELECT n FROM late").fetchall()
+
+    path = tmp_path / "shop.db"
+    for round in range(3):
+        with es.open(path, Cart, Items) as shop:
+            add(shop, *(f"{round}-{i}" for i in range(50)))
+    with es.open(path, Cart, Items, Late) as shop:
+        shop.flush(SECONDS)
+        assert len(shop[Items].all()) == 150
+        assert shop[Late].all() == [(i,) for i in range(1, 151)]
+    with es.open(path, Items, readonly=True) as shop:
+        assert len(shop[Items].all()) == 150
+        assert shop[Items].status.state == "live"
+        with pytest.raises(es.ReadOnly):
+            shop[Items].rebuild()
+
+
+_defined = itertools.count()
+
+
+def define(sql: str = INSERT, schema: str = SCHEMA, **attributes: object) -> type[Items]:
+    """Another class of the same name; of another qualified name, so that it does not redefine the one above."""
+    namespace = {
+        "schema": schema,
+        "on_added": es.sql(ItemAdded, sql),
+        "__qualname__": f"define.{next(_defined)}.Items",
+        **attributes,
+    }
+    return type("Items", (Items,), namespace)  # type: ignore[return-value]
+
+
+def test_changed_one_is_built_anew(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Cart, Items) as shop:
+        add(shop, "book", "pen")
+        shop.flush(SECONDS)
+    for changed, expected in (
+        (define(INSERT.replace(":quantity", ":quantity * 2")), [("book", 2), ("pen", 2)]),
+        (define(schema=SCHEMA + "; CREATE INDEX by_quantity ON items (quantity)"), [("book", 1), ("pen", 1)]),
+        (define(version="2"), [("book", 1), ("pen", 1)]),
+        (define(version=3), [("book", 1), ("pen", 1)]),
+    ):
+        with es.open(path, Cart, changed) as shop:
+            assert len(shop[changed].run("SELECT name FROM items")) == 2  # old rows, or already the new
+            shop.flush(SECONDS)
+            assert shop[changed].all() == expected
+            assert shop[changed].status.state == "live"
+    with pytest.raises(es.SchemaMismatch, match="Items"):
+        es.open(path, Cart, define(rebuild="manual"))
+    with es.open(path, Cart, define(version=3, rebuild="manual")) as shop:
+        assert shop.flush(SECONDS) is None
+
+
+def test_rebuild_on_demand(tmp_path: Path) -> None:
+    manual = define(rebuild="manual")
+    with es.open(tmp_path / "shop.db", Cart, manual) as shop:
+        add(shop, "book", "pen")
+        shop.flush(SECONDS)
+        shop[manual].rebuild()
+        add(shop, "ink")
+        shop.flush(SECONDS)
+        assert shop[manual].all() == [("book", 1), ("pen", 1), ("ink", 1)]
+
+
+def test_inherited_and_several_statements() -> None:
+    class Base(es.ReadModel):
+        schema = "CREATE TABLE first (n); CREATE TABLE second (n)"
+        one = es.sql(ItemAdded, "INSERT INTO first VALUES (:_position)", "INSERT INTO second VALUES (1)")
+        two = es.sql(ItemAdded, Everything, "INSERT INTO second SELECT max(n) + 1 FROM second")
+
+        @es.query
+        def second(self, db: es.Rows) -> list[int]:
+            return [n for (n,) in db.execute("SELECT n FROM second")]
+
+    class Derived(Base, name="shop.Derived"):
+        extra = "anything"
+
+        def helper(self) -> int:
+            return sum(self.second())
+
+    with es.open(":memory:", Cart, Derived) as shop:
+        add(shop, "a")
+        shop.flush(SECONDS)
+        assert shop[Derived].second() == [1, 2]
+        assert shop[Derived].helper() == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "text"),
+    [
+        ("INSERT INTO items VALUES (:nothing)", "nothing"),
+        ("INSERT INTO items VALUES (:_nothing, 1, 1)", "_nothing"),
+        ("INSERT INTO items VALUES (:_position)", "3 columns"),
+        ("INSERT INTO elsewhere VALUES (1)", "elsewhere"),
+        ("INSER INTO items VALUES (1)", "syntax error"),
+        ("DELETE FROM items; DELETE FROM items", "more than one"),
+        ("DROP TABLE items", "schema"),
+        ("PRAGMA user_version = 3", "PRAGMA"),
+        ("ATTACH 'x' AS y", "attach"),
+        ("-- nothing", "empty"),
+    ],
+)
+def test_bad_sql_is_refused_when_opened(sql: str, text: str) -> None:
+    with pytest.raises(ValueError, match=text) as caught:
+        es.open(":memory:", Cart, define(sql))
+    assert "Items" in str(caught.value)
+
+
+def test_refused_when_defined() -> None:
+    for name in ("status", "retry", "skip", "wait", "rebuild"):
+        with pytest.raises(TypeError, match=name):
+            type("M", (es.ReadModel,), {name: lambda self: None})
+        with pytest.raises(TypeError, match=name):
+            type("M", (es.ReadModel,), {"__annotations__": {name: int}})
+    with pytest.raises(ValueError, match="auto"):
+        type("M", (es.ReadModel,), {"rebuild": "never"})
+    with pytest.raises(ValueError, match="empty"):
+        type("M", (es.ReadModel,), {"schema": " ; "})
+    with pytest.raises(ValueError, match="empty"):
+        type("M", (es.ReadModel,), {}, name="")
+    with pytest.raises(TypeError, match="version"):
+        type("M", (es.ReadModel,), {"version": 1.5})
+    with pytest.raises(ValueError, match="empty SQL"):
+        es.sql(ItemAdded, " ")
+    for arguments in ((), (ItemAdded,), ("SELECT 1",), (AddItem, "x"), (es.Event, "x"), (ItemAdded, "x", ItemAdded)):
+        with pytest.raises(TypeError):
+            es.sql(*arguments)
+    with pytest.raises(TypeError):
+        es.on()
+    with pytest.raises(TypeError):
+        es.on(Cart)  # type: ignore[arg-type]
+
+    async def later(self: object, db: object, event: object) -> None: ...
+
+    def lazy(self: object, db: object, event: object):  # noqa: ANN202
+        yield
+
+    for function in (later, lazy):
+        with pytest.raises(TypeError):
+            es.on(ItemAdded)(function)
+        with pytest.raises(TypeError):
+            es.query(function)
+    with pytest.raises(TypeError, match="self, db and event"):
+        es.on(ItemAdded)(lambda self, event: None)
+
+
+def test_names_clash(tmp_path: Path) -> None:
+    class Other(es.ReadModel):
+        schema = "CREATE TABLE Items (n)"
+
+    with pytest.raises(es.NameClash) as caught:
+        es.open(":memory:", Cart, Items, Other)
+    assert "Items" in str(caught.value) and "Other" in str(caught.value)
+    path = tmp_path / "shop.db"
+    es.open(path, Cart, Items).close()
+    with pytest.raises(es.NameClash, match="Items"):
+        es.open(path, Cart, Other)
+
+
+def test_same_class_again_and_changed_while_open() -> None:
+    first = define(__qualname__="Notebook")
+    with es.open(":memory:", Cart, first) as shop:
+        add(shop, "a")
+        shop.flush(SECONDS)
+        again = define(__qualname__="Notebook", new=es.query(lambda self, db: "new"))
+        assert shop[again].new() == "new"  # type: ignore[attr-defined]
+        assert shop[again].all() == [("a", 1)]
+        with pytest.raises(es.SchemaMismatch, match="open it again"):
+            shop[define(__qualname__="Notebook", version=9)]
+
+
+def test_queries_of_many_threads(tmp_path: Path) -> None:
+    with es.open(tmp_path / "shop.db", Cart, Items) as shop:
+        failures: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                last = 0
+                for _ in range(200):
+                    count = len(shop[Items].all())
+                    assert count >= last
+                    last = count
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        add(shop, *(f"n{i}" for i in range(200)))
+        for thread in threads:
+            thread.join(SECONDS)
+        shop.flush(SECONDS)
+        assert failures == []
+        assert len(shop[Items].all()) == 200

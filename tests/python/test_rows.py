@@ -1,0 +1,183 @@
+"""es.Rows: statements, parameters, cursors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import escqrs as es
+
+
+class Model(es.ReadModel):
+    schema = "CREATE TABLE numbers (n INTEGER PRIMARY KEY, text)"
+
+    @es.query
+    def do(self, db: es.Rows, function: Callable[[es.Rows], Any]) -> Any:
+        return function(db)
+
+    @es.query
+    def nested(self, db: es.Rows) -> bool:
+        return self.do(lambda other: other is db)
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    with es.open(":memory:", Model) as system:
+        yield system[Model]
+
+
+def run(model: Model, sql: str, *parameters: Any) -> Any:
+    return model.do(lambda db: db.execute(sql, *parameters).fetchall())
+
+
+COUNT = "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c WHERE n < ?) SELECT n, 'x' || n FROM c"
+
+
+def test_values_both_ways(model: Model) -> None:
+    values = (None, 1, -(2**63), 2**63 - 1, 1.5, float("inf"), "tëxt", "", "a\0b", b"", b"\0\xff")
+    assert run(model, f"SELECT {', '.join('?' * len(values))}", values) == [values]
+    assert run(model, "SELECT ?, ?", [True, bytearray(b"x")]) == [(1, b"x")]
+    assert run(model, "SELECT :a, @b, $a", {"a": 1, "b": 2}) == [(1, 2, 1)]
+    assert run(model, "SELECT 1", None) == [(1,)]
+    assert run(model, "SELECT 1", {}) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "kind", "text"),
+    [
+        ("SELECT :a", {}, ValueError, ":a"),
+        ("SELECT :a", (), ValueError, ":a"),
+        ("SELECT :a", {"a": 1, "b": 2}, ValueError, ":b"),
+        ("SELECT :a", (1,), ValueError, ":a"),
+        ("SELECT ?", {"a": 1}, ValueError, ":a"),
+        ("SELECT ?", (1, 2), ValueError, "2 values for 1"),
+        ("SELECT ?", ("\ud800",), ValueError, "Unicode"),
+        ("SELECT ?", (2**63,), ValueError, "64 bits"),
+        ("SELECT ?", (float("nan"),), ValueError, "NaN"),
+        ("SELECT ?", (object(),), TypeError, "object"),
+        ("SELECT :a", {"a": []}, TypeError, ":a"),
+        ("SELECT ?", "x", TypeError, "not one text"),
+        ("SELECT ?", 1, TypeError, "int"),
+        ("SELECT 1; SELECT 2", (), ValueError, "more than one"),
+        ("  -- nothing", (), ValueError, "empty"),
+        ("SELECT 1\0", (), ValueError, "NUL"),
+        (1, (), TypeError, "str"),
+    ],
+)
+def test_wrong_parameters(model: Model, sql: Any, parameters: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        run(model, sql, parameters)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO numbers VALUES (1, 2)",
+        "WITH x AS (SELECT 1) DELETE FROM numbers",
+        "/* SELECT */ DELETE FROM numbers",
+        "CREATE TABLE x (a)",
+        "CREATE TEMP TABLE x (a)",
+        "DROP TABLE numbers",
+        "ATTACH ':memory:' AS other",
+        "PRAGMA query_only = 0",
+        "BEGIN",
+        "COMMIT",
+        "VACUUM INTO '/tmp/escqrs-stolen.db'",
+    ],
+)
+def test_a_query_only_reads(model: Model, sql: str) -> None:
+    with pytest.raises(es.ReadOnly):
+        run(model, sql)
+    assert run(model, "SELECT count(*) FROM numbers") == [(0,)]
+
+
+def test_errors_say_what_and_where(model: Model) -> None:
+    for sql, text in (("SELEC 1", "syntax error"), ("SELECT * FROM nowhere", "nowhere"), ("SELECT abs(-9223372036854775808)", "overflow")):
+        with pytest.raises(es.Error, match=text) as caught:
+            run(model, sql)
+        assert sql in str(caught.value)
+    with pytest.raises(TypeError):
+        model.do(lambda db: db.execute())  # type: ignore[call-arg]
+
+
+def test_ways_to_fetch(model: Model) -> None:
+    expected = [(n, f"x{n}") for n in range(1, 3001)]
+
+    def check(db: es.Rows) -> None:
+        assert db.execute(COUNT, (3000,)).fetchall() == expected
+        assert list(db.execute(COUNT, (3000,))) == expected
+        cursor = db.execute(COUNT, (3000,))
+        assert cursor.columns == ("n", "'x' || n") and cursor.rowcount == -1
+        assert cursor.fetchone() == expected[0]
+        assert cursor.fetchmany(3) == expected[1:4]
+        assert cursor.fetchmany(0) == []
+        assert cursor.fetchall() == expected[4:]
+        assert cursor.fetchone() is None and cursor.fetchall() == []
+        assert db.execute("SELECT 1 AS a, 2 AS b").dicts() == [{"a": 1, "b": 2}]
+        first, second = db.execute(COUNT, (100,)), db.execute(COUNT, (100,))
+        assert list(zip(first, second)) == list(zip(expected[:100], expected[:100]))
+        with pytest.raises(ValueError):
+            cursor.fetchmany(-1)
+
+    model.do(check)
+    assert model.nested()
+
+
+def test_nothing_outlives_the_call(model: Model) -> None:
+    kept: list[Any] = []
+    cursor = model.do(lambda db: (kept.append(db), db.execute(COUNT, (1000,)))[1])
+    with pytest.raises(es.Closed, match="fetchall"):
+        cursor.fetchall()
+    with pytest.raises(es.Closed):
+        next(cursor)
+    with pytest.raises(es.Closed):
+        kept[0].execute("SELECT 1")
+
+    def elsewhere(db: es.Rows) -> BaseException | None:
+        caught: list[BaseException] = []
+
+        def use() -> None:
+            try:
+                db.execute("SELECT 1")
+            except BaseException as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        return caught[0]
+
+    assert isinstance(model.do(elsewhere), RuntimeError)
+    with pytest.raises(KeyError):  # what the method raises is what the caller gets
+        model.do(lambda db: {}["x"])
+    assert run(model, "SELECT 1") == [(1,)]
+
+
+def test_ctrl_c_ends_a_long_query() -> None:
+    code = """
+import os, signal, threading
+import escqrs as es
+
+class M(es.ReadModel):
+    schema = "CREATE TABLE t (a)"
+    @es.query
+    def endless(self, db):
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        db.execute("WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c")
+    @es.query
+    def one(self, db):
+        return db.execute("SELECT 1").fetchone()
+
+with es.open(":memory:", M) as system:
+    try:
+        system[M].endless()
+    except KeyboardInterrupt:
+        print("interrupted", system[M].one())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("interrupted (1,)\n", "")
