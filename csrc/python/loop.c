@@ -99,8 +99,16 @@ fail:
 
 static PyObject *weak_target(PyObject *reference) /* new reference, or NULL without an exception */
 {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target = NULL;
+    if (PyWeakref_GetRef(reference, &target) < 0) {
+        PyErr_Clear(); /* it is one of our own weak references */
+    }
+    return target;
+#else
     PyObject *target = PyWeakref_GetObject(reference);
     return target == NULL || target == Py_None ? NULL : Py_NewRef(target);
+#endif
 }
 
 /* New reference. */
@@ -336,6 +344,28 @@ fail:
     return iterator;
 }
 
+/* A handler's StopIteration would end the coroutine that awaits as if it had returned: as Python does for generators
+ * (PEP 479), a RuntimeError carries it. */
+static void replace_stop_iteration(void)
+{
+    PyObject *type, *value, *traceback;
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    PyObject *error = PyObject_CallFunction(PyExc_RuntimeError, "s", "the handler raised StopIteration");
+    if (error == NULL) {
+        Py_XDECREF(value);
+        return;
+    }
+    PyException_SetCause(error, value); /* takes the reference */
+    PyErr_SetObject(PyExc_RuntimeError, error);
+    Py_DECREF(error);
+}
+
 static PySendResult await_send(PyObject *object, PyObject *Py_UNUSED(sent), PyObject **result)
 {
     reply_await *self = (reply_await *)object;
@@ -358,7 +388,11 @@ static PySendResult await_send(PyObject *object, PyObject *Py_UNUSED(sent), PyOb
         return PYGEN_ERROR;
     }
     *result = esc_py_reply_result(self->reply);
-    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+    if (*result == NULL) {
+        replace_stop_iteration();
+        return PYGEN_ERROR;
+    }
+    return PYGEN_RETURN;
 }
 
 static PyObject *await_next(PyObject *object)
