@@ -1,7 +1,8 @@
 /* Iterations over events: pages asked from the provider one behind the other.
  *
- * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so that short
- * reads need not allocate and names of streams, which never change, are known already. */
+ * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so
+ * that short reads need not allocate and names of streams, which never change, are known already.
+ */
 #include <string.h>
 
 #include "base/assert.h"
@@ -135,8 +136,8 @@ static escqrs_status copy_matches(escqrs_cursor *cursor, const escqrs_range *ran
     char *texts = (char *)(slices + slice_count);
     for (size_t i = 0; i < range->match_count; i++) {
         const escqrs_match *from = &range->matches[i];
-        cursor->matches[i] = (escqrs_match){slices, from->type_count, slices + from->type_count,
-                                            from->tag_count};
+        cursor->matches[i] =
+            (escqrs_match){slices, from->type_count, slices + from->type_count, from->tag_count};
         copy_texts(&slices, &texts, from->types, from->type_count);
         copy_texts(&slices, &texts, from->tags, from->tag_count);
     }
@@ -190,8 +191,9 @@ static escqrs_status start(escqrs_store *store, escqrs_slice stream, int64_t hin
     return ESCQRS_OK;
 }
 
-escqrs_status escqrs_store_history(escqrs_store *store, escqrs_slice stream, const escqrs_range *range,
-                                   escqrs_cursor **cursor, escqrs_error *error)
+escqrs_status escqrs_store_history(escqrs_store *store, escqrs_slice stream,
+                                   const escqrs_range *range, escqrs_cursor **cursor,
+                                   escqrs_error *error)
 {
     static const escqrs_range all;
     range = range != NULL ? range : &all;
@@ -218,8 +220,8 @@ escqrs_status escqrs_store_history(escqrs_store *store, escqrs_slice stream, con
     return status;
 }
 
-escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range, escqrs_cursor **cursor,
-                                  escqrs_error *error)
+escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range,
+                                  escqrs_cursor **cursor, escqrs_error *error)
 {
     static const escqrs_range all;
     range = range != NULL ? range : &all;
@@ -270,8 +272,9 @@ static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
     return status;
 }
 
-escqrs_status escqrs_cursor_read(escqrs_cursor *cursor, size_t max, const escqrs_recorded **recorded,
-                                 size_t *count, escqrs_error *error)
+escqrs_status escqrs_cursor_read(escqrs_cursor *cursor, size_t max,
+                                 const escqrs_recorded **recorded, size_t *count,
+                                 escqrs_error *error)
 {
     *count = 0;
     escqrs_status status = esc_store_enter(cursor->store, error);

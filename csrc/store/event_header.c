@@ -1,5 +1,5 @@
-/* See event_header.h. The codec is written by hand, as the reader runs once an event in the hot path of
- * replay and must neither allocate nor trust what it reads. */
+/* See event_header.h. The codec is written by hand, as the reader runs once an event in the hot
+ * path of replay and must neither allocate nor trust what it reads. */
 #include "store/event_header.h"
 
 #include <string.h>
@@ -17,8 +17,8 @@
 
 /* ---- ids -------------------------------------------------------------------------------------- */
 
-/* 48 bits of milliseconds; version; 12 bits and, behind the variant, 28 bits of the position; 2 bits of
- * kind; 32 bits of salt. */
+/* 48 bits of milliseconds; version; 12 bits and, behind the variant, 28 bits of the position; 2
+ * bits of kind; 32 bits of salt. */
 static escqrs_uuid derive(int64_t time_us, int64_t position, uint32_t salt, unsigned kind)
 {
     uint64_t millis = (uint64_t)(time_us / 1000);

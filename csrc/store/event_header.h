@@ -1,5 +1,5 @@
-/* The bytes of column `header`: message escqrs.v1.EventHeader of proto/escqrs/v1/store.proto, written and
- * read without copies, and the ids that are derived where the header has none.
+/* The bytes of column `header`: message escqrs.v1.EventHeader of proto/escqrs/v1/store.proto,
+ * written and read without copies, and the ids that are derived where the header has none.
  *
  * Any thread; nothing blocks. */
 #ifndef ESC_STORE_EVENT_HEADER_H
@@ -17,9 +17,9 @@
 escqrs_status esc_event_header_encode(const escqrs_commit *commit, const escqrs_new_event *event,
                                       esc_buffer *buffer) ESCQRS_MUST_USE;
 
-/* Fill the ids, metadata and tags; all slices point into `header`, the lists into the arena. `position` and
- * `time_us` are set in `recorded`, `ordinal` counts the events of the commit before this one. CORRUPT for bytes
- * that are no header, NO_MEMORY; says nothing more. */
+/* Fill the ids, metadata and tags; all slices point into `header`, the lists into the arena.
+ * `position` and `time_us` are set in `recorded`, `ordinal` counts the events of the commit before
+ * this one. CORRUPT for bytes that are no header, NO_MEMORY; says nothing more. */
 escqrs_status esc_event_header_decode(escqrs_slice header, int64_t ordinal, uint32_t salt,
                                       esc_arena *arena, escqrs_recorded *recorded) ESCQRS_MUST_USE;
 

@@ -1,8 +1,9 @@
 /* See journal.h.
  *
- * A commit's `state` says who waits for it: ASYNC nobody; WAITING a thread inside commit or run; then LEAD, when
- * that thread is to lead, or FINISHED. A waiting thread sleeps on it as a futex. Work for `run` stands in the
- * same queue as a commit with RUN set, and only its own thread, leading, takes it out. */
+ * A commit's `state` says who waits for it: ASYNC nobody; WAITING a thread inside commit or run;
+ * then LEAD, when that thread is to lead, or FINISHED. A waiting thread sleeps on it as a futex.
+ * Work for `run` stands in the same queue as a commit with RUN set, and only its own thread,
+ * leading, takes it out. */
 #include "store/journal.h"
 
 #include <limits.h>
@@ -26,7 +27,8 @@ static _Atomic uint32_t *state_of(const escqrs_commit *commit)
     return (_Atomic uint32_t *)&commit->state;
 }
 
-/* relaxed: by the leader, who alone changes what it asks about; the lead itself is handed over in order */
+/* relaxed: by the leader, who alone changes what it asks about; the lead itself is handed over in
+ * order */
 static uint32_t peek(const escqrs_commit *commit)
 {
     return atomic_load_explicit(state_of(commit), memory_order_relaxed);
@@ -97,7 +99,8 @@ void esc_journal_stop(esc_journal *journal)
 
 static void answer(esc_journal *journal, escqrs_commit *commit)
 {
-    bool waited = (peek(commit) & STATE_WAITING) != 0; /* read before `done`, which may free an async one */
+    bool waited =
+        (peek(commit) & STATE_WAITING) != 0; /* read before `done`, which may free an async one */
     /* relaxed: a number for others to look at */
     atomic_fetch_sub_explicit(&journal->backlog, 1, memory_order_relaxed);
     if (commit->done != NULL) {
@@ -138,9 +141,10 @@ static void set_failure(escqrs_commit *commit, const escqrs_error *error)
 static void set_aborted(escqrs_commit *commit)
 {
     escqrs_error error = {0};
-    (void)escqrs_error_set(&error, ESCQRS_ABORTED,
-                           "an earlier commit of the same lane failed (%s), so this one was not tried",
-                           escqrs_status_name(commit->lane->failed));
+    (void)escqrs_error_set(
+        &error, ESCQRS_ABORTED,
+        "an earlier commit of the same lane failed (%s), so this one was not tried",
+        escqrs_status_name(commit->lane->failed));
     set_failure(commit, &error);
 }
 
@@ -201,10 +205,11 @@ static void note_failure(esc_journal *journal, const escqrs_error *cause)
     if (!journal->provider->failed || journal->failure.status != ESCQRS_OK) {
         return;
     }
-    (void)escqrs_error_set(&journal->failure, ESCQRS_IO,
-                           "the store takes no more commits, as it could not make sure of what is on "
-                           "the disk; close it and open it again. The cause: %s",
-                           cause->message[0] != '\0' ? cause->message : "moving the WAL failed");
+    (void)escqrs_error_set(
+        &journal->failure, ESCQRS_IO,
+        "the store takes no more commits, as it could not make sure of what is on "
+        "the disk; close it and open it again. The cause: %s",
+        cause->message[0] != '\0' ? cause->message : "moving the WAL failed");
     journal->failure.system_error = cause->system_error;
     escqrs_log_write(journal->log, ESCQRS_LOG_ERROR, "%s", journal->failure.message);
 }
@@ -274,7 +279,8 @@ static void make_leader(escqrs_commit *commit)
 static void hand_over(esc_journal *journal)
 {
     escqrs_commit *heir = journal->first;
-    if (heir != NULL && journal->manual) { /* nobody else would commit what stands before a waiter */
+    if (heir != NULL &&
+        journal->manual) { /* nobody else would commit what stands before a waiter */
         while (heir != NULL && (peek(heir) & STATE_MASK) != STATE_WAITING) {
             heir = heir->next;
         }
@@ -292,8 +298,8 @@ static void hand_over(esc_journal *journal)
     }
 }
 
-/* Under the mutex (let go meanwhile): commit batches until `mine` is answered, the queue is empty, or
- * somebody's work stands first; then hand over. Returns the number of commits answered. */
+/* Under the mutex (let go meanwhile): commit batches until `mine` is answered, the queue is empty,
+ * or somebody's work stands first; then hand over. Returns the number of commits answered. */
 static size_t lead(esc_journal *journal, escqrs_commit *mine)
 {
     size_t total = 0, count;
@@ -430,8 +436,8 @@ escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, es
     return commit->status;
 }
 
-static escqrs_status execute(esc_journal *journal, bool sync, bool own, esc_work work, void *context,
-                             escqrs_error *error)
+static escqrs_status execute(esc_journal *journal, bool sync, bool own, esc_work work,
+                             void *context, escqrs_error *error)
 {
     esc_provider *provider = journal->provider;
     if (provider->failed) {
@@ -454,8 +460,8 @@ static escqrs_status execute(esc_journal *journal, bool sync, bool own, esc_work
     return status;
 }
 
-escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_work work, void *context,
-                              escqrs_error *error)
+escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_work work,
+                              void *context, escqrs_error *error)
 {
     bool closing;
     escqrs_commit turn;
@@ -495,8 +501,8 @@ escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_wor
 
 void esc_journal_wake(esc_journal *journal)
 {
-    /* seq_cst: pairs with the increment in wait. Either the waiter's look comes after the head moved, or this
-     * load sees the waiter. */
+    /* seq_cst: pairs with the increment in wait. Either the waiter's look comes after the head
+     * moved, or this load sees the waiter. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&journal->waiter_count, memory_order_seq_cst) > 0) {
         atomic_fetch_add_explicit(&journal->wake_count, 1, memory_order_seq_cst);

@@ -1,12 +1,14 @@
 /* The journal: commits of many threads become batches of one provider.
  *
- * Whoever finds nobody leading becomes the leader and commits for all that are queued: a thread inside
- * escqrs_store_commit, or the journal's own thread, which submit wakes when nobody else leads. When a leader's
- * own commit is answered it hands the lead on to the first in the queue who waits, or to the thread.
- * `done` is called in the order of submission by the leader, outside the lock.
+ * Whoever finds nobody leading becomes the leader and commits for all that are queued: a thread
+ * inside escqrs_store_commit, or the journal's own thread, which submit wakes when nobody else
+ * leads. When a leader's own commit is answered it hands the lead on to the first in the queue who
+ * waits, or to the thread. `done` is called in the order of submission by the leader, outside the
+ * lock.
  *
- * A batch that cannot be written fails as a whole; a commit that fails its checks fails alone. After a failure
- * that leaves open what the disk has (a failed fsync), the journal refuses everything: open the store again.
+ * A batch that cannot be written fails as a whole; a commit that fails its checks fails alone.
+ * After a failure that leaves open what the disk has (a failed fsync), the journal refuses
+ * everything: open the store again.
  *
  * Lock order: `mutex` is a leaf, never held over a call of the provider or of `done`. */
 #ifndef ESC_STORE_JOURNAL_H
@@ -41,8 +43,8 @@ typedef struct esc_journal {
     esc_cond thread_wake;        /* mutex */
     esc_cond idle;               /* mutex: nobody leads and nothing is queued */
 
-    escqrs_error failure;        /* the leader's: why `provider->failed` */
-    _Atomic size_t backlog;      /* queued or under way */
+    escqrs_error failure;   /* the leader's: why `provider->failed` */
+    _Atomic size_t backlog; /* queued or under way */
 
     _Atomic uint32_t wake_count; /* futex of who waits for the head */
     _Atomic uint32_t waiter_count;
@@ -62,9 +64,10 @@ escqrs_status esc_journal_submit(esc_journal *journal, escqrs_commit *commit,
 escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit,
                                  escqrs_error *error) ESCQRS_MUST_USE;
 /* Blocks until it is its turn, then runs `work` between two batches on this thread. `sync` as in
- * escqrs_store_run; `own`: work of the store itself, which gets the provider instead of a connection. */
-escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_work work, void *context,
-                              escqrs_error *error) ESCQRS_MUST_USE;
+ * escqrs_store_run; `own`: work of the store itself, which gets the provider instead of a
+ * connection. */
+escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_work work,
+                              void *context, escqrs_error *error) ESCQRS_MUST_USE;
 size_t esc_journal_pump(esc_journal *journal);
 
 /* Wait for the head; see escqrs_store_wait. `closed` is looked at as well. */

@@ -1,8 +1,8 @@
 /* See lock.h.
  *
- * fork: the child shares the open file and would hold the lock for as long as it lives. A handler of
- * pthread_atfork closes the descriptors of all locks in the child; that needs a list of them, the one
- * mutable global of the store. Lock order: `registry.mutex` is a leaf, held over fork. */
+ * fork: the child shares the open file and would hold the lock for as long as it lives. A handler
+ * of pthread_atfork closes the descriptors of all locks in the child; that needs a list of them,
+ * the one mutable global of the store. Lock order: `registry.mutex` is a leaf, held over fork. */
 #include "store/lock.h"
 
 #include <errno.h>
@@ -112,16 +112,17 @@ static void write_holder(int descriptor)
     }
 }
 
-/* Is the file that we have locked still the one of that name? A holder that discards its file unlinks it
- * before it lets go, and we may have opened it before. */
+/* Is the file that we have locked still the one of that name? A holder that discards its file
+ * unlinks it before it lets go, and we may have opened it before. */
 static bool is_current(int descriptor, const char *path)
 {
     struct stat held, named;
-    return fstat(descriptor, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
-           held.st_dev == named.st_dev;
+    return fstat(descriptor, &held) == 0 && stat(path, &named) == 0 &&
+           held.st_ino == named.st_ino && held.st_dev == named.st_dev;
 }
 
-static escqrs_status open_file(const char *path, int *descriptor, bool *created, escqrs_error *error)
+static escqrs_status open_file(const char *path, int *descriptor, bool *created,
+                               escqrs_error *error)
 {
     *created = false;
     *descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666);
@@ -136,9 +137,10 @@ static escqrs_status open_file(const char *path, int *descriptor, bool *created,
         return ESCQRS_OK;
     }
     int failure = errno;
-    escqrs_status status = failure == EACCES || failure == EROFS || failure == EPERM ? ESCQRS_READ_ONLY
-                           : failure == ENOSPC || failure == EDQUOT                  ? ESCQRS_FULL
-                                                                                     : ESCQRS_IO;
+    escqrs_status status = failure == EACCES || failure == EROFS || failure == EPERM
+                               ? ESCQRS_READ_ONLY
+                           : failure == ENOSPC || failure == EDQUOT ? ESCQRS_FULL
+                                                                    : ESCQRS_IO;
     return esc_error_system(error, status, failure, "cannot open the lock file %s", path);
 }
 

@@ -1,9 +1,10 @@
 /* The lock that one writer holds: flock on a file of its own beside the store's, "<path>-lock".
  *
- * A file of its own, because POSIX locks on the store's file are lost as soon as any code of the process
- * closes a descriptor of it, and flock, because it belongs to the open file: a second open in the same process
- * is refused like one in another, and the kernel lets go when the holder dies, however it dies. The
- * file stays; the holder's process is written in it, for the message of who is refused. */
+ * A file of its own, because POSIX locks on the store's file are lost as soon as any code of the
+ * process closes a descriptor of it, and flock, because it belongs to the open file: a second open
+ * in the same process is refused like one in another, and the kernel lets go when the holder dies,
+ * however it dies. The file stays; the holder's process is written in it, for the message of who is
+ * refused. */
 #ifndef ESC_STORE_LOCK_H
 #define ESC_STORE_LOCK_H
 
@@ -11,11 +12,12 @@
 
 typedef struct esc_lock esc_lock;
 
-/* Take the lock of the store at `path` without waiting. LOCKED names the holder; READ_ONLY (no permission
- * to make the file), FULL, IO, NO_MEMORY. */
-escqrs_status esc_lock_acquire(const char *path, esc_lock **lock, escqrs_error *error) ESCQRS_MUST_USE;
-/* Let go; NULL is fine. With `discard`, a lock file that this lock created is removed again. In a child
- * of fork nothing is touched: its copies of the descriptors were closed there already. */
+/* Take the lock of the store at `path` without waiting. LOCKED names the holder; READ_ONLY (no
+ * permission to make the file), FULL, IO, NO_MEMORY. */
+escqrs_status esc_lock_acquire(const char *path, esc_lock **lock,
+                               escqrs_error *error) ESCQRS_MUST_USE;
+/* Let go; NULL is fine. With `discard`, a lock file that this lock created is removed again. In a
+ * child of fork nothing is touched: its copies of the descriptors were closed there already. */
 void esc_lock_release(esc_lock *lock, bool discard);
 
 #endif

@@ -1,9 +1,10 @@
 /* See memory_vfs.h.
  *
- * A file is a list of chunks, so growing moves nothing. One mutex a VFS guards files, their bytes, the locks
- * of the WAL index and the reference counts; it is a leaf. The WAL index itself is shared memory as SQLite
- * wants it: its own locks and barriers guard it. Locks on the main file are not needed: in WAL mode SQLite
- * takes only shared ones there, but for closing, where each connection keeps the WAL (see sqlite_file.c). */
+ * A file is a list of chunks, so growing moves nothing. One mutex a VFS guards files, their bytes,
+ * the locks of the WAL index and the reference counts; it is a leaf. The WAL index itself is shared
+ * memory as SQLite wants it: its own locks and barriers guard it. Locks on the main file are not
+ * needed: in WAL mode SQLite takes only shared ones there, but for closing, where each connection
+ * keeps the WAL (see sqlite_file.c). */
 #include "store/memory_vfs.h"
 
 #include <sqlite3.h>
@@ -26,8 +27,8 @@ typedef struct memory_file { /* all under the VFS's mutex */
     unsigned references;
     bool deleted;
     sqlite3_int64 size;
-    esc_vector chunks;    /* uint8_t *, each CHUNK_SIZE */
-    esc_vector shm;       /* void *: regions of the WAL index */
+    esc_vector chunks; /* uint8_t *, each CHUNK_SIZE */
+    esc_vector shm;    /* void *: regions of the WAL index */
     unsigned shared[SHM_LOCK_COUNT];
     bool exclusive[SHM_LOCK_COUNT];
 } memory_file;
@@ -44,7 +45,7 @@ typedef struct handle {
     sqlite3_file base;
     esc_memory_vfs *owner;
     memory_file *file;
-    unsigned shm_shared;    /* masks of the locks that this connection holds */
+    unsigned shm_shared; /* masks of the locks that this connection holds */
     unsigned shm_exclusive;
 } handle;
 
@@ -266,7 +267,8 @@ static int shm_lock(sqlite3_file *base, int first, int count, int flags)
     } else {
         for (int i = first; i < first + count; i++) {
             unsigned own = (self->shm_shared >> i) & 1;
-            if (file->shared[i] > own || (file->exclusive[i] && !((self->shm_exclusive >> i) & 1))) {
+            if (file->shared[i] > own ||
+                (file->exclusive[i] && !((self->shm_exclusive >> i) & 1))) {
                 result = SQLITE_BUSY;
             }
         }
@@ -348,7 +350,8 @@ static memory_file *make(const char *name)
     return file;
 }
 
-static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *base, int flags, int *out_flags)
+static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *base, int flags,
+                    int *out_flags)
 {
     esc_memory_vfs *self = vfs->pAppData;
     handle *opened = (handle *)base;

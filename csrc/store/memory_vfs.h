@@ -1,5 +1,5 @@
-/* Files in memory for SQLite, shared by all connections of one store: ":memory:" is the same provider with
- * WAL, one writer and many readers, and nothing of it touches a disk.
+/* Files in memory for SQLite, shared by all connections of one store: ":memory:" is the same
+ * provider with WAL, one writer and many readers, and nothing of it touches a disk.
  *
  * Each store has a VFS of its own, registered under a name of its own, so two stores never meet. */
 #ifndef ESC_STORE_MEMORY_VFS_H

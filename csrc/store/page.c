@@ -1,5 +1,6 @@
-/* See page.h. Names are found by the low bits of the id with linear probing: ids count from 1, so they do
- * not collide while the table is larger than they are many, and neighbours share cache lines. */
+/* See page.h. Names are found by the low bits of the id with linear probing: ids count from 1, so
+ * they do not collide while the table is larger than they are many, and neighbours share cache
+ * lines. */
 #include "store/page.h"
 
 #include <string.h>
@@ -91,7 +92,8 @@ static bool grow_names(esc_page *page)
     return true;
 }
 
-const esc_stream_name *esc_page_keep_name(esc_page *page, int64_t id, escqrs_slice text, uint64_t hash)
+const esc_stream_name *esc_page_keep_name(esc_page *page, int64_t id, escqrs_slice text,
+                                          uint64_t hash)
 {
     ESC_ASSERT(id > 0 && esc_page_name(page, id) == NULL);
     if (page->name_count * 2 >= page->name_capacity && !grow_names(page)) {

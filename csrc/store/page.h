@@ -1,8 +1,8 @@
 /* A page: a run of stored events in memory, read in one go and handed out by a cursor.
  *
- * The provider fills it from a query, the cursor owns it. Its memory is reused from page to page. Names of
- * streams are kept across pages (and across cursors, for cursors are pooled), as they never change. Not
- * thread-safe: whoever holds the cursor. */
+ * The provider fills it from a query, the cursor owns it. Its memory is reused from page to page.
+ * Names of streams are kept across pages (and across cursors, for cursors are pooled), as they
+ * never change. Not thread-safe: whoever holds the cursor. */
 #ifndef ESC_STORE_PAGE_H
 #define ESC_STORE_PAGE_H
 
@@ -12,9 +12,9 @@
 #include "base/vector.h"
 
 #define ESC_PAGE_EVENTS_MAX 512
-#define ESC_PAGE_BYTES_MAX (1u << 20)        /* of data and headers; at least one event all the same */
-#define ESC_PAGE_EXAMINED_MAX 16384          /* events looked at for a filter in one go */
-#define ESC_PAGE_NAMES_BYTES_MAX (8u << 20)  /* of names kept */
+#define ESC_PAGE_BYTES_MAX (1u << 20) /* of data and headers; at least one event all the same */
+#define ESC_PAGE_EXAMINED_MAX 16384   /* events looked at for a filter in one go */
+#define ESC_PAGE_NAMES_BYTES_MAX (8u << 20) /* of names kept */
 
 /* What is still to be read: versions of a stream, or positions of the store. Both bounds lie inside
  * what is durable. */
@@ -40,7 +40,8 @@ typedef struct esc_page {
     size_t count;
     size_t capacity;
     size_t bytes;
-    int64_t examined; /* result: how far the query was answered, a version or position (in its direction) */
+    int64_t examined; /* result: how far the query was answered, a version or position (in its
+                         direction) */
     int64_t hint;     /* result: for the next query of the stream */
     esc_arena arena;  /* data, headers and lists of the items */
 
@@ -52,13 +53,15 @@ typedef struct esc_page {
 } esc_page;
 
 void esc_page_fini(esc_page *page); /* all zero is an empty one */
-/* Forget the events, not the names, unless these are too many; room for `count` events. NO_MEMORY. */
+/* Forget the events, not the names, unless these are too many; room for `count` events. NO_MEMORY.
+ */
 escqrs_status esc_page_reset(esc_page *page, size_t count) ESCQRS_MUST_USE;
 
 /* The name of that id if it is known, or NULL. Valid until the next name is kept. */
 const esc_stream_name *esc_page_name(const esc_page *page, int64_t id);
 /* Keep a name (copied). NULL when out of memory. */
-const esc_stream_name *esc_page_keep_name(esc_page *page, int64_t id, escqrs_slice text, uint64_t hash);
+const esc_stream_name *esc_page_keep_name(esc_page *page, int64_t id, escqrs_slice text,
+                                          uint64_t hash);
 
 /* Does the event (type and tags filled in) match the query? */
 bool esc_query_matches(const esc_query *query, const escqrs_recorded *recorded);

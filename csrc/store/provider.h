@@ -1,12 +1,13 @@
 /* What keeps events: the interface between the journal above and a store of bytes below.
  *
- * A provider is a struct that begins with esc_provider; its class is a table of functions. The journal
- * calls the writing functions from one thread at a time (whoever leads); the reading ones come from any
- * thread at any moment and must not wait for the writer.
+ * A provider is a struct that begins with esc_provider; its class is a table of functions. The
+ * journal calls the writing functions from one thread at a time (whoever leads); the reading ones
+ * come from any thread at any moment and must not wait for the writer.
  *
- * A batch: begin, then apply for each commit, then end (make all of it durable) or rollback. apply checks
- * the whole commit before it writes any of it, so a commit that fails a check leaves the batch as it
- * was; when apply fails while writing, it sets `broken` and the batch can only be rolled back. */
+ * A batch: begin, then apply for each commit, then end (make all of it durable) or rollback. apply
+ * checks the whole commit before it writes any of it, so a commit that fails a check leaves the
+ * batch as it was; when apply fails while writing, it sets `broken` and the batch can only be
+ * rolled back. */
 #ifndef ESC_STORE_PROVIDER_H
 #define ESC_STORE_PROVIDER_H
 
@@ -47,9 +48,10 @@ typedef struct esc_provider_class {
     /* Fill the page as the query says; see store/page.h. */
     escqrs_status (*read)(esc_provider *self, const esc_query *query, esc_page *page,
                           escqrs_error *error);
-    /* Version of a stream (0: unknown), and a number that makes later reads of it cheaper (0: none). */
-    escqrs_status (*version)(esc_provider *self, escqrs_slice stream, int64_t *version, int64_t *hint,
-                             escqrs_error *error);
+    /* Version of a stream (0: unknown), and a number that makes later reads of it cheaper (0:
+     * none). */
+    escqrs_status (*version)(esc_provider *self, escqrs_slice stream, int64_t *version,
+                             int64_t *hint, escqrs_error *error);
     escqrs_status (*checkpoint)(esc_provider *self, escqrs_slice name, int64_t *position,
                                 escqrs_error *error);
     escqrs_status (*snapshot)(esc_provider *self, escqrs_slice stream, int64_t upto,

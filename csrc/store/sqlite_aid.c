@@ -23,7 +23,8 @@ escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64
     sqlite3_stmt *statement = NULL;
     status = esc_connection_statement(sqlite, connection, ESC_SQL_CHECKPOINT, &statement, error);
     if (status == ESCQRS_OK) {
-        sqlite3_bind_text(statement, 1, name.size > 0 ? name.data : "", (int)name.size, SQLITE_STATIC);
+        sqlite3_bind_text(statement, 1, name.size > 0 ? name.data : "", (int)name.size,
+                          SQLITE_STATIC);
         int code = sqlite3_step(statement);
         *position = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : -1;
         if (code != SQLITE_ROW && code != SQLITE_DONE) {
@@ -39,9 +40,11 @@ escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64
 static escqrs_status take_snapshot(esc_sqlite *sqlite, sqlite3_stmt *statement, int64_t stream,
                                    escqrs_snapshot *snapshot)
 {
-    escqrs_slice data = {sqlite3_column_blob(statement, 2), (size_t)sqlite3_column_bytes(statement, 2)};
+    escqrs_slice data = {sqlite3_column_blob(statement, 2),
+                         (size_t)sqlite3_column_bytes(statement, 2)};
     snapshot->version = sqlite3_column_int64(statement, 0);
-    snapshot->type = esc_type_registry_find(&sqlite->base.types, sqlite3_column_int64(statement, 1));
+    snapshot->type =
+        esc_type_registry_find(&sqlite->base.types, sqlite3_column_int64(statement, 1));
     if (snapshot->type == NULL ||
         esc_snapshot_checksum(stream, snapshot->version, snapshot->type, data, sqlite->salt) !=
             sqlite3_column_int64(statement, 3)) {
@@ -58,9 +61,9 @@ static escqrs_status take_snapshot(esc_sqlite *sqlite, sqlite3_stmt *statement, 
     return ESCQRS_OK;
 }
 
-static escqrs_status find_snapshot(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
-                                   int64_t upto, escqrs_snapshot *snapshot, int64_t *skipped,
-                                   escqrs_error *error)
+static escqrs_status find_snapshot(esc_sqlite *sqlite, esc_connection *connection,
+                                   escqrs_slice name, int64_t upto, escqrs_snapshot *snapshot,
+                                   int64_t *skipped, escqrs_error *error)
 {
     int64_t stream, version;
     escqrs_status status = esc_sqlite_stream(sqlite, connection, name, &stream, &version, error);
@@ -110,9 +113,10 @@ escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64
     status = find_snapshot(sqlite, connection, stream, upto, snapshot, &skipped, error);
     esc_sqlite_give_reader(sqlite, connection);
     if (skipped > 0) {
-        escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING,
-                         "%s: a snapshot of stream %.*s at version %lld does not verify and was passed over",
-                         sqlite->shown, (int)stream.size, (const char *)stream.data, (long long)skipped);
+        escqrs_log_write(
+            &sqlite->log, ESCQRS_LOG_WARNING,
+            "%s: a snapshot of stream %.*s at version %lld does not verify and was passed over",
+            sqlite->shown, (int)stream.size, (const char *)stream.data, (long long)skipped);
     }
     return status;
 }
@@ -129,7 +133,8 @@ escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slic
     sqlite3_stmt *statement = NULL;
     status = esc_connection_statement(sqlite, connection, ESC_SQL_KEY, &statement, error);
     if (status == ESCQRS_OK) {
-        sqlite3_bind_text(statement, 1, scope.size > 0 ? scope.data : "", (int)scope.size, SQLITE_STATIC);
+        sqlite3_bind_text(statement, 1, scope.size > 0 ? scope.data : "", (int)scope.size,
+                          SQLITE_STATIC);
         sqlite3_bind_text(statement, 2, key.size > 0 ? key.data : "", (int)key.size, SQLITE_STATIC);
         int code = sqlite3_step(statement);
         status = code == SQLITE_DONE ? ESCQRS_DONE : ESCQRS_OK;

@@ -1,13 +1,15 @@
 /* See sqlite_provider.h. How a file is opened for writing:
  *
  *   1. What is no regular file is refused. The lock is taken.
- *   2. The first 100 bytes are read through SQLite's own VFS (a descriptor of ours, closed, would drop the
- *      POSIX locks that other connections of this process hold on the file). Only an empty file, or one that
- *      bears our application id and a format we know, goes on to SQLite; others are not touched.
- *   3. SQLite opens it, recovers the WAL or rolls back a creation that was cut short. If it is empty, the
- *      tables are made in one rollback-journal transaction, so a file is ours or empty at any moment.
- *   4. Numbers, types and the tail are read and checked. Until all of that has succeeded the connection
- *      will not checkpoint when it is closed: a file that is refused stays as it was. */
+ *   2. The first 100 bytes are read through SQLite's own VFS (a descriptor of ours, closed, would
+ * drop the POSIX locks that other connections of this process hold on the file). Only an empty
+ * file, or one that bears our application id and a format we know, goes on to SQLite; others are
+ * not touched.
+ *   3. SQLite opens it, recovers the WAL or rolls back a creation that was cut short. If it is
+ * empty, the tables are made in one rollback-journal transaction, so a file is ours or empty at any
+ * moment.
+ *   4. Numbers, types and the tail are read and checked. Until all of that has succeeded the
+ * connection will not checkpoint when it is closed: a file that is refused stays as it was. */
 #include "store/sqlite_provider.h"
 
 #include <errno.h>
@@ -31,8 +33,8 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_ROLLBACK] = "ROLLBACK",
     [ESC_SQL_META] = "SELECT value FROM escqrs_store WHERE name = ?1",
     [ESC_SQL_SET_META] = "INSERT OR REPLACE INTO escqrs_store(name, value) VALUES (?1, ?2)",
-    [ESC_SQL_ADD_EVENT] = "INSERT INTO escqrs_journal(" EVENT_COLUMNS
-                          ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    [ESC_SQL_ADD_EVENT] =
+        "INSERT INTO escqrs_journal(" EVENT_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     [ESC_SQL_ADD_STREAM] = "INSERT INTO escqrs_stream(id, name) VALUES (?1, ?2)",
     [ESC_SQL_ADD_TYPE] = "INSERT INTO escqrs_type(id, name, record) VALUES (?1, ?2, ?3)",
     [ESC_SQL_TYPES] = "SELECT id, name, record FROM escqrs_type ORDER BY id",
@@ -52,19 +54,22 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
                           " WHERE stream = ?1 AND first_version = ?2",
     [ESC_SQL_INDEX_LAST] = "SELECT first_version + count - 1 FROM escqrs_index"
                            " WHERE stream = ?1 ORDER BY first_version DESC LIMIT 1",
-    [ESC_SQL_PUT_INDEX] = "INSERT OR REPLACE INTO escqrs_index(stream, first_version, count, positions)"
-                          " VALUES (?1, ?2, ?3, ?4)",
+    [ESC_SQL_PUT_INDEX] =
+        "INSERT OR REPLACE INTO escqrs_index(stream, first_version, count, positions)"
+        " VALUES (?1, ?2, ?3, ?4)",
     [ESC_SQL_SNAPSHOTS] = "SELECT version, type, data, checksum FROM escqrs_snapshot"
                           " WHERE stream = ?1 AND version <= ?2 ORDER BY version DESC",
-    [ESC_SQL_PUT_SNAPSHOT] = "INSERT OR REPLACE INTO escqrs_snapshot(stream, version, type, data, checksum)"
-                             " VALUES (?1, ?2, ?3, ?4, ?5)",
+    [ESC_SQL_PUT_SNAPSHOT] =
+        "INSERT OR REPLACE INTO escqrs_snapshot(stream, version, type, data, checksum)"
+        " VALUES (?1, ?2, ?3, ?4, ?5)",
     [ESC_SQL_DELETE_SNAPSHOTS] = "DELETE FROM escqrs_snapshot WHERE stream = ?1 AND version <= ?2",
     [ESC_SQL_KEY] = "SELECT position, versions, fingerprint, reply FROM escqrs_key"
                     " WHERE scope = ?1 AND key = ?2",
     [ESC_SQL_PUT_KEY] = "INSERT INTO escqrs_key(scope, key, position, versions, fingerprint, reply)"
                         " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     [ESC_SQL_CHECKPOINT] = "SELECT position FROM escqrs_checkpoint WHERE name = ?1",
-    [ESC_SQL_PUT_CHECKPOINT] = "INSERT OR REPLACE INTO escqrs_checkpoint(name, position) VALUES (?1, ?2)",
+    [ESC_SQL_PUT_CHECKPOINT] =
+        "INSERT OR REPLACE INTO escqrs_checkpoint(name, position) VALUES (?1, ?2)",
 };
 
 static const char schema_text[] =
@@ -72,16 +77,20 @@ static const char schema_text[] =
     "CREATE TABLE escqrs_stream(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
     "CREATE TABLE escqrs_type(id INTEGER PRIMARY KEY, name TEXT NOT NULL, record BLOB NOT NULL);"
     "CREATE TABLE escqrs_journal(position INTEGER PRIMARY KEY, stream INTEGER NOT NULL,"
-    " version INTEGER NOT NULL, type INTEGER NOT NULL, time INTEGER NOT NULL, ordinal INTEGER NOT NULL,"
+    " version INTEGER NOT NULL, type INTEGER NOT NULL, time INTEGER NOT NULL, ordinal INTEGER NOT "
+    "NULL,"
     " header BLOB, data BLOB NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE escqrs_index(stream INTEGER NOT NULL, first_version INTEGER NOT NULL,"
-    " count INTEGER NOT NULL, positions BLOB NOT NULL, PRIMARY KEY(stream, first_version)) WITHOUT ROWID;"
-    "CREATE TABLE escqrs_snapshot(stream INTEGER NOT NULL, version INTEGER NOT NULL, type INTEGER NOT NULL,"
+    " count INTEGER NOT NULL, positions BLOB NOT NULL, PRIMARY KEY(stream, first_version)) WITHOUT "
+    "ROWID;"
+    "CREATE TABLE escqrs_snapshot(stream INTEGER NOT NULL, version INTEGER NOT NULL, type INTEGER "
+    "NOT NULL,"
     " data BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY(stream, version));"
     "CREATE TABLE escqrs_key(scope TEXT NOT NULL, key TEXT NOT NULL, position INTEGER NOT NULL,"
     " versions BLOB NOT NULL, fingerprint INTEGER NOT NULL, reply BLOB NOT NULL,"
     " PRIMARY KEY(scope, key)) WITHOUT ROWID;"
-    "CREATE TABLE escqrs_checkpoint(name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE escqrs_checkpoint(name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT "
+    "ROWID;"
     "CREATE VIEW escqrs_events AS SELECT j.position, s.name AS stream, j.version, t.name AS type,"
     " strftime('%Y-%m-%dT%H:%M:%S', j.time / 1000000, 'unixepoch')"
     " || printf('.%06dZ', j.time % 1000000) AS time, j.data"
@@ -148,14 +157,14 @@ escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, 
         system_error = ENOSPC; /* SQLite keeps no number for that one */
     }
     if ((code & 0xff) == SQLITE_BUSY) {
-        (void)escqrs_error_set(error, status, "%s %s: another program is writing to the file", doing,
-                               sqlite->shown);
+        (void)escqrs_error_set(error, status, "%s %s: another program is writing to the file",
+                               doing, sqlite->shown);
     } else if (system_error != 0 && status != ESCQRS_CORRUPT) {
         (void)esc_error_system(error, status, system_error, "%s %s: %s (SQLite code %d)", doing,
                                sqlite->shown, text, extended);
     } else {
-        (void)escqrs_error_set(error, status, "%s %s: %s (SQLite code %d)", doing, sqlite->shown, text,
-                               extended);
+        (void)escqrs_error_set(error, status, "%s %s: %s (SQLite code %d)", doing, sqlite->shown,
+                               text, extended);
     }
     esc_error_subject(error, escqrs_slice_of(sqlite->shown));
     return status;
@@ -204,7 +213,8 @@ escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_con
         }
         flags |= SQLITE_OPEN_URI;
     }
-    int code = sqlite3_open_v2(uri != NULL ? uri : sqlite->path, &connection->db, flags, sqlite->vfs);
+    int code =
+        sqlite3_open_v2(uri != NULL ? uri : sqlite->path, &connection->db, flags, sqlite->vfs);
     escqrs_free(uri);
     if (code == SQLITE_OK) {
         sqlite3_busy_timeout(connection->db, ESC_BUSY_TIMEOUT_MS);
@@ -249,11 +259,13 @@ escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection 
                                        escqrs_error *error)
 {
     if (connection->statements[which] == NULL) {
-        int code = sqlite3_prepare_v3(connection->db, statement_texts[which], -1, SQLITE_PREPARE_PERSISTENT,
-                                      &connection->statements[which], NULL);
+        int code =
+            sqlite3_prepare_v3(connection->db, statement_texts[which], -1,
+                               SQLITE_PREPARE_PERSISTENT, &connection->statements[which], NULL);
         if (code != SQLITE_OK) {
             connection->statements[which] = NULL;
-            escqrs_status status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+            escqrs_status status =
+                esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
             if ((code & 0xff) == SQLITE_ERROR) { /* a table of ours is missing or altered */
                 status = escqrs_error_set(error, ESCQRS_CORRUPT,
                                           "the tables of %s are not as escqrs made them: %s",
@@ -267,8 +279,8 @@ escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection 
     return ESCQRS_OK;
 }
 
-escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection, esc_statement which,
-                                 escqrs_error *error)
+escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection,
+                                 esc_statement which, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, connection, which, &statement, error);
@@ -285,11 +297,12 @@ escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *conne
 
 /* ---- what is in the file ---------------------------------------------------------------------- */
 
-escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection, const char *name,
-                              int64_t *value, bool *found, escqrs_error *error)
+escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection,
+                              const char *name, int64_t *value, bool *found, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
-    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_META, &statement, error);
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_META, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -305,21 +318,24 @@ escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connecti
     return status;
 }
 
-escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
+escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
+                                    escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
-    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_TYPES, &statement, error);
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_TYPES, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
     int code;
     while (status == ESCQRS_OK && (code = sqlite3_step(statement)) == SQLITE_ROW) {
-        escqrs_slice name = {sqlite3_column_text(statement, 1), (size_t)sqlite3_column_bytes(statement, 1)};
+        escqrs_slice name = {sqlite3_column_text(statement, 1),
+                             (size_t)sqlite3_column_bytes(statement, 1)};
         escqrs_slice record = {sqlite3_column_blob(statement, 2),
                                (size_t)sqlite3_column_bytes(statement, 2)};
         escqrs_type *type;
-        status = esc_type_registry_load(&sqlite->base.types, sqlite3_column_int64(statement, 0), name,
-                                        record, &type, error);
+        status = esc_type_registry_load(&sqlite->base.types, sqlite3_column_int64(statement, 0),
+                                        name, record, &type, error);
     }
     if (status == ESCQRS_OK && code != SQLITE_DONE) {
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
@@ -414,8 +430,8 @@ static bool has_companion(const esc_sqlite *sqlite, const char *suffix, bool wit
         return true; /* the careful answer */
     }
     snprintf(path, size, "%s%s", sqlite->path, suffix);
-    bool there = sqlite->memory == NULL && stat(path, &status) == 0 &&
-                 (!with_bytes || status.st_size > 0);
+    bool there =
+        sqlite->memory == NULL && stat(path, &status) == 0 && (!with_bytes || status.st_size > 0);
     escqrs_free(path);
     return there;
 }
@@ -430,8 +446,8 @@ static escqrs_status check_header(const esc_sqlite *sqlite, escqrs_error *error)
     if (code != SQLITE_OK) {
         if ((code & 0xff) == SQLITE_CANTOPEN && access(sqlite->path, R_OK) != 0) {
             int failure = errno;
-            return esc_error_system(error, failure == EACCES ? ESCQRS_READ_ONLY : ESCQRS_IO, failure,
-                                    "cannot open %s", sqlite->shown);
+            return esc_error_system(error, failure == EACCES ? ESCQRS_READ_ONLY : ESCQRS_IO,
+                                    failure, "cannot open %s", sqlite->shown);
         }
         return esc_sqlite_error(sqlite, NULL, code, error, "cannot read");
     }
@@ -439,9 +455,10 @@ static escqrs_status check_header(const esc_sqlite *sqlite, escqrs_error *error)
         if (!sqlite->readonly) {
             return ESCQRS_OK;
         }
-        return size < 0 ? esc_error_system(error, ESCQRS_IO, ENOENT, "cannot open %s", sqlite->shown)
-                        : refuse(sqlite, ESCQRS_NOT_A_STORE, error,
-                                 "is empty; open it for writing once to make it a store");
+        return size < 0
+                   ? esc_error_system(error, ESCQRS_IO, ENOENT, "cannot open %s", sqlite->shown)
+                   : refuse(sqlite, ESCQRS_NOT_A_STORE, error,
+                            "is empty; open it for writing once to make it a store");
     }
     static const uint8_t zeros[HEADER_SIZE];
     if (memcmp(header, zeros, HEADER_SIZE) == 0 && has_companion(sqlite, "-journal", true)) {
@@ -461,10 +478,11 @@ static escqrs_status check_header(const esc_sqlite *sqlite, escqrs_error *error)
     }
     uint32_t format = big_endian(header + 60, 4);
     if (format > ESC_FORMAT_VERSION) {
-        return escqrs_error_set(error, ESCQRS_NOT_A_STORE,
-                                "%s has format %u, newer than the format %d that this escqrs knows: "
-                                "use a newer escqrs. It was left as it is",
-                                sqlite->shown, format, ESC_FORMAT_VERSION);
+        return escqrs_error_set(
+            error, ESCQRS_NOT_A_STORE,
+            "%s has format %u, newer than the format %d that this escqrs knows: "
+            "use a newer escqrs. It was left as it is",
+            sqlite->shown, format, ESC_FORMAT_VERSION);
     }
     uint32_t page_size = big_endian(header + 16, 2);
     page_size = page_size == 1 ? 65536 : page_size;
@@ -503,9 +521,10 @@ static escqrs_status create_tables(esc_sqlite *sqlite, escqrs_error *error)
         code = execute(db, schema_text);
     }
     if (code == SQLITE_OK) {
-        snprintf(text, sizeof text,
-                 "INSERT INTO escqrs_store VALUES ('created', %lld), ('indexed', 0), ('salt', %lld)",
-                 (long long)escqrs_clock_now_us(&sqlite->clock), (long long)salt);
+        snprintf(
+            text, sizeof text,
+            "INSERT INTO escqrs_store VALUES ('created', %lld), ('indexed', 0), ('salt', %lld)",
+            (long long)escqrs_clock_now_us(&sqlite->clock), (long long)salt);
         code = execute(db, text);
     }
     if (code == SQLITE_OK) {
@@ -545,7 +564,8 @@ static escqrs_status check_size(esc_sqlite *sqlite, esc_connection *connection, 
 }
 
 /* The connection is open: make the tables, or see that they are ours. */
-static escqrs_status prepare_file(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
+static escqrs_status prepare_file(esc_sqlite *sqlite, esc_connection *connection,
+                                  escqrs_error *error)
 {
     sqlite3 *db = connection->db;
     int64_t table_count = 0, application = 0, format = 0;
@@ -577,7 +597,8 @@ static escqrs_status prepare_file(esc_sqlite *sqlite, esc_connection *connection
     return check_size(sqlite, connection, error);
 }
 
-static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
+static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection,
+                                  escqrs_error *error)
 {
     int64_t salt = 0, indexed = 0;
     bool found[2] = {false, false};
@@ -586,7 +607,8 @@ static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection
         status = esc_sqlite_meta(sqlite, connection, "indexed", &indexed, &found[1], error);
     }
     if (status == ESCQRS_OK && (!found[0] || !found[1] || indexed < 0)) {
-        status = refuse(sqlite, ESCQRS_CORRUPT, error, "is damaged: its table escqrs_store lacks rows");
+        status =
+            refuse(sqlite, ESCQRS_CORRUPT, error, "is damaged: its table escqrs_store lacks rows");
     }
     sqlite->salt = (uint64_t)salt;
     sqlite->index.watermark = sqlite->scanned = indexed;
@@ -654,8 +676,9 @@ static escqrs_status resolve_path(const char *path, char **absolute, escqrs_erro
     if (found == NULL && errno == ENOENT) { /* a new file: its folder must be there */
         const char *slash = strrchr(path, '/');
         const char *name = slash == NULL ? path : slash + 1;
-        char *folder = escqrs_strdup(slash == NULL ? escqrs_slice_of(".")
-                                                   : (escqrs_slice){path, (size_t)(slash - path) + 1});
+        char *folder =
+            escqrs_strdup(slash == NULL ? escqrs_slice_of(".")
+                                        : (escqrs_slice){path, (size_t)(slash - path) + 1});
         if (folder == NULL) {
             return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to open %s", path);
         }
@@ -837,7 +860,8 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         }
     }
     if (status == ESCQRS_OK) {
-        status = sqlite->readonly ? open_for_reading(sqlite, error) : open_for_writing(sqlite, error);
+        status =
+            sqlite->readonly ? open_for_reading(sqlite, error) : open_for_writing(sqlite, error);
     }
     if (status != ESCQRS_OK) {
         abandon(sqlite, had_wal);

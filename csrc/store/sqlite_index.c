@@ -1,8 +1,8 @@
 /* See sqlite_provider.h and stream_index.h.
  *
- * A row of escqrs_index holds the positions of up to 128 consecutive versions of a stream: the first as a
- * varint, then the distances. Rows begin at versions 1, 129, 257 ..., so a merge that is repeated after a crash
- * writes the same rows again, and a version is found without a search. */
+ * A row of escqrs_index holds the positions of up to 128 consecutive versions of a stream: the
+ * first as a varint, then the distances. Rows begin at versions 1, 129, 257 ..., so a merge that is
+ * repeated after a crash writes the same rows again, and a version is found without a search. */
 #include "store/sqlite_provider.h"
 
 #include "base/assert.h"
@@ -20,10 +20,11 @@ static int64_t row_of(int64_t version)
 static escqrs_status corrupt(const esc_sqlite *sqlite, int64_t stream, int64_t version,
                              escqrs_error *error)
 {
-    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
-                           "%s is damaged: the index of streams does not have version %lld of stream "
-                           "number %lld",
-                           sqlite->shown, (long long)version, (long long)stream);
+    (void)escqrs_error_set(
+        error, ESCQRS_CORRUPT,
+        "%s is damaged: the index of streams does not have version %lld of stream "
+        "number %lld",
+        sqlite->shown, (long long)version, (long long)stream);
     if (error != NULL) {
         error->version = version;
     }
@@ -32,8 +33,8 @@ static escqrs_status corrupt(const esc_sqlite *sqlite, int64_t stream, int64_t v
 
 /* Positions of one row; *count is 0 where there is none. */
 static escqrs_status read_row(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
-                              int64_t first, int64_t positions[ESC_INDEX_ROW_POSITIONS], size_t *count,
-                              escqrs_error *error)
+                              int64_t first, int64_t positions[ESC_INDEX_ROW_POSITIONS],
+                              size_t *count, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status =
@@ -69,8 +70,8 @@ static escqrs_status read_row(const esc_sqlite *sqlite, esc_connection *connecti
     return status;
 }
 
-escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
-                                    int64_t first, size_t count, int64_t *positions,
+escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *connection,
+                                    int64_t stream, int64_t first, size_t count, int64_t *positions,
                                     escqrs_error *error)
 {
     int64_t row[ESC_INDEX_ROW_POSITIONS];
@@ -95,8 +96,8 @@ escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *co
     return ESCQRS_OK;
 }
 
-escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
-                                    int64_t *version, escqrs_error *error)
+escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection,
+                                    int64_t stream, int64_t *version, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status =
@@ -116,8 +117,8 @@ escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *co
 
 /* ---- merge ------------------------------------------------------------------------------------ */
 
-static escqrs_status write_row(esc_sqlite *sqlite, int64_t stream, int64_t first, const int64_t *positions,
-                               size_t count, escqrs_error *error)
+static escqrs_status write_row(esc_sqlite *sqlite, int64_t stream, int64_t first,
+                               const int64_t *positions, size_t count, escqrs_error *error)
 {
     esc_connection *connection = &sqlite->writer.connection;
     uint8_t bytes[ROW_BYTES_MAX];
@@ -159,8 +160,8 @@ static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, 
         size_t count = (size_t)(version - row_first);
         if (count > 0) { /* the row is there already in part */
             size_t there;
-            escqrs_status status = read_row(sqlite, &sqlite->writer.connection, stream->id, row_first,
-                                            row, &there, error);
+            escqrs_status status = read_row(sqlite, &sqlite->writer.connection, stream->id,
+                                            row_first, row, &there, error);
             if (status != ESCQRS_OK) {
                 return status;
             }
@@ -225,21 +226,24 @@ static escqrs_status scan_row(esc_sqlite *sqlite, int64_t position, int64_t id, 
         return corrupt(sqlite, id, version, error);
     }
     if (stream == NULL) {
-        status = esc_stream_index_add(index, id, (escqrs_slice){NULL, 0}, version - 1, true, &stream);
+        status =
+            esc_stream_index_add(index, id, (escqrs_slice){NULL, 0}, version - 1, true, &stream);
     } else if (version != stream->pending + 1) {
         return corrupt(sqlite, id, stream->pending + 1, error);
     }
     if (status == ESCQRS_OK) {
         status = esc_stream_index_push(index, stream, position);
     }
-    return status == ESCQRS_OK ? status : escqrs_error_set(error, status, "no memory for the index");
+    return status == ESCQRS_OK ? status
+                               : escqrs_error_set(error, status, "no memory for the index");
 }
 
 escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
                                     int64_t upto, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
-    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_TAIL, &statement, error);
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_TAIL, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -259,8 +263,8 @@ escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connecti
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     } else if (status == ESCQRS_OK && last != upto) {
         status = escqrs_error_set(error, ESCQRS_CORRUPT,
-                                  "%s is damaged: the event at position %lld is missing", sqlite->shown,
-                                  (long long)last + 1);
+                                  "%s is damaged: the event at position %lld is missing",
+                                  sqlite->shown, (long long)last + 1);
         if (error != NULL) {
             error->position = last + 1;
         }

@@ -6,9 +6,9 @@
  *   sqlite_reader.c  the pool of reading connections; pages of events
  *   sqlite_aid.c     snapshots, keys, checkpoints
  *
- * One connection writes and checkpoints: the leader's. Readers have connections of their own that never write.
- * Lock order: `pool.mutex` and the stream index's mutex are leaves, never held over a call of SQLite,
- * but `refresh_mutex` is: read-only stores alone take it, before either. */
+ * One connection writes and checkpoints: the leader's. Readers have connections of their own that
+ * never write. Lock order: `pool.mutex` and the stream index's mutex are leaves, never held over a
+ * call of SQLite, but `refresh_mutex` is: read-only stores alone take it, before either. */
 #ifndef ESC_STORE_SQLITE_PROVIDER_H
 #define ESC_STORE_SQLITE_PROVIDER_H
 
@@ -30,7 +30,7 @@
 #define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
 #define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
 #define ESC_INDEX_ROW_POSITIONS 128
-#define ESC_MERGE_SLICE_MIN 512    /* index rows written together */
+#define ESC_MERGE_SLICE_MIN 512 /* index rows written together */
 #define ESC_MERGE_SLICE_MAX 8192
 
 typedef enum esc_statement {
@@ -78,7 +78,7 @@ typedef struct esc_sqlite {
     char *shown;     /* as given, for messages */
     const char *vfs; /* name; NULL: the platform's */
     bool readonly;
-    bool immutable;  /* read-only and the folder too: SQLite looks for no WAL */
+    bool immutable; /* read-only and the folder too: SQLite looks for no WAL */
     escqrs_durability durability;
     escqrs_clock clock;
     escqrs_random random;
@@ -107,15 +107,15 @@ typedef struct esc_sqlite {
     struct {
         esc_mutex mutex;
         esc_cond returned;
-        esc_list idle;      /* mutex: last used at the front */
-        esc_list busy;      /* mutex */
-        size_t count;       /* mutex: open ones */
+        esc_list idle; /* mutex: last used at the front */
+        esc_list busy; /* mutex */
+        size_t count;  /* mutex: open ones */
         size_t count_max;
-        bool stopped;       /* mutex */
+        bool stopped; /* mutex */
     } pool;
 
-    esc_mutex refresh_mutex;  /* read-only stores: who refreshes is the stream index's leader */
-    int64_t scanned;          /* refresh_mutex: the tail is read up to here */
+    esc_mutex refresh_mutex; /* read-only stores: who refreshes is the stream index's leader */
+    int64_t scanned;         /* refresh_mutex: the tail is read up to here */
 } esc_sqlite;
 
 /* ---- sqlite_file.c ---- */
@@ -133,11 +133,12 @@ escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection 
                                        esc_statement which, sqlite3_stmt **statement,
                                        escqrs_error *error) ESCQRS_MUST_USE;
 /* Run a statement that gives no rows. */
-escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection, esc_statement which,
-                                 escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection,
+                                 esc_statement which, escqrs_error *error) ESCQRS_MUST_USE;
 /* Read one number of escqrs_store; OK and *found false where it is missing. */
-escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection, const char *name,
-                              int64_t *value, bool *found, escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection,
+                              const char *name, int64_t *value, bool *found,
+                              escqrs_error *error) ESCQRS_MUST_USE;
 /* Load all types of the file into the registry. */
 escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
                                     escqrs_error *error) ESCQRS_MUST_USE;
@@ -157,15 +158,19 @@ int32_t esc_snapshot_checksum(int64_t stream, int64_t version, const escqrs_type
 /* ---- sqlite_index.c ---- */
 
 /* Positions of versions first .. first + count - 1 of a stream. CORRUPT where one is missing. */
-escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
-                                    int64_t first, size_t count, int64_t *positions,
+escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *connection,
+                                    int64_t stream, int64_t first, size_t count, int64_t *positions,
                                     escqrs_error *error) ESCQRS_MUST_USE;
 /* The last version that the index has; 0 where it has none. */
-escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
-                                    int64_t *version, escqrs_error *error) ESCQRS_MUST_USE;
-/* In the running transaction: merge about that many index rows of what is frozen, from writer.merge_next on. */
-escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows, escqrs_error *error) ESCQRS_MUST_USE;
-/* Read the tail of positions above `after` (`upto`: the last that must be there) into the stream index. */
+escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection,
+                                    int64_t stream, int64_t *version,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
+/* In the running transaction: merge about that many index rows of what is frozen, from
+ * writer.merge_next on. */
+escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows,
+                                     escqrs_error *error) ESCQRS_MUST_USE;
+/* Read the tail of positions above `after` (`upto`: the last that must be there) into the stream
+ * index. */
 escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
                                     int64_t upto, escqrs_error *error) ESCQRS_MUST_USE;
 
@@ -187,7 +192,8 @@ escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice strea
 
 /* ---- sqlite_reader.c ---- */
 
-/* A connection of the pool, for this thread alone until it is given back. CLOSED after stop_readers. */
+/* A connection of the pool, for this thread alone until it is given back. CLOSED after
+ * stop_readers. */
 escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **connection,
                                      escqrs_error *error) ESCQRS_MUST_USE;
 void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection);
@@ -196,8 +202,8 @@ escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, 
                                 int64_t *id, int64_t *version, escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_page *page,
                               escqrs_error *error);
-escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version, int64_t *hint,
-                                 escqrs_error *error);
+escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version,
+                                 int64_t *hint, escqrs_error *error);
 escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error);
 escqrs_status esc_sqlite_reader(esc_provider *self, void **db, escqrs_error *error);
 void esc_sqlite_reader_return(esc_provider *self, void *db);

@@ -1,8 +1,9 @@
 /* See sqlite_provider.h. Readers: a pool of connections, and pages of events read with them.
  *
- * A page is read in one short transaction and copied out, so no reader keeps the WAL from being recycled
- * for longer than that. Each row is checked before it is handed out: its checksum, and that it is the one that
- * was looked for. Positions that are durable are never skipped: what is missing is CORRUPT. */
+ * A page is read in one short transaction and copied out, so no reader keeps the WAL from being
+ * recycled for longer than that. Each row is checked before it is handed out: its checksum, and
+ * that it is the one that was looked for. Positions that are durable are never skipped: what is
+ * missing is CORRUPT. */
 #include "store/sqlite_provider.h"
 
 #include <endian.h>
@@ -13,7 +14,7 @@
 #include "base/error.h"
 #include "store/event_header.h"
 
-#define NEAR_ROWS 6 /* rows that are stepped over rather than searched past */
+#define NEAR_ROWS 6     /* rows that are stepped over rather than searched past */
 #define REFRESH_TAILS 4 /* that many of the writer's before it is read anew */
 
 static esc_sqlite *of(esc_provider *self)
@@ -26,10 +27,10 @@ static esc_sqlite *of(esc_provider *self)
 int32_t esc_row_checksum(const esc_row *row, escqrs_slice header, escqrs_slice data, uint64_t salt)
 {
     uint64_t fields[8] = {
-        htole64((uint64_t)row->position),  htole64((uint64_t)row->stream),
-        htole64((uint64_t)row->version),   htole64((uint64_t)row->type),
-        htole64((uint64_t)row->time_us),   htole64((uint64_t)row->ordinal),
-        htole64(row->name_hash),           htole64(row->type_hash),
+        htole64((uint64_t)row->position), htole64((uint64_t)row->stream),
+        htole64((uint64_t)row->version),  htole64((uint64_t)row->type),
+        htole64((uint64_t)row->time_us),  htole64((uint64_t)row->ordinal),
+        htole64(row->name_hash),          htole64(row->type_hash),
     };
     uint64_t hash = esc_hash((escqrs_slice){fields, sizeof fields}, salt);
     if (header.size > 0) {
@@ -49,7 +50,8 @@ int32_t esc_snapshot_checksum(int64_t stream, int64_t version, const escqrs_type
 
 /* ---- pool ------------------------------------------------------------------------------------- */
 
-escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **result, escqrs_error *error)
+escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **result,
+                                     escqrs_error *error)
 {
     esc_connection *connection = NULL;
     esc_mutex_lock(&sqlite->pool.mutex);
@@ -100,7 +102,8 @@ escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **result
 
 void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection)
 {
-    if (!sqlite3_get_autocommit(connection->db)) { /* a borrower left a transaction, which holds the WAL */
+    if (!sqlite3_get_autocommit(
+            connection->db)) { /* a borrower left a transaction, which holds the WAL */
         sqlite3_exec(connection->db, "ROLLBACK", NULL, NULL, NULL);
     }
     esc_mutex_lock(&sqlite->pool.mutex);
@@ -157,8 +160,8 @@ void esc_sqlite_reader_return(esc_provider *self, void *db)
     esc_sqlite *sqlite = of(self);
     esc_connection *connection = NULL;
     esc_mutex_lock(&sqlite->pool.mutex);
-    for (esc_list_node *node = esc_list_first(&sqlite->pool.busy); node != NULL && connection == NULL;
-         node = esc_list_next(&sqlite->pool.busy, node)) {
+    for (esc_list_node *node = esc_list_first(&sqlite->pool.busy);
+         node != NULL && connection == NULL; node = esc_list_next(&sqlite->pool.busy, node)) {
         esc_connection *busy = ESC_CONTAINER_OF(node, esc_connection, node);
         connection = busy->db == db ? busy : NULL;
     }
@@ -185,8 +188,8 @@ static void release_index(esc_sqlite *sqlite)
 }
 
 /* The number of a stream by its name, from disk; 0 where it is unknown. */
-static escqrs_status stream_id(const esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
-                               int64_t *id, escqrs_error *error)
+static escqrs_status stream_id(const esc_sqlite *sqlite, esc_connection *connection,
+                               escqrs_slice name, int64_t *id, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status =
@@ -213,7 +216,8 @@ static escqrs_status find_stream(esc_sqlite *sqlite, esc_connection *connection,
     *version = 0;
     escqrs_status status = stream_id(sqlite, connection, name, id, error);
     /* In this order: what leaves the tail was in the index on disk before. */
-    if (status == ESCQRS_OK && *id != 0 && !esc_stream_index_look_id(&sqlite->index, *id, version)) {
+    if (status == ESCQRS_OK && *id != 0 &&
+        !esc_stream_index_look_id(&sqlite->index, *id, version)) {
         status = esc_sqlite_index_last(sqlite, connection, *id, version, error);
     }
     return status;
@@ -228,8 +232,8 @@ escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, 
     return status;
 }
 
-escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version, int64_t *hint,
-                                 escqrs_error *error)
+escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version,
+                                 int64_t *hint, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
     if (!sqlite->readonly && esc_stream_index_look(&sqlite->index, stream, hint, version)) {
@@ -257,7 +261,8 @@ static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection
     sqlite3_bind_int64(statement, 1, id);
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
-        escqrs_slice text = {sqlite3_column_text(statement, 0), (size_t)sqlite3_column_bytes(statement, 0)};
+        escqrs_slice text = {sqlite3_column_text(statement, 0),
+                             (size_t)sqlite3_column_bytes(statement, 0)};
         if (text.data != NULL) {
             name = esc_page_keep_name(page, id, text, esc_hash(text, 0));
         }
@@ -285,10 +290,11 @@ typedef struct page_reader {
 static escqrs_status row_corrupt(const page_reader *in, int64_t position, int64_t version,
                                  escqrs_slice stream, const char *what)
 {
-    (void)escqrs_error_set(in->error, ESCQRS_CORRUPT,
-                           "%s is damaged: the event at position %lld (stream %.*s, version %lld) %s",
-                           in->sqlite->shown, (long long)position, (int)stream.size,
-                           stream.size > 0 ? (const char *)stream.data : "", (long long)version, what);
+    (void)escqrs_error_set(
+        in->error, ESCQRS_CORRUPT,
+        "%s is damaged: the event at position %lld (stream %.*s, version %lld) %s",
+        in->sqlite->shown, (long long)position, (int)stream.size,
+        stream.size > 0 ? (const char *)stream.data : "", (long long)version, what);
     if (in->error != NULL) {
         in->error->position = position;
         in->error->version = version;
@@ -302,17 +308,20 @@ static escqrs_type *load_type(const page_reader *in, int64_t id, escqrs_status *
 {
     sqlite3_stmt *statement = NULL;
     escqrs_type *type = NULL;
-    *status = esc_connection_statement(in->sqlite, in->connection, ESC_SQL_TYPE, &statement, in->error);
+    *status =
+        esc_connection_statement(in->sqlite, in->connection, ESC_SQL_TYPE, &statement, in->error);
     if (*status != ESCQRS_OK) {
         return NULL;
     }
     sqlite3_bind_int64(statement, 1, id);
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
-        escqrs_slice name = {sqlite3_column_text(statement, 0), (size_t)sqlite3_column_bytes(statement, 0)};
+        escqrs_slice name = {sqlite3_column_text(statement, 0),
+                             (size_t)sqlite3_column_bytes(statement, 0)};
         escqrs_slice record = {sqlite3_column_blob(statement, 1),
                                (size_t)sqlite3_column_bytes(statement, 1)};
-        *status = esc_type_registry_load(&in->sqlite->base.types, id, name, record, &type, in->error);
+        *status =
+            esc_type_registry_load(&in->sqlite->base.types, id, name, record, &type, in->error);
     } else if (code != SQLITE_DONE) {
         *status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
     }
@@ -335,8 +344,10 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
         .time_us = sqlite3_column_int64(statement, 4),
         .ordinal = sqlite3_column_int64(statement, 5),
     };
-    escqrs_slice header = {sqlite3_column_blob(statement, 6), (size_t)sqlite3_column_bytes(statement, 6)};
-    escqrs_slice data = {sqlite3_column_blob(statement, 7), (size_t)sqlite3_column_bytes(statement, 7)};
+    escqrs_slice header = {sqlite3_column_blob(statement, 6),
+                           (size_t)sqlite3_column_bytes(statement, 6)};
+    escqrs_slice data = {sqlite3_column_blob(statement, 7),
+                         (size_t)sqlite3_column_bytes(statement, 7)};
     int64_t checksum = sqlite3_column_int64(statement, 8);
 
     const esc_stream_name *name = &in->stream;
@@ -383,9 +394,11 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
     status = esc_event_header_decode(header, row.ordinal, (uint32_t)in->sqlite->salt, &page->arena,
                                      recorded);
     if (status == ESCQRS_CORRUPT) {
-        return row_corrupt(in, position, row.version, name->text, "has a header that does not read");
+        return row_corrupt(in, position, row.version, name->text,
+                           "has a header that does not read");
     }
-    if (status == ESCQRS_OK && in->query->match_count > 0 && !esc_query_matches(in->query, recorded)) {
+    if (status == ESCQRS_OK && in->query->match_count > 0 &&
+        !esc_query_matches(in->query, recorded)) {
         return ESCQRS_OK;
     }
     if (status == ESCQRS_OK) {
@@ -416,8 +429,8 @@ static escqrs_status read_positions(page_reader *in)
     esc_connection *connection = in->connection;
     sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(
-        in->sqlite, connection, query->reverse ? ESC_SQL_EVENTS_REVERSE : ESC_SQL_EVENTS, &statement,
-        in->error);
+        in->sqlite, connection, query->reverse ? ESC_SQL_EVENTS_REVERSE : ESC_SQL_EVENTS,
+        &statement, in->error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -463,7 +476,8 @@ static escqrs_status read_position(page_reader *in, sqlite3_stmt *statement, int
     return status;
 }
 
-/* How many positions from the first on stand so close together that one scan beats a search for each. */
+/* How many positions from the first on stand so close together that one scan beats a search for
+ * each. */
 static size_t run_length(const int64_t *positions, size_t count)
 {
     size_t length = 1;
@@ -474,7 +488,8 @@ static size_t run_length(const int64_t *positions, size_t count)
     return length;
 }
 
-/* The rows of a run, stepping over those of other streams between them. `*taken` of them are in the page. */
+/* The rows of a run, stepping over those of other streams between them. `*taken` of them are in the
+ * page. */
 static escqrs_status read_run(page_reader *in, sqlite3_stmt *statement, const int64_t *positions,
                               size_t length, int64_t version, size_t *taken)
 {
@@ -495,7 +510,8 @@ static escqrs_status read_run(page_reader *in, sqlite3_stmt *statement, const in
             status = row_corrupt(in, positions[*taken], version + (int64_t)*taken, in->stream.text,
                                  "is missing");
         } else {
-            status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+            status =
+                esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
         }
         *taken += status == ESCQRS_OK;
     }
@@ -516,17 +532,19 @@ static escqrs_status read_versions(page_reader *in)
         esc_stream_index_positions(&in->sqlite->index, in->stream.id, first, count, positions);
     release_index(in->sqlite);
     esc_connection *connection = in->connection;
-    escqrs_status status = esc_connection_run(in->sqlite, connection, ESC_SQL_BEGIN_READ, in->error);
+    escqrs_status status =
+        esc_connection_run(in->sqlite, connection, ESC_SQL_BEGIN_READ, in->error);
     if (status != ESCQRS_OK) {
         return status;
     }
     if (on_disk > 0) {
-        status = esc_sqlite_index_look(in->sqlite, connection, in->stream.id, first, on_disk, positions,
-                                       in->error);
+        status = esc_sqlite_index_look(in->sqlite, connection, in->stream.id, first, on_disk,
+                                       positions, in->error);
     }
     sqlite3_stmt *statement = NULL, *scan = NULL;
     if (status == ESCQRS_OK) {
-        status = esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENT, &statement, in->error);
+        status =
+            esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENT, &statement, in->error);
     }
     if (status == ESCQRS_OK) {
         status = esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENTS, &scan, in->error);
@@ -576,8 +594,8 @@ escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_pa
         in.stream.hash = esc_hash(query->stream, 0);
         in.stream.id = query->hint;
         if (in.stream.id == 0) {
-            status = esc_sqlite_stream(in.sqlite, in.connection, query->stream, &in.stream.id, &version,
-                                       error);
+            status = esc_sqlite_stream(in.sqlite, in.connection, query->stream, &in.stream.id,
+                                       &version, error);
         }
         if (status == ESCQRS_OK && in.stream.id == 0) {
             status = row_corrupt(&in, 0, query->after + 1, query->stream, "is of no known stream");
@@ -599,7 +617,8 @@ static escqrs_status read_head(const esc_sqlite *sqlite, esc_connection *connect
 {
     sqlite3_stmt *statement = NULL;
     bool found;
-    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -612,8 +631,9 @@ static escqrs_status read_head(const esc_sqlite *sqlite, esc_connection *connect
     return esc_sqlite_meta(sqlite, connection, "indexed", indexed, &found, error);
 }
 
-/* In one transaction: the new head, and the tail up to it. When this store's tail has grown too long, and the
- * writer's index has caught up with it, it is read anew from the writer's watermark. */
+/* In one transaction: the new head, and the tail up to it. When this store's tail has grown too
+ * long, and the writer's index has caught up with it, it is read anew from the writer's watermark.
+ */
 static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
 {
     int64_t head = 0, indexed = 0;
@@ -621,7 +641,8 @@ static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escq
     if (status != ESCQRS_OK || head == sqlite->scanned) {
         return status;
     }
-    if (sqlite->scanned < indexed || sqlite->index.tail_events > REFRESH_TAILS * sqlite->tail_events_max) {
+    if (sqlite->scanned < indexed ||
+        sqlite->index.tail_events > REFRESH_TAILS * sqlite->tail_events_max) {
         esc_stream_index_clear(&sqlite->index);
         sqlite->scanned = sqlite->index.watermark = indexed;
     }

@@ -1,10 +1,11 @@
 /* See sqlite_provider.h. The writing connection; all of it belongs to the journal's leader.
  *
- * A commit that fails: SQLite rolls back, and the frames it has written to the WAL will be overwritten by the
- * next transaction; but if the process dies before that, recovery may find them, whole, and take them.
- * So after a failed COMMIT, unless it failed for want of room (then its last frame is not whole), a small
- * transaction of our own must succeed and overwrite them before anybody is told that nothing was stored.
- * If it fails too, or if it was an fsync that failed, nobody knows what the disk has: `failed` is final. */
+ * A commit that fails: SQLite rolls back, and the frames it has written to the WAL will be
+ * overwritten by the next transaction; but if the process dies before that, recovery may find them,
+ * whole, and take them. So after a failed COMMIT, unless it failed for want of room (then its last
+ * frame is not whole), a small transaction of our own must succeed and overwrite them before
+ * anybody is told that nothing was stored. If it fails too, or if it was an fsync that failed,
+ * nobody knows what the disk has: `failed` is final. */
 #include "store/sqlite_provider.h"
 
 #include <string.h>
@@ -38,8 +39,8 @@ static int set_synced(esc_sqlite *sqlite, bool synced)
         return SQLITE_OK;
     }
     int code = sqlite3_exec(sqlite->writer.connection.db,
-                            synced ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", NULL,
-                            NULL, NULL);
+                            synced ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL",
+                            NULL, NULL, NULL);
     if (code == SQLITE_OK) {
         sqlite->writer.synced = synced;
     }
@@ -51,7 +52,8 @@ static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *
 {
     esc_connection *connection = &sqlite->writer.connection;
     sqlite3_stmt *statement = NULL;
-    escqrs_status status = esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -60,7 +62,8 @@ static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *
     sqlite->writer.last_time_us = code == SQLITE_ROW ? sqlite3_column_int64(statement, 1) : 0;
     sqlite3_reset(statement);
     if (code == SQLITE_ROW || code == SQLITE_DONE) {
-        status = esc_connection_statement(sqlite, connection, ESC_SQL_LAST_STREAM, &statement, error);
+        status =
+            esc_connection_statement(sqlite, connection, ESC_SQL_LAST_STREAM, &statement, error);
         if (status != ESCQRS_OK) {
             return status;
         }
@@ -79,10 +82,11 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
     int64_t head = 0;
     escqrs_status status = read_ends(sqlite, &head, error);
     if (status == ESCQRS_OK && head < sqlite->index.watermark) {
-        status = escqrs_error_set(error, ESCQRS_CORRUPT,
-                                  "%s is damaged: it ends at position %lld, but its index goes on to "
-                                  "%lld",
-                                  sqlite->shown, (long long)head, (long long)sqlite->index.watermark);
+        status =
+            escqrs_error_set(error, ESCQRS_CORRUPT,
+                             "%s is damaged: it ends at position %lld, but its index goes on to "
+                             "%lld",
+                             sqlite->shown, (long long)head, (long long)sqlite->index.watermark);
     }
     if (status == ESCQRS_OK) {
         status = esc_sqlite_index_scan(sqlite, &sqlite->writer.connection, sqlite->index.watermark,
@@ -95,7 +99,8 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
     sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES;
     sqlite->writer.synced = false;
     sqlite3_wal_hook(sqlite->writer.connection.db, note_wal_frames, sqlite);
-    int code = sqlite3_exec(sqlite->writer.connection.db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+    int code =
+        sqlite3_exec(sqlite->writer.connection.db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
     if (code == SQLITE_OK) {
         code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
     }
@@ -158,7 +163,8 @@ void esc_sqlite_rollback(esc_provider *self)
 {
     esc_sqlite *sqlite = of(self);
     if (!sqlite3_get_autocommit(sqlite->writer.connection.db) &&
-        esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_ROLLBACK, NULL) != ESCQRS_OK &&
+        esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_ROLLBACK, NULL) !=
+            ESCQRS_OK &&
         !sqlite3_get_autocommit(sqlite->writer.connection.db)) {
         self->failed = true; /* the connection is stuck in a transaction */
     }
@@ -188,7 +194,8 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
     int64_t id = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
     if (code == SQLITE_DONE) {
-        status = esc_stream_index_add(index, sqlite->writer.last_stream + 1, name, 0, false, result);
+        status =
+            esc_stream_index_add(index, sqlite->writer.last_stream + 1, name, 0, false, result);
         sqlite->writer.last_stream += status == ESCQRS_OK;
     } else if (code != SQLITE_ROW) {
         return fail(sqlite, code, error);
@@ -216,9 +223,9 @@ static escqrs_status check_write(esc_sqlite *sqlite, const escqrs_write *write, 
     int64_t actual = (*stream)->pending + (*stream)->planned;
     if (write->expected != ESCQRS_EXPECT_ANY && write->expected != actual) {
         status = escqrs_error_set(error, ESCQRS_WRONG_VERSION,
-                                  "stream %.*s is at version %lld, not %lld", (int)write->stream.size,
-                                  (const char *)write->stream.data, (long long)actual,
-                                  (long long)write->expected);
+                                  "stream %.*s is at version %lld, not %lld",
+                                  (int)write->stream.size, (const char *)write->stream.data,
+                                  (long long)actual, (long long)write->expected);
         if (error != NULL) {
             error->expected = write->expected;
             error->actual = error->version = actual;
@@ -226,7 +233,8 @@ static escqrs_status check_write(esc_sqlite *sqlite, const escqrs_write *write, 
         }
         return status;
     }
-    status = esc_stream_index_reserve(&sqlite->index, *stream, (*stream)->planned + write->event_count);
+    status =
+        esc_stream_index_reserve(&sqlite->index, *stream, (*stream)->planned + write->event_count);
     if (status != ESCQRS_OK) {
         return escqrs_error_set(error, status, "no memory for a stream's entry");
     }
@@ -243,7 +251,8 @@ static escqrs_status check_checkpoint(esc_sqlite *sqlite, const escqrs_commit *c
     if (status != ESCQRS_OK) {
         return status;
     }
-    sqlite3_bind_text(statement, 1, commit->checkpoint.data, (int)commit->checkpoint.size, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 1, commit->checkpoint.data, (int)commit->checkpoint.size,
+                      SQLITE_STATIC);
     int code = sqlite3_step(statement);
     int64_t current = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : -1;
     sqlite3_reset(statement);
@@ -301,8 +310,8 @@ static uint64_t fingerprint(const escqrs_commit *commit)
 }
 
 /* *found: the key was used. Then the first result is filled in, or the status is KEY_REUSED. */
-static escqrs_status check_key(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t hash, bool *found,
-                               escqrs_error *error)
+static escqrs_status check_key(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t hash,
+                               bool *found, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_KEY,
@@ -348,8 +357,8 @@ static escqrs_status step(esc_sqlite *sqlite, sqlite3_stmt *statement, escqrs_er
 }
 
 /* As esc_connection_statement, in the middle of writing. */
-static escqrs_status statement_for(esc_sqlite *sqlite, esc_statement which, sqlite3_stmt **statement,
-                                   escqrs_error *error)
+static escqrs_status statement_for(esc_sqlite *sqlite, esc_statement which,
+                                   sqlite3_stmt **statement, escqrs_error *error)
 {
     escqrs_status status =
         esc_connection_statement(sqlite, &sqlite->writer.connection, which, statement, error);
@@ -398,8 +407,9 @@ static escqrs_status store_stream(esc_sqlite *sqlite, esc_stream *stream, escqrs
     return status;
 }
 
-static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit, esc_stream *stream,
-                                 const escqrs_new_event *event, int64_t ordinal, escqrs_error *error)
+static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                 esc_stream *stream, const escqrs_new_event *event, int64_t ordinal,
+                                 escqrs_error *error)
 {
     escqrs_status status = store_type(sqlite, event->type, error);
     if (status != ESCQRS_OK) {
@@ -437,8 +447,8 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
     } else {
         sqlite3_bind_null(statement, 7);
     }
-    sqlite3_bind_blob(statement, 8, event->data.size > 0 ? event->data.data : "", (int)event->data.size,
-                      SQLITE_STATIC);
+    sqlite3_bind_blob(statement, 8, event->data.size > 0 ? event->data.data : "",
+                      (int)event->data.size, SQLITE_STATIC);
     sqlite3_bind_int(statement, 9, esc_row_checksum(&row, header, event->data, sqlite->salt));
     status = step(sqlite, statement, error);
     if (status != ESCQRS_OK) {
@@ -468,8 +478,9 @@ static escqrs_status store_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
     sqlite3_bind_int64(statement, 3, snapshot->type->id);
     sqlite3_bind_blob(statement, 4, snapshot->data.size > 0 ? snapshot->data.data : "",
                       (int)snapshot->data.size, SQLITE_STATIC);
-    sqlite3_bind_int(statement, 5, esc_snapshot_checksum(stream->id, snapshot->version, snapshot->type,
-                                                         snapshot->data, sqlite->salt));
+    sqlite3_bind_int(statement, 5,
+                     esc_snapshot_checksum(stream->id, snapshot->version, snapshot->type,
+                                           snapshot->data, sqlite->salt));
     return step(sqlite, statement, error);
 }
 
@@ -481,7 +492,8 @@ static escqrs_status store_checkpoint(esc_sqlite *sqlite, const escqrs_commit *c
     if (status != ESCQRS_OK) {
         return status;
     }
-    sqlite3_bind_text(statement, 1, commit->checkpoint.data, (int)commit->checkpoint.size, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 1, commit->checkpoint.data, (int)commit->checkpoint.size,
+                      SQLITE_STATIC);
     sqlite3_bind_int64(statement, 2, commit->checkpoint_position);
     return step(sqlite, statement, error);
 }
@@ -526,7 +538,8 @@ static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, esc
         escqrs_write *write = &commit->writes[i];
         esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
         ESC_ASSERT(stream != NULL);
-        escqrs_status status = write->event_count > 0 ? store_stream(sqlite, stream, error) : ESCQRS_OK;
+        escqrs_status status =
+            write->event_count > 0 ? store_stream(sqlite, stream, error) : ESCQRS_OK;
         for (size_t j = 0; j < write->event_count && status == ESCQRS_OK; j++) {
             status = store_event(sqlite, commit, stream, &write->events[j], ordinal++, error);
         }
@@ -603,8 +616,8 @@ escqrs_status esc_sqlite_apply(esc_provider *self, escqrs_commit *commit, escqrs
 
 /* ---- end of a batch --------------------------------------------------------------------------- */
 
-/* A slice of the merge that is under way, in proportion to what the batch wrote: twice as many index rows
- * as events, so that it is done long before the tail is full again. */
+/* A slice of the merge that is under way, in proportion to what the batch wrote: twice as many
+ * index rows as events, so that it is done long before the tail is full again. */
 static escqrs_status merge_slice(esc_sqlite *sqlite, escqrs_error *error)
 {
     if (sqlite->index.frozen_upto == 0) {
@@ -617,7 +630,8 @@ static escqrs_status merge_slice(esc_sqlite *sqlite, escqrs_error *error)
     }
     size_t rows = sqlite->writer.merge_credit;
     sqlite->writer.merge_credit = 0;
-    return esc_sqlite_index_merge(sqlite, rows < ESC_MERGE_SLICE_MAX ? rows : ESC_MERGE_SLICE_MAX, error);
+    return esc_sqlite_index_merge(sqlite, rows < ESC_MERGE_SLICE_MAX ? rows : ESC_MERGE_SLICE_MAX,
+                                  error);
 }
 
 /* The merge of the running transaction is durable. */
@@ -643,7 +657,8 @@ static void publish(esc_sqlite *sqlite)
     merge_done(sqlite);
     sqlite->writer.in_batch = false;
     /* release: pairs with esc_provider_head; whoever sees it can read the events */
-    atomic_store_explicit(&sqlite->base.head, sqlite->writer.next_position - 1, memory_order_release);
+    atomic_store_explicit(&sqlite->base.head, sqlite->writer.next_position - 1,
+                          memory_order_release);
 }
 
 /* Overwrite in the WAL what a failed COMMIT may have left there. */
@@ -667,8 +682,8 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
     escqrs_status status = merge_slice(sqlite, error);
     sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
-        status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, &statement,
-                                          error);
+        status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT,
+                                          &statement, error);
     }
     if (status != ESCQRS_OK) {
         esc_sqlite_rollback(self);
@@ -681,7 +696,8 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
         publish(sqlite);
         return ESCQRS_OK;
     }
-    status = esc_sqlite_error(sqlite, sqlite->writer.connection.db, extended, error, "cannot write to");
+    status =
+        esc_sqlite_error(sqlite, sqlite->writer.connection.db, extended, error, "cannot write to");
     esc_sqlite_rollback(self);
     bool nothing_whole = (extended & 0xff) == SQLITE_FULL || (extended & 0xff) == SQLITE_BUSY;
     if (esc_sqlite_is_final(extended) || (!nothing_whole && !overwrite_remains(sqlite))) {
@@ -755,9 +771,10 @@ escqrs_status esc_sqlite_run(esc_provider *self, bool sync,
     if (!sqlite3_get_autocommit(db)) {
         sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
         if (status == ESCQRS_OK) {
-            status = escqrs_error_set(error, ESCQRS_INVALID,
-                                      "work on the writing connection left a transaction open; it was "
-                                      "rolled back");
+            status =
+                escqrs_error_set(error, ESCQRS_INVALID,
+                                 "work on the writing connection left a transaction open; it was "
+                                 "rolled back");
         }
     }
     return status;
@@ -778,8 +795,8 @@ static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
     escqrs_status status = resolve(sqlite, wanted->stream, &stream, error);
     sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
-        status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_DELETE_SNAPSHOTS,
-                                          &statement, error);
+        status = esc_connection_statement(sqlite, &sqlite->writer.connection,
+                                          ESC_SQL_DELETE_SNAPSHOTS, &statement, error);
     }
     if (status != ESCQRS_OK) {
         return status;
@@ -788,9 +805,9 @@ static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
     sqlite3_bind_int64(statement, 2, wanted->upto == 0 ? INT64_MAX : wanted->upto);
     int code = sqlite3_step(statement);
     sqlite3_reset(statement);
-    return code == SQLITE_DONE
-               ? ESCQRS_OK
-               : esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot write to");
+    return code == SQLITE_DONE ? ESCQRS_OK
+                               : esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error,
+                                                  "cannot write to");
 }
 
 escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice stream, int64_t upto,
@@ -802,13 +819,14 @@ escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice strea
 
 /* ---- close ------------------------------------------------------------------------------------ */
 
-/* The rest of the tail goes to disk, so that the next open has nothing to read: at most 262,144 events,
- * well under a second. Where it fails, nothing is lost: the next open reads the tail. */
+/* The rest of the tail goes to disk, so that the next open has nothing to read: at most 262,144
+ * events, well under a second. Where it fails, nothing is lost: the next open reads the tail. */
 static bool merge_rest(esc_sqlite *sqlite)
 {
     while (sqlite->index.tail_events > 0) {
         if (sqlite->index.frozen_upto == 0 &&
-            esc_stream_index_freeze(&sqlite->index, esc_provider_head(&sqlite->base)) != ESCQRS_OK) {
+            esc_stream_index_freeze(&sqlite->index, esc_provider_head(&sqlite->base)) !=
+                ESCQRS_OK) {
             return false;
         }
         if (esc_sqlite_begin(&sqlite->base, NULL) != ESCQRS_OK) {
@@ -819,7 +837,8 @@ static bool merge_rest(esc_sqlite *sqlite)
             return false;
         }
         sqlite->writer.merge_credit = 0;
-        if (esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, NULL) != ESCQRS_OK) {
+        if (esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, NULL) !=
+            ESCQRS_OK) {
             esc_sqlite_rollback(&sqlite->base);
             return false;
         }

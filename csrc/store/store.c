@@ -22,8 +22,9 @@
 escqrs_status esc_store_enter(escqrs_store *store, escqrs_error *error)
 {
     if (store->fork_generation != escqrs_fork_generation()) {
-        return escqrs_error_set(error, ESCQRS_FORKED,
-                                "the store was opened before fork(): open it again in this process");
+        return escqrs_error_set(
+            error, ESCQRS_FORKED,
+            "the store was opened before fork(): open it again in this process");
     }
     /* acquire: pairs with the release in close; whoever gets in sees the store as it was opened */
     uint32_t before = atomic_fetch_add_explicit(&store->gate, 1, memory_order_acquire);
@@ -207,11 +208,12 @@ static escqrs_status check_event(const escqrs_store *store, const escqrs_write *
         size += event->tags[i].size;
     }
     if (size > store->options.event_bytes_max) {
-        (void)escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                               "an event of type %s for stream %.*s has %zu bytes, more than the %zu that "
-                               "are allowed",
-                               (const char *)event->type->name.data, (int)write->stream.size,
-                               (const char *)write->stream.data, size, store->options.event_bytes_max);
+        (void)escqrs_error_set(
+            error, ESCQRS_TOO_LARGE,
+            "an event of type %s for stream %.*s has %zu bytes, more than the %zu that "
+            "are allowed",
+            (const char *)event->type->name.data, (int)write->stream.size,
+            (const char *)write->stream.data, size, store->options.event_bytes_max);
         esc_error_subject(error, write->stream);
         return ESCQRS_TOO_LARGE;
     }
@@ -219,8 +221,8 @@ static escqrs_status check_event(const escqrs_store *store, const escqrs_write *
     return ESCQRS_OK;
 }
 
-static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit *commit, size_t *events,
-                                  size_t *bytes, escqrs_error *error)
+static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit *commit,
+                                  size_t *events, size_t *bytes, escqrs_error *error)
 {
     for (size_t i = 0; i < commit->write_count; i++) {
         const escqrs_write *write = &commit->writes[i];
@@ -250,15 +252,17 @@ static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit
 static escqrs_status check_aids(const escqrs_commit *commit, size_t *bytes, escqrs_error *error)
 {
     if (commit->key.size > KEY_BYTES_MAX || commit->key_scope.size > KEY_BYTES_MAX) {
-        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a key has at most %d bytes", KEY_BYTES_MAX);
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a key has at most %d bytes",
+                                KEY_BYTES_MAX);
     }
-    if (commit->checkpoint.size > 0 && (!is_name(commit->checkpoint, ESCQRS_STREAM_NAME_MAX) ||
-                                        commit->checkpoint_position < 0)) {
-        return invalid(error, "a checkpoint has a name of UTF-8 without NUL and a position of 0 or more");
+    if (commit->checkpoint.size > 0 &&
+        (!is_name(commit->checkpoint, ESCQRS_STREAM_NAME_MAX) || commit->checkpoint_position < 0)) {
+        return invalid(error,
+                       "a checkpoint has a name of UTF-8 without NUL and a position of 0 or more");
     }
     if (commit->metadata_count > METADATA_MAX) {
-        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a commit has at most %d pieces of metadata",
-                                METADATA_MAX);
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE,
+                                "a commit has at most %d pieces of metadata", METADATA_MAX);
     }
     for (size_t i = 0; i < commit->metadata_count; i++) {
         *bytes += commit->metadata[i].key.size + commit->metadata[i].value.size;
@@ -272,7 +276,8 @@ static escqrs_status check_aids(const escqrs_commit *commit, size_t *bytes, escq
     return ESCQRS_OK;
 }
 
-static escqrs_status check_commit(const escqrs_store *store, escqrs_commit *commit, escqrs_error *error)
+static escqrs_status check_commit(const escqrs_store *store, escqrs_commit *commit,
+                                  escqrs_error *error)
 {
     size_t events = 0, bytes = 0;
     if (store->options.readonly) {
@@ -282,10 +287,9 @@ static escqrs_status check_commit(const escqrs_store *store, escqrs_commit *comm
     if (status == ESCQRS_OK) {
         status = check_aids(commit, &bytes, error);
     }
-    if (status == ESCQRS_OK && (bytes > ESCQRS_COMMIT_BYTES_MAX ||
-                                commit->reply.size > EVENT_BYTES_MAX ||
-                                (commit->snapshot != NULL &&
-                                 commit->snapshot->data.size > EVENT_BYTES_MAX))) {
+    if (status == ESCQRS_OK &&
+        (bytes > ESCQRS_COMMIT_BYTES_MAX || commit->reply.size > EVENT_BYTES_MAX ||
+         (commit->snapshot != NULL && commit->snapshot->data.size > EVENT_BYTES_MAX))) {
         status = escqrs_error_set(error, ESCQRS_TOO_LARGE, "a commit has at most %lld bytes",
                                   ESCQRS_COMMIT_BYTES_MAX);
     }
@@ -338,7 +342,8 @@ size_t escqrs_store_pump(escqrs_store *store)
 }
 
 escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
-                               escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
+                               escqrs_status (*work)(void *context, void *sqlite,
+                                                     escqrs_error *error),
                                void *context, escqrs_error *error)
 {
     escqrs_status status = esc_store_enter(store, error);
@@ -379,8 +384,8 @@ static bool is_closed(void *context)
 }
 
 /* Nobody tells this process when another one commits: look, and sleep between. */
-static escqrs_status wait_read_only(escqrs_store *store, int64_t position, const _Atomic(int) *cancel,
-                                    int64_t deadline_ns)
+static escqrs_status wait_read_only(escqrs_store *store, int64_t position,
+                                    const _Atomic(int) *cancel, int64_t deadline_ns)
 {
     for (;;) {
         escqrs_status status = store->provider->class->refresh(store->provider, NULL);
@@ -496,12 +501,13 @@ escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice st
     return status;
 }
 
-escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key, void **reply,
-                               size_t *size, int64_t *position, escqrs_error *error)
+escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key,
+                               void **reply, size_t *size, int64_t *position, escqrs_error *error)
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->key(store->provider, scope, key, reply, size, position, error);
+        status =
+            store->provider->class->key(store->provider, scope, key, reply, size, position, error);
         esc_store_leave(store);
     }
     return status;

@@ -1,9 +1,9 @@
-/* The open store: what a program holds. It joins a provider and a journal, checks what comes in, and knows
- * when it is closed.
+/* The open store: what a program holds. It joins a provider and a journal, checks what comes in,
+ * and knows when it is closed.
  *
- * `gate` counts the calls that are inside and has a bit for "closed": a call enters, works and leaves;
- * close sets the bit and waits until all have left. References keep the memory: one is the program's, one
- * each open cursor's. */
+ * `gate` counts the calls that are inside and has a bit for "closed": a call enters, works and
+ * leaves; close sets the bit and waits until all have left. References keep the memory: one is the
+ * program's, one each open cursor's. */
 #ifndef ESC_STORE_STORE_H
 #define ESC_STORE_STORE_H
 
@@ -26,8 +26,8 @@ struct escqrs_store {
     unsigned fork_generation;
     _Atomic uint32_t gate;
     _Atomic uint32_t references;
-    esc_mutex close_mutex; /* who closes; taken before all others */
-    bool closed;           /* close_mutex */
+    esc_mutex close_mutex;  /* who closes; taken before all others */
+    bool closed;            /* close_mutex */
     esc_mutex cursor_mutex; /* a leaf */
     escqrs_cursor *kept;    /* cursor_mutex: closed cursors, for their memory and names */
     size_t kept_count;      /* cursor_mutex */

@@ -229,8 +229,8 @@ void esc_stream_index_revert(esc_stream_index *index)
     esc_vector_clear(&index->touched);
 }
 
-/* Sort by number: byte-wise radix sort, as 131,072 of them would take qsort 15 ms in the middle of a
- * commit. NO_MEMORY. */
+/* Sort by number: byte-wise radix sort, as 131,072 of them would take qsort 15 ms in the middle of
+ * a commit. NO_MEMORY. */
 static escqrs_status sort_by_id(esc_vector *streams)
 {
     size_t count = streams->count;
@@ -333,8 +333,7 @@ void esc_stream_index_trim(esc_stream_index *index)
 {
     size_t looked_at = 0;
     while (esc_map_count(&index->by_id) > ESC_CACHED_STREAMS_MAX && looked_at++ < 64) {
-        esc_stream *stream =
-            ESC_CONTAINER_OF(esc_list_first(&index->recent), esc_stream, recent);
+        esc_stream *stream = ESC_CONTAINER_OF(esc_list_first(&index->recent), esc_stream, recent);
         if (stream->tail_count > 0 || stream->touched) {
             mark_used(index, stream);
         } else {
@@ -345,7 +344,8 @@ void esc_stream_index_trim(esc_stream_index *index)
 
 /* ---- readers ---------------------------------------------------------------------------------- */
 
-bool esc_stream_index_look(esc_stream_index *index, escqrs_slice name, int64_t *id, int64_t *version)
+bool esc_stream_index_look(esc_stream_index *index, escqrs_slice name, int64_t *id,
+                           int64_t *version)
 {
     esc_mutex_lock(&index->mutex);
     const esc_stream *stream = esc_map_get(&index->by_name, name);

@@ -1,19 +1,22 @@
 /* Which positions a stream's events have: the part that is in memory.
  *
- * On disk the index is written late and in bulk (sqlite_index.c): every position up to the watermark is in
- * it. The events above it are the tail; their positions are kept here, by stream. When the tail is long
- * enough it is frozen, and the frozen part is merged into the index on disk, sorted by stream, in slices that
- * ride in later commits; then the watermark moves and the frozen positions are forgotten here.
+ * On disk the index is written late and in bulk (sqlite_index.c): every position up to the
+ * watermark is in it. The events above it are the tail; their positions are kept here, by stream.
+ * When the tail is long enough it is frozen, and the frozen part is merged into the index on disk,
+ * sorted by stream, in slices that ride in later commits; then the watermark moves and the frozen
+ * positions are forgotten here.
  *
  * Reading a stream combines both: what the tail has is taken first, the rest is looked up on disk
- * afterwards, in a transaction that began later; so nothing can move from one to the other unseen. A
- * merge that a crash cut short leaves positions in both places, which harms nobody: the tail is asked first.
+ * afterwards, in a transaction that began later; so nothing can move from one to the other unseen.
+ * A merge that a crash cut short leaves positions in both places, which harms nobody: the tail is
+ * asked first.
  *
- * It is also the cache of the streams' names, numbers and versions; streams without a tail are dropped
- * when there are too many, the longest unused first.
+ * It is also the cache of the streams' names, numbers and versions; streams without a tail are
+ * dropped when there are too many, the longest unused first.
  *
- * Threads: the leader alone changes it, holding `mutex` for what readers look at; readers hold it to look.
- * The leader may look without it. In a read-only store whoever refreshes is the leader. The mutex is a leaf. */
+ * Threads: the leader alone changes it, holding `mutex` for what readers look at; readers hold it
+ * to look. The leader may look without it. In a read-only store whoever refreshes is the leader.
+ * The mutex is a leaf. */
 #ifndef ESC_STORE_STREAM_INDEX_H
 #define ESC_STORE_STREAM_INDEX_H
 
@@ -29,19 +32,19 @@
 
 typedef struct esc_stream {
     int64_t id;
-    int64_t version;       /* durable */
-    int64_t pending;       /* the leader's: with the running batch */
-    int64_t tail_first;    /* version of tail[0] */
-    int64_t *tail;         /* positions of consecutive versions; behind tail_count those of the batch */
+    int64_t version;    /* durable */
+    int64_t pending;    /* the leader's: with the running batch */
+    int64_t tail_first; /* version of tail[0] */
+    int64_t *tail; /* positions of consecutive versions; behind tail_count those of the batch */
     uint32_t tail_count;
     uint32_t tail_capacity;
     uint32_t name_size;
-    uint32_t planned;      /* the leader's: events of the commit being checked */
-    bool stored;           /* the leader's: its row is durable */
-    bool made;             /* the leader's: its row is written in the running batch */
-    bool touched;          /* the leader's: in the running batch */
-    uint64_t name_hash;    /* as in the checksum */
-    char *name;            /* NULL: not known yet (tail read at open) */
+    uint32_t planned;   /* the leader's: events of the commit being checked */
+    bool stored;        /* the leader's: its row is durable */
+    bool made;          /* the leader's: its row is written in the running batch */
+    bool touched;       /* the leader's: in the running batch */
+    uint64_t name_hash; /* as in the checksum */
+    char *name;         /* NULL: not known yet (tail read at open) */
     esc_list_node recent;
 } esc_stream;
 
@@ -65,12 +68,14 @@ void esc_stream_index_clear(esc_stream_index *index);
 
 /* ---- the leader ------------------------------------------------------------------------------- */
 
-esc_stream *esc_stream_index_find(esc_stream_index *index, escqrs_slice name); /* and mark as used */
+esc_stream *esc_stream_index_find(esc_stream_index *index,
+                                  escqrs_slice name); /* and mark as used */
 esc_stream *esc_stream_index_find_id(esc_stream_index *index, int64_t id);
-/* A stream known on disk (`stored`) or that may be written; no tail yet. The name may be empty (not known yet).
- * NO_MEMORY. */
+/* A stream known on disk (`stored`) or that may be written; no tail yet. The name may be empty (not
+ * known yet). NO_MEMORY. */
 escqrs_status esc_stream_index_add(esc_stream_index *index, int64_t id, escqrs_slice name,
-                                   int64_t version, bool stored, esc_stream **stream) ESCQRS_MUST_USE;
+                                   int64_t version, bool stored,
+                                   esc_stream **stream) ESCQRS_MUST_USE;
 /* Give a stream that was found by number its name. NO_MEMORY. */
 escqrs_status esc_stream_index_name(esc_stream_index *index, esc_stream *stream,
                                     escqrs_slice name) ESCQRS_MUST_USE;
@@ -96,11 +101,14 @@ void esc_stream_index_trim(esc_stream_index *index);
 
 /* ---- readers ---------------------------------------------------------------------------------- */
 
-/* What memory knows of a stream. False: nothing, ask the disk (for the number, and then here again by it). */
-bool esc_stream_index_look(esc_stream_index *index, escqrs_slice name, int64_t *id, int64_t *version);
+/* What memory knows of a stream. False: nothing, ask the disk (for the number, and then here again
+ * by it). */
+bool esc_stream_index_look(esc_stream_index *index, escqrs_slice name, int64_t *id,
+                           int64_t *version);
 bool esc_stream_index_look_id(esc_stream_index *index, int64_t id, int64_t *version);
-/* Positions of versions first .. first + count - 1 as far as the tail has them, in positions[version -
- * first], the others 0. Returns the number of leading ones that are to be looked up on disk. */
+/* Positions of versions first .. first + count - 1 as far as the tail has them, in
+ * positions[version - first], the others 0. Returns the number of leading ones that are to be
+ * looked up on disk. */
 size_t esc_stream_index_positions(esc_stream_index *index, int64_t id, int64_t first, size_t count,
                                   int64_t *positions);
 

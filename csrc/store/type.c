@@ -147,8 +147,8 @@ escqrs_status esc_type_registry_load(esc_type_registry *registry, int64_t id, es
     return ESCQRS_OK;
 }
 
-escqrs_status esc_type_registry_get(esc_type_registry *registry, escqrs_slice name, escqrs_slice record,
-                                    escqrs_type **type, escqrs_error *error)
+escqrs_status esc_type_registry_get(esc_type_registry *registry, escqrs_slice name,
+                                    escqrs_slice record, escqrs_type **type, escqrs_error *error)
 {
     if (name.size == 0 || name.data == NULL || memchr(name.data, 0, name.size) != NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID, "a type needs a name without NUL");
@@ -177,9 +177,10 @@ escqrs_status esc_type_registry_get(esc_type_registry *registry, escqrs_slice na
         escqrs_free(fresh);
     }
     if (status != ESCQRS_OK) {
-        return escqrs_error_set(error, status, status == ESCQRS_NO_MEMORY
-                                                   ? "no memory for a type"
-                                                   : "a store holds at most 1,000,000 types");
+        return escqrs_error_set(error, status,
+                                status == ESCQRS_NO_MEMORY
+                                    ? "no memory for a type"
+                                    : "a store holds at most 1,000,000 types");
     }
     *type = known;
     return ESCQRS_OK;

@@ -1,10 +1,11 @@
 /* The message types of a store: small numbers for names and schema records.
  *
- * A type gets its number when it is first asked for and is written with the first event that uses it;
- * `stored` says whether that has happened. Types live as long as the registry.
+ * A type gets its number when it is first asked for and is written with the first event that uses
+ * it; `stored` says whether that has happened. Types live as long as the registry.
  *
- * Threads: any. A mutex guards finding and adding; looking up a number, which readers do for every event,
- * takes no lock: the array is replaced when it grows, and the old ones are kept until the end. */
+ * Threads: any. A mutex guards finding and adding; looking up a number, which readers do for every
+ * event, takes no lock: the array is replaced when it grows, and the old ones are kept until the
+ * end. */
 #ifndef ESC_STORE_TYPE_H
 #define ESC_STORE_TYPE_H
 
@@ -44,9 +45,11 @@ void esc_type_registry_init(esc_type_registry *registry);
 void esc_type_registry_fini(esc_type_registry *registry);
 
 /* Found or made. TOO_LARGE, INVALID, NO_MEMORY. */
-escqrs_status esc_type_registry_get(esc_type_registry *registry, escqrs_slice name, escqrs_slice record,
-                                    escqrs_type **type, escqrs_error *error) ESCQRS_MUST_USE;
-/* A type as read from the file, under the number it has there; already known is fine. CORRUPT, NO_MEMORY. */
+escqrs_status esc_type_registry_get(esc_type_registry *registry, escqrs_slice name,
+                                    escqrs_slice record, escqrs_type **type,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
+/* A type as read from the file, under the number it has there; already known is fine. CORRUPT,
+ * NO_MEMORY. */
 escqrs_status esc_type_registry_load(esc_type_registry *registry, int64_t id, escqrs_slice name,
                                      escqrs_slice record, escqrs_type **type,
                                      escqrs_error *error) ESCQRS_MUST_USE;

@@ -1,15 +1,17 @@
 /* escqrs/store.h - the event and snapshot store: providers below, the journal above them.
  *
- * A provider keeps events; the journal is what programs use: it queues the commits of many threads and
- * hands them to the provider in batches (group commit). One writer a store, any number of readers.
+ * A provider keeps events; the journal is what programs use: it queues the commits of many threads
+ * and hands them to the provider in batches (group commit). One writer a store, any number of
+ * readers.
  *
  * Streams are named "{aggregate}/{id}" by entities, and as they like by others: 1 to 2,048 bytes of
  * UTF-8 without NUL. Versions of a stream count from 1, positions of the store from 1, both without
  * gaps. Times are microseconds since 1970 UTC, from the store's clock, and never go backwards.
  *
- * Durable: when a commit answers OK at durability FULL, it survives the death of the process and of the
- * machine. What answers an error is not stored, nor any part of it; after CLOSED or IO on a journal
- * that has failed (a failed fsync) a commit may have been stored, and opening the store again tells.
+ * Durable: when a commit answers OK at durability FULL, it survives the death of the process and of
+ * the machine. What answers an error is not stored, nor any part of it; after CLOSED or IO on a
+ * journal that has failed (a failed fsync) a commit may have been stored, and opening the store
+ * again tells.
  */
 #ifndef ESCQRS_STORE_H
 #define ESCQRS_STORE_H
@@ -20,14 +22,14 @@
 extern "C" {
 #endif
 
-#define ESCQRS_STREAM_NAME_MAX 2048          /* bytes */
-#define ESCQRS_TYPE_NAME_MAX 255             /* bytes */
-#define ESCQRS_COMMIT_EVENTS_MAX 100000      /* events in one commit */
-#define ESCQRS_COMMIT_BYTES_MAX (1LL << 30)  /* bytes in one commit */
+#define ESCQRS_STREAM_NAME_MAX 2048         /* bytes */
+#define ESCQRS_TYPE_NAME_MAX 255            /* bytes */
+#define ESCQRS_COMMIT_EVENTS_MAX 100000     /* events in one commit */
+#define ESCQRS_COMMIT_BYTES_MAX (1LL << 30) /* bytes in one commit */
 
-typedef struct escqrs_store escqrs_store;     /* an open store: a provider and its journal */
-typedef struct escqrs_cursor escqrs_cursor;   /* an iteration over stored events */
-typedef struct escqrs_type escqrs_type;       /* a message type known to a store; lives as long as it */
+typedef struct escqrs_store escqrs_store;   /* an open store: a provider and its journal */
+typedef struct escqrs_cursor escqrs_cursor; /* an iteration over stored events */
+typedef struct escqrs_type escqrs_type; /* a message type known to a store; lives as long as it */
 
 /* ---- what is written -------------------------------------------------------------------------- */
 
@@ -36,8 +38,8 @@ typedef struct escqrs_pair { /* a piece of metadata */
 } escqrs_pair;
 
 typedef struct escqrs_new_event {
-    escqrs_type *type;   /* from escqrs_store_type */
-    escqrs_slice data;   /* the packed message, stored as it is */
+    escqrs_type *type;     /* from escqrs_store_type */
+    escqrs_slice data;     /* the packed message, stored as it is */
     const escqrs_uuid *id; /* NULL: made by the store */
     const escqrs_slice *tags;
     size_t tag_count;
@@ -55,39 +57,44 @@ typedef struct escqrs_write { /* what a commit adds to one stream */
 
 typedef struct escqrs_new_snapshot {
     escqrs_slice stream;
-    int64_t version;       /* of the stream, at most its version after this commit */
-    escqrs_type *type;     /* the state's type; its fingerprint is stored with it */
+    int64_t version;   /* of the stream, at most its version after this commit */
+    escqrs_type *type; /* the state's type; its fingerprint is stored with it */
     escqrs_slice data;
 } escqrs_new_snapshot;
 
-/* Commits of one lane depend on each other in their order: once one of them has failed, the later ones
- * fail with ABORTED and are not tried, until the owner resets the lane (when none of its commits is under way).
- * Guarded by the journal. Zero it to begin. */
+/* Commits of one lane depend on each other in their order: once one of them has failed, the later
+ * ones fail with ABORTED and are not tried, until the owner resets the lane (when none of its
+ * commits is under way). Guarded by the journal. Zero it to begin. */
 typedef struct escqrs_lane {
     escqrs_status failed;
 } escqrs_lane;
 
-/* One atomic commit. Zeroed fields are unused. Owned by the caller, with all that it points to, until
- * `done` was called (submit) or the call returned (commit). */
+/* One atomic commit. Zeroed fields are unused. Owned by the caller, with all that it points to,
+ * until `done` was called (submit) or the call returned (commit). */
 typedef struct escqrs_commit escqrs_commit;
 struct escqrs_commit {
     escqrs_write *writes;
     size_t write_count;
     const escqrs_uuid *correlation_id; /* of all its events; NULL: the same as the causation */
-    escqrs_slice correlation_text; /* instead of correlation_id: any text that is no UUID; empty: none */
-    const escqrs_uuid *causation_id;   /* NULL: made by the store, the same for all events of the commit */
-    const escqrs_pair *metadata;       /* of all its events */
+    escqrs_slice
+        correlation_text; /* instead of correlation_id: any text that is no UUID; empty: none */
+    const escqrs_uuid
+        *causation_id; /* NULL: made by the store, the same for all events of the commit */
+    const escqrs_pair *metadata; /* of all its events */
     size_t metadata_count;
-    escqrs_slice key;       /* dedup: a commit with a used key stores nothing and repeats the first's result */
-    escqrs_slice key_scope; /* key is unique within this name (a stream's); empty: within the store */
-    escqrs_slice reply;     /* stored with the key */
+    escqrs_slice
+        key; /* dedup: a commit with a used key stores nothing and repeats the first's result */
+    escqrs_slice
+        key_scope;      /* key is unique within this name (a stream's); empty: within the store */
+    escqrs_slice reply; /* stored with the key */
     const escqrs_new_snapshot *snapshot; /* or NULL; stored with the events */
-    escqrs_slice checkpoint; /* name; empty: none */
+    escqrs_slice checkpoint;             /* name; empty: none */
     int64_t checkpoint_position;
     escqrs_lane *lane; /* or NULL */
 
     /* Called once, when the commit is durable or has failed, by whichever thread led the batch, in
-     * the order of submission. It must not block nor commit; it may submit. Afterwards the commit is the owner's. */
+     * the order of submission. It must not block nor commit; it may submit. Afterwards the commit
+     * is the owner's. */
     void (*done)(escqrs_commit *commit);
     void *context; /* the owner's */
 
@@ -129,10 +136,10 @@ typedef struct escqrs_match { /* type is one of `types` (or none given), and all
 } escqrs_match;
 
 typedef struct escqrs_range {
-    int64_t after;  /* exclusive */
-    int64_t upto;   /* inclusive; 0: the end as it is when the cursor is opened */
-    int64_t limit;  /* events; 0: no limit */
-    bool reverse;   /* newest first */
+    int64_t after;               /* exclusive */
+    int64_t upto;                /* inclusive; 0: the end as it is when the cursor is opened */
+    int64_t limit;               /* events; 0: no limit */
+    bool reverse;                /* newest first */
     const escqrs_match *matches; /* any of them; copied */
     size_t match_count;          /* 0: every event */
 } escqrs_range;
@@ -147,53 +154,62 @@ typedef struct escqrs_snapshot { /* freed with escqrs_free(data) */
 /* ---- open and close --------------------------------------------------------------------------- */
 
 typedef enum escqrs_durability {
-    ESCQRS_DURABILITY_FULL = 0,   /* fsync before a commit is answered */
-    ESCQRS_DURABILITY_NORMAL = 1, /* survives the process's death; a power loss may take the last seconds */
+    ESCQRS_DURABILITY_FULL = 0, /* fsync before a commit is answered */
+    ESCQRS_DURABILITY_NORMAL =
+        1, /* survives the process's death; a power loss may take the last seconds */
 } escqrs_durability;
 
 typedef struct escqrs_store_options {
     escqrs_durability durability;
     bool readonly;
-    size_t event_bytes_max; /* 0: 16 MiB; an event beyond it is TOO_LARGE */
+    size_t event_bytes_max;  /* 0: 16 MiB; an event beyond it is TOO_LARGE */
     size_t reader_count_max; /* reader connections kept; 0: 8. More readers at once wait */
-    size_t tail_events_max; /* events whose index is kept in memory before it goes to disk; 0: 131,072 (tests) */
-    bool manual;            /* no thread of its own; submitted commits wait for escqrs_store_pump (tests) */
+    size_t tail_events_max;  /* events whose index is kept in memory before it goes to disk; 0:
+                                131,072 (tests) */
+    bool manual; /* no thread of its own; submitted commits wait for escqrs_store_pump (tests) */
     escqrs_clock clock;
     escqrs_random random;
     escqrs_log log;
     const char *sqlite_vfs; /* name of a registered VFS; NULL: the platform's (tests) */
 } escqrs_store_options;
 
-/* Open or create the SQLite store at `path` (":memory:": a private one in memory, with the same semantics).
- * An empty or missing file becomes a new store. Blocks for recovery (bounded: not growing with the file).
- * Errors: LOCKED (names the process), NOT_A_STORE (another program's file, a newer format), CORRUPT,
- * READ_ONLY (no permission to write), FULL, IO. On an error the file is untouched. `options` may be NULL. */
-ESCQRS_MUST_USE escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *options,
+/* Open or create the SQLite store at `path` (":memory:": a private one in memory, with the same
+ * semantics). An empty or missing file becomes a new store. Blocks for recovery (bounded: not
+ * growing with the file). Errors: LOCKED (names the process), NOT_A_STORE (another program's file,
+ * a newer format), CORRUPT, READ_ONLY (no permission to write), FULL, IO. On an error the file is
+ * untouched. `options` may be NULL. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_open(const char *path,
+                                                const escqrs_store_options *options,
                                                 escqrs_store **store, escqrs_error *error);
-/* Refuse new commits, finish those submitted, stop the thread, release the file. All cursors must be
- * closed or are ended: their next call answers CLOSED. Blocks. After it only escqrs_store_destroy and calls that answer CLOSED. Twice is once. */
+/* Refuse new commits, finish those submitted, stop the thread, release the file. All cursors must
+ * be closed or are ended: their next call answers CLOSED. Blocks. After it only
+ * escqrs_store_destroy and calls that answer CLOSED. Twice is once. */
 void escqrs_store_close(escqrs_store *store);
-void escqrs_store_destroy(escqrs_store *store); /* closes first; no other thread may use it any more */
+void escqrs_store_destroy(
+    escqrs_store *store); /* closes first; no other thread may use it any more */
 
 /* ---- types ------------------------------------------------------------------------------------ */
 
-/* The type of that name and schema record (see escqrs/schema.h; empty for foreign data): found or made. It is
- * stored with the first event that uses it. Errors: INVALID, TOO_LARGE, NO_MEMORY, CLOSED. */
+/* The type of that name and schema record (see escqrs/schema.h; empty for foreign data): found or
+ * made. It is stored with the first event that uses it. Errors: INVALID, TOO_LARGE, NO_MEMORY,
+ * CLOSED. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_type(escqrs_store *store, escqrs_slice name,
                                                 escqrs_slice record, escqrs_type **type,
                                                 escqrs_error *error);
 escqrs_slice escqrs_type_name(const escqrs_type *type);
 escqrs_slice escqrs_type_record(const escqrs_type *type);
-int64_t escqrs_type_id(const escqrs_type *type); /* small positive number, stable in the file once stored */
+int64_t escqrs_type_id(
+    const escqrs_type *type); /* small positive number, stable in the file once stored */
 /* Every stored type: calls `visit` until it returns false. `used`: an event of it is stored. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_types(escqrs_store *store,
-                                                 bool (*visit)(void *context, escqrs_type *type, bool used),
+                                                 bool (*visit)(void *context, escqrs_type *type,
+                                                               bool used),
                                                  void *context, escqrs_error *error);
 
 /* ---- journal ---------------------------------------------------------------------------------- */
 
-/* Queue the commit; `done` is called later, perhaps before this returns. Never blocks. Arguments are
- * checked here (INVALID, TOO_LARGE, CLOSED, READ_ONLY, FORKED; then `done` is not called). */
+/* Queue the commit; `done` is called later, perhaps before this returns. Never blocks. Arguments
+ * are checked here (INVALID, TOO_LARGE, CLOSED, READ_ONLY, FORKED; then `done` is not called). */
 ESCQRS_MUST_USE escqrs_status escqrs_store_submit(escqrs_store *store, escqrs_commit *commit,
                                                   escqrs_error *error);
 /* The same and wait until it is durable; the calling thread leads the batch where nobody else does.
@@ -203,10 +219,11 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_co
 /* Manual stores: commit what is queued, on this thread; the number of commits finished. */
 size_t escqrs_store_pump(escqrs_store *store);
 
-/* Run `work` alone on the writing connection (a sqlite3 *, passed as void * so that this header needs no
- * sqlite3.h) between two batches; the calling thread waits its turn. `work` begins and ends its own
- * transactions and must not stay long (milliseconds), as commits wait. `sync`: whether what it commits is
- * fsynced (a projection need not be: it is made again from the events). NOT_A_STORE for providers without SQL. */
+/* Run `work` alone on the writing connection (a sqlite3 *, passed as void * so that this header
+ * needs no sqlite3.h) between two batches; the calling thread waits its turn. `work` begins and
+ * ends its own transactions and must not stay long (milliseconds), as commits wait. `sync`: whether
+ * what it commits is fsynced (a projection need not be: it is made again from the events).
+ * NOT_A_STORE for providers without SQL. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
                                                escqrs_status (*work)(void *context, void *sqlite,
                                                                      escqrs_error *error),
@@ -214,10 +231,12 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
 /* Commits queued or under way now; others may call to decide whether to keep `work` short. */
 size_t escqrs_store_backlog(escqrs_store *store);
 
-/* Durable and visible: position of the last event. Cheap (an atomic load, but for read-only stores, which look). */
+/* Durable and visible: position of the last event. Cheap (an atomic load, but for read-only stores,
+ * which look). */
 int64_t escqrs_store_head(escqrs_store *store);
-/* Wait until the head is above `position`, `cancel` is non-zero, the deadline (monotonic ns, INT64_MAX:
- * never) passes or the store closes. OK, TIMEOUT, CLOSED; DONE when cancelled: set *cancel, then escqrs_store_wake. */
+/* Wait until the head is above `position`, `cancel` is non-zero, the deadline (monotonic ns,
+ * INT64_MAX: never) passes or the store closes. OK, TIMEOUT, CLOSED; DONE when cancelled: set
+ * *cancel, then escqrs_store_wake. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_wait(escqrs_store *store, int64_t position,
                                                 const _Atomic(int) *cancel, int64_t deadline_ns);
 void escqrs_store_wake(escqrs_store *store);
@@ -226,18 +245,20 @@ void escqrs_store_wake(escqrs_store *store);
 
 /* By version. An unknown stream has no events. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_history(escqrs_store *store, escqrs_slice stream,
-                                                   const escqrs_range *range, escqrs_cursor **cursor,
-                                                   escqrs_error *error);
+                                                   const escqrs_range *range,
+                                                   escqrs_cursor **cursor, escqrs_error *error);
 /* By position. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range,
                                                   escqrs_cursor **cursor, escqrs_error *error);
 /* OK: the next event; DONE: no more; CORRUPT: the event does not verify (stream, version, position
- * are in the error); CLOSED; IO. A cursor holds no connection between calls: it reads pages of at most a few
- * hundred events ahead. One thread at a time. */
-ESCQRS_MUST_USE escqrs_status escqrs_cursor_next(escqrs_cursor *cursor, const escqrs_recorded **recorded,
+ * are in the error); CLOSED; IO. A cursor holds no connection between calls: it reads pages of at
+ * most a few hundred events ahead. One thread at a time. */
+ESCQRS_MUST_USE escqrs_status escqrs_cursor_next(escqrs_cursor *cursor,
+                                                 const escqrs_recorded **recorded,
                                                  escqrs_error *error);
 /* Many at once: up to `max` events, valid until the next call. DONE when there are no more. The hot
- * path of replay and projections: no copy, no call an event. Metadata, tags and ids of these are filled in as well. */
+ * path of replay and projections: no copy, no call an event. Metadata, tags and ids of these are
+ * filled in as well. */
 ESCQRS_MUST_USE escqrs_status escqrs_cursor_read(escqrs_cursor *cursor, size_t max,
                                                  const escqrs_recorded **recorded, size_t *count,
                                                  escqrs_error *error);
@@ -249,21 +270,24 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_version(escqrs_store *store, escqrs_s
 /* -1 where there is none. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_checkpoint(escqrs_store *store, escqrs_slice name,
                                                       int64_t *position, escqrs_error *error);
-/* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none. Bad ones are
- * skipped and said in the log. */
-ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream, int64_t upto,
-                                                    escqrs_snapshot *snapshot, escqrs_error *error);
+/* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none. Bad ones
+ * are skipped and said in the log. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream,
+                                                    int64_t upto, escqrs_snapshot *snapshot,
+                                                    escqrs_error *error);
 /* Delete the snapshots of a stream up to a version (0: all). */
-ESCQRS_MUST_USE escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice stream,
-                                                            int64_t upto, escqrs_error *error);
+ESCQRS_MUST_USE escqrs_status escqrs_store_delete_snapshots(escqrs_store *store,
+                                                            escqrs_slice stream, int64_t upto,
+                                                            escqrs_error *error);
 /* The reply stored with a key: OK with memory for escqrs_free; DONE where the key was not used. */
-ESCQRS_MUST_USE escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key,
-                                               void **reply, size_t *size, int64_t *position,
-                                               escqrs_error *error);
+ESCQRS_MUST_USE escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope,
+                                               escqrs_slice key, void **reply, size_t *size,
+                                               int64_t *position, escqrs_error *error);
 
-/* A reading connection (sqlite3 *) for queries, opened read-only with query_only; waits for a free one.
- * Give it back with no statement running. NOT_A_STORE for providers without SQL. */
-ESCQRS_MUST_USE escqrs_status escqrs_store_reader(escqrs_store *store, void **sqlite, escqrs_error *error);
+/* A reading connection (sqlite3 *) for queries, opened read-only with query_only; waits for a free
+ * one. Give it back with no statement running. NOT_A_STORE for providers without SQL. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_reader(escqrs_store *store, void **sqlite,
+                                                  escqrs_error *error);
 void escqrs_store_reader_return(escqrs_store *store, void *sqlite);
 
 /* Path as opened; ":memory:" for a store in memory. */

@@ -2,10 +2,11 @@
  *
  *   layout [events] [folder]        1,000,000 and the current folder unless given
  *
- * The same rows, 64 bytes of data each, interleaved over 10,000 streams, written FULL in commits of 1, 100 and
- * 1,000 rows, in three ways: `unique`, an index over (stream, version); `previous`, a column with the position
- * of the stream's previous event and no index; `late`, the store as it is built (all its checks and checksums
- * included), which indexes in bulk. `bare` is the raw loop without any index: the floor of the last. */
+ * The same rows, 64 bytes of data each, interleaved over 10,000 streams, written FULL in commits of
+ * 1, 100 and 1,000 rows, in three ways: `unique`, an index over (stream, version); `previous`, a
+ * column with the position of the stream's previous event and no index; `late`, the store as it is
+ * built (all its checks and checksums included), which indexes in bulk. `bare` is the raw loop
+ * without any index: the floor of the last. */
 #include <escqrs/store.h>
 
 #include <sqlite3.h>
@@ -81,17 +82,19 @@ static void raw_open(void)
 
 static void raw_prepare(int layout)
 {
-    run("CREATE TABLE IF NOT EXISTS j(position INTEGER PRIMARY KEY, stream INT, version INT, type INT, time INT, "
+    run("CREATE TABLE IF NOT EXISTS j(position INTEGER PRIMARY KEY, stream INT, version INT, type "
+        "INT, time INT, "
         "ordinal INT, header BLOB, data BLOB, checksum INT, previous INT)");
     if (layout == UNIQUE) {
         run("CREATE UNIQUE INDEX IF NOT EXISTS i ON j(stream, version)");
     }
-    check(sqlite3_prepare_v2(db,
-                             layout == PREVIOUS
-                                 ? "INSERT INTO j VALUES (?1,?2,?3,1,?4,0,NULL,?5,?6,?7)"
-                                 : "INSERT INTO j(position,stream,version,type,time,ordinal,data,checksum) "
-                                   "VALUES (?1,?2,?3,1,?4,0,?5,?6)",
-                             -1, &insert, NULL) == SQLITE_OK,
+    check(sqlite3_prepare_v2(
+              db,
+              layout == PREVIOUS
+                  ? "INSERT INTO j VALUES (?1,?2,?3,1,?4,0,NULL,?5,?6,?7)"
+                  : "INSERT INTO j(position,stream,version,type,time,ordinal,data,checksum) "
+                    "VALUES (?1,?2,?3,1,?4,0,?5,?6)",
+              -1, &insert, NULL) == SQLITE_OK,
           "prepare");
 }
 
@@ -164,12 +167,15 @@ static void store_open_(void)
     check(escqrs_store_open(path, &options, &store, &error) == ESCQRS_OK, error.message);
 }
 
-/* `batch` single commits are submitted and pumped together, as the journal would with many writers. */
+/* `batch` single commits are submitted and pumped together, as the journal would with many writers.
+ */
 static void store_write(int64_t from, int64_t count, int64_t batch)
 {
     static slot slots[1000];
     escqrs_type *type;
-    check(escqrs_store_type(store, escqrs_slice_of("T"), escqrs_slice_of(""), &type, NULL) == ESCQRS_OK, "type");
+    check(escqrs_store_type(store, escqrs_slice_of("T"), escqrs_slice_of(""), &type, NULL) ==
+              ESCQRS_OK,
+          "type");
     for (int64_t done = 0; done < count; done += batch) {
         for (int64_t i = 0; i < batch; i++) {
             slot *s = &slots[i];
@@ -177,7 +183,8 @@ static void store_write(int64_t from, int64_t count, int64_t batch)
             memset(s, 0, sizeof *s);
             s->event = (escqrs_new_event){.type = type, .data = {data, DATA_SIZE}};
             s->write = (escqrs_write){.stream = escqrs_slice_of(stream_names[stream]),
-                                      .expected = versions[stream]++, .events = &s->event,
+                                      .expected = versions[stream]++,
+                                      .events = &s->event,
                                       .event_count = 1};
             s->commit = (escqrs_commit){.writes = &s->write, .write_count = 1, .done = note};
             check(escqrs_store_submit(store, &s->commit, NULL) == ESCQRS_OK, "submit");
@@ -231,7 +238,8 @@ static double replay_us(int layout, sqlite3_stmt *statement, int stream, int64_t
     double times[REPEATS];
     for (int i = 0; i < REPEATS; i++) {
         double start = now();
-        int64_t count = layout == LATE ? store_replay(stream) : raw_replay(layout, statement, stream);
+        int64_t count =
+            layout == LATE ? store_replay(stream) : raw_replay(layout, statement, stream);
         times[i] = (now() - start) * 1e6;
         check(count == expected, "replay");
     }
@@ -291,8 +299,9 @@ static void measure(int layout, int64_t events)
             sqlite3_finalize(scan);
         }
         sqlite3_prepare_v2(db,
-                           layout == UNIQUE ? "SELECT position, data FROM j WHERE stream=?1 ORDER BY version"
-                                            : "SELECT previous, data FROM j WHERE position=?1",
+                           layout == UNIQUE
+                               ? "SELECT position, data FROM j WHERE stream=?1 ORDER BY version"
+                               : "SELECT previous, data FROM j WHERE position=?1",
                            -1, &statement, NULL);
     }
     double open_ms = (now() - start) * 1e3;
@@ -307,8 +316,8 @@ static void measure(int layout, int64_t events)
     if (layout == LATE) {
         scanned = store_scan();
     } else {
-        sqlite3_prepare_v2(db, "SELECT position, stream, version, type, time, data FROM j", -1, &statement,
-                           NULL);
+        sqlite3_prepare_v2(db, "SELECT position, stream, version, type, time, data FROM j", -1,
+                           &statement, NULL);
         while (sqlite3_step(statement) == SQLITE_ROW) {
             scanned += sqlite3_column_bytes(statement, 5) > 0;
         }
@@ -324,7 +333,8 @@ static void measure(int layout, int64_t events)
     db = NULL;
     clean();
     printf("%-10s%12.0f%12.0f%12.0f%12.1f%12.0f%12.0f%10.1f%10.1f%10.1f\n", names[layout], rates[0],
-           rates[1], rates[2], shallow, deep, scan, open_ms, close_ms, (double)file.st_size / (double)events);
+           rates[1], rates[2], shallow, deep, scan, open_ms, close_ms,
+           (double)file.st_size / (double)events);
     fflush(stdout);
 }
 
@@ -340,10 +350,10 @@ int main(int count, char **arguments)
     for (int i = 1; i < STREAMS + 3; i++) {
         snprintf(stream_names[i], sizeof stream_names[i], "Cart/%d", i);
     }
-    printf("%lld events of %d bytes over %d streams; rows a commit 1, 100, 1,000, FULL\n\n", (long long)events,
-           DATA_SIZE, STREAMS);
-    printf("%-10s%12s%12s%12s%12s%12s%12s%10s%10s%10s\n", "layout", "1: rows/s", "100", "1,000", "10 ev: us",
-           "1,000: us", "scan ev/s", "open ms", "close ms", "bytes/ev");
+    printf("%lld events of %d bytes over %d streams; rows a commit 1, 100, 1,000, FULL\n\n",
+           (long long)events, DATA_SIZE, STREAMS);
+    printf("%-10s%12s%12s%12s%12s%12s%12s%10s%10s%10s\n", "layout", "1: rows/s", "100", "1,000",
+           "10 ev: us", "1,000: us", "scan ev/s", "open ms", "close ms", "bytes/ev");
     for (int layout = 0; layout < LAYOUTS; layout++) {
         measure(layout, events);
     }

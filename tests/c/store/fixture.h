@@ -81,8 +81,8 @@ static inline escqrs_store *open_store(const char *path)
 }
 
 /* Opening fails with that status; the text is in *error. */
-static inline void refused(const char *path, const escqrs_store_options *options, escqrs_status expected,
-                           escqrs_error *error)
+static inline void refused(const char *path, const escqrs_store_options *options,
+                           escqrs_status expected, escqrs_error *error)
 {
     escqrs_store *store = NULL;
     memset(error, 0, sizeof *error);
@@ -101,8 +101,8 @@ static inline escqrs_type *type_of(escqrs_store *store, const char *name)
     return type;
 }
 
-/* Append `count` events to one stream; data is "<stream>:<version as expected + i + 1>" where `expected` is known,
- * else "<stream>". */
+/* Append `count` events to one stream; data is "<stream>:<version as expected + i + 1>" where
+ * `expected` is known, else "<stream>". */
 static inline escqrs_status append_many(escqrs_store *store, const char *stream, int64_t expected,
                                         size_t count, escqrs_commit *result, escqrs_error *error)
 {
@@ -110,14 +110,15 @@ static inline escqrs_status append_many(escqrs_store *store, const char *stream,
     char(*data)[300] = calloc(count + 1, sizeof *data);
     for (size_t i = 0; i < count; i++) {
         if (expected >= 0) {
-            snprintf(data[i], sizeof data[i], "%.200s:%lld", stream, (long long)(expected + 1 + (int64_t)i));
+            snprintf(data[i], sizeof data[i], "%.200s:%lld", stream,
+                     (long long)(expected + 1 + (int64_t)i));
         } else {
             snprintf(data[i], sizeof data[i], "%.200s", stream);
         }
         events[i] = (escqrs_new_event){.type = type_of(store, "Test"), .data = text(data[i])};
     }
-    escqrs_write write = {.stream = text(stream), .expected = expected, .events = events,
-                          .event_count = count};
+    escqrs_write write = {
+        .stream = text(stream), .expected = expected, .events = events, .event_count = count};
     escqrs_commit commit = {.writes = &write, .write_count = 1};
     escqrs_status status = escqrs_store_commit(store, &commit, error);
     if (result != NULL) {

@@ -1,5 +1,5 @@
-/* Calls of the system that fail: what was acknowledged stays, what was not is there whole or not at all, and
- * the store either goes on or says that it must be opened again. */
+/* Calls of the system that fail: what was acknowledged stays, what was not is there whole or not at
+ * all, and the store either goes on or says that it must be opened again. */
 #include "fixture.h"
 
 #include <sqlite3.h>
@@ -7,7 +7,7 @@
 #include "support/fault_vfs.h"
 
 #define COMMITS 24
-#define EVENTS 3    /* a commit, on one stream each */
+#define EVENTS 3     /* a commit, on one stream each */
 #define COUNT_MAX 36 /* the n-th call that fails, at most */
 
 static bool acknowledged[COMMITS], tried[COMMITS];
@@ -43,7 +43,10 @@ static escqrs_status commit_one(escqrs_store *store, int number, escqrs_error *e
     }
     escqrs_write writes[2] = {
         {.stream = text(stream), .expected = 0, .events = events, .event_count = EVENTS},
-        {.stream = text("common"), .expected = ESCQRS_EXPECT_ANY, .events = events, .event_count = 1},
+        {.stream = text("common"),
+         .expected = ESCQRS_EXPECT_ANY,
+         .events = events,
+         .event_count = 1},
     };
     escqrs_commit commit = {.writes = writes, .write_count = 2};
     return escqrs_store_commit(store, &commit, error);
@@ -58,7 +61,8 @@ static void work(const char *what)
     escqrs_store *store = NULL;
     escqrs_error error = {0};
     for (int i = 0; i < COMMITS; i++) {
-        if (store == NULL && escqrs_store_open(fixture_path, &faulty, &store, &error) != ESCQRS_OK) {
+        if (store == NULL &&
+            escqrs_store_open(fixture_path, &faulty, &store, &error) != ESCQRS_OK) {
             continue;
         }
         escqrs_status status = commit_one(store, i, &error);
@@ -66,7 +70,8 @@ static void work(const char *what)
         acknowledged[i] = status == ESCQRS_OK;
         if (status != ESCQRS_OK && status != ESCQRS_FULL && status != ESCQRS_IO &&
             status != ESCQRS_NO_MEMORY && status != ESCQRS_READ_ONLY) {
-            fail_msg("%s: commit %d gives %s: %s", what, i, escqrs_status_name(status), error.message);
+            fail_msg("%s: commit %d gives %s: %s", what, i, escqrs_status_name(status),
+                     error.message);
         }
         if (status == ESCQRS_IO && strstr(error.message, "open it again") != NULL) {
             escqrs_store_destroy(store);

@@ -1,4 +1,5 @@
-/* The index of streams: tail, merge in slices, a crash in the middle of it, read-only stores that follow. */
+/* The index of streams: tail, merge in slices, a crash in the middle of it, read-only stores that
+ * follow. */
 #include "fixture.h"
 
 #include <sqlite3.h>
@@ -44,8 +45,10 @@ static void write_events(escqrs_store *store, size_t count)
             int64_t version = model[stream]++;
             snprintf(data[i], sizeof data[i], "%s:%lld", names[i], (long long)version + 1);
             events[i] = (escqrs_new_event){.type = type_of(store, "Test"), .data = text(data[i])};
-            writes[i] = (escqrs_write){.stream = text(names[i]), .expected = version,
-                                       .events = &events[i], .event_count = 1};
+            writes[i] = (escqrs_write){.stream = text(names[i]),
+                                       .expected = version,
+                                       .events = &events[i],
+                                       .event_count = 1};
         }
         escqrs_commit commit = {.writes = writes, .write_count = COMMIT};
         escqrs_error error = {0};
@@ -101,7 +104,8 @@ static void test_merge_while_writing(void **state)
     assert_int_equal(check_all(store), 15 * 3000);
     check_model(store, 3);
     escqrs_store_destroy(store);
-    assert_int_equal(meta(fixture_path, "SELECT value FROM escqrs_store WHERE name = 'indexed'"), 15 * 3000);
+    assert_int_equal(meta(fixture_path, "SELECT value FROM escqrs_store WHERE name = 'indexed'"),
+                     15 * 3000);
     assert_int_equal(meta(fixture_path, "SELECT sum(count) FROM escqrs_index"), 15 * 3000);
     store = open_with(fixture_path, &short_tail);
     check_model(store, 1);
@@ -135,7 +139,8 @@ static void test_crash_in_merge(void **state)
         for (size_t j = 0; j < crash_after; j++) {
             model[draw_stream()]++;
         }
-        int64_t indexed = meta(fixture_path, "SELECT value FROM escqrs_store WHERE name = 'indexed'");
+        int64_t indexed =
+            meta(fixture_path, "SELECT value FROM escqrs_store WHERE name = 'indexed'");
         int64_t rows = meta(fixture_path, "SELECT coalesce(sum(count), 0) FROM escqrs_index");
         in_middle = in_middle || rows > indexed;
         escqrs_store *store = open_with(fixture_path, &short_tail_readonly);
@@ -165,8 +170,8 @@ static void test_cache_of_streams(void **state)
     for (size_t first = 0; first < streams; first += COMMIT) {
         for (size_t i = 0; i < COMMIT; i++) {
             snprintf(names[i], sizeof names[i], "Many/%zu", first + i);
-            writes[i] = (escqrs_write){.stream = text(names[i]), .expected = 0, .events = &event,
-                                       .event_count = 1};
+            writes[i] = (escqrs_write){
+                .stream = text(names[i]), .expected = 0, .events = &event, .event_count = 1};
         }
         escqrs_commit commit = {.writes = writes, .write_count = COMMIT};
         assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_OK);
@@ -175,7 +180,8 @@ static void test_cache_of_streams(void **state)
         char name[32];
         snprintf(name, sizeof name, "Many/%zu", i);
         assert_int_equal(version_of(store, name), 1);
-        escqrs_write write = {.stream = text(name), .expected = 0, .events = &event, .event_count = 1};
+        escqrs_write write = {
+            .stream = text(name), .expected = 0, .events = &event, .event_count = 1};
         escqrs_commit commit = {.writes = &write, .write_count = 1};
         assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_WRONG_VERSION);
         write.expected = 1;

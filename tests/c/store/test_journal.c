@@ -1,4 +1,5 @@
-/* The journal: many threads, lanes, work between batches, waiting for the head, closing under load. */
+/* The journal: many threads, lanes, work between batches, waiting for the head, closing under load.
+ */
 #include "fixture.h"
 
 #include <pthread.h>
@@ -35,9 +36,12 @@ static void fill(escqrs_store *store, slot *s, const char *stream, int64_t expec
     snprintf(s->stream, sizeof s->stream, "%s", stream);
     snprintf(s->data, sizeof s->data, "%s:%lld", stream, (long long)expected + 1);
     s->event = (escqrs_new_event){.type = type_of(store, "Test"), .data = text(s->data)};
-    s->write = (escqrs_write){.stream = text(s->stream), .expected = expected, .events = &s->event,
-                              .event_count = 1};
-    s->commit = (escqrs_commit){.writes = &s->write, .write_count = 1, .done = note_answer, .context = s,
+    s->write = (escqrs_write){
+        .stream = text(s->stream), .expected = expected, .events = &s->event, .event_count = 1};
+    s->commit = (escqrs_commit){.writes = &s->write,
+                                .write_count = 1,
+                                .done = note_answer,
+                                .context = s,
                                 .error = &s->error};
 }
 
@@ -101,7 +105,10 @@ static void threads(const char *path)
     for (int i = 0; i < THREADS + 2; i++) {
         workers[i] = (worker){.store = store, .number = i};
         pthread_create(&workers[i].thread, NULL,
-                       i >= THREADS ? read_all : i % 2 == 0 ? commit_all : submit_all, &workers[i]);
+                       i >= THREADS ? read_all
+                       : i % 2 == 0 ? commit_all
+                                    : submit_all,
+                       &workers[i]);
     }
     for (int i = 0; i < THREADS + 2; i++) {
         pthread_join(workers[i].thread, NULL);
@@ -285,15 +292,18 @@ static void test_run(void **state)
 {
     (void)state;
     escqrs_store *store = open_store(fixture_path);
-    assert_int_equal(escqrs_store_run(store, false, count_rows,
-                                      "CREATE TABLE numbers(n INTEGER); INSERT INTO numbers VALUES (0)",
-                                      NULL),
-                     ESCQRS_OK);
+    assert_int_equal(
+        escqrs_store_run(store, false, count_rows,
+                         "CREATE TABLE numbers(n INTEGER); INSERT INTO numbers VALUES (0)", NULL),
+        ESCQRS_OK);
     worker workers[THREADS];
     for (int i = 0; i < THREADS; i++) {
         workers[i] = (worker){.store = store, .number = i};
         pthread_create(&workers[i].thread, NULL,
-                       i % 4 == 3 ? submit_all : i % 2 == 0 ? run_work : commit_all, &workers[i]);
+                       i % 4 == 3   ? submit_all
+                       : i % 2 == 0 ? run_work
+                                    : commit_all,
+                       &workers[i]);
     }
     for (int i = 0; i < THREADS; i++) {
         pthread_join(workers[i].thread, NULL);
@@ -301,15 +311,17 @@ static void test_run(void **state)
     void *reader = NULL;
     assert_int_equal(escqrs_store_reader(store, &reader, NULL), ESCQRS_OK);
     sqlite3_stmt *statement;
-    assert_int_equal(sqlite3_prepare_v2(reader, "SELECT n FROM numbers", -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(reader, "SELECT n FROM numbers", -1, &statement, NULL),
+                     SQLITE_OK);
     assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
     assert_int_equal(sqlite3_column_int(statement, 0), 400);
     sqlite3_finalize(statement);
     assert_int_not_equal(sqlite3_exec(reader, "DELETE FROM numbers", NULL, NULL, NULL), SQLITE_OK);
     escqrs_store_reader_return(store, reader);
     escqrs_error error = {0};
-    assert_int_equal(escqrs_store_run(store, true, count_rows, "BEGIN; DELETE FROM numbers", &error),
-                     ESCQRS_INVALID);
+    assert_int_equal(
+        escqrs_store_run(store, true, count_rows, "BEGIN; DELETE FROM numbers", &error),
+        ESCQRS_INVALID);
     append(store, "after", 0, 1);
     check_all(store);
     escqrs_store_destroy(store);

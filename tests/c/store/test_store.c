@@ -1,4 +1,5 @@
-/* The store through its public functions: what is written is read again, and what is refused leaves nothing. */
+/* The store through its public functions: what is written is read again, and what is refused leaves
+ * nothing. */
 #include "fixture.h"
 
 static void test_append_and_read(void **state)
@@ -101,8 +102,11 @@ static void test_header(void **state)
         {.type = type_of(store, "B"), .data = text("")},
     };
     escqrs_write write = {.stream = text("s"), .expected = 0, .events = events, .event_count = 2};
-    escqrs_commit commit = {.writes = &write, .write_count = 1, .correlation_id = &correlation,
-                            .metadata = metadata, .metadata_count = 2};
+    escqrs_commit commit = {.writes = &write,
+                            .write_count = 1,
+                            .correlation_id = &correlation,
+                            .metadata = metadata,
+                            .metadata_count = 2};
     assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_OK);
     escqrs_cursor *cursor;
     const escqrs_recorded *r;
@@ -132,8 +136,9 @@ static int64_t collect(escqrs_store *store, const char *stream, const escqrs_ran
     escqrs_cursor *cursor;
     const escqrs_recorded *r;
     int64_t count = 0;
-    assert_int_equal(stream != NULL ? escqrs_store_history(store, text(stream), range, &cursor, NULL)
-                                    : escqrs_store_events(store, range, &cursor, NULL),
+    assert_int_equal(stream != NULL
+                         ? escqrs_store_history(store, text(stream), range, &cursor, NULL)
+                         : escqrs_store_events(store, range, &cursor, NULL),
                      ESCQRS_OK);
     while (escqrs_cursor_next(cursor, &r, NULL) == ESCQRS_OK) {
         numbers[count++] = stream != NULL ? r->version : r->position;
@@ -185,8 +190,11 @@ static void test_match(void **state)
     escqrs_slice tag = text("red");
     for (int i = 0; i < 100; i++) {
         escqrs_new_event event = {.type = type_of(store, i % 10 == 0 ? "Ten" : "Other"),
-                                  .data = text("x"), .tags = &tag, .tag_count = i % 4 == 0};
-        escqrs_write write = {.stream = text("s"), .expected = i, .events = &event, .event_count = 1};
+                                  .data = text("x"),
+                                  .tags = &tag,
+                                  .tag_count = i % 4 == 0};
+        escqrs_write write = {
+            .stream = text("s"), .expected = i, .events = &event, .event_count = 1};
         escqrs_commit commit = {.writes = &write, .write_count = 1};
         assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_OK);
     }
@@ -209,14 +217,17 @@ static void test_match(void **state)
     escqrs_store_destroy(store);
 }
 
-static escqrs_status commit_key(escqrs_store *store, const char *scope, const char *key, const char *data,
-                                escqrs_commit *commit, escqrs_write *write)
+static escqrs_status commit_key(escqrs_store *store, const char *scope, const char *key,
+                                const char *data, escqrs_commit *commit, escqrs_write *write)
 {
     escqrs_new_event event = {.type = type_of(store, "Test"), .data = text(data)};
-    *write = (escqrs_write){.stream = text("keyed"), .expected = ESCQRS_EXPECT_ANY, .events = &event,
-                            .event_count = 1};
-    *commit = (escqrs_commit){.writes = write, .write_count = 1, .key = text(key),
-                              .key_scope = text(scope), .reply = text("the reply")};
+    *write = (escqrs_write){
+        .stream = text("keyed"), .expected = ESCQRS_EXPECT_ANY, .events = &event, .event_count = 1};
+    *commit = (escqrs_commit){.writes = write,
+                              .write_count = 1,
+                              .key = text(key),
+                              .key_scope = text(scope),
+                              .reply = text("the reply")};
     escqrs_status status = escqrs_store_commit(store, commit, NULL);
     return status;
 }
@@ -243,14 +254,16 @@ static void test_keys(void **state)
         void *reply = NULL;
         size_t size = 0;
         int64_t position = 0;
-        assert_int_equal(escqrs_store_key(store, text("scope"), text("k1"), &reply, &size, &position, NULL),
-                         ESCQRS_OK);
+        assert_int_equal(
+            escqrs_store_key(store, text("scope"), text("k1"), &reply, &size, &position, NULL),
+            ESCQRS_OK);
         assert_int_equal(position, 2);
         assert_int_equal(size, 9);
         assert_memory_equal(reply, "the reply", 9);
         escqrs_free(reply);
-        assert_int_equal(escqrs_store_key(store, text("scope"), text("k2"), &reply, &size, &position, NULL),
-                         ESCQRS_DONE);
+        assert_int_equal(
+            escqrs_store_key(store, text("scope"), text("k2"), &reply, &size, &position, NULL),
+            ESCQRS_DONE);
         escqrs_store_destroy(store);
     }
 }
@@ -289,8 +302,10 @@ static void test_checkpoints(void **state)
 
 static escqrs_status save_snapshot(escqrs_store *store, int64_t version, const char *data)
 {
-    escqrs_new_snapshot snapshot = {.stream = text("s"), .version = version,
-                                    .type = type_of(store, "State"), .data = text(data)};
+    escqrs_new_snapshot snapshot = {.stream = text("s"),
+                                    .version = version,
+                                    .type = type_of(store, "State"),
+                                    .data = text(data)};
     escqrs_commit commit = {.snapshot = &snapshot};
     return escqrs_store_commit(store, &commit, NULL);
 }
@@ -353,7 +368,9 @@ static void test_limits(void **state)
     for (size_t i = 0; i <= ESCQRS_COMMIT_EVENTS_MAX; i++) {
         many[i] = (escqrs_new_event){.type = event.type, .data = text("x")};
     }
-    write = (escqrs_write){.stream = text("many"), .expected = 0, .events = many,
+    write = (escqrs_write){.stream = text("many"),
+                           .expected = 0,
+                           .events = many,
                            .event_count = ESCQRS_COMMIT_EVENTS_MAX + 1};
     assert_int_equal(escqrs_store_commit(store, &commit, &error), ESCQRS_TOO_LARGE);
     write.event_count--;

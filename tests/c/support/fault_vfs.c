@@ -113,7 +113,8 @@ static int fault_device(sqlite3_file *file)
     return real_of(file)->pMethods->xDeviceCharacteristics(real_of(file));
 }
 
-static int fault_shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **memory)
+static int fault_shm_map(sqlite3_file *file, int region, int size, int extend,
+                         void volatile **memory)
 {
     if (fails(FAULT_SHM)) {
         *memory = NULL;
@@ -157,7 +158,8 @@ static const sqlite3_io_methods methods = {
     .xShmUnmap = fault_shm_unmap,
 };
 
-static int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
+static int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags,
+                      int *out_flags)
 {
     (void)vfs;
     fault_file *self = (fault_file *)file;
