@@ -767,7 +767,7 @@ static PyObject *core_proto(PyObject *module, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_TypeError, "proto: name at least one message class");
         return NULL;
     }
-    const escqrs_schema **schemas = PyMem_Calloc((size_t)nargs, sizeof *schemas);
+    const escqrs_schema **schemas = PyMem_Calloc((size_t)nargs, sizeof(void *));
     if (schemas == NULL) {
         return PyErr_NoMemory();
     }
