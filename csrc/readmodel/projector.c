@@ -424,8 +424,9 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
         if (live_follows(model)) {
             look_at(&look, &model->live, head);
         }
-        if (model->copy != NULL) {
-            look_at(&look, model->copy, copy_bound(model, head));
+        int64_t bound = copy_bound(model, head);
+        if (bound > 0) { /* else skip may be moving it */
+            look_at(&look, model->copy, bound);
         }
     }
     *chosen = (choice){.bound = head};
@@ -446,8 +447,8 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
                 chosen->bound = model->live.position;
             }
         }
-        if (copy == NULL && model->copy != NULL && model->copy->position == chosen->position &&
-            copy_bound(model, head) > chosen->position) {
+        if (copy == NULL && copy_bound(model, head) > chosen->position &&
+            model->copy->position == chosen->position) {
             copy = model->copy;
         }
     }
