@@ -589,7 +589,8 @@ def test_after_fork_the_child_is_told() -> None:
                     else:
                         os._exit(10 + i)
                 assert reply.result() == 21 and state.total == 21
-                repr(system), repr(handle), repr(pending), repr(reply)
+                repr(system), repr(handle), repr(pending), repr(reply),
+                
                 system.close()
                 try:
                     es.open(path, Counter)
