@@ -58,10 +58,21 @@ def script(code: str) -> str:
     return PRELUDE + textwrap.dedent(code)
 
 
-def start(code: str, *arguments: object, warnings: str = "error", **options: object) -> subprocess.Popen[str]:
+def start(
+    code: str, *arguments: object, warnings: str = "error", **options: object
+) -> subprocess.Popen[str]:
     """A process that runs the prelude and then `code`, whose arguments are sys.argv[1:]."""
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-W", warnings, "-c", script(code), *map(str, arguments)],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-W",
+            warnings,
+            "-c",
+            script(code),
+            *map(str, arguments),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,8 +82,10 @@ def start(code: str, *arguments: object, warnings: str = "error", **options: obj
     )
 
 
-def finish(process: subprocess.Popen[str], status: int | None = 0, seconds: float = SECONDS) -> tuple[str, str]:
-    """(stdout, stderr) of a process that has to end with that status; it is killed if it does not end."""
+def finish(
+    process: subprocess.Popen[str], status: int | None = 0, seconds: float = SECONDS
+) -> tuple[str, str]:
+    """(stdout, stderr) of a process that has to end with that status; killed if it does not."""
     try:
         out, error = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -83,10 +96,16 @@ def finish(process: subprocess.Popen[str], status: int | None = 0, seconds: floa
     return out, error
 
 
-def run(code: str, *arguments: object, status: int | None = 0, warnings: str = "error") -> tuple[str, str]:
+def run(
+    code: str, *arguments: object, status: int | None = 0, warnings: str = "error"
+) -> tuple[str, str]:
     return finish(start(code, *arguments, warnings=warnings), status)
 
 
 def contents(path: Path) -> dict[str, bytes]:
     """Every file of a folder with its bytes."""
-    return {str(one.relative_to(path)): one.read_bytes() for one in sorted(path.rglob("*")) if one.is_file()}
+    return {
+        str(one.relative_to(path)): one.read_bytes()
+        for one in sorted(path.rglob("*"))
+        if one.is_file()
+    }

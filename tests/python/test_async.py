@@ -8,10 +8,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import escqrs as es
 import pytest
 import support
-
-import escqrs as es
 
 
 class Add(es.Command[int]):
@@ -269,7 +268,9 @@ def test_a_callback_from_another_thread_reaches_the_loop(system: es.System) -> N
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         reply = system[Counter, "a"].submit(Add(4))
-        reply.add_done_callback(lambda done: loop.call_soon_threadsafe(future.set_result, done.result()))
+        reply.add_done_callback(
+            lambda done: loop.call_soon_threadsafe(future.set_result, done.result())
+        )
         assert await future == 4
 
     asyncio.run(main())
@@ -289,7 +290,9 @@ def test_a_handler_that_is_interrupted_reaches_the_awaiting_task(system: es.Syst
     class OddOne(es.Aggregate):
         @es.handles
         def odd(self, cmd: Odd) -> None:
-            raise {"stop": StopIteration, "cancelled": asyncio.CancelledError, "exit": SystemExit}[cmd.what]
+            raise {"stop": StopIteration, "cancelled": asyncio.CancelledError, "exit": SystemExit}[
+                cmd.what
+            ]
 
     async def wait(other: es.System, what: str) -> None:
         await other[OddOne, "a"].submit(Odd(what))

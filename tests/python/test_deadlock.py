@@ -1,4 +1,4 @@
-"""Asking in handlers: to any depth; and in a circle, which is an error that names it, never a hang."""
+"""Asking in handlers: to any depth; in a circle it is an error that names it, never a hang."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import escqrs as es
 import pytest
 import support
-
-import escqrs as es
 
 
 class Down(es.Command[int]):
@@ -51,7 +50,9 @@ class Node(es.Aggregate):
     def down(self, cmd: Down) -> int:
         below = 0
         if cmd.depth > 0:
-            below = self.system[Node, f"{self.id.partition('.')[0]}.{cmd.depth}"].ask(Down(cmd.depth - 1, cmd.emit))
+            below = self.system[Node, f"{self.id.partition('.')[0]}.{cmd.depth}"].ask(
+                Down(cmd.depth - 1, cmd.emit)
+            )
         if cmd.emit:
             self.emit(Passed(cmd.depth))
         return below + 1
@@ -141,8 +142,12 @@ def test_a_deep_chain_that_fails(system: es.System) -> None:
 
 @pytest.mark.parametrize("send", ["ask", "submit"])
 @pytest.mark.parametrize("how", ["ask", "ask with timeout", "result", "exception", "state"])
-@pytest.mark.parametrize("path", [["a"], ["b", "a"], ["b", "c", "a"], ["b", "c", "b"]], ids="-".join)
-def test_a_circle_is_a_deadlock_that_names_it(system: es.System, send: str, how: str, path: list[str]) -> None:
+@pytest.mark.parametrize(
+    "path", [["a"], ["b", "a"], ["b", "c", "a"], ["b", "c", "b"]], ids="-".join
+)
+def test_a_circle_is_a_deadlock_that_names_it(
+    system: es.System, send: str, how: str, path: list[str]
+) -> None:
     with pytest.raises(es.Deadlock) as caught:
         if send == "ask":
             system[Node, "a"].ask(Circle(path, how))
@@ -161,7 +166,9 @@ def test_a_circle_is_a_deadlock_that_names_it(system: es.System, send: str, how:
 @pytest.mark.parametrize("send", ["ask", "submit"])
 @pytest.mark.parametrize("how", ["flush", "flush with timeout", "close", "close with timeout"])
 @pytest.mark.parametrize("path", [["a"], ["b", "c"]], ids="-".join)
-def test_waiting_for_the_whole_system_is_a_deadlock(system: es.System, send: str, how: str, path: list[str]) -> None:
+def test_waiting_for_the_whole_system_is_a_deadlock(
+    system: es.System, send: str, how: str, path: list[str]
+) -> None:
     with pytest.raises(es.Deadlock, match="handler"):
         if send == "ask":
             system[Node, "a"].ask(Circle(path, how))
@@ -213,7 +220,9 @@ def test_two_threads_that_ask_each_other(system: es.System, how: str) -> None:
         failures: list[BaseException] = []
         results: list[Any] = []
 
-        def send(one: str, other: str, failures: list[Any] = failures, results: list[Any] = results) -> None:
+        def send(
+            one: str, other: str, failures: list[Any] = failures, results: list[Any] = results
+        ) -> None:
             try:
                 if how == "ask":
                     results.append(system[Node, one].ask(Meet(other)))

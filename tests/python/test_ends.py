@@ -1,4 +1,4 @@
-"""Ends: close, being dropped, the interpreter's exit, Ctrl-C, fork, handlers that never come back."""
+"""Ends: close, being dropped, exit, Ctrl-C, fork, handlers that never come back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import escqrs as es
 import pytest
 import support
-
-import escqrs as es
 
 
 class Add(es.Command[int]):
@@ -77,7 +76,7 @@ def gate() -> Iterator[Gate]:
     GATE.go.set()
 
 
-# ---- close ------------------------------------------------------------------------------------------------------------
+# ---- close ---------------------------------------------------------------------------------------
 
 
 def test_twice_is_once() -> None:
@@ -100,13 +99,21 @@ def test_after_close_everything_says_closed(tmp_path: Path) -> None:
         state = handle.state
         (recorded, *_) = system.events()
     for use in (
-        lambda: handle.ask(Add(1)), lambda: handle.submit(Add(1)), lambda: handle.tell(Add(1)), lambda: handle.state,
-        lambda: handle.state_at(1), lambda: handle.history(), lambda: handle.version, lambda: system.events(),
-        lambda: system.head, lambda: system.flush(), lambda: system[Counter, "a"],
+        lambda: handle.ask(Add(1)),
+        lambda: handle.submit(Add(1)),
+        lambda: handle.tell(Add(1)),
+        lambda: handle.state,
+        lambda: handle.state_at(1),
+        lambda: handle.history(),
+        lambda: handle.version,
+        lambda: system.events(),
+        lambda: system.head,
+        lambda: system.flush(),
+        lambda: system[Counter, "a"],
     ):
         with pytest.raises(es.Closed, match=r"shop\.db"):
             use()
-    assert reply.result() == 2 and state.total == 2 or state.total == 1
+    assert (reply.result() == 2 and state.total == 2) or state.total == 1
     assert recorded.event == Added(1)
     assert "closed" in repr(handle)
 
@@ -207,7 +214,9 @@ def test_closing_while_others_read_and_send(tmp_path: Path) -> None:
         failures: list[BaseException] = []
         begun = threading.Barrier(5)
 
-        def use(what: int, system: es.System = system, failures: Any = failures, begun: Any = begun) -> None:
+        def use(
+            what: int, system: es.System = system, failures: Any = failures, begun: Any = begun
+        ) -> None:
             begun.wait(support.SECONDS)
             try:
                 while True:
@@ -235,7 +244,7 @@ def test_closing_while_others_read_and_send(tmp_path: Path) -> None:
         assert failures == []
 
 
-# ---- dropped ----------------------------------------------------------------------------------------------------------
+# ---- dropped -------------------------------------------------------------------------------------
 
 
 def test_a_system_that_is_dropped_lets_go_of_its_file(tmp_path: Path) -> None:
@@ -247,7 +256,9 @@ def test_a_system_that_is_dropped_lets_go_of_its_file(tmp_path: Path) -> None:
             warnings.simplefilter("always")
             del system
             gc.collect()
-            while True:  # the last reference may go on a thread of the system, and another one closes then
+            while (
+                True
+            ):  # the last reference may go on a thread of the system, and another one closes then
                 try:
                     es.open(path, Counter).close()
                     break
@@ -298,13 +309,13 @@ def test_dropped_by_the_last_told_command(tmp_path: Path) -> None:
     assert out == "1000\n"
 
 
-# ---- the interpreter's exit -------------------------------------------------------------------------------------------
+# ---- the interpreter's exit ----------------------------------------------------------------------
 
 
 def test_exit_with_busy_workers(tmp_path: Path) -> None:
     """What was accepted is finished, though nobody closed."""
     for i in range(5):
-        out, error = support.run(
+        _, error = support.run(
             """
             system = es.open(sys.argv[1], Counter)
             for i in range(3000):
@@ -318,7 +329,9 @@ def test_exit_with_busy_workers(tmp_path: Path) -> None:
             assert system.head == 3000
 
 
-@pytest.mark.parametrize("how", ["sys.exit(3)", "raise SystemExit(3)", "system.close(); sys.exit(3)"])
+@pytest.mark.parametrize(
+    "how", ["sys.exit(3)", "raise SystemExit(3)", "system.close(); sys.exit(3)"]
+)
 def test_exit_status(how: str) -> None:
     support.run(
         f"""
@@ -370,7 +383,7 @@ def test_exit_with_a_handler_that_never_returns() -> None:
     assert "Counter/a" in error
 
 
-# ---- Ctrl-C -----------------------------------------------------------------------------------------------------------
+# ---- Ctrl-C --------------------------------------------------------------------------------------
 
 WAITS = {
     "ask": 'system[Counter, "a"].ask(Add(1))',
@@ -491,7 +504,7 @@ def spinning(code: str) -> Any:
     return process
 
 
-@pytest.mark.parametrize("how", ['state_at(1999)', 'state', 'ask(Add(0))'])
+@pytest.mark.parametrize("how", ["state_at(1999)", "state", "ask(Add(0))"])
 def test_ctrl_c_while_a_long_history_is_replayed(how: str) -> None:
     out, _ = support.finish(
         spinning(
@@ -551,7 +564,7 @@ def test_ctrl_c_without_anybody_to_catch_it_ends_the_process() -> None:
     assert "KeyboardInterrupt" in error and "Fatal" not in error
 
 
-# ---- fork -------------------------------------------------------------------------------------------------------------
+# ---- fork ----------------------------------------------------------------------------------------
 
 
 def test_after_fork_the_child_is_told() -> None:
@@ -575,9 +588,10 @@ def test_after_fork_the_child_is_told() -> None:
         if child == 0:
             try:
                 uses = [
-                    lambda: handle.ask(Add(1)), lambda: handle.submit(Add(1)), lambda: handle.tell(Add(1)),
-                    lambda: handle.state, lambda: handle.state_at(1), lambda: handle.version,
-                    lambda: list(handle.history()), lambda: list(system.events()), lambda: list(events),
+                    lambda: handle.ask(Add(1)), lambda: handle.submit(Add(1)),
+                    lambda: handle.tell(Add(1)), lambda: handle.state, lambda: handle.state_at(1), lambda: handle.version,
+                    lambda: list(handle.history()), lambda: list(system.events()),
+                    lambda: list(events),
                     lambda: system.head, lambda: system.flush(), lambda: system[Counter, "c"],
                     lambda: pending.result(), lambda: pending.exception(),
                 ]
@@ -589,8 +603,7 @@ def test_after_fork_the_child_is_told() -> None:
                     else:
                         os._exit(10 + i)
                 assert reply.result() == 21 and state.total == 21
-                repr(system), repr(handle), repr(pending), repr(reply),
-                
+                repr(system), repr(handle), repr(pending), repr(reply)
                 system.close()
                 try:
                     es.open(path, Counter)
@@ -677,7 +690,8 @@ def test_multiprocessing_with_fork(tmp_path: Path) -> None:
         system = es.open(sys.argv[1], Counter)
         for i in range(100):
             system[Counter, str(i)].tell(Add(1))
-        system.flush()  # a fork while another thread is inside SQLite leaves SQLite's own locks held in the child
+        # a fork while another thread is inside SQLite leaves its own locks held in the child
+        system.flush()
         with multiprocessing.get_context("fork").Pool(2) as pool:
             print(pool.map(work, [sys.argv[1] + str(i) for i in range(4)]))
             pool.close()
@@ -689,10 +703,12 @@ def test_multiprocessing_with_fork(tmp_path: Path) -> None:
     assert out == "[1, 1, 1, 1]\n"
 
 
-# ---- exceptions where nobody waits ------------------------------------------------------------------------------------
+# ---- exceptions where nobody waits ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["KeyboardInterrupt", "SystemExit(5)", "MemoryError", "GeneratorExit"])
+@pytest.mark.parametrize(
+    "what", ["KeyboardInterrupt", "SystemExit(5)", "MemoryError", "GeneratorExit"]
+)
 def test_what_a_told_handler_raises_ends_nothing(what: str) -> None:
     out, error = support.run(
         f"""
@@ -761,7 +777,7 @@ def test_memory_errors(tmp_path: Path) -> None:
 
 
 def test_an_idle_system_uses_no_processor() -> None:
-    """Time passes for a process that has an open, used system and waits: none of it is the processor's."""
+    """Time passes for a process with an open, used system: none of it is the processor's."""
     out, _ = support.run(
         """
         with es.open(":memory:", Counter) as system:

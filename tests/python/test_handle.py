@@ -16,10 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import escqrs as es
 import pytest
 import support
-
-import escqrs as es
 
 
 class Add(es.Command[int]):
@@ -87,7 +86,7 @@ EVERYTHING: Any = {
     "flags": [True, False],
     "numbers": (1, 2.5, float("inf"), -(2**70)),
     "bytes": b"\0\xff",
-    "when": datetime.datetime(2024, 2, 29, 12, 30, 1, 5, tzinfo=datetime.timezone.utc),
+    "when": datetime.datetime(2024, 2, 29, 12, 30, 1, 5, tzinfo=datetime.UTC),
     "sets": {frozenset({1, 2})},
     3: {"nested": {"deep": [Added(4)]}},
     "event": Added(5),
@@ -171,7 +170,7 @@ def door() -> Iterator[Door]:
     DOORS["d"].open.set()
 
 
-# ---- handles ----------------------------------------------------------------------------------------------------------
+# ---- handles -------------------------------------------------------------------------------------
 
 
 def test_a_handle_is_a_name(system: es.System) -> None:
@@ -226,7 +225,7 @@ def test_what_is_no_command_raises_at_once(system: es.System) -> None:
     assert system.head == 0
 
 
-# ---- ask, submit, tell ------------------------------------------------------------------------------------------------
+# ---- ask, submit, tell ---------------------------------------------------------------------------
 
 
 def test_ask_submit_tell(system: es.System) -> None:
@@ -311,8 +310,11 @@ def test_ask_with_timeout(system: es.System, door: Door) -> None:
 @pytest.mark.parametrize("timeout", ["1", True, [], float("nan")])
 def test_timeouts_that_cannot_be(system: es.System, timeout: Any) -> None:
     reply = system[Counter, "a"].submit(Add(1))
-    for wait in (lambda: system[Counter, "a"].ask(Add(1), timeout=timeout), lambda: reply.result(timeout),
-                 lambda: system.flush(timeout)):
+    for wait in (
+        lambda: system[Counter, "a"].ask(Add(1), timeout=timeout),
+        lambda: reply.result(timeout),
+        lambda: system.flush(timeout),
+    ):
         with pytest.raises((TypeError, ValueError)):
             wait()
 
@@ -388,7 +390,9 @@ def test_a_callback_that_raises_harms_nobody(system: es.System, door: Door) -> N
     assert system[Counter, "a"].ask(Add(1)) == 1
 
 
-def test_futures_of_the_standard_library_are_not_needed_but_threads_may_wait(system: es.System) -> None:
+def test_futures_of_the_standard_library_are_not_needed_but_threads_may_wait(
+    system: es.System,
+) -> None:
     replies = [system[Counter, str(i % 5)].submit(Add(1)) for i in range(100)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda reply: reply.result(10), replies))
@@ -398,7 +402,7 @@ def test_futures_of_the_standard_library_are_not_needed_but_threads_may_wait(sys
     assert sorted(results) == sorted(list(range(1, 21)) * 5)
 
 
-# ---- failures of what was told ----------------------------------------------------------------------------------------
+# ---- failures of what was told -------------------------------------------------------------------
 
 
 def test_a_told_command_that_fails_is_logged_and_a_dead_letter(
@@ -425,7 +429,7 @@ def test_flush_does_not_raise_for_commands_that_failed(system: es.System) -> Non
     assert all(one.done() for one in replies)
 
 
-# ---- what comes after a command ----------------------------------------------------------------------------------------
+# ---- what comes after a command ------------------------------------------------------------------
 
 
 def test_correlation_and_causation(system: es.System) -> None:
@@ -466,7 +470,11 @@ def test_metadata(system: es.System) -> None:
     counter.ask(Add(4), metadata={})
     counter.ask(Add(5), metadata=None)
     assert [dict(one.metadata) for one in counter.history()] == [
-        {"by": "ann", "naïve": "ü" * 100, "empty": ""}, {"a": "b"}, {"c": "d"}, {}, {},
+        {"by": "ann", "naïve": "ü" * 100, "empty": ""},
+        {"a": "b"},
+        {"c": "d"},
+        {},
+        {},
     ]
     given = {"x": "1"}
     reply = counter.submit(Add(1), metadata=given)
@@ -480,7 +488,7 @@ def test_metadata(system: es.System) -> None:
         counter.ask(Add(1), metadata={"a": "\ud800"})
 
 
-# ---- what a handler sends ----------------------------------------------------------------------------------------------
+# ---- what a handler sends ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["tell", "submit"])
@@ -553,7 +561,7 @@ def test_a_reply_means_durable(tmp_path: Path) -> None:
             assert [one.event.amount for one in reader.events(after=i - 1)] == [i]
 
 
-# ---- keys ---------------------------------------------------------------------------------------------------------------
+# ---- keys ----------------------------------------------------------------------------------------
 
 
 def test_a_key_that_was_used_runs_nothing_and_answers_the_first_reply(tmp_path: Path) -> None:
@@ -624,7 +632,7 @@ def test_keys_that_cannot_be(system: es.System) -> None:
     assert counter.ask(Add(1), key=None) == 2
 
 
-# ---- room -----------------------------------------------------------------------------------------------------------------
+# ---- room ----------------------------------------------------------------------------------------
 
 
 def test_a_sender_waits_for_room(door: Door) -> None:
@@ -679,7 +687,7 @@ def test_options_that_cannot_be(options: Any, kind: type[Exception]) -> None:
         es.open(":memory:", Counter, **options)
 
 
-# ---- messages -------------------------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------
 
 
 class Bag(es.Event):

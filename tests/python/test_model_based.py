@@ -1,5 +1,5 @@
-"""Random lives of a store beside a plain Python model: commands of every kind, refusals, failures, eviction,
-snapshots, reopening, and everything read back."""
+"""Random lives of a store beside a plain Python model: commands of every kind, refusals,
+failures, eviction, snapshots, reopening, and everything read back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import escqrs as es
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from hypothesis.stateful import run_state_machine_as_test as run
-
-import escqrs as es
 
 
 class Line(es.Message):
@@ -128,7 +134,10 @@ class Store(es.Aggregate):
 def snapshotting(every: int) -> Any:
     """The same aggregate, with snapshots every so many events."""
     return type(
-        "Store", (Store,), {"__module__": __name__, "__qualname__": f"Store{every}"}, snapshot_every=every
+        "Store",
+        (Store,),
+        {"__module__": __name__, "__qualname__": f"Store{every}"},
+        snapshot_every=every,
     )
 
 
@@ -140,7 +149,9 @@ class Model:
         self.order: list[tuple[str, Any]] = []
         self.keys: dict[tuple[str, str], Any] = {}
 
-    def fold(self, id: str, version: int | None = None) -> tuple[dict[str, int], list[str], list[Line], str | None]:
+    def fold(
+        self, id: str, version: int | None = None
+    ) -> tuple[dict[str, int], list[str], list[Line], str | None]:
         amounts: dict[str, int] = {}
         keys: list[str] = []
         lines: list[Line] = []
@@ -219,7 +230,9 @@ class Life(RuleBasedStateMachine):
         before = len(self.system.dead_letters)
         handle.tell(command, **options)
         self.system.flush()
-        return self.system.dead_letters[-1].error if len(self.system.dead_letters) > before else None
+        return (
+            self.system.dead_letters[-1].error if len(self.system.dead_letters) > before else None
+        )
 
     @rule(id=IDS, key=KEYS, amount=AMOUNTS, line=LINES, how=SEND)
     def put(self, id: str, key: str, amount: int, line: Line | None, how: str) -> None:
@@ -231,21 +244,38 @@ class Life(RuleBasedStateMachine):
         elif how != "tell":
             assert outcome == self.model.fold(id)[0][key]
 
-    @rule(id=IDS, amounts=st.dictionaries(KEYS, AMOUNTS, max_size=3), fail=st.integers(-1, 3), how=SEND)
+    @rule(
+        id=IDS,
+        amounts=st.dictionaries(KEYS, AMOUNTS, max_size=3),
+        fail=st.integers(-1, 3),
+        how=SEND,
+    )
     def put_all(self, id: str, amounts: dict[str, int], fail: int, how: str) -> None:
         outcome = self.send(id, PutAll(amounts, fail), how)
         events = [Was(key, amount) for key, amount in amounts.items()]
         if 0 <= fail < len(events):
             copy = Model()
             copy.streams[id] = list(self.model.streams.get(id, []))
-            assert isinstance(outcome, LookupError if copy.add(id, *events[:fail]) else OverflowError)
+            assert isinstance(
+                outcome, LookupError if copy.add(id, *events[:fail]) else OverflowError
+            )
         elif not self.model.add(id, *events):
             assert isinstance(outcome, OverflowError)
         elif how != "tell":
             assert outcome == len(self.model.streams.get(id, []))
 
-    @rule(id=IDS, to=IDS, key=KEYS, amount=st.integers(1, 600), inner=SEND, how=SEND, fail=st.booleans())
-    def move(self, id: str, to: str, key: str, amount: int, inner: str, how: str, fail: bool) -> None:
+    @rule(
+        id=IDS,
+        to=IDS,
+        key=KEYS,
+        amount=st.integers(1, 600),
+        inner=SEND,
+        how=SEND,
+        fail=st.booleans(),
+    )
+    def move(
+        self, id: str, to: str, key: str, amount: int, inner: str, how: str, fail: bool
+    ) -> None:
         have = self.model.fold(id)[0].get(key, 0)
         outcome = self.send(id, Move(to, key, amount, inner, fail), how)
         self.system.flush()
@@ -279,7 +309,13 @@ class Life(RuleBasedStateMachine):
         if key in self.model.fold(id)[0]:
             self.model.add(id, Dropped(key))
 
-    @rule(id=IDS, key=KEYS, amount=AMOUNTS, name=st.sampled_from(["k1", "k2", "k3"]), how=st.sampled_from(["ask", "submit"]))
+    @rule(
+        id=IDS,
+        key=KEYS,
+        amount=AMOUNTS,
+        name=st.sampled_from(["k1", "k2", "k3"]),
+        how=st.sampled_from(["ask", "submit"]),
+    )
     def put_with_key(self, id: str, key: str, amount: int, name: str, how: str) -> None:
         outcome = self.send(id, Put(key, amount), how, key=name)
         if (id, name) in self.model.keys:
@@ -373,7 +409,11 @@ def live() -> None:
     run(
         Life,
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, print_blob=True, database=None,
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            print_blob=True,
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

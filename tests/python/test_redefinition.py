@@ -1,4 +1,4 @@
-"""Notebook cells that run again: the newest definition of a class serves its name, in open systems too."""
+"""Notebook cells that run again: the newest definition of a class serves its name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import escqrs as es
+import pytest
 
 FIRST = """
 import escqrs as es
@@ -152,7 +151,10 @@ def test_new_commands_events_and_fields(notebook: Notebook, tmp_path: Path) -> N
         assert [one.event for one in handle.history()][1] == notebook.WasReset()
         assert system[notebook.Counter, "b"].ask(notebook.Add(1)) == 1
     with es.open(path, notebook.Counter) as system:
-        assert (system[notebook.Counter, "a"].state.total, system[notebook.Counter, "a"].state.resets) == (3, 1)
+        assert (
+            system[notebook.Counter, "a"].state.total,
+            system[notebook.Counter, "a"].state.resets,
+        ) == (3, 1)
 
 
 def test_a_handler_that_is_gone(notebook: Notebook) -> None:
@@ -213,7 +215,9 @@ def test_a_broken_cell_leaves_the_old_class_in_force(notebook: Notebook) -> None
 def test_redefined_while_commands_are_under_way(notebook: Notebook) -> None:
     with es.open(":memory:", notebook.Counter) as system:
         for _ in range(20):
-            replies = [system[notebook.Counter, str(i % 5)].submit(notebook.Add(1)) for i in range(100)]
+            replies = [
+                system[notebook.Counter, str(i % 5)].submit(notebook.Add(1)) for i in range(100)
+            ]
             notebook.run(FIRST)
             for one in replies:
                 one.result(10)
@@ -231,7 +235,7 @@ def test_a_snapshot_of_another_reducer_is_not_used(notebook: Notebook, tmp_path:
         assert system[notebook.Counter, "a"].state.total == 30
 
 
-# ---- clashes ----------------------------------------------------------------------------------------------------------
+# ---- clashes -------------------------------------------------------------------------------------
 
 
 def namesake(kind: type, name: str, where: str, **space: Any) -> Any:
@@ -242,7 +246,11 @@ def test_two_classes_for_one_name_are_an_error_that_names_both() -> None:
     one, two = namesake(es.Aggregate, "Thing", "One"), namesake(es.Aggregate, "Thing", "Two")
     with pytest.raises(es.NameClash) as caught:
         es.open(":memory:", one, two)
-    assert "One.Thing" in str(caught.value) and "Two.Thing" in str(caught.value) and "name=" in str(caught.value)
+    assert (
+        "One.Thing" in str(caught.value)
+        and "Two.Thing" in str(caught.value)
+        and "name=" in str(caught.value)
+    )
     es.open(":memory:", one, one).close()
 
 
@@ -250,7 +258,9 @@ def test_two_events_for_one_name() -> None:
     one, two = namesake(es.Event, "Happened", "One"), namesake(es.Event, "Happened", "Two")
 
     def aggregate(name: str, event: Any) -> Any:
-        return namesake(es.Aggregate, name, "Any", applied=es.applies(event)(lambda self, event: None))
+        return namesake(
+            es.Aggregate, name, "Any", applied=es.applies(event)(lambda self, event: None)
+        )
 
     with pytest.raises(es.NameClash, match=r"One\.Happened.*Two\.Happened"):
         es.open(":memory:", aggregate("A", one), aggregate("B", two))
@@ -258,19 +268,33 @@ def test_two_events_for_one_name() -> None:
         es.open(":memory:", aggregate("A", one), two)
     with pytest.raises(es.NameClash, match="Happened"):
         namesake(
-            es.Aggregate, "C", "Any", a=es.applies(one)(lambda self, event: None),
+            es.Aggregate,
+            "C",
+            "Any",
+            a=es.applies(one)(lambda self, event: None),
             b=es.applies(two)(lambda self, event: None),
         )
-        es.open(":memory:", namesake(
-            es.Aggregate, "C", "Any", a=es.applies(one)(lambda self, event: None),
-            b=es.applies(two)(lambda self, event: None),
-        ))
+        es.open(
+            ":memory:",
+            namesake(
+                es.Aggregate,
+                "C",
+                "Any",
+                a=es.applies(one)(lambda self, event: None),
+                b=es.applies(two)(lambda self, event: None),
+            ),
+        )
     es.open(":memory:", aggregate("A", one), aggregate("B", one), one).close()
 
 
 def test_other_names_end_the_clash() -> None:
     one = namesake(es.Aggregate, "Thing", "One")
-    two = type("Thing", (es.Aggregate,), {"__module__": __name__, "__qualname__": "Three.Thing"}, name="other.Thing")
+    two = type(
+        "Thing",
+        (es.Aggregate,),
+        {"__module__": __name__, "__qualname__": "Three.Thing"},
+        name="other.Thing",
+    )
     with es.open(":memory:", one, two) as system:
         assert system[one, "a"].stream == "Thing/a"
         assert system[two, "a"].stream == "other.Thing/a"
@@ -286,7 +310,11 @@ def test_an_emitted_event_of_a_namesake() -> None:
         self.emit(wrong())
 
     cls = namesake(
-        es.Aggregate, "Doer", "Any", do=es.handles(Do)(do), applied=es.applies(right)(lambda self, event: None)
+        es.Aggregate,
+        "Doer",
+        "Any",
+        do=es.handles(Do)(do),
+        applied=es.applies(right)(lambda self, event: None),
     )
     with es.open(":memory:", cls) as system:
         with pytest.raises((es.NameClash, TypeError), match="Happened"):

@@ -1,4 +1,4 @@
-"""Classes that changed since events were stored: what is fine, what is refused, and what the refusal says."""
+"""Classes that changed since events were stored: what is fine, what is refused, and how."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import escqrs as es
 import pytest
 import support
-
-import escqrs as es
 
 _modules = itertools.count()
 
 
 def define(code: str) -> dict[str, Any]:
-    """The classes of some code, each time in a module of its own, as a program that was changed and started anew."""
+    """The classes of some code, each time in a module of its own, as of a changed program."""
     space: dict[str, Any] = {"__name__": f"program_{next(_modules)}", "es": es, "enum": enum}
     exec("from __future__ import annotations\nimport datetime\n" + code, space)
     import sys
@@ -66,7 +65,8 @@ class Done(es.Event):
     ratio: float
 
 def make(i):
-    return Done(i, f"text {i}", None if i % 2 else i, [i, i], {"k": i}, Inner(i), Kind(1 + i % 2), i / 2)
+    maybe = None if i % 2 else i
+    return Done(i, f"text {i}", maybe, [i, i], {"k": i}, Inner(i), Kind(1 + i % 2), i / 2)
 """
 
 
@@ -90,7 +90,7 @@ def reopened(path: Path, code: str) -> list[Any]:
     return events
 
 
-# ---- fine -------------------------------------------------------------------------------------------------------------
+# ---- fine ----------------------------------------------------------------------------------------
 
 
 def test_the_same(tmp_path: Path) -> None:
@@ -120,9 +120,13 @@ def test_a_new_field_with_a_default_at_the_end(tmp_path: Path, field: str, value
     store(path)
     events = reopened(path, changed("    ratio: float\n", f"    ratio: float\n    {field}\n"))
     for one in events:
-        assert str(one.note) == value if isinstance(value, str) and "." in value else one.note == value
+        assert (
+            str(one.note) == value if isinstance(value, str) and "." in value else one.note == value
+        )
     store(path, changed("    ratio: float\n", f"    ratio: float\n    {field}\n"))
-    assert len(reopened(path, changed("    ratio: float\n", f"    ratio: float\n    {field}\n"))) == 6
+    assert (
+        len(reopened(path, changed("    ratio: float\n", f"    ratio: float\n    {field}\n"))) == 6
+    )
 
 
 def test_a_field_removed_at_the_end(tmp_path: Path) -> None:
@@ -146,14 +150,27 @@ def make(i):
     return Done(i, Inner(i), i / 2)
 """
     events = reopened(tmp_path / "a.db", code)
-    assert [(one.number, one.inner.a, one.ratio) for one in events] == [(0, 0, 0.0), (1, 1, 0.5), (2, 2, 1.0)]
+    assert [(one.number, one.inner.a, one.ratio) for one in events] == [
+        (0, 0, 0.0),
+        (1, 1, 0.5),
+        (2, 2, 1.0),
+    ]
 
 
 def test_fields_in_another_order_with_their_numbers(tmp_path: Path) -> None:
-    simple = "class Done(es.Event):\n    a: int\n    b: int\ndef make(i):\n    return Done(a=i, b=10 * i)\n"
+    simple = (
+        "class Done(es.Event):\n    a: int\n    b: int\n"
+        "def make(i):\n    return Done(a=i, b=10 * i)\n"
+    )
     store(tmp_path / "a.db", simple)
-    code = changed("    a: int\n    b: int\n", "    b: int = es.field(2)\n    a: int = es.field(1)\n", simple)
-    assert [(one.a, one.b) for one in reopened(tmp_path / "a.db", code)] == [(0, 0), (1, 10), (2, 20)]
+    code = changed(
+        "    a: int\n    b: int\n", "    b: int = es.field(2)\n    a: int = es.field(1)\n", simple
+    )
+    assert [(one.a, one.b) for one in reopened(tmp_path / "a.db", code)] == [
+        (0, 0),
+        (1, 10),
+        (2, 20),
+    ]
 
 
 def test_a_nested_message_with_a_field_more(tmp_path: Path) -> None:
@@ -164,18 +181,28 @@ def test_a_nested_message_with_a_field_more(tmp_path: Path) -> None:
 
 def test_an_enum_with_a_member_more(tmp_path: Path) -> None:
     store(tmp_path / "a.db")
-    assert len(reopened(tmp_path / "a.db", changed("    TWO = 2\n", "    TWO = 2\n    THREE = 3\n"))) == 3
+    assert (
+        len(reopened(tmp_path / "a.db", changed("    TWO = 2\n", "    TWO = 2\n    THREE = 3\n")))
+        == 3
+    )
 
 
 def test_a_field_that_may_be_none_now(tmp_path: Path) -> None:
     store(tmp_path / "a.db")
-    assert len(reopened(tmp_path / "a.db", changed("    number: int\n", "    number: int | None\n"))) == 3
+    assert (
+        len(reopened(tmp_path / "a.db", changed("    number: int\n", "    number: int | None\n")))
+        == 3
+    )
 
 
 def test_commands_are_not_stored_and_not_compared(tmp_path: Path) -> None:
     store(tmp_path / "a.db")
-    program = define(FIRST + TAIL.replace("    count: int = 1\n", "    count: str = '1'\n    more: bytes = b''\n", 1)
-                     .replace("range(cmd.count)", "range(int(cmd.count))"))
+    program = define(
+        FIRST
+        + TAIL.replace(
+            "    count: int = 1\n", "    count: str = '1'\n    more: bytes = b''\n", 1
+        ).replace("range(cmd.count)", "range(int(cmd.count))")
+    )
     with es.open(tmp_path / "a.db", program["Thing"]) as system:
         system[program["Thing"], "a"].ask(program["Do"]("2"))
         assert system.head == 5
@@ -185,7 +212,12 @@ def test_a_type_that_no_event_is_stored_of(tmp_path: Path) -> None:
     """Defined, opened, never emitted: there is nothing to misread."""
     path = tmp_path / "a.db"
     store(path, count=0)
-    assert reopened(path, "class Done(es.Event):\n    other: bytes\ndef make(i):\n    return Done(b'x')\n") == []
+    assert (
+        reopened(
+            path, "class Done(es.Event):\n    other: bytes\ndef make(i):\n    return Done(b'x')\n"
+        )
+        == []
+    )
 
 
 def test_a_changed_state_drops_snapshots(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,8 +233,11 @@ def test_a_changed_state_drops_snapshots(tmp_path: Path, caplog: pytest.LogCaptu
         ("numbers: list[str]\n    count: int", ["0"] * 5),
     ):
         kind = state.partition("list[")[2].partition("]")[0]
-        code = with_snapshots.replace("    count: int\n\n    @es.handles", f"    {state}\n\n    @es.handles").replace(
-            "        self.count += 1\n", f"        self.count += 1\n        self.numbers.append({kind}(event.number))\n"
+        code = with_snapshots.replace(
+            "    count: int\n\n    @es.handles", f"    {state}\n\n    @es.handles"
+        ).replace(
+            "        self.count += 1\n",
+            f"        self.count += 1\n        self.numbers.append({kind}(event.number))\n",
         )
         program = define(FIRST + code)
         for _ in range(2):
@@ -212,7 +247,7 @@ def test_a_changed_state_drops_snapshots(tmp_path: Path, caplog: pytest.LogCaptu
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
-# ---- refused ----------------------------------------------------------------------------------------------------------
+# ---- refused -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +276,9 @@ def test_a_changed_state_drops_snapshots(tmp_path: Path, caplog: pytest.LogCaptu
         ("    TWO = 2\n", "    TWO = 3\n", ["TWO"]),
     ],
 )
-def test_what_would_misread_is_refused(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+def test_what_would_misread_is_refused(
+    tmp_path: Path, old: str, new: str, words: list[str]
+) -> None:
     path = tmp_path / "a.db"
     store(path)
     before = path.read_bytes()
@@ -253,7 +290,11 @@ def test_what_would_misread_is_refused(tmp_path: Path, old: str, new: str, words
             for word in words:
                 assert word in str(caught.value)
     assert path.read_bytes() == before
-    left = {name for name, data in support.contents(tmp_path).items() if data or not name.endswith("-wal")}
+    left = {
+        name
+        for name, data in support.contents(tmp_path).items()
+        if data or not name.endswith("-wal")
+    }
     assert left <= {"a.db", "a.db-lock", "a.db-shm"}  # a reader of SQLite leaves its index
     assert len(reopened(path, FIRST)) == 3
 
@@ -261,10 +302,17 @@ def test_what_would_misread_is_refused(tmp_path: Path, old: str, new: str, words
 def test_the_mend_that_an_error_names_mends(tmp_path: Path) -> None:
     """A renamed field: its old number, or its old name."""
     path = tmp_path / "a.db"
-    simple = "class Done(es.Event):\n    a: int\n    b: int\ndef make(i):\n    return Done(i, 10 * i)\n"
+    simple = (
+        "class Done(es.Event):\n    a: int\n    b: int\ndef make(i):\n    return Done(i, 10 * i)\n"
+    )
     store(path, simple)
     with pytest.raises(es.SchemaMismatch) as caught:
-        reopened(path, simple.replace("    b: int\n", "    b: int\n    c: int\n").replace("10 * i)", "10 * i, 5)"))
+        reopened(
+            path,
+            simple.replace("    b: int\n", "    b: int\n    c: int\n").replace(
+                "10 * i)", "10 * i, 5)"
+            ),
+        )
     assert "default" in str(caught.value)
     events = reopened(path, simple.replace("    b: int\n", "    b: int\n    c: int = 0\n"))
     assert [(one.a, one.b, one.c) for one in events] == [(0, 0, 0), (1, 10, 0), (2, 20, 0)]
@@ -272,7 +320,9 @@ def test_the_mend_that_an_error_names_mends(tmp_path: Path) -> None:
 
 def test_a_removed_number_is_not_given_to_another(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    simple = "class Done(es.Event):\n    a: int\n    b: int\ndef make(i):\n    return Done(i, 10 * i)\n"
+    simple = (
+        "class Done(es.Event):\n    a: int\n    b: int\ndef make(i):\n    return Done(i, 10 * i)\n"
+    )
     store(path, simple)
     without = "class Done(es.Event):\n    a: int\ndef make(i):\n    return Done(i)\n"
     assert len(reopened(path, without)) == 3
@@ -280,7 +330,10 @@ def test_a_removed_number_is_not_given_to_another(tmp_path: Path) -> None:
     again = "class Done(es.Event):\n    a: int\n    c: int = 3\ndef make(i):\n    return Done(i)\n"
     with pytest.raises(es.SchemaMismatch):
         reopened(path, again)
-    other = "class Done(es.Event):\n    a: int\n    c: int = es.field(3, default=3)\ndef make(i):\n    return Done(i)\n"
+    other = (
+        "class Done(es.Event):\n    a: int\n    c: int = es.field(3, default=3)\n"
+        "def make(i):\n    return Done(i)\n"
+    )
     events = reopened(path, other)
     assert [one.c for one in events] == [3] * 6
 
@@ -289,7 +342,11 @@ def test_every_step_of_a_long_history(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     fields: list[str] = ["a: int"]
     for i in range(8):
-        code = "class Done(es.Event):\n" + "".join(f"    {one}\n" for one in fields) + "def make(i):\n    return Done(i)\n"
+        code = (
+            "class Done(es.Event):\n"
+            + "".join(f"    {one}\n" for one in fields)
+            + "def make(i):\n    return Done(i)\n"
+        )
         store(path, code, 2)
         events = reopened(path, code)
         assert len(events) == 2 * (i + 1)
