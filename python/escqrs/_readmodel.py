@@ -1,7 +1,7 @@
 """Read models: tables that follow the events.
 
-The classes are read here, once when they are defined; following the events, binding SQL and running queries is C
-(``csrc/readmodel``, ``csrc/python/readmodel.c``).
+The classes are read here, once when they are defined; following the events, binding SQL and running
+queries is C (``csrc/readmodel``, ``csrc/python/readmodel.c``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RESERVED = ("status", "rebuild", "retry", "skip", "wait")
 _STATES = {1: "catching up", 2: "live", 3: "stopped"}
 
 
-# ---- what the author of a class writes -------------------------------------------------------------------------------
+# ---- what the author of a class writes -----------------------------------------------------------
 
 
 class _Sql:
@@ -76,15 +76,20 @@ def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...
 
 
 def sql(*arguments: type[Event] | str) -> Any:
-    """Say in SQL what an event does to the tables: ``on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:name)")``.
+    """Say in SQL what an event does to the tables.
 
-    arguments: one or more event classes, then one or more statements, which run in order. Parameters are the event's
-        fields (``:name``) and what is recorded with it: ``:_stream :_position :_version :_time :_id``.
+    ``on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:name)")``, in the class's body.
 
-    A field is bound as it is; a bool as 0 or 1, an enum by its name, a datetime as text ``2026-01-31 12:00:00.000000+00:00``
-    in UTC, lists, dicts and messages as JSON, None as NULL; NaN is refused, and stops the read model.
+    arguments: one or more event classes, then one or more statements, which run in order.
+        Parameters are the event's fields (``:name``) and what is recorded with it:
+        ``:_stream :_position :_version :_time :_id``.
 
-    The statements run in C. A wrong one is refused when the read model is opened, with SQLite's text.
+    A field is bound as it is; a bool as 0 or 1, an enum by its name, a datetime as text
+    ``2026-01-31 12:00:00.000000+00:00`` in UTC, lists, dicts and messages as JSON, None as NULL;
+    NaN is refused, and stops the read model.
+
+    The statements run in C. A wrong one is refused when the read model is opened, with SQLite's
+    text.
     """
     count = next((i for i, one in enumerate(arguments) if isinstance(one, str)), len(arguments))
     events = _check_events("es.sql", arguments[:count])
@@ -106,17 +111,20 @@ def _check_plain(what: str, function: object) -> None:
         raise TypeError(f"{function.__qualname__}: {what} takes a plain method, not an async one")
     if inspect.isgeneratorfunction(function):
         raise TypeError(
-            f"{function.__qualname__}: {what} takes a plain method, not a generator; return a list, for instance that "
-            "of fetchall()"
+            f"{function.__qualname__}: {what} takes a plain method, not a generator; return a "
+            "list, for instance that of fetchall()"
         )
 
 
 def on(*events: type[Event]) -> Callable[[_F], _F]:
-    """Say in Python what an event does to the tables: ``@es.on(ItemAdded)`` on ``def added(self, db, event)``.
+    """Say in Python what an event does to the tables.
 
-    ``db`` is an ``es.Rows`` within the transaction that also moves the read model's checkpoint; it reads and writes the
-    read model's own tables. A third parameter that is called ``recorded`` or annotated with ``es.Recorded`` gets the
-    recorded event. The method runs on a thread of the engine; it cannot ask entities nor wait for the system.
+    ``@es.on(ItemAdded)`` on ``def added(self, db, event)``.
+
+    ``db`` is an ``es.Rows`` within the transaction that also moves the read model's checkpoint; it
+    reads and writes the read model's own tables. A third parameter that is called ``recorded`` or
+    annotated with ``es.Recorded`` gets the recorded event. The method runs on a thread of the
+    engine; it cannot ask entities nor wait for the system.
 
     An exception stops the read model at the event, with nothing of it applied; the others go on.
     """
@@ -145,10 +153,13 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
 def query(
     function: Callable[Concatenate[_S, Rows, _P], _R],
 ) -> Callable[Concatenate[_S, _P], _R]:
-    """Make a method a query: ``@es.query`` on ``def by_name(self, db, name)``, called as ``shop[Items].by_name("book")``.
+    """Make a method a query.
 
-    It runs on the calling thread with a reading connection of its own, beside the writer; all its statements see the same
-    state of the store. ``db`` (an ``es.Rows``) and its cursors end with the call. Queries may call each other.
+    ``@es.query`` on ``def by_name(self, db, name)``, called as ``shop[Items].by_name("book")``.
+
+    It runs on the calling thread with a reading connection of its own, beside the writer; all its
+    statements see the same state of the store. ``db`` (an ``es.Rows``) and its cursors end with the
+    call. Queries may call each other.
     """
     _check_plain("@es.query", function)
     if len(inspect.signature(function).parameters) < 2:
@@ -159,22 +170,25 @@ def query(
         core = self._escqrs_core
         if core is None:
             raise Closed(
-                f"{type(self).__name__} is not part of an open system; use system[{type(self).__name__}]"
+                f"{type(self).__name__} is not part of an open system; use "
+                f"system[{type(self).__name__}]"
             )
-        return core.query(function, self, args, kwargs)
+        result: _R = core.query(function, self, args, kwargs)
+        return result
 
     return run
 
 
-# ---- status ----------------------------------------------------------------------------------------------------------
+# ---- status --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ReadModelStatus:
     """Where a read model stands.
 
-    state: ``"live"``: it has been level with the store and follows it; ``"catching up"``; ``"rebuilding"``: a new copy is
-        being made, queries see the old rows; ``"stopped"``: at an event that it cannot take, see ``error``.
+    state: ``"live"``: it has been level with the store and follows it; ``"catching up"``;
+        ``"rebuilding"``: a new copy is being made, queries see the old rows; ``"stopped"``: at an
+        event that it cannot take, see ``error``.
     position: of the last event that it has seen. head: of the last event of the store.
     error: what failed, or None. failed_position: of the event that stopped it, or None.
     """
@@ -191,19 +205,23 @@ class ReadModelStatus:
         return self.head - self.position
 
 
-# ---- the base class ---------------------------------------------------------------------------------------------------
+# ---- the base class ------------------------------------------------------------------------------
 
 
 class ReadModel:
     """Base of read models: tables that are filled from events.
 
-    ``schema``: SQL that makes the tables (and indexes, views, triggers); they are the read model's alone.
-    ``es.sql`` and ``@es.on`` say what events do to them, ``@es.query`` what is asked of them.
-    ``version``: change it to have the read model built anew where neither schema nor SQL has changed.
-    ``rebuild``: what happens when they differ from the stored ones: ``"auto"`` builds anew, beside the old rows, and swaps
-    when level; ``"manual"`` refuses to open (``es.SchemaMismatch``).
+    ``schema``: SQL that makes the tables (and indexes, views, triggers); they are the read model's
+    alone. ``es.sql`` and ``@es.on`` say what events do to them, ``@es.query`` what is asked of
+    them.
 
-    ``class Items(es.ReadModel, name="shop.Items")`` gives it another name in the store than the class's.
+    ``version``: change it to have the read model built anew where neither schema nor SQL has
+    changed. ``rebuild``: what happens when they differ from the stored ones: ``"auto"`` builds
+    anew, beside the old rows, and swaps when level; ``"manual"`` refuses to open
+    (``es.SchemaMismatch``).
+
+    ``class Items(es.ReadModel, name="shop.Items")`` gives it another name in the store than the
+    class's.
     """
 
     schema: ClassVar[str]
@@ -241,8 +259,10 @@ class ReadModel:
     else:
 
         def rebuild(self) -> None:
-            """Build it anew from the first event, beside the live rows, and swap when level. Returns at once;
-            ``flush()`` waits for it. What ``skip()`` left out is tried again."""
+            """Build it anew from the first event, beside the live rows, and swap when level.
+
+            Returns at once; ``flush()`` waits for it. What ``skip()`` left out is tried again.
+            """
             _core_of(self).rebuild()
 
     def retry(self) -> None:
@@ -250,11 +270,14 @@ class ReadModel:
         _core_of(self).retry()
 
     def skip(self) -> None:
-        """Leave the event out at which it has stopped, and go on after it. ValueError if it has not stopped."""
+        """Leave the event out at which it has stopped, and go on after it.
+
+        ValueError if it has not stopped.
+        """
         _core_of(self).skip()
 
     def wait(self, position: int | None = None, timeout: float | None = None) -> None:
-        """Wait until it has seen the event at ``position`` (by default the newest one there is now).
+        """Wait until it has seen the event at ``position``, by default the newest there is now.
 
         Raises ``es.ReadModelStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds.
         """
@@ -286,7 +309,8 @@ class ReadModel:
 def _core_of(model: ReadModel) -> Any:
     if model._escqrs_core is None:
         raise Closed(
-            f"{type(model).__name__} is not part of an open system; use system[{type(model).__name__}]"
+            f"{type(model).__name__} is not part of an open system; use "
+            f"system[{type(model).__name__}]"
         )
     return model._escqrs_core
 
@@ -300,7 +324,7 @@ def _wait(core: Any, position: int, timeout: float | None) -> None:
         raise
 
 
-# ---- reading a class -----------------------------------------------------------------------------------------------------
+# ---- reading a class -----------------------------------------------------------------------------
 
 
 def _check_reserved(cls: type[ReadModel]) -> None:
@@ -310,7 +334,9 @@ def _check_reserved(cls: type[ReadModel]) -> None:
             continue
         if name == "rebuild" and isinstance(vars(cls).get("rebuild"), str):
             continue
-        hint = '; rebuild = "auto" or "manual" says when it is built anew' if name == "rebuild" else ""
+        hint = (
+            '; rebuild = "auto" or "manual" says when it is built anew' if name == "rebuild" else ""
+        )
         raise TypeError(f"{cls.__name__}.{name}: the name is the engine's in a read model{hint}")
 
 
@@ -349,10 +375,14 @@ def _projections(cls: type[ReadModel]) -> list[_Projection]:
     for name, one in found.items():
         if isinstance(one, _Sql):
             for event in one.events:
-                projections.extend((event, statement, None, False, name) for statement in one.statements)
+                projections.extend(
+                    (event, statement, None, False, name) for statement in one.statements
+                )
         else:
             handler: _Handler = one.__escqrs_on__  # type: ignore[attr-defined]
-            projections.extend((event, None, one, handler.wants_recorded, name) for event in handler.events)
+            projections.extend(
+                (event, None, one, handler.wants_recorded, name) for event in handler.events
+            )
     return projections
 
 
@@ -367,11 +397,14 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
         cls.__escqrs_name__,
         getattr(cls, "schema", ""),
         str(getattr(cls, "version", "")),
-        tuple((one[0].__escqrs_name__, one[1], one[4] if one[1] is None else "") for one in _projections(cls)),
+        tuple(
+            (one[0].__escqrs_name__, one[1], one[4] if one[1] is None else "")
+            for one in _projections(cls)
+        ),
     )
 
 
-# ---- opening ---------------------------------------------------------------------------------------------------------------
+# ---- opening -------------------------------------------------------------------------------------
 
 
 def attach(system: System, classes: Iterable[type[ReadModel]]) -> dict[type[ReadModel], ReadModel]:
@@ -399,8 +432,8 @@ def redefined(instance: ReadModel, cls: type[ReadModel]) -> ReadModel:
     """
     if _definition(type(instance)) != _definition(cls):
         raise SchemaMismatch(
-            f"read model {cls.__name__} was defined anew with another schema, SQL or version; close the system and open it "
-            "again to have it built anew"
+            f"read model {cls.__name__} was defined anew with another schema, SQL or version; "
+            "close the system and open it again to have it built anew"
         )
     newer = cls()
     newer._escqrs_core = instance._escqrs_core
@@ -408,11 +441,15 @@ def redefined(instance: ReadModel, cls: type[ReadModel]) -> ReadModel:
 
 
 def flush(system: System, position: int, timeout: float | None) -> None:
-    """Wait until every read model has seen the event at ``position`` and no rebuild is under way; then raise for one
-    that has stopped."""
+    """Wait until every read model has seen the event at ``position``, and rebuilds are done.
+
+    Raises for one that has stopped once the others are there.
+    """
     until = None if timeout is None else time.monotonic() + timeout
     stopped: ReadModelStopped | None = None
-    for core in {id(one._escqrs_core): one._escqrs_core for one in system._readmodels.values()}.values():
+    for core in {
+        id(one._escqrs_core): one._escqrs_core for one in system._readmodels.values()
+    }.values():
         try:
             for target in (position, -1):
                 left = None if until is None else max(0.0, until - time.monotonic())

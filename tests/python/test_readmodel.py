@@ -10,9 +10,8 @@ import logging
 import threading
 from pathlib import Path
 
-import pytest
-
 import escqrs as es
+import pytest
 
 SECONDS = 20.0
 
@@ -55,7 +54,7 @@ class Tell(es.Command[None]):
     real: float = 1.5
 
 
-AT = datetime.datetime(2026, 1, 31, 12, 30, 0, 5, tzinfo=datetime.timezone.utc)
+AT = datetime.datetime(2026, 1, 31, 12, 30, 0, 5, tzinfo=datetime.UTC)
 
 
 class Cart(es.Aggregate):
@@ -68,7 +67,18 @@ class Cart(es.Aggregate):
     @es.handles
     def tell_all(self, cmd: Tell) -> None:
         self.emit(
-            Everything(2**62, cmd.real, True, "tëxt\0", b"\0\1", AT, Color.GREEN, Part("p"), ["a", "b"], {"x": 1})
+            Everything(
+                2**62,
+                cmd.real,
+                True,
+                "tëxt\0",
+                b"\0\1",
+                AT,
+                Color.GREEN,
+                Part("p"),
+                ["a", "b"],
+                {"x": 1},
+            )
         )
 
     @es.applies
@@ -80,7 +90,8 @@ class Cart(es.Aggregate):
         pass
 
 
-SCHEMA = "CREATE TABLE items (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL)"
+SCHEMA = """CREATE TABLE items
+    (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL)"""
 INSERT = "INSERT INTO items VALUES (:_position, :name, :quantity)"
 
 
@@ -125,12 +136,14 @@ def test_follows_and_says_so() -> None:
 def test_every_kind_of_field() -> None:
     class All(es.ReadModel):
         schema = (
-            "CREATE TABLE a (number, real, flag, text, raw, at, color, part, tags, counts, note, stream, position,"
+            "CREATE TABLE a (number, real, flag, text, raw, at, color, part, tags, counts, note,"
+            " stream, position,"
             " version, time, id)"
         )
         told = es.sql(
             Everything,
-            "INSERT INTO a VALUES (:number, :real, :flag, :text, :raw, :at, :color, :part, :tags, :counts, :note,"
+            "INSERT INTO a VALUES (:number, :real, :flag, :text, :raw, :at, :color, :part, :tags,"
+            " :counts, :note,"
             " :_stream, :_position, :_version, :_time, :_id)",
         )
 
@@ -141,7 +154,8 @@ def test_every_kind_of_field() -> None:
         @es.query
         def found(self, db: es.Rows) -> int:
             return db.execute(
-                "SELECT count(*) FROM a WHERE at = :at AND color = :color AND flag = :flag AND raw = :raw",
+                "SELECT count(*) FROM a WHERE at = :at AND color = :color"
+                " AND flag = :flag AND raw = :raw",
                 {"at": AT, "color": Color.GREEN, "flag": True, "raw": b"\0\1"},
             ).fetchone()[0]
 
@@ -185,13 +199,21 @@ def test_failure_stops_that_one_alone(caplog: pytest.LogCaptureFixture) -> None:
         def all(self, db: es.Rows) -> list[tuple]:
             return db.execute("SELECT name FROM names").fetchall()
 
-    with caplog.at_level(logging.WARNING, "escqrs"), es.open(":memory:", Cart, Items, Names) as shop:
+    with (
+        caplog.at_level(logging.WARNING, "escqrs"),
+        es.open(":memory:", Cart, Items, Names) as shop,
+    ):
         add(shop, "book", "book", "pen")
         with pytest.raises(es.ReadModelStopped, match="UNIQUE") as caught:
             shop.flush(SECONDS)
         assert (caught.value.name, caught.value.position) == ("Items", 2)
         status = shop[Items].status
-        assert (status.state, status.position, status.failed_position, status.lag) == ("stopped", 1, 2, 2)
+        assert (status.state, status.position, status.failed_position, status.lag) == (
+            "stopped",
+            1,
+            2,
+            2,
+        )
         assert "UNIQUE" in str(status.error) and "Cart/c" in str(status.error)
         assert shop[Items].all() == [("book", 1)]  # a stopped one still answers
         assert shop[Names].all() == [("book",), ("book",), ("pen",)]
@@ -205,7 +227,10 @@ def test_failure_stops_that_one_alone(caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(ValueError, match="has not stopped"):
                 function()
     assert any("stopped at position 2" in one.getMessage() for one in caplog.records)
-    assert any(one.levelno == logging.WARNING and "leaves out" in one.getMessage() for one in caplog.records)
+    assert any(
+        one.levelno == logging.WARNING and "leaves out" in one.getMessage()
+        for one in caplog.records
+    )
 
 
 def test_python_handlers() -> None:
@@ -218,14 +243,20 @@ def test_python_handlers() -> None:
         def added(self, db: es.Rows, event: ItemAdded) -> None:
             known = db.execute("SELECT count(*) FROM log").fetchone()[0]
             seen.append(event.name)
-            assert db.execute("INSERT INTO log (name, known) VALUES (?, ?)", (event.name, known)).rowcount == 1
+            assert (
+                db.execute(
+                    "INSERT INTO log (name, known) VALUES (?, ?)", (event.name, known)
+                ).rowcount
+                == 1
+            )
 
         @es.on(ItemAdded)
         def placed(self, db: es.Rows, recorded: es.Recorded) -> None:
             if recorded.event.name == "boom":
                 raise LookupError("on purpose")
             db.execute(
-                "UPDATE log SET stream = :s WHERE position = :p", {"s": recorded.stream, "p": recorded.position}
+                "UPDATE log SET stream = :s WHERE position = :p",
+                {"s": recorded.stream, "p": recorded.position},
             )
 
         @es.query
@@ -239,7 +270,10 @@ def test_python_handlers() -> None:
         assert caught.value.position == 3
         assert isinstance(caught.value.__cause__, LookupError)
         assert seen == ["a", "b", "boom"]
-        assert shop[Log].all() == [(1, "Cart/c", "a", 0), (2, "Cart/c", "b", 1)]  # nothing of the third
+        assert shop[Log].all() == [
+            (1, "Cart/c", "a", 0),
+            (2, "Cart/c", "b", 1),
+        ]  # nothing of the third
         shop[Log].skip()
         shop.flush(SECONDS)
         assert seen == ["a", "b", "boom", "c"]
@@ -270,7 +304,12 @@ def test_handler_cannot_wait_for_the_system() -> None:
                     function()  # type: ignore[operator]
                 except es.Error as error:
                     caught.append(type(error))
-            for sql in ("SELECT * FROM items", "DROP TABLE nosy", "COMMIT", "SELECT * FROM escqrs_readmodel"):
+            for sql in (
+                "SELECT * FROM items",
+                "DROP TABLE nosy",
+                "COMMIT",
+                "SELECT * FROM escqrs_readmodel",
+            ):
                 with pytest.raises(es.Error):
                     db.execute(sql)
 
@@ -314,7 +353,7 @@ _defined = itertools.count()
 
 
 def define(sql: str = INSERT, schema: str = SCHEMA, **attributes: object) -> type[Items]:
-    """Another class of the same name; of another qualified name, so that it does not redefine the one above."""
+    """Another class of the same name, but not a redefinition: its qualified name is another."""
     namespace = {
         "schema": schema,
         "on_added": es.sql(ItemAdded, sql),
@@ -331,12 +370,17 @@ def test_changed_one_is_built_anew(tmp_path: Path) -> None:
         shop.flush(SECONDS)
     for changed, expected in (
         (define(INSERT.replace(":quantity", ":quantity * 2")), [("book", 2), ("pen", 2)]),
-        (define(schema=SCHEMA + "; CREATE INDEX by_quantity ON items (quantity)"), [("book", 1), ("pen", 1)]),
+        (
+            define(schema=SCHEMA + "; CREATE INDEX by_quantity ON items (quantity)"),
+            [("book", 1), ("pen", 1)],
+        ),
         (define(version="2"), [("book", 1), ("pen", 1)]),
         (define(version=3), [("book", 1), ("pen", 1)]),
     ):
         with es.open(path, Cart, changed) as shop:
-            assert len(shop[changed].run("SELECT name FROM items")) == 2  # old rows, or already the new
+            assert (
+                len(shop[changed].run("SELECT name FROM items")) == 2
+            )  # old rows, or already the new
             shop.flush(SECONDS)
             assert shop[changed].all() == expected
             assert shop[changed].status.state == "live"
@@ -360,7 +404,9 @@ def test_rebuild_on_demand(tmp_path: Path) -> None:
 def test_inherited_and_several_statements() -> None:
     class Base(es.ReadModel):
         schema = "CREATE TABLE first (n); CREATE TABLE second (n)"
-        one = es.sql(ItemAdded, "INSERT INTO first VALUES (:_position)", "INSERT INTO second VALUES (1)")
+        one = es.sql(
+            ItemAdded, "INSERT INTO first VALUES (:_position)", "INSERT INTO second VALUES (1)"
+        )
         two = es.sql(ItemAdded, Everything, "INSERT INTO second SELECT max(n) + 1 FROM second")
 
         @es.query
@@ -417,7 +463,14 @@ def test_refused_when_defined() -> None:
         type("M", (es.ReadModel,), {"version": 1.5})
     with pytest.raises(ValueError, match="empty SQL"):
         es.sql(ItemAdded, " ")
-    for arguments in ((), (ItemAdded,), ("SELECT 1",), (AddItem, "x"), (es.Event, "x"), (ItemAdded, "x", ItemAdded)):
+    for arguments in (
+        (),
+        (ItemAdded,),
+        ("SELECT 1",),
+        (AddItem, "x"),
+        (es.Event, "x"),
+        (ItemAdded, "x", ItemAdded),
+    ):
         with pytest.raises(TypeError):
             es.sql(*arguments)
     with pytest.raises(TypeError):
@@ -427,7 +480,7 @@ def test_refused_when_defined() -> None:
 
     async def later(self: object, db: object, event: object) -> None: ...
 
-    def lazy(self: object, db: object, event: object):  # noqa: ANN202
+    def lazy(self: object, db: object, event: object):
         yield
 
     for function in (later, lazy):

@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
-
 import escqrs as es
+import pytest
 
 
 class Model(es.ReadModel):
@@ -35,7 +34,10 @@ def run(model: Model, sql: str, *parameters: Any) -> Any:
     return model.do(lambda db: db.execute(sql, *parameters).fetchall())
 
 
-COUNT = "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c WHERE n < ?) SELECT n, 'x' || n FROM c"
+COUNT = (
+    "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c WHERE n < ?)"
+    " SELECT n, 'x' || n FROM c"
+)
 
 
 def test_values_both_ways(model: Model) -> None:
@@ -69,7 +71,9 @@ def test_values_both_ways(model: Model) -> None:
         (1, (), TypeError, "str"),
     ],
 )
-def test_wrong_parameters(model: Model, sql: Any, parameters: Any, kind: type[Exception], text: str) -> None:
+def test_wrong_parameters(
+    model: Model, sql: Any, parameters: Any, kind: type[Exception], text: str
+) -> None:
     with pytest.raises(kind, match=text):
         run(model, sql, parameters)
 
@@ -97,7 +101,11 @@ def test_a_query_only_reads(model: Model, sql: str) -> None:
 
 
 def test_errors_say_what_and_where(model: Model) -> None:
-    for sql, text in (("SELEC 1", "syntax error"), ("SELECT * FROM nowhere", "nowhere"), ("SELECT abs(-9223372036854775808)", "overflow")):
+    for sql, text in (
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM nowhere", "nowhere"),
+        ("SELECT abs(-9223372036854775808)", "overflow"),
+    ):
         with pytest.raises(es.Error, match=text) as caught:
             run(model, sql)
         assert sql in str(caught.value)
@@ -120,7 +128,9 @@ def test_ways_to_fetch(model: Model) -> None:
         assert cursor.fetchone() is None and cursor.fetchall() == []
         assert db.execute("SELECT 1 AS a, 2 AS b").dicts() == [{"a": 1, "b": 2}]
         first, second = db.execute(COUNT, (100,)), db.execute(COUNT, (100,))
-        assert list(zip(first, second)) == list(zip(expected[:100], expected[:100]))
+        assert list(zip(first, second, strict=False)) == list(
+            zip(expected[:100], expected[:100], strict=False)
+        )
         with pytest.raises(ValueError):
             cursor.fetchmany(-1)
 
@@ -168,7 +178,10 @@ class M(es.ReadModel):
     @es.query
     def endless(self, db):
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-        db.execute("WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c")
+        db.execute(
+            "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c)"
+            " SELECT count(*) FROM c"
+        )
     @es.query
     def one(self, db):
         return db.execute("SELECT 1").fetchone()
