@@ -114,8 +114,8 @@ void esc_outbox_drop(escqrs_command *first)
 
 /* ---- from outside, and from handlers that ask ----------------------------------------------- */
 
-/* The command being handled, where it is one of this system: a handler of another system is outside,
- * and its epoch means nothing here. */
+/* The command being handled, where it is one of this system: a handler of another system is
+ * outside, and its epoch means nothing here. */
 static const escqrs_command *parent_in(const escqrs_system *system, const escqrs_turn *turn)
 {
     return turn != NULL && esc_entity_system(turn->entity) == system ? turn->command : NULL;
@@ -142,12 +142,11 @@ escqrs_status escqrs_entity_send(escqrs_entity *entity, escqrs_command *command,
 static escqrs_status settle(escqrs_entity *asking, escqrs_error *error)
 {
     if (esc_entity_flights(asking) > 0) {
-        escqrs_system *system = esc_entity_system(asking);
         escqrs_host *host = asking->aggregate->host;
         void *token = escqrs_host_detach(host);
-        escqrs_runtime_block(system->runtime);
+        escqrs_runtime_block();
         esc_entity_wait_landed(asking);
-        escqrs_runtime_unblock(system->runtime);
+        escqrs_runtime_unblock();
         escqrs_host_attach(host, token);
     }
     return esc_entity_is_stale(asking) ? esc_entity_explain(asking, error) : ESCQRS_OK;

@@ -204,9 +204,9 @@ static escqrs_status hand_over(escqrs_entity *entity, esc_record *record, escqrs
     escqrs_entity_hold(entity); /* the command's reference may go with its answer */
     escqrs_host *host = entity->aggregate->host;
     void *token = escqrs_host_detach(host);
-    escqrs_runtime_block(system->runtime);
+    escqrs_runtime_block();
     escqrs_status status = escqrs_store_commit(system->store, &record->commit, error);
-    escqrs_runtime_unblock(system->runtime);
+    escqrs_runtime_unblock();
     escqrs_host_attach(host, token);
     if (record->finished) {
         esc_record_recycle(&system->records, record);
@@ -361,9 +361,10 @@ static escqrs_status repeat_reply(escqrs_entity *entity, escqrs_command *command
                                             command->key, &reply, &size, &position, error);
     if (status == ESCQRS_OK) {
         if (command->ops->repeated != NULL) {
-            command->ops->repeated(command, (escqrs_slice){reply, size});
+            command->ops->repeated(command, reply, size);
+        } else {
+            escqrs_free(reply);
         }
-        escqrs_free(reply);
     }
     escqrs_host_attach(host, token);
     if (status == ESCQRS_OK) {

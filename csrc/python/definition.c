@@ -799,7 +799,7 @@ static escqrs_status definition_handle(void *context, void *state, escqrs_turn *
         return escqrs_error_set(error, ESCQRS_REJECTED, "the handler raised");
     }
     reply->value = answer;
-    if (!reply->told) {
+    if (!reply->told && command->key.size == 0) { /* with a key the stored reply may still be asked for */
         Py_CLEAR(reply->message);
     }
     return ESCQRS_OK;

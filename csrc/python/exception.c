@@ -1,8 +1,8 @@
 /* python/exception.c - exceptions that cross threads.
  *
- * A handler's exception is handed over as the object it is. Its frames are let go, since they would keep the
- * handler's locals alive and grow with every raise of the same object; what they say stays as text in one note, which a
- * later raise of the same object replaces. The GIL is held throughout.
+ * A handler's exception is handed over as the object it is. Its frames are let go, since they would
+ * keep the handler's locals alive and grow with every raise of the same object; what they say stays
+ * as text in one note, which a later raise of the same object replaces. The GIL is held throughout.
  */
 #include "python/reply.h"
 #include "python/state.h"
@@ -10,7 +10,8 @@
 #define FRAMES_MAX 20
 static const char note_prefix[] = "Traceback in the handler of ";
 
-/* The current exception, normalised, taken off the thread; its traceback (or NULL) in *traceback. */
+/* The current exception, normalised, taken off the thread; its traceback (or NULL) in *traceback.
+ */
 static PyObject *fetch(PyObject **traceback)
 {
 #if PY_VERSION_HEX >= 0x030C0000
@@ -64,7 +65,8 @@ static PyObject *frame_text(PyObject *entry)
         PyErr_Clear(); /* a source that cannot be had is left out */
     }
     if (line != NULL && PyUnicode_GET_LENGTH(line) > 0) {
-        text = PyUnicode_FromFormat("\n  File \"%U\", line %S, in %U\n    %U", file, number, name, line);
+        text = PyUnicode_FromFormat("\n  File \"%U\", line %S, in %U\n    %U", file, number, name,
+                                    line);
     } else {
         text = PyUnicode_FromFormat("\n  File \"%U\", line %S, in %U", file, number, name);
     }
@@ -80,7 +82,8 @@ fail:
 
 static PyObject *traceback_text(const char *where, PyObject *what, PyObject *traceback)
 {
-    PyObject *text = PyUnicode_FromFormat("%s%s for %U (most recent call last):", note_prefix, where, what);
+    PyObject *text =
+        PyUnicode_FromFormat("%s%s for %U (most recent call last):", note_prefix, where, what);
     PyObject *entry = Py_XNewRef(traceback);
     for (int i = 0; text != NULL && entry != NULL && entry != Py_None && i < FRAMES_MAX; i++) {
         PyObject *frame = frame_text(entry);
@@ -119,7 +122,8 @@ static int set_note(PyObject *exception, PyObject *note)
             }
         }
     }
-    if (PyList_Append(notes, note) < 0 || PyObject_SetAttrString(exception, "__notes__", notes) < 0) {
+    if (PyList_Append(notes, note) < 0 ||
+        PyObject_SetAttrString(exception, "__notes__", notes) < 0) {
         goto fail;
     }
     Py_XDECREF(old);

@@ -1,7 +1,7 @@
 /* python/handle.c - sending commands to an entity and reading its state and history.
  *
- * A handle keeps its system alive and is nothing but a name: equal handles name the same entity. All
- * methods may be called from any thread.
+ * A handle keeps its system alive and is nothing but a name: equal handles name the same entity.
+ * All methods may be called from any thread.
  */
 #include "python/handle.h"
 
@@ -13,8 +13,7 @@
 #include "python/state.h"
 
 typedef struct handle_object {
-    PyObject_HEAD
-    esc_py_system *system;
+    PyObject_HEAD esc_py_system *system;
     esc_py_definition *definition; /* strong */
     escqrs_entity *entity;         /* held */
 } handle_object;
@@ -37,8 +36,9 @@ PyObject *esc_py_handle_new(esc_py_system *system, PyObject *definition, PyObjec
     }
     escqrs_error error = {0};
     escqrs_entity *entity;
-    escqrs_status status = escqrs_entity_get(esc_py_definition_core((esc_py_definition *)definition),
-                                             (escqrs_slice){text, (size_t)size}, &entity, &error);
+    escqrs_status status =
+        escqrs_entity_get(esc_py_definition_core((esc_py_definition *)definition),
+                          (escqrs_slice){text, (size_t)size}, &entity, &error);
     if (status != ESCQRS_OK) {
         return esc_py_raise(system->state, &error);
     }
@@ -79,13 +79,14 @@ static void handle_dealloc(PyObject *object)
 
 /* ---- sending ---------------------------------------------------------------------------------------- */
 
-static int parse_sending(const char *method, bool with_timeout, PyObject *const *args, Py_ssize_t count,
-                         PyObject *names, sending *out)
+static int parse_sending(const char *method, bool with_timeout, PyObject *const *args,
+                         Py_ssize_t count, PyObject *names, sending *out)
 {
     *out = (sending){NULL, NULL, NULL, NULL, NULL};
     Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
     if (count > 1) {
-        PyErr_Format(PyExc_TypeError, "%s(command, *, ...) takes one positional argument, not %zd", method, count);
+        PyErr_Format(PyExc_TypeError, "%s(command, *, ...) takes one positional argument, not %zd",
+                     method, count);
         return -1;
     }
     out->command = count == 1 ? args[0] : NULL;
@@ -100,8 +101,10 @@ static int parse_sending(const char *method, bool with_timeout, PyObject *const 
         } else if (PyUnicode_CompareWithASCIIString(name, "correlation_id") == 0) {
             out->correlation_id = value;
         } else {
-            PyErr_Format(PyExc_TypeError, "%s() takes no argument %R; it takes command%s, key, metadata, "
-                         "correlation_id", method, name, with_timeout ? ", timeout" : "");
+            PyErr_Format(PyExc_TypeError,
+                         "%s() takes no argument %R; it takes command%s, key, metadata, "
+                         "correlation_id",
+                         method, name, with_timeout ? ", timeout" : "");
             return -1;
         }
     }
@@ -126,8 +129,10 @@ static int text_slice(PyObject *object, const char *what, escqrs_slice *slice)
 
 static int set_metadata(esc_py_reply *reply, PyObject *metadata)
 {
-    PyObject *items = PyMapping_Check(metadata) && !PyUnicode_Check(metadata) && !PyList_Check(metadata)
-                          ? PyMapping_Items(metadata) : NULL;
+    PyObject *items =
+        PyMapping_Check(metadata) && !PyUnicode_Check(metadata) && !PyList_Check(metadata)
+            ? PyMapping_Items(metadata)
+            : NULL;
     if (items == NULL) {
         if (!PyErr_Occurred()) {
             PyErr_Format(PyExc_TypeError, "metadata is a mapping of str to str, not %s",
@@ -145,8 +150,10 @@ static int set_metadata(esc_py_reply *reply, PyObject *metadata)
     Py_DECREF(items); /* reply->keep has it */
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *pair = PyList_GET_ITEM(items, i);
-        if (text_slice(PyTuple_GET_ITEM(pair, 0), "a name in metadata", &reply->metadata[i].key) < 0 ||
-            text_slice(PyTuple_GET_ITEM(pair, 1), "a value in metadata", &reply->metadata[i].value) < 0) {
+        if (text_slice(PyTuple_GET_ITEM(pair, 0), "a name in metadata", &reply->metadata[i].key) <
+                0 ||
+            text_slice(PyTuple_GET_ITEM(pair, 1), "a value in metadata",
+                       &reply->metadata[i].value) < 0) {
             return -1;
         }
     }
@@ -162,7 +169,8 @@ static int set_correlation(esc_py_reply *reply, escqrs_slice text)
     char again[ESCQRS_UUID_TEXT_SIZE];
     if (escqrs_uuid_parse(text, &command->correlation_id)) {
         escqrs_uuid_format(&command->correlation_id, again);
-        if (memcmp(again, text.data, text.size) == 0 && !escqrs_uuid_is_nil(&command->correlation_id)) {
+        if (memcmp(again, text.data, text.size) == 0 &&
+            !escqrs_uuid_is_nil(&command->correlation_id)) {
             return 0;
         }
         memset(&command->correlation_id, 0, sizeof command->correlation_id);
@@ -185,7 +193,8 @@ static int set_options(esc_py_reply *reply, const sending *how)
         return -1;
     }
     if (key) {
-        if (text_slice(how->key, "key", &reply->command.key) < 0 || PyList_Append(reply->keep, how->key) < 0) {
+        if (text_slice(how->key, "key", &reply->command.key) < 0 ||
+            PyList_Append(reply->keep, how->key) < 0) {
             return -1;
         }
         if (reply->command.key.size == 0) {
@@ -214,19 +223,22 @@ static int may_send(handle_object *self, const esc_py_turn **turn)
         *turn = NULL;
     }
     esc_py_state *state = self->system->state;
-    if (*turn == NULL ? esc_py_system_pin(self->system) < 0 : esc_py_system_pin_inside(self->system) < 0) {
+    if (*turn == NULL ? esc_py_system_pin(self->system) < 0
+                      : esc_py_system_pin_inside(self->system) < 0) {
         return -1;
     }
     if (self->system->readonly) {
         PyErr_Format(esc_py_error_class(state, ESCQRS_READ_ONLY),
                      "%U was opened with readonly=True and takes no commands", self->system->path);
     } else if (esc_py_is_applying()) {
-        PyErr_SetString(state->errors.error, "an @es.applies method only changes the state: it runs again in every "
-                                             "replay, so it sends no commands");
+        PyErr_SetString(state->errors.error,
+                        "an @es.applies method only changes the state: it runs again in every "
+                        "replay, so it sends no commands");
     } else if (esc_py_in_projection()) {
-        PyErr_SetString(esc_py_error_class(state, ESCQRS_DEADLOCK),
-                        "a read model's handler only writes rows: it holds the writer, and runs again in every "
-                        "rebuild, so it sends no commands");
+        PyErr_SetString(
+            esc_py_error_class(state, ESCQRS_DEADLOCK),
+            "a read model's handler only writes rows: it holds the writer, and runs again in every "
+            "rebuild, so it sends no commands");
     } else {
         return 0;
     }
@@ -249,12 +261,13 @@ static int wait_room(handle_object *self, const escqrs_error *error, int64_t dea
         }
         return -1;
     }
-    int status = esc_py_wait(self->system, room_wait, self->system->system, deadline_ns);
+    int status = esc_py_wait(room_wait, self->system->system, deadline_ns);
     if (status == ESCQRS_TIMEOUT) {
         esc_py_raise(self->system->state, error);
     } else if (status > 0) { /* closed meanwhile */
         escqrs_error ended = {0};
-        (void)escqrs_error_set(&ended, (escqrs_status)status, "%s was closed while this command waited for room",
+        (void)escqrs_error_set(&ended, (escqrs_status)status,
+                               "%s was closed while this command waited for room",
                                PyUnicode_AsUTF8(self->system->path));
         esc_py_raise(self->system->state, &ended);
     }
@@ -266,8 +279,8 @@ static esc_py_reply *new_reply(handle_object *self, const sending *how)
     if (esc_py_definition_accepts(self->definition, how->command) < 0) {
         return NULL;
     }
-    esc_py_reply *reply = esc_py_reply_new(self->system->state, self->system, self->definition, self->entity,
-                                           how->command);
+    esc_py_reply *reply = esc_py_reply_new(self->system->state, self->system, self->definition,
+                                           self->entity, how->command);
     if (reply != NULL && set_options(reply, how) < 0) {
         Py_CLEAR(reply);
     }
@@ -275,7 +288,8 @@ static esc_py_reply *new_reply(handle_object *self, const sending *how)
 }
 
 /* Accept the command without running it. The core's reference is taken where it is accepted. */
-static int send(handle_object *self, esc_py_reply *reply, const esc_py_turn *turn, int64_t deadline_ns)
+static int send(handle_object *self, esc_py_reply *reply, const esc_py_turn *turn,
+                int64_t deadline_ns)
 {
     escqrs_error error = {0};
     for (;;) {
@@ -324,12 +338,14 @@ static PyObject *send_later(PyObject *object, const char *method, bool told, PyO
     return (PyObject *)reply;
 }
 
-static PyObject *handle_submit(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+static PyObject *handle_submit(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                               PyObject *names)
 {
     return send_later(object, "submit", false, args, count, names);
 }
 
-static PyObject *handle_tell(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+static PyObject *handle_tell(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                             PyObject *names)
 {
     PyObject *reply = send_later(object, "tell", true, args, count, names);
     if (reply == NULL) {
@@ -340,7 +356,8 @@ static PyObject *handle_tell(PyObject *object, PyObject *const *args, Py_ssize_t
 }
 
 /* Run or queue the reply's command, wait, and take its result; the system is pinned. */
-static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn *turn, PyObject *timeout)
+static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn *turn,
+                     PyObject *timeout)
 {
     int64_t deadline_ns = INT64_MAX;
     if (timeout != NULL && timeout != Py_None && esc_py_deadline(timeout, &deadline_ns) < 0) {
@@ -370,7 +387,8 @@ static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn
             }
         }
     }
-    PyObject *result = esc_py_reply_wait(reply, deadline_ns) < 0 ? NULL : esc_py_reply_result(reply);
+    PyObject *result =
+        esc_py_reply_wait(reply, deadline_ns) < 0 ? NULL : esc_py_reply_result(reply);
     PyObject *exception = esc_py_definition_interruption();
     if (exception != NULL) {
         if (result == NULL) {
@@ -382,7 +400,8 @@ static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn
     return result;
 }
 
-static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                            PyObject *names)
 {
     handle_object *self = (handle_object *)object;
     const esc_py_turn *turn;
@@ -409,10 +428,10 @@ static int current_version(handle_object *self, int64_t *version)
 {
     escqrs_error error = {0};
     escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = escqrs_store_version(self->system->store, escqrs_entity_stream(self->entity), version, &error);
-    Py_END_ALLOW_THREADS
-    if (status != ESCQRS_OK) {
+    Py_BEGIN_ALLOW_THREADS status = escqrs_store_version(
+        self->system->store, escqrs_entity_stream(self->entity), version, &error);
+    Py_END_ALLOW_THREADS if (status != ESCQRS_OK)
+    {
         esc_py_raise(self->system->state, &error);
         return -1;
     }
@@ -427,23 +446,27 @@ static PyObject *handle_get_state(PyObject *object, void *Py_UNUSED(closure))
         turn = NULL;
     }
     if (esc_py_in_projection()) {
-        PyErr_SetString(esc_py_error_class(self->system->state, ESCQRS_DEADLOCK),
-                        "a read model's handler holds the writer, which an entity's state may wait for");
+        PyErr_SetString(
+            esc_py_error_class(self->system->state, ESCQRS_DEADLOCK),
+            "a read model's handler holds the writer, which an entity's state may wait for");
         return NULL;
     }
-    if ((turn == NULL ? esc_py_system_pin(self->system) : esc_py_system_pin_inside(self->system)) < 0) {
+    if ((turn == NULL ? esc_py_system_pin(self->system) : esc_py_system_pin_inside(self->system)) <
+        0) {
         return NULL;
     }
     esc_py_reply *reply = NULL;
     PyObject *result = NULL;
     int64_t version = 0;
     bool ready = esc_py_definition_refresh(self->definition) == 0;
-    if (ready && self->system->readonly) { /* another process writes: what is in memory may be old */
+    if (ready &&
+        self->system->readonly) { /* another process writes: what is in memory may be old */
         if (current_version(self, &version) == 0) {
             result = esc_py_definition_state_at(self->definition, self->entity, version);
         }
     } else if (ready) {
-        reply = esc_py_reply_new(self->system->state, self->system, self->definition, self->entity, NULL);
+        reply = esc_py_reply_new(self->system->state, self->system, self->definition, self->entity,
+                                 NULL);
     }
     if (reply != NULL) {
         reply->command.special = true;
@@ -489,8 +512,8 @@ static PyObject *handle_state_at(PyObject *object, PyObject *args, PyObject *kwa
             escqrs_slice stream = escqrs_entity_stream(self->entity);
             PyObject *name = PyUnicode_DecodeUTF8(stream.data, (Py_ssize_t)stream.size, "replace");
             if (name != NULL) {
-                PyErr_Format(PyExc_ValueError, "%U has the versions 0 to %lld, not %S", name, (long long)current,
-                             asked);
+                PyErr_Format(PyExc_ValueError, "%U has the versions 0 to %lld, not %S", name,
+                             (long long)current, asked);
                 Py_DECREF(name);
             }
         } else {
@@ -547,8 +570,8 @@ static PyObject *handle_compare(PyObject *left, PyObject *right, int operation)
         Py_RETURN_NOTIMPLEMENTED;
     }
     handle_object *a = (handle_object *)left, *b = (handle_object *)right;
-    bool equal = a->system == b->system &&
-                 escqrs_slice_equal(escqrs_entity_stream(a->entity), escqrs_entity_stream(b->entity));
+    bool equal = a->system == b->system && escqrs_slice_equal(escqrs_entity_stream(a->entity),
+                                                              escqrs_entity_stream(b->entity));
     return PyBool_FromLong((operation == Py_EQ) == equal);
 }
 
@@ -565,19 +588,26 @@ static PyMethodDef handle_methods[] = {
     {"ask", _PyCFunction_CAST(handle_ask), METH_FASTCALL | METH_KEYWORDS,
      "ask(command, *, timeout=None, key=None, metadata=None, correlation_id=None)\n--\n\n"
      "Send the command and return the handler's answer, once its events are durable.\n\n"
-     "timeout: seconds; then es.Timeout, and the command may still be carried out. key: a name for this command: one\n"
-     "that was used for this entity runs nothing and answers the first reply. metadata: mapping of str to str, stored\n"
-     "with the events. correlation_id: a text; a new UUID by default, in a handler that of its command.\n"
-     "Raises what the handler raises; TypeError for what is no command of this aggregate; es.Deadlock; es.Closed;\n"
+     "timeout: seconds; then es.Timeout, and the command may still be carried out. key: a name for "
+     "this command: one\n"
+     "that was used for this entity runs nothing and answers the first reply. metadata: mapping of "
+     "str to str, stored\n"
+     "with the events. correlation_id: a text; a new UUID by default, in a handler that of its "
+     "command.\n"
+     "Raises what the handler raises; TypeError for what is no command of this aggregate; "
+     "es.Deadlock; es.Closed;\n"
      "es.MailboxFull on an event loop with max_in_flight commands under way (elsewhere it waits)."},
     {"submit", _PyCFunction_CAST(handle_submit), METH_FASTCALL | METH_KEYWORDS,
      "submit(command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
-     "Send the command and return a Reply at once: reply.result(timeout) or await reply. Arguments as of ask."},
+     "Send the command and return a Reply at once: reply.result(timeout) or await reply. Arguments "
+     "as of ask."},
     {"tell", _PyCFunction_CAST(handle_tell), METH_FASTCALL | METH_KEYWORDS,
      "tell(command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
-     "Send the command and forget it; a failure is logged to the logger \"escqrs\". Arguments as of ask."},
+     "Send the command and forget it; a failure is logged to the logger \"escqrs\". Arguments as "
+     "of ask."},
     {"state_at", _PyCFunction_CAST(handle_state_at), METH_VARARGS | METH_KEYWORDS,
-     "state_at(version)\n--\n\nA read-only state as it was with the first `version` events; ValueError outside of "
+     "state_at(version)\n--\n\nA read-only state as it was with the first `version` events; "
+     "ValueError outside of "
      "0 to the current version."},
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
      "history(*, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
@@ -588,8 +618,11 @@ static PyMethodDef handle_methods[] = {
 
 static PyGetSetDef handle_getset[] = {
     {"state", handle_get_state, NULL,
-     "A read-only copy of the state, as of all that this thread sent before and as durable as a reply.", NULL},
-    {"version", handle_get_version, NULL, "Stored events of this entity; 0 where there are none.", NULL},
+     "A read-only copy of the state, as of all that this thread sent before and as durable as a "
+     "reply.",
+     NULL},
+    {"version", handle_get_version, NULL, "Stored events of this entity; 0 where there are none.",
+     NULL},
     {"id", handle_get_id, NULL, "The entity's id.", NULL},
     {"stream", handle_get_stream, NULL, "Name of its stream: \"{aggregate}/{id}\".", NULL},
     {"system", handle_get_system, NULL, "The system it lives in.", NULL},
@@ -597,7 +630,8 @@ static PyGetSetDef handle_getset[] = {
 };
 
 static PyType_Slot handle_slots[] = {
-    {Py_tp_doc, "A reference to one entity: shop[Cart, \"cart-1\"]. The entity is loaded when first used."},
+    {Py_tp_doc,
+     "A reference to one entity: shop[Cart, \"cart-1\"]. The entity is loaded when first used."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_traverse, handle_traverse},
     {Py_tp_repr, handle_repr},

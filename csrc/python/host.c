@@ -1,8 +1,9 @@
 /* python/host.c - how C threads enter Python.
  *
- * A worker keeps one PyThreadState for its whole life and attaches with it, which is ten times cheaper
- * than PyGILState_Ensure. It is attached only while it runs Python code: never while it sleeps, waits for the disk
- * or holds a lock of the core. Every worker is joined by close(), so none is alive when Python finalizes.
+ * A worker keeps one PyThreadState for its whole life and attaches with it, which is ten times
+ * cheaper than PyGILState_Ensure. It is attached only while it runs Python code: never while it
+ * sleeps, waits for the disk or holds a lock of the core. Every worker is joined by close(), so
+ * none is alive when Python finalizes.
  */
 #include "python/definition.h"
 #include "python/state.h"

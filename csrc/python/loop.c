@@ -10,18 +10,17 @@
 #include "python/state.h"
 
 typedef struct loop_queue {
-    PyObject_HEAD
-    esc_queue queue;
+    PyObject_HEAD esc_queue queue;
     int descriptor;
     _Atomic uint32_t dead; /* the loop is gone: nobody drains any more */
-    _Atomic uint32_t pushing; /* threads in esc_py_loop_push: memory and descriptor stay until they are out */
+    _Atomic uint32_t
+        pushing;    /* threads in esc_py_loop_push: memory and descriptor stay until they are out */
     PyObject *loop; /* weak reference, whose callback is `forget`; NULL once the loop is gone */
     PyObject *weakrefs;
 } loop_queue;
 
 typedef struct reply_await {
-    PyObject_HEAD
-    esc_py_reply *reply;
+    PyObject_HEAD esc_py_reply *reply;
     PyObject *iterator; /* of the future; NULL before the first step */
 } reply_await;
 
@@ -54,6 +53,20 @@ int esc_py_loop_is_running(esc_py_state *state)
 
 /* ---- LoopQueue ---------------------------------------------------------------------------------- */
 
+/* The loop must not watch a descriptor that is about to be closed: its number will be somebody
+ * else's. */
+static void remove_reader(PyObject *loop, int descriptor)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *result = PyObject_CallMethod(loop, "remove_reader", "i", descriptor);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(loop);
+    }
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
 static loop_queue *queue_new(esc_py_state *state, PyObject *loop)
 {
     PyObject *drain = NULL, *forget = NULL, *result = NULL;
@@ -81,7 +94,11 @@ static loop_queue *queue_new(esc_py_state *state, PyObject *loop)
         goto fail;
     }
     result = PyObject_CallMethod(loop, "add_reader", "iO", self->descriptor, drain);
-    if (result == NULL || PyObject_SetItem(state->reply.loops, loop, (PyObject *)self) < 0) {
+    if (result == NULL) {
+        goto fail;
+    }
+    if (PyObject_SetItem(state->reply.loops, loop, (PyObject *)self) < 0) {
+        remove_reader(loop, self->descriptor);
         goto fail;
     }
     Py_DECREF(result);
@@ -152,8 +169,8 @@ static void queue_pass_on(loop_queue *self)
 void esc_py_loop_push(PyObject *object, esc_py_reply *reply)
 {
     loop_queue *self = (loop_queue *)object;
-    /* The reply holds the queue, but once pushed it may be drained at once and both may go: from here on
-     * `pushing` keeps the queue. relaxed: the push orders it before the drain. */
+    /* The reply holds the queue, but once pushed it may be drained at once and both may go: from
+     * here on `pushing` keeps the queue. relaxed: the push orders it before the drain. */
     (void)atomic_fetch_add_explicit(&self->pushing, 1, memory_order_relaxed);
     if (esc_queue_push(&self->queue, &reply->queued)) {
         uint64_t one = 1;
@@ -162,7 +179,8 @@ void esc_py_loop_push(PyObject *object, esc_py_reply *reply)
             written = write(self->descriptor, &one, sizeof one);
         } while (written < 0 && errno == EINTR);
     }
-    /* seq_cst: pairs with the fence in queue_forget: either its drain finds the reply or we see that it came */
+    /* seq_cst: pairs with the fence in queue_forget: either its drain finds the reply or we see
+     * that it came */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&self->dead, memory_order_relaxed)) {
         queue_pass_on(self);
@@ -208,7 +226,8 @@ static void queue_dealloc(PyObject *object)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    /* acquire: pairs with the release in esc_py_loop_push. Those who push never wait for the GIL. */
+    /* acquire: pairs with the release in esc_py_loop_push. Those who push never wait for the GIL.
+     */
     while (atomic_load_explicit(&self->pushing, memory_order_acquire) != 0) {
         sched_yield();
     }
@@ -235,7 +254,8 @@ void esc_py_loop_settle(PyObject *future)
 }
 
 static PyMethodDef queue_methods[] = {
-    {"drain", queue_drain_method, METH_NOARGS, "Wake the futures whose replies are done; called by the loop."},
+    {"drain", queue_drain_method, METH_NOARGS,
+     "Wake the futures whose replies are done; called by the loop."},
     {"forget", queue_forget, METH_O, "The loop is gone."},
     {NULL, NULL, 0, NULL},
 };
@@ -279,8 +299,7 @@ static int add_pair(esc_py_reply *reply, PyObject *loop, PyObject *future)
     return result;
 }
 
-/* A second awaiter: the first one's loop may be gone, so completion goes by way of the system from now on. */
-static int leave_loop(esc_py_reply *reply)
+int esc_py_loop_leave(esc_py_reply *reply)
 {
     if (reply->future == NULL) {
         return 0;
@@ -291,8 +310,8 @@ static int leave_loop(esc_py_reply *reply)
     Py_XDECREF(loop);
     if (result == 0) {
         Py_CLEAR(reply->future);
-        /* relaxed: `done` either came before (then notify_later finds DONE) or sees the bit gone; what it then
-         * reads was written with the GIL and is read with the GIL */
+        /* relaxed: `done` either came before (then notify_later finds DONE) or sees the bit gone;
+         * what it then reads was written with the GIL and is read with the GIL */
         (void)atomic_fetch_and_explicit(&reply->word, ~ESC_PY_REPLY_LOOP, memory_order_relaxed);
     }
     return result;
@@ -322,7 +341,7 @@ static PyObject *await_future(esc_py_reply *reply)
     }
     /* relaxed: only threads with the GIL set NOTIFY, and we have it */
     if (atomic_load_explicit(&reply->word, memory_order_relaxed) & ESC_PY_REPLY_NOTIFY) {
-        if (leave_loop(reply) < 0 || add_pair(reply, loop, future) < 0) {
+        if (esc_py_loop_leave(reply) < 0 || add_pair(reply, loop, future) < 0) {
             Py_CLEAR(iterator);
             goto fail;
         }
@@ -344,8 +363,8 @@ fail:
     return iterator;
 }
 
-/* A handler's StopIteration would end the coroutine that awaits as if it had returned: as Python does for generators
- * (PEP 479), a RuntimeError carries it. */
+/* A handler's StopIteration would end the coroutine that awaits as if it had returned: as Python
+ * does for generators (PEP 479), a RuntimeError carries it. */
 static void replace_stop_iteration(void)
 {
     PyObject *type, *value, *traceback;
@@ -356,7 +375,8 @@ static void replace_stop_iteration(void)
     PyErr_NormalizeException(&type, &value, &traceback);
     Py_XDECREF(type);
     Py_XDECREF(traceback);
-    PyObject *error = PyObject_CallFunction(PyExc_RuntimeError, "s", "the handler raised StopIteration");
+    PyObject *error =
+        PyObject_CallFunction(PyExc_RuntimeError, "s", "the handler raised StopIteration");
     if (error == NULL) {
         Py_XDECREF(value);
         return;
@@ -432,12 +452,9 @@ static void await_dealloc(PyObject *object)
 }
 
 static PyType_Slot await_slots[] = {
-    {Py_tp_dealloc, await_dealloc},
-    {Py_tp_traverse, await_traverse},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, await_next},
-    {Py_am_send, await_send},
-    {0, NULL},
+    {Py_tp_dealloc, await_dealloc},  {Py_tp_traverse, await_traverse},
+    {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, await_next},
+    {Py_am_send, await_send},        {0, NULL},
 };
 
 static PyType_Spec await_spec = {

@@ -418,7 +418,7 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
     int status = -1;
     wait_call call = {.model = self->model, .position = position};
     if (refuse_in_projection(system, "wait()") == 0) {
-        status = esc_py_wait(system, wait_core, &call, deadline_ns);
+        status = esc_py_wait(wait_core, &call, deadline_ns);
     }
     if (status > 0) {
         esc_py_raise(system->state, &call.error);

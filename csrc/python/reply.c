@@ -10,8 +10,9 @@
 #include "python/readmodel.h"
 #include "python/state.h"
 
-esc_py_reply *esc_py_reply_new(esc_py_state *state, esc_py_system *system, esc_py_definition *definition,
-                               escqrs_entity *entity, PyObject *message)
+esc_py_reply *esc_py_reply_new(esc_py_state *state, esc_py_system *system,
+                               esc_py_definition *definition, escqrs_entity *entity,
+                               PyObject *message)
 {
     esc_py_reply *self = PyObject_GC_New(esc_py_reply, state->reply.type);
     if (self == NULL) {
@@ -90,9 +91,10 @@ static void reply_done(escqrs_command *command, escqrs_status status, const escq
         }
     }
     bool log = self->told && status != ESCQRS_OK;
-    /* acq_rel: release pairs with the acquire of esc_py_reply_is_done, which then sees status and error; acquire
-     * pairs with the release of NOTIFY in loop.c, so that `loop` is seen here */
-    uint32_t before = atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_DONE, memory_order_acq_rel);
+    /* acq_rel: release pairs with the acquire of esc_py_reply_is_done, which then sees status and
+     * error; acquire pairs with the release of NOTIFY in loop.c, so that `loop` is seen here */
+    uint32_t before =
+        atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_DONE, memory_order_acq_rel);
     if (before & ESC_PY_REPLY_SLEEPERS) {
         esc_futex_wake(&self->word, INT_MAX);
     }
@@ -109,14 +111,11 @@ static void reply_done(escqrs_command *command, escqrs_status status, const escq
     }
 }
 
-static void reply_repeated(escqrs_command *command, escqrs_slice stored)
+static void reply_repeated(escqrs_command *command, void *stored, size_t size)
 {
     esc_py_reply *self = esc_py_reply_of(command);
-    self->repeated = escqrs_alloc(stored.size + 1);
-    if (self->repeated != NULL) {
-        memcpy(self->repeated, stored.data, stored.size);
-        self->repeated_size = stored.size;
-    }
+    self->repeated = stored;
+    self->repeated_size = size;
 }
 
 const escqrs_command_ops esc_py_reply_ops = {
@@ -137,8 +136,9 @@ static escqrs_status reply_sleep(void *context, int64_t deadline_ns)
 {
     esc_py_reply *self = context;
     /* acq_rel: as is_done; and `done`, coming later, sees SLEEPERS */
-    uint32_t word = atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_SLEEPERS, memory_order_acq_rel) |
-                    ESC_PY_REPLY_SLEEPERS;
+    uint32_t word =
+        atomic_fetch_or_explicit(&self->word, ESC_PY_REPLY_SLEEPERS, memory_order_acq_rel) |
+        ESC_PY_REPLY_SLEEPERS;
     while (!(word & ESC_PY_REPLY_DONE)) {
         if (!esc_futex_wait(&self->word, word, deadline_ns)) {
             return esc_py_reply_is_done(self) ? ESCQRS_OK : ESCQRS_TIMEOUT;
@@ -168,42 +168,48 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
     esc_py_system *system = self->system;
     if (system->fork_generation != escqrs_fork_generation()) {
         escqrs_error error = {0};
-        (void)escqrs_error_set(&error, ESCQRS_FORKED,
-                               "this reply belongs to the parent process and never comes after fork; "
-                               "open the store in this one");
+        (void)escqrs_error_set(
+            &error, ESCQRS_FORKED,
+            "this reply belongs to the parent process and never comes after fork; "
+            "open the store in this one");
         esc_py_raise(system->state, &error);
         return -1;
     }
     if (esc_py_in_projection()) {
-        return raise_waiting(self, ESCQRS_DEADLOCK, "a read model's handler waits for %U, which waits for the "
-                                                    "handler's transaction: read models only project");
+        return raise_waiting(self, ESCQRS_DEADLOCK,
+                             "a read model's handler waits for %U, which waits for the "
+                             "handler's transaction: read models only project");
     }
     const esc_py_turn *turn = esc_py_turn_current();
     escqrs_actor *waiter = escqrs_actor_current();
     if (turn != NULL && self->held_turn == turn->serial) {
-        return raise_waiting(self, ESCQRS_DEADLOCK, "this handler waits for its own command to %U, which leaves "
-                                                    "only when the handler has finished and its events are "
-                                                    "durable; use ask");
+        return raise_waiting(self, ESCQRS_DEADLOCK,
+                             "this handler waits for its own command to %U, which leaves "
+                             "only when the handler has finished and its events are "
+                             "durable; use ask");
     }
     if (waiter != NULL) {
         escqrs_error error = {0};
-        escqrs_status status = escqrs_actor_wait_begin(waiter, escqrs_entity_actor(self->entity), &error);
+        escqrs_status status =
+            escqrs_actor_wait_begin(waiter, escqrs_entity_actor(self->entity), &error);
         if (status != ESCQRS_OK) {
             esc_py_raise(system->state, &error);
             return -1;
         }
     }
-    int result = esc_py_wait(system, reply_sleep, self, deadline_ns);
+    int result = esc_py_wait(reply_sleep, self, deadline_ns);
     if (waiter != NULL) {
         escqrs_actor_wait_end(waiter);
     }
     if (result == ESCQRS_TIMEOUT) {
-        return raise_waiting(self, ESCQRS_TIMEOUT, "%U has not answered in time; the command may still be carried out");
+        return raise_waiting(self, ESCQRS_TIMEOUT,
+                             "%U has not answered in time; the command may still be carried out");
     }
     return result == ESCQRS_OK ? 0 : -1;
 }
 
-/* The exception of a failed reply, made once; borrowed, NULL with an exception set if it cannot be made. */
+/* The exception of a failed reply, made once; borrowed, NULL with an exception set if it cannot be
+ * made. */
 static PyObject *failure(esc_py_reply *self)
 {
     if (self->status != ESCQRS_REJECTED && !self->explained) {
@@ -223,18 +229,31 @@ static PyObject *failure(esc_py_reply *self)
     return self->exception;
 }
 
+/* What is stored with the key is the answer, whatever a handler has answered before the key was
+ * found in use. */
+static int decode_repeated(esc_py_reply *self)
+{
+    PyObject *value = NULL;
+    PyObject *text = PyBytes_FromStringAndSize(self->repeated, (Py_ssize_t)self->repeated_size);
+    if (text != NULL) {
+        value = PyObject_CallFunctionObjArgs(self->system->state->reply.decode_reply,
+                                             (PyObject *)self->system, self->message, text, NULL);
+        Py_DECREF(text);
+    }
+    if (value == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->value, value);
+    escqrs_free(self->repeated);
+    self->repeated = NULL;
+    return 0;
+}
+
 PyObject *esc_py_reply_result(esc_py_reply *self)
 {
     if (self->status == ESCQRS_OK) {
-        if (self->value == NULL && self->repeated != NULL) {
-            PyObject *text = PyBytes_FromStringAndSize(self->repeated, (Py_ssize_t)self->repeated_size);
-            if (text == NULL) {
-                return NULL;
-            }
-            self->value = PyObject_CallFunctionObjArgs(self->system->state->reply.decode_reply,
-                                                       (PyObject *)self->system, self->message, text, NULL);
-            Py_DECREF(text);
-            return Py_XNewRef(self->value);
+        if (self->repeated != NULL && decode_repeated(self) < 0) {
+            return NULL;
         }
         return Py_NewRef(self->value != NULL ? self->value : Py_None);
     }
@@ -260,8 +279,9 @@ static void notify(esc_py_reply *self)
     self->callbacks = NULL;
     for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *item = PyList_GET_ITEM(callbacks, i);
-        PyObject *result = PyTuple_CheckExact(item) ? PyObject_Call(state->reply.set_future, item, NULL)
-                                                    : PyObject_CallOneArg(item, (PyObject *)self);
+        PyObject *result = PyTuple_CheckExact(item)
+                               ? PyObject_Call(state->reply.set_future, item, NULL)
+                               : PyObject_CallOneArg(item, (PyObject *)self);
         if (result == NULL) {
             PyErr_WriteUnraisable(item);
         }
@@ -278,10 +298,10 @@ void esc_py_reply_complete(esc_py_reply *self)
         PyObject *exception = failure(self);
         PyObject *result = NULL;
         if (exception != NULL) {
-            result = PyObject_CallFunction(self->system->state->system.log_failure, "Os#OO",
-                                           (PyObject *)self->system, (const char *)stream.data,
-                                           (Py_ssize_t)stream.size,
-                                           self->message != NULL ? self->message : Py_None, exception);
+            result = PyObject_CallFunction(
+                self->system->state->system.log_failure, "Os#OO", (PyObject *)self->system,
+                (const char *)stream.data, (Py_ssize_t)stream.size,
+                self->message != NULL ? self->message : Py_None, exception);
         }
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)self);
@@ -305,13 +325,14 @@ int esc_py_reply_notify_later(esc_py_reply *self, uint32_t bits)
 
 /* ---- methods ------------------------------------------------------------------------------------ */
 
-static int wait_argument(esc_py_reply *self, PyObject *const *args, Py_ssize_t count, PyObject *names,
-                         const char *method)
+static int wait_argument(esc_py_reply *self, PyObject *const *args, Py_ssize_t count,
+                         PyObject *names, const char *method)
 {
     PyObject *timeout = Py_None;
     Py_ssize_t given = count + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
-    if (given > 1 || (given == 1 && count == 0 &&
-                      PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0)) {
+    if (given > 1 ||
+        (given == 1 && count == 0 &&
+         PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0)) {
         PyErr_Format(PyExc_TypeError, "Reply.%s(timeout=None) takes one argument", method);
         return -1;
     }
@@ -325,7 +346,8 @@ static int wait_argument(esc_py_reply *self, PyObject *const *args, Py_ssize_t c
     return esc_py_reply_wait(self, deadline_ns);
 }
 
-static PyObject *reply_result(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+static PyObject *reply_result(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                              PyObject *names)
 {
     esc_py_reply *self = (esc_py_reply *)object;
     if (wait_argument(self, args, count, names, "result") < 0) {
@@ -334,7 +356,8 @@ static PyObject *reply_result(PyObject *object, PyObject *const *args, Py_ssize_
     return esc_py_reply_result(self);
 }
 
-static PyObject *reply_exception(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+static PyObject *reply_exception(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *names)
 {
     esc_py_reply *self = (esc_py_reply *)object;
     if (wait_argument(self, args, count, names, "exception") < 0) {
@@ -364,6 +387,9 @@ static PyObject *reply_add_done_callback(PyObject *object, PyObject *function)
                      Py_TYPE(function)->tp_name);
         return NULL;
     }
+    if (esc_py_loop_leave(self) < 0) {
+        return NULL;
+    }
     if (self->callbacks == NULL && (self->callbacks = PyList_New(0)) == NULL) {
         return NULL;
     }
@@ -391,7 +417,8 @@ static PyObject *reply_repr(PyObject *object)
         Py_XDECREF(value);
     } else {
         PyObject *exception = failure(self);
-        text = exception == NULL ? NULL : PyUnicode_FromFormat("<Reply of %U: %R>", name, exception);
+        text =
+            exception == NULL ? NULL : PyUnicode_FromFormat("<Reply of %U: %R>", name, exception);
     }
     Py_DECREF(name);
     return text;
@@ -399,24 +426,30 @@ static PyObject *reply_repr(PyObject *object)
 
 static PyMethodDef reply_methods[] = {
     {"result", _PyCFunction_CAST(reply_result), METH_FASTCALL | METH_KEYWORDS,
-     "result(timeout=None)\n--\n\nWait and return the handler's answer, once its events are durable.\n\n"
-     "timeout: seconds; None waits for ever. Raises what the handler raised, es.Timeout (the command may still\n"
+     "result(timeout=None)\n--\n\nWait and return the handler's answer, once its events are "
+     "durable.\n\n"
+     "timeout: seconds; None waits for ever. Raises what the handler raised, es.Timeout (the "
+     "command may still\n"
      "be carried out), or es.Deadlock where waiting here would never end."},
     {"exception", _PyCFunction_CAST(reply_exception), METH_FASTCALL | METH_KEYWORDS,
-     "exception(timeout=None)\n--\n\nWait and return the exception, or None where the command succeeded."},
-    {"done", reply_is_done_method, METH_NOARGS, "done()\n--\n\nWhether result() would return at once."},
+     "exception(timeout=None)\n--\n\nWait and return the exception, or None where the command "
+     "succeeded."},
+    {"done", reply_is_done_method, METH_NOARGS,
+     "done()\n--\n\nWhether result() would return at once."},
     {"cancel", reply_false, METH_NOARGS,
      "cancel()\n--\n\nFalse: a command that was accepted cannot be called back."},
     {"cancelled", reply_false, METH_NOARGS, "cancelled()\n--\n\nFalse, always."},
     {"add_done_callback", reply_add_done_callback, METH_O,
-     "add_done_callback(function)\n--\n\nCall function(reply) once it is done: at once if it is, else on a "
+     "add_done_callback(function)\n--\n\nCall function(reply) once it is done: at once if it is, "
+     "else on a "
      "thread of the engine."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Reply[str], for annotations."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot reply_slots[] = {
-    {Py_tp_doc, "The answer to a command that was submitted; awaitable in any event loop, as often as one likes."},
+    {Py_tp_doc, "The answer to a command that was submitted; awaitable in any event loop, as often "
+                "as one likes."},
     {Py_tp_dealloc, reply_dealloc},
     {Py_tp_traverse, reply_traverse},
     {Py_tp_clear, reply_clear},

@@ -1,9 +1,10 @@
-/* python/system.c - es.System: open, close, and what belongs to the whole. See system.h for its life.
+/* python/system.c - es.System: open, close, and what belongs to the whole. See system.h for its
+ * life.
  *
- * close(), in this order: refuse commands from outside; wait until all that was accepted, and what that sent, is
- * answered (or the timeout has passed); end the read models; drop what is left; close the store; wait for
- * the calls that are under way. Waiting is done without the GIL and in slices, so Ctrl-C works; an interrupted close
- * leaves the system open.
+ * close(), in this order: refuse commands from outside; wait until all that was accepted, and what
+ * that sent, is answered (or the timeout has passed); end the read models; drop what is left; close
+ * the store; wait for the calls that are under way. Waiting is done without the GIL and in slices,
+ * so Ctrl-C works; an interrupted close leaves the system open.
  */
 #include "python/system.h"
 
@@ -33,7 +34,8 @@ static int refuse(esc_py_system *self, uint32_t closed_min)
 {
     escqrs_error error = {0};
     if (self->fork_generation != escqrs_fork_generation()) {
-        (void)escqrs_error_set(&error, ESCQRS_FORKED, "%s was opened by the parent process and cannot be used after "
+        (void)escqrs_error_set(&error, ESCQRS_FORKED,
+                               "%s was opened by the parent process and cannot be used after "
                                "fork; open it in this process, once the parent has closed it",
                                PyUnicode_AsUTF8(self->path));
     } else if (atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
@@ -89,7 +91,8 @@ int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
         return 0;
     }
     if (PyBool_Check(timeout) || (!PyFloat_Check(timeout) && !PyLong_Check(timeout))) {
-        PyErr_Format(PyExc_TypeError, "timeout is a number of seconds or None, not %s", Py_TYPE(timeout)->tp_name);
+        PyErr_Format(PyExc_TypeError, "timeout is a number of seconds or None, not %s",
+                     Py_TYPE(timeout)->tp_name);
         return -1;
     }
     double seconds = PyFloat_AsDouble(timeout);
@@ -106,20 +109,18 @@ int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
     return 0;
 }
 
-int esc_py_wait(esc_py_system *self, escqrs_status (*wait)(void *context, int64_t deadline_ns), void *context,
+int esc_py_wait(escqrs_status (*wait)(void *context, int64_t deadline_ns), void *context,
                 int64_t deadline_ns)
 {
-    escqrs_runtime *runtime = escqrs_system_runtime(self->system);
     for (;;) {
         escqrs_status status;
         int64_t slice_ns = esc_deadline_after(SLICE_NS);
         bool last = slice_ns >= deadline_ns;
-        Py_BEGIN_ALLOW_THREADS
-        escqrs_runtime_block(runtime);
+        Py_BEGIN_ALLOW_THREADS escqrs_runtime_block();
         status = wait(context, last ? deadline_ns : slice_ns);
-        escqrs_runtime_unblock(runtime);
-        Py_END_ALLOW_THREADS
-        if (status != ESCQRS_TIMEOUT) {
+        escqrs_runtime_unblock();
+        Py_END_ALLOW_THREADS if (status != ESCQRS_TIMEOUT)
+        {
             return (int)status;
         }
         if (PyErr_CheckSignals() < 0) {
@@ -172,7 +173,8 @@ static void tidy_log(esc_py_system *self)
     while (node != NULL) {
         log_line *line = (log_line *)((char *)node - offsetof(log_line, queued));
         node = node->next;
-        PyObject *result = PyObject_CallFunction(self->state->system.log_text, "is", (int)line->level, line->text);
+        PyObject *result =
+            PyObject_CallFunction(self->state->system.log_text, "is", (int)line->level, line->text);
         if (result == NULL) {
             PyErr_WriteUnraisable((PyObject *)self);
         }
@@ -183,7 +185,8 @@ static void tidy_log(esc_py_system *self)
 
 void esc_py_system_push_completed(esc_py_system *self, esc_py_reply *reply)
 {
-    /* relaxed: whoever waits for zero has seen the reply done, which comes after the command is counted out */
+    /* relaxed: whoever waits for zero has seen the reply done, which comes after the command is
+     * counted out */
     (void)atomic_fetch_add_explicit(&self->completing, 1, memory_order_relaxed);
     esc_queue_push(&self->completed, &reply->queued);
     escqrs_host_poke(self->host);
@@ -214,7 +217,8 @@ static escqrs_status wait_completed(void *context, int64_t deadline_ns)
 
 void esc_py_system_tidy(esc_py_system *self)
 {
-    PyObject *error_type, *value, *traceback; /* the caller may be about to raise; destructors and callbacks run here */
+    PyObject *error_type, *value,
+        *traceback; /* the caller may be about to raise; destructors and callbacks run here */
     PyErr_Fetch(&error_type, &value, &traceback);
     Py_INCREF((PyObject *)self); /* the last reply may hold the last reference */
     esc_queue_node *node = esc_queue_take_all(&self->released);
@@ -238,24 +242,26 @@ void esc_py_system_tidy(esc_py_system *self)
 
 /* ---- open ---------------------------------------------------------------------------------------------- */
 
-static int open_core(esc_py_system *self, escqrs_store_options *options, size_t in_flight_max, size_t live_max)
+static int open_core(esc_py_system *self, escqrs_store_options *options, size_t in_flight_max,
+                     size_t live_max)
 {
     escqrs_error error = {0};
     const char *path = PyUnicode_AsUTF8(self->path);
-    escqrs_system_options system_options = {.in_flight_max = in_flight_max, .live_max = live_max,
-                                            .log = options->log, .runtime = {.log = options->log}};
+    escqrs_system_options system_options = {.in_flight_max = in_flight_max,
+                                            .live_max = live_max,
+                                            .log = options->log,
+                                            .runtime = {.log = options->log}};
     escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = escqrs_store_open(path, options, &self->store, &error);
+    Py_BEGIN_ALLOW_THREADS status = escqrs_store_open(path, options, &self->store, &error);
     if (status == ESCQRS_OK) {
         status = escqrs_system_create(self->store, &system_options, &self->system, &error);
     }
     if (status == ESCQRS_OK) {
-        status = escqrs_host_create(escqrs_system_runtime(self->system), &esc_py_host_ops, self, &self->host,
-                                    &error);
+        status = escqrs_host_create(escqrs_system_runtime(self->system), &esc_py_host_ops, self,
+                                    &self->host, &error);
     }
-    Py_END_ALLOW_THREADS
-    if (status != ESCQRS_OK) {
+    Py_END_ALLOW_THREADS if (status != ESCQRS_OK)
+    {
         esc_py_raise(self->state, &error);
         return -1;
     }
@@ -264,8 +270,8 @@ static int open_core(esc_py_system *self, escqrs_store_options *options, size_t 
 
 static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", "durability", "readonly", "max_message_bytes", "max_in_flight",
-                            "max_entities", NULL};
+    static char *names[] = {"path",          "durability",   "readonly", "max_message_bytes",
+                            "max_in_flight", "max_entities", NULL};
     PyObject *path;
     const char *durability;
     int readonly;
@@ -293,13 +299,14 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->readmodels = PyDict_New();
     self->types = PyList_New(0);
     escqrs_store_options options = {
-        .durability = strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
+        .durability =
+            strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
         .readonly = readonly,
         .event_bytes_max = (size_t)message_bytes_max,
         .log = {log_function, self},
     };
-    if (self->state == NULL || self->definitions == NULL || self->events == NULL || self->readmodels == NULL ||
-        self->types == NULL || PyUnicode_AsUTF8(path) == NULL ||
+    if (self->state == NULL || self->definitions == NULL || self->events == NULL ||
+        self->readmodels == NULL || self->types == NULL || PyUnicode_AsUTF8(path) == NULL ||
         open_core(self, &options, (size_t)in_flight_max, (size_t)live_max) < 0) {
         if (self->state != NULL) {
             PyObject *error_type, *value, *traceback;
@@ -332,10 +339,8 @@ static escqrs_status drain_slice(void *context, int64_t deadline_ns)
 static int wait_drained(esc_py_system *self, int64_t deadline_ns)
 {
     draining wait = {self->system, 0};
-    Py_BEGIN_ALLOW_THREADS
-    wait.ticket = escqrs_system_drain_begin(self->system);
-    Py_END_ALLOW_THREADS
-    return esc_py_wait(self, drain_slice, &wait, deadline_ns);
+    Py_BEGIN_ALLOW_THREADS wait.ticket = escqrs_system_drain_begin(self->system);
+    Py_END_ALLOW_THREADS return esc_py_wait(drain_slice, &wait, deadline_ns);
 }
 
 static escqrs_status wait_unpinned(void *context, int64_t deadline_ns)
@@ -382,14 +387,14 @@ static void shut(esc_py_system *self, int64_t deadline_ns)
 {
     escqrs_error error = {0};
     escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS
-    if (self->projector != NULL) {
+    Py_BEGIN_ALLOW_THREADS if (self->projector != NULL)
+    {
         escqrs_projector_stop(self->projector);
     }
     status = escqrs_system_close(self->system, deadline_ns, &error);
     escqrs_store_close(self->store);
-    Py_END_ALLOW_THREADS
-    if (status != ESCQRS_OK) {
+    Py_END_ALLOW_THREADS if (status != ESCQRS_OK)
+    {
         leave_behind(self);
         log_function(self, ESCQRS_LOG_ERROR, error.message);
     }
@@ -404,7 +409,8 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     if (self->fork_generation != escqrs_fork_generation()) {
         return 0; /* the parent's; nothing here is ours */
     }
-    uint32_t closed = atomic_load_explicit(&self->closed, memory_order_relaxed); /* written with the GIL */
+    uint32_t closed =
+        atomic_load_explicit(&self->closed, memory_order_relaxed); /* written with the GIL */
     if (closed == 2) {
         return 0;
     }
@@ -414,9 +420,10 @@ static int close_system(esc_py_system *self, PyObject *timeout)
         return -1;
     }
     if (closed == 1) {
-        int status = esc_py_wait(self, wait_closed, &self->closed, deadline_ns);
+        int status = esc_py_wait(wait_closed, &self->closed, deadline_ns);
         if (status == ESCQRS_OK) {
-            return close_system(self, timeout); /* open again, where Ctrl-C stopped the other closer */
+            return close_system(self,
+                                timeout); /* open again, where Ctrl-C stopped the other closer */
         }
         return status < 0 ? -1 : 0;
     }
@@ -429,7 +436,7 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     shut(self, deadline_ns);
     esc_py_system_tidy(self);
     /* Whoever waited for a reply has been told; queries and iterations end by themselves. */
-    status = esc_py_wait(self, wait_unpinned, &self->pins, deadline_ns);
+    status = esc_py_wait(wait_unpinned, &self->pins, deadline_ns);
     if (status != ESCQRS_OK) {
         leave_behind(self);
     }
@@ -544,8 +551,8 @@ static PyObject *system_subscript(PyObject *object, PyObject *key)
 static PyObject *system_add_aggregate(PyObject *object, PyObject *cls)
 {
     esc_py_system *self = (esc_py_system *)object;
-    PyObject *definition = PyObject_CallFunctionObjArgs((PyObject *)self->state->definition.type, object, cls,
-                                                        NULL);
+    PyObject *definition =
+        PyObject_CallFunctionObjArgs((PyObject *)self->state->definition.type, object, cls, NULL);
     if (definition == NULL || PyDict_SetItem(self->definitions, cls, definition) < 0) {
         Py_XDECREF(definition);
         return NULL;
@@ -577,21 +584,24 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     }
     int status = wait_drained(self, deadline_ns);
     esc_py_system_tidy(self);
-    if (status == ESCQRS_OK && tidying == 0) { /* the log lines and callbacks of what has failed or ended */
-        status = esc_py_wait(self, wait_completed, &self->completing, deadline_ns);
+    if (status == ESCQRS_OK &&
+        tidying == 0) { /* the log lines and callbacks of what has failed or ended */
+        status = esc_py_wait(wait_completed, &self->completing, deadline_ns);
     }
     esc_py_system_unpin(self);
     if (status < 0) {
         return NULL;
     }
     if (status == ESCQRS_TIMEOUT) {
-        PyErr_Format(esc_py_error_class(self->state, ESCQRS_TIMEOUT), "%zu commands are still under way",
-                     escqrs_system_in_flight(self->system));
+        PyErr_Format(esc_py_error_class(self->state, ESCQRS_TIMEOUT),
+                     "%zu commands are still under way", escqrs_system_in_flight(self->system));
         return NULL;
     }
     if (status != ESCQRS_OK) {
-        PyErr_Format(esc_py_error_class(self->state, (escqrs_status)status), "flush() could not wait for the "
-                     "commands of %U", self->path);
+        PyErr_Format(esc_py_error_class(self->state, (escqrs_status)status),
+                     "flush() could not wait for the "
+                     "commands of %U",
+                     self->path);
         return NULL;
     }
     return PyLong_FromLongLong(escqrs_store_head(self->store));
@@ -608,7 +618,8 @@ static bool visit_type(void *context, escqrs_type *type, bool used)
     escqrs_slice name = escqrs_type_name(type), record = escqrs_type_record(type);
     PyEval_RestoreThread(types->thread);
     PyObject *item = Py_BuildValue("(s#y#O)", (const char *)name.data, (Py_ssize_t)name.size,
-                                   (const char *)record.data, (Py_ssize_t)record.size, used ? Py_True : Py_False);
+                                   (const char *)record.data, (Py_ssize_t)record.size,
+                                   used ? Py_True : Py_False);
     bool ok = item != NULL && PyList_Append(types->list, item) == 0;
     Py_XDECREF(item);
     types->thread = PyEval_SaveThread();
@@ -644,10 +655,8 @@ static PyObject *system_get_head(PyObject *object, void *Py_UNUSED(closure))
         return NULL;
     }
     int64_t head;
-    Py_BEGIN_ALLOW_THREADS
-    head = escqrs_store_head(self->store);
-    Py_END_ALLOW_THREADS
-    esc_py_system_unpin(self);
+    Py_BEGIN_ALLOW_THREADS head = escqrs_store_head(self->store);
+    Py_END_ALLOW_THREADS esc_py_system_unpin(self);
     return PyLong_FromLongLong(head);
 }
 
@@ -685,19 +694,20 @@ static PyObject *system_get_live(PyObject *object, void *Py_UNUSED(closure))
 /* The functions of the facade that C calls; each once, at import. */
 static PyObject *bind(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"find", "abandoned", "log_failure", "log_text", "describe", "encode_reply", "check",
-                            "decode_reply", "set_future", "matches", NULL};
+    static char *names[] = {"find",       "abandoned",    "log_failure", "log_text",
+                            "describe",   "encode_reply", "check",       "decode_reply",
+                            "set_future", "matches",      NULL};
     esc_py_state *state = esc_py_state_of(module);
     PyObject *given[10];
     PyObject **slots[] = {
-        &state->system.find,           &state->system.abandoned,      &state->system.log_failure,
-        &state->system.log_text,       &state->definition.describe,   &state->definition.encode_reply,
-        &state->definition.check,      &state->reply.decode_reply,    &state->reply.set_future,
+        &state->system.find,      &state->system.abandoned,    &state->system.log_failure,
+        &state->system.log_text,  &state->definition.describe, &state->definition.encode_reply,
+        &state->definition.check, &state->reply.decode_reply,  &state->reply.set_future,
         &state->recorded.matches,
     };
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOOO", names, &given[0], &given[1], &given[2],
-                                     &given[3], &given[4], &given[5], &given[6], &given[7], &given[8],
-                                     &given[9])) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOOO", names, &given[0], &given[1],
+                                     &given[2], &given[3], &given[4], &given[5], &given[6],
+                                     &given[7], &given[8], &given[9])) {
         return NULL;
     }
     for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
@@ -722,8 +732,9 @@ static PyObject *compare_schema(PyObject *module, PyObject *args)
     const escqrs_schema *schema = esc_py_message_schema((PyTypeObject *)cls);
     escqrs_error error = {0};
     escqrs_status status =
-        schema == NULL ? ESCQRS_INVALID
-                       : escqrs_schema_compare(schema, (escqrs_slice){record.buf, (size_t)record.len}, &error);
+        schema == NULL
+            ? ESCQRS_INVALID
+            : escqrs_schema_compare(schema, (escqrs_slice){record.buf, (size_t)record.len}, &error);
     PyBuffer_Release(&record);
     if (schema == NULL || status != ESCQRS_OK) {
         return schema == NULL ? NULL : esc_py_raise(state, &error);
@@ -734,18 +745,22 @@ static PyObject *compare_schema(PyObject *module, PyObject *args)
 static PyMethodDef module_functions[] = {
     {"_bind_system", _PyCFunction_CAST(bind), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_compare_schema", compare_schema, METH_VARARGS,
-     "_compare_schema(cls, record)\n--\n\nSchemaMismatch where the class would misread what `record` wrote."},
+     "_compare_schema(cls, record)\n--\n\nSchemaMismatch where the class would misread what "
+     "`record` wrote."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef system_methods[] = {
     {"close", _PyCFunction_CAST(system_close), METH_VARARGS | METH_KEYWORDS,
-     "close(timeout=None)\n--\n\nRefuse new commands, finish those accepted and what they send, and let go of the file.\n\n"
-     "timeout: seconds; what is not finished then is dropped, and its reply says so. Twice is once. es.Deadlock in a\n"
+     "close(timeout=None)\n--\n\nRefuse new commands, finish those accepted and what they send, "
+     "and let go of the file.\n\n"
+     "timeout: seconds; what is not finished then is dropped, and its reply says so. Twice is "
+     "once. es.Deadlock in a\n"
      "handler."},
     {"events", _PyCFunction_CAST(system_events), METH_VARARGS | METH_KEYWORDS,
      "events(*, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
-     "Iterate over all stored events in global order; after and upto are positions. It ends at the head as it is now."},
+     "Iterate over all stored events in global order; after and upto are positions. It ends at the "
+     "head as it is now."},
     {"_add_aggregate", system_add_aggregate, METH_O, NULL},
     {"_drain", system_drain, METH_VARARGS, NULL},
     {"_types", system_types, METH_NOARGS, NULL},
@@ -754,7 +769,8 @@ static PyMethodDef system_methods[] = {
 
 static PyGetSetDef system_getset[] = {
     {"head", system_get_head, NULL, "Position of the last event; 0 in an empty store.", NULL},
-    {"path", system_get_object, NULL, "The file's path, or \":memory:\".", (void *)offsetof(esc_py_system, path)},
+    {"path", system_get_object, NULL, "The file's path, or \":memory:\".",
+     (void *)offsetof(esc_py_system, path)},
     {"closed", system_get_closed, NULL, "Whether close() was called.", NULL},
     {"readonly", system_get_readonly, NULL, "Whether it was opened with readonly=True.", NULL},
     {"in_flight", system_get_in_flight, NULL, "Commands accepted and not yet answered.", NULL},
@@ -788,7 +804,8 @@ static PyType_Slot system_slots[] = {
 static PyType_Spec system_spec = {
     .name = "escqrs._core.SystemBase",
     .basicsize = sizeof(esc_py_system),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = system_slots,
 };
 

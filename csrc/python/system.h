@@ -1,10 +1,11 @@
 /* python/system.h - the Python object behind es.open(): a store, its entities and its read models.
  *
- * Life. es.open makes it; close() refuses new work, waits until the calls that are under way without the
- * GIL (`pins`) have ended, and then takes the parts down in the order projector, system, store. The C parts are
- * destroyed with the Python object, which handles, replies and frozen states keep alive.
- * What must not keep it alive: live aggregates (the core owns them) and definitions; they borrow.
- * In a child of fork() every entry point raises Forked and dealloc touches nothing.
+ * Life. es.open makes it; close() refuses new work, waits until the calls that are under way
+ * without the GIL (`pins`) have ended, and then takes the parts down in the order projector,
+ * system, store. The C parts are destroyed with the Python object, which handles, replies and
+ * frozen states keep alive. What must not keep it alive: live aggregates (the core owns them) and
+ * definitions; they borrow. In a child of fork() every entry point raises Forked and dealloc
+ * touches nothing.
  */
 #ifndef ESC_PYTHON_SYSTEM_H
 #define ESC_PYTHON_SYSTEM_H
@@ -23,8 +24,7 @@ struct esc_py_reply;
 
 /* Pointers are set once by open and never change. */
 typedef struct esc_py_system {
-    PyObject_HEAD
-    struct esc_py_state *state;
+    PyObject_HEAD struct esc_py_state *state;
     PyInterpreterState *interpreter;
     escqrs_store *store;
     escqrs_system *system;
@@ -32,28 +32,31 @@ typedef struct esc_py_system {
     escqrs_host *host; /* of the runtime: Python, one worker at a time */
     unsigned fork_generation;
     _Atomic uint32_t pins;   /* calls that are under way without the GIL; close() sleeps on it */
-    _Atomic uint32_t closed; /* written with the GIL: 0 open, 1 closing, 2 closed; a second closer sleeps on it */
+    _Atomic uint32_t closed; /* written with the GIL: 0 open, 1 closing, 2 closed; a second closer
+                                sleeps on it */
     bool readonly;
-    bool left_behind;        /* a handler did not come back: the C parts are never destroyed */
+    bool left_behind; /* a handler did not come back: the C parts are never destroyed */
     size_t message_bytes_max;
-    esc_queue released;      /* replies that the core has let go; any thread pushes */
-    esc_queue completed;     /* replies whose completion runs Python code */
-    _Atomic uint32_t completing; /* of these, not yet run to the end; flush() and close() sleep on it */
-    esc_queue logged;        /* lines for Python's logging */
-    PyObject *definitions;   /* dict: aggregate class -> Definition */
-    PyObject *events;        /* dict: stored name -> event class */
-    PyObject *readmodels;    /* dict: read-model class -> its instance */
-    PyObject *path;          /* str */
-    PyObject *types;         /* list of str: names of stored types by escqrs_type_id, a cache */
+    esc_queue released;  /* replies that the core has let go; any thread pushes */
+    esc_queue completed; /* replies whose completion runs Python code */
+    _Atomic uint32_t
+        completing;        /* of these, not yet run to the end; flush() and close() sleep on it */
+    esc_queue logged;      /* lines for Python's logging */
+    PyObject *definitions; /* dict: aggregate class -> Definition */
+    PyObject *events;      /* dict: stored name -> event class */
+    PyObject *readmodels;  /* dict: read-model class -> its instance */
+    PyObject *path;        /* str */
+    PyObject *types;       /* list of str: names of stored types by escqrs_type_id, a cache */
     PyObject *weakrefs;
 } esc_py_system;
 
 typedef struct esc_py_system_state {
-    PyTypeObject *type;      /* SystemBase */
-    PyObject *find;          /* functions of _system.py: find(system, key) for a key that is not in the dicts */
-    PyObject *abandoned;     /* abandoned(system): dropped without close */
-    PyObject *log_failure;   /* log_failure(stream, command, exception) */
-    PyObject *log_text;      /* log_text(level, text) */
+    PyTypeObject *type; /* SystemBase */
+    PyObject
+        *find; /* functions of _system.py: find(system, key) for a key that is not in the dicts */
+    PyObject *abandoned;   /* abandoned(system): dropped without close */
+    PyObject *log_failure; /* log_failure(stream, command, exception) */
+    PyObject *log_text;    /* log_text(level, text) */
 } esc_py_system_state;
 
 /* Enter and leave Python on C threads. Their context is the esc_py_system. */
@@ -61,7 +64,8 @@ extern const escqrs_host_ops esc_py_host_ops;
 /* Whether this thread is a worker of that system. */
 bool esc_py_host_is_own_thread(const esc_py_system *system);
 
-/* An escqrs_log_function whose context is the esc_py_system: the line reaches Python's logging soon. */
+/* An escqrs_log_function whose context is the esc_py_system: the line reaches Python's logging
+ * soon. */
 void esc_py_system_log(void *system, escqrs_log_level level, const char *text);
 
 /* 0 and pinned; or -1 with Closed or Forked raised. */
@@ -73,19 +77,20 @@ void esc_py_system_unpin(esc_py_system *self);
 esc_py_system *esc_py_system_cast(PyObject *object);
 /* The newest class of an event's stored name, or NULL without an exception; borrowed. */
 PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name);
-/* Drop the references that the core has let go, and run completions (not inside a handler: what a callback sends is not
- * the handler's). Holds the GIL. */
+/* Drop the references that the core has let go, and run completions (not inside a handler: what a
+ * callback sends is not the handler's). Holds the GIL. */
 void esc_py_system_tidy(esc_py_system *self);
 /* A reply whose completion runs Python code, from any thread: one with the GIL is woken for it. */
 void esc_py_system_push_completed(esc_py_system *self, struct esc_py_reply *reply);
 
-/* Wait in slices of at most 100 ms, checking signals between: `wait` is called detached with a deadline
- * (monotonic ns) and answers TIMEOUT when the slice ended. Returns the status of `wait` (TIMEOUT: `deadline_ns`
- * has passed; INT64_MAX: never), or -1 with an exception set (Ctrl-C). Lets other workers run meanwhile. The
- * system must be pinned. */
-int esc_py_wait(esc_py_system *self, escqrs_status (*wait)(void *context, int64_t deadline_ns),
-                void *context, int64_t deadline_ns);
-/* Seconds from Python (None: never; negative: now) as a monotonic deadline; -1 with an exception set. */
+/* Wait in slices of at most 100 ms, checking signals between: `wait` is called detached with a
+ * deadline (monotonic ns) and answers TIMEOUT when the slice ended. Returns the status of `wait`
+ * (TIMEOUT: `deadline_ns` has passed; INT64_MAX: never), or -1 with an exception set (Ctrl-C). Lets
+ * other workers run meanwhile. What it waits for must be pinned. */
+int esc_py_wait(escqrs_status (*wait)(void *context, int64_t deadline_ns), void *context,
+                int64_t deadline_ns);
+/* Seconds from Python (None: never; negative: now) as a monotonic deadline; -1 with an exception
+ * set. */
 int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns);
 
 int esc_py_system_exec(PyObject *module);

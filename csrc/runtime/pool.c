@@ -384,19 +384,14 @@ void esc_pool_kick(esc_pool *pool)
 
 /* ---- blocking --------------------------------------------------------------------------------- */
 
-static esc_worker *worker_here(escqrs_runtime *runtime)
+void escqrs_runtime_block(void)
 {
     esc_worker *worker = esc_thread_here.worker;
-    return worker != NULL && worker->pool->runtime == runtime ? worker : NULL;
-}
-
-void escqrs_runtime_block(escqrs_runtime *runtime)
-{
-    esc_worker *worker = worker_here(runtime);
     if (worker == NULL || worker->block_depth++ > 0) {
         return;
     }
     esc_pool *pool = worker->pool;
+    escqrs_runtime *runtime = pool->runtime;
     if (worker->ring != NULL) {
         esc_native_flush(worker);
     }
@@ -419,9 +414,9 @@ void escqrs_runtime_block(escqrs_runtime *runtime)
     }
 }
 
-void escqrs_runtime_unblock(escqrs_runtime *runtime)
+void escqrs_runtime_unblock(void)
 {
-    esc_worker *worker = worker_here(runtime);
+    esc_worker *worker = esc_thread_here.worker;
     if (worker == NULL) {
         return;
     }
@@ -430,6 +425,7 @@ void escqrs_runtime_unblock(escqrs_runtime *runtime)
         return;
     }
     esc_pool *pool = worker->pool;
+    escqrs_runtime *runtime = pool->runtime;
     esc_mutex_lock(&pool->lock);
     pool->blocked_count--;
     esc_mutex_lock(&runtime->lock);

@@ -144,8 +144,10 @@ typedef struct escqrs_command_ops {
      * for reading the state. Its result leaves when what it saw is durable. */
     escqrs_status (*visit)(escqrs_command *command, escqrs_entity *entity, void *state,
                            int64_t version, escqrs_error *error);
-    /* The stored reply of a repeated key, detached; `reply` is valid during the call. */
-    void (*repeated)(escqrs_command *command, escqrs_slice reply);
+    /* The stored reply of a repeated key, detached: `size` bytes that the owner gives to
+     * escqrs_free. It stands for whatever `handle` answered: it may come after a handling whose
+     * commit found the key in use. NULL: not wanted. */
+    void (*repeated)(escqrs_command *command, void *reply, size_t size);
 } escqrs_command_ops;
 
 /* Begins the owner's struct. Zero it, set `ops`; the other fields as needed; all memory stays valid

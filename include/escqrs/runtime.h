@@ -171,10 +171,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escq
                                                       escqrs_error *error);
 void escqrs_actor_wait_end(escqrs_actor *waiter);
 
-/* Around a wait on a worker thread (elsewhere they do nothing): others may run meanwhile. Call them
- * detached. */
-void escqrs_runtime_block(escqrs_runtime *runtime);
-void escqrs_runtime_unblock(escqrs_runtime *runtime);
+/* Around a wait on a worker thread of any runtime (elsewhere they do nothing): other workers of it
+ * may run meanwhile. It does not matter what the thread waits for. Call them detached; they nest. */
+void escqrs_runtime_block(void);
+void escqrs_runtime_unblock(void);
 
 /* Manual runtimes: run one message of one actor on this thread (attached where it has a host: the
  * caller is attached already); false when no actor is runnable. */

@@ -152,6 +152,75 @@ def test_a_loop_that_went_away_while_it_waited(system: es.System) -> None:
     assert asyncio.run(wait()) == "through"
 
 
+def test_a_callback_added_after_the_awaiting_loop_has_stopped(system: es.System) -> None:
+    reply = system[Counter, "a"].submit(Wait())
+    called = threading.Event()
+
+    async def wait() -> str:
+        return await reply
+
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(asyncio.TimeoutError):
+            loop.run_until_complete(asyncio.wait_for(wait(), 0.01))
+        reply.add_done_callback(lambda done: called.set())
+        GO.set()
+        assert called.wait(support.SECONDS)  # the loop, which stands still, is not needed
+        assert loop.run_until_complete(wait()) == "through"
+    finally:
+        loop.close()
+
+
+def test_a_callback_added_while_a_loop_awaits(system: es.System) -> None:
+    async def main() -> None:
+        reply = system[Counter, "a"].submit(Wait())
+        called = threading.Event()
+
+        async def wait() -> str:
+            return await reply
+
+        task = asyncio.create_task(wait())
+        await entered()
+        reply.add_done_callback(lambda done: called.set())
+        GO.set()
+        assert await task == "through"
+        assert await asyncio.to_thread(called.wait, support.SECONDS)
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_cannot_be_kept_is_not_left_with_a_descriptor(system: es.System) -> None:
+    watched: set[int] = set()
+    failures: list[BaseException] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+            watched.add(fd)
+            super().add_reader(fd, callback, *args)
+
+        def remove_reader(self, fd: Any) -> bool:
+            watched.discard(fd)
+            return super().remove_reader(fd)
+
+        def __hash__(self) -> int:
+            if watched and not failures:
+                failures.append(ValueError("no hash now"))
+                raise failures[0]
+            return id(self)
+
+    async def wait() -> int:
+        return await system[Counter, "a"].submit(Wait())
+
+    loop = Loop()
+    try:
+        with pytest.raises(ValueError, match="no hash now"):
+            loop.run_until_complete(wait())
+        assert not watched
+    finally:
+        GO.set()
+        loop.close()
+
+
 def test_a_cancelled_task_only_stops_waiting(system: es.System) -> None:
     async def main() -> None:
         reply = system[Counter, "a"].submit(Wait())

@@ -176,13 +176,12 @@ static inline escqrs_status order_wait_inside(order *o, escqrs_entity *target)
     if (status != ESCQRS_OK) {
         return status;
     }
-    escqrs_runtime *runtime = escqrs_system_runtime(o->bank->system);
     void *token = bank_leave(o->bank);
-    escqrs_runtime_block(runtime);
+    escqrs_runtime_block();
     while (atomic_load(&o->finished) == 0) {
         esc_futex_wait(&o->finished, 0, ESC_DEADLINE_NEVER);
     }
-    escqrs_runtime_unblock(runtime);
+    escqrs_runtime_unblock();
     bank_enter(o->bank, token);
     escqrs_actor_wait_end(self);
     return ESCQRS_OK;
@@ -221,13 +220,13 @@ static inline escqrs_status order_visit(escqrs_command *command, escqrs_entity *
     return ESCQRS_OK;
 }
 
-static inline void order_repeated(escqrs_command *command, escqrs_slice reply)
+static inline void order_repeated(escqrs_command *command, void *reply, size_t size)
 {
     order *o = (order *)command;
     must_be_detached(o->bank);
     o->was_repeated = true;
-    snprintf(o->repeated_reply, sizeof o->repeated_reply, "%.*s", (int)reply.size,
-             (const char *)reply.data);
+    snprintf(o->repeated_reply, sizeof o->repeated_reply, "%.*s", (int)size, (const char *)reply);
+    escqrs_free(reply);
 }
 
 static const escqrs_command_ops order_ops = {order_done, order_visit, order_repeated};

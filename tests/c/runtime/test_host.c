@@ -68,11 +68,11 @@ static void block_at_gate(doer *self)
 {
     void *state = escqrs_host_detach(self->host);
     tally_add(self->entered, 1);
-    escqrs_runtime_block(self->actor.runtime);
-    escqrs_runtime_block(self->actor.runtime); /* nests */
+    escqrs_runtime_block();
+    escqrs_runtime_block(); /* nests */
     tally_wait(self->gate, self->gate_value);
-    escqrs_runtime_unblock(self->actor.runtime);
-    escqrs_runtime_unblock(self->actor.runtime);
+    escqrs_runtime_unblock();
+    escqrs_runtime_unblock();
     escqrs_host_attach(self->host, state);
 }
 
@@ -326,12 +326,50 @@ static void test_block_chain_native(void **state)
     block_chain(false, chain_length());
 }
 
+static void run_the_other(doer *self)
+{
+    assert_true(escqrs_actor_run(&self->other->actor, &self->other->message));
+}
+
+/* A worker that runs an actor of another runtime is still the first one's: there the others go on.
+ */
+static void test_block_in_an_actor_of_another_runtime(void **state)
+{
+    (void)state;
+    tally entered = TALLY_ZERO;
+    tally gate = TALLY_ZERO;
+    tally done = TALLY_ZERO;
+    escqrs_runtime *runtime =
+        runtime_make(&(escqrs_runtime_options){.takeover_ms = 1000000, .native_worker_count = 1});
+    escqrs_runtime *another = runtime_make(NULL);
+    doer outer, inner, behind;
+    doer_init(&inner, another, NULL);
+    inner.act = block_at_gate;
+    inner.entered = &entered;
+    inner.gate = &gate;
+    inner.gate_value = 1;
+    doer_init(&outer, runtime, NULL);
+    outer.act = run_the_other;
+    outer.other = &inner;
+    outer.done = &done;
+    doer_init(&behind, runtime, NULL);
+    behind.done = &gate;
+    escqrs_actor_send(&outer.actor, &outer.message);
+    tally_wait(&entered, 1);
+    escqrs_actor_send(&behind.actor, &behind.message);
+    tally_wait(&done, 1);
+    assert_int_equal(behind.handled, 1);
+    assert_int_equal(inner.handled, 1);
+    runtime_end(runtime);
+    runtime_end(another);
+}
+
 static void test_block_elsewhere_does_nothing(void **state)
 {
     (void)state;
     escqrs_runtime *runtime = runtime_make(NULL);
-    escqrs_runtime_block(runtime);
-    escqrs_runtime_unblock(runtime);
+    escqrs_runtime_block();
+    escqrs_runtime_unblock();
     runtime_end(runtime);
 }
 
@@ -438,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_waiting_to_attach_makes_no_workers),
         cmocka_unit_test(test_block_chain_hosted),
         cmocka_unit_test(test_block_chain_native),
+        cmocka_unit_test(test_block_in_an_actor_of_another_runtime),
         cmocka_unit_test(test_block_elsewhere_does_nothing),
         cmocka_unit_test(test_poke),
         cmocka_unit_test(test_host_refuses_thread),

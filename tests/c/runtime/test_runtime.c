@@ -135,9 +135,9 @@ static escqrs_turn_end wanderer_receive(escqrs_actor *actor, escqrs_message *mes
     unsigned what = wanderer_next(self) % 64;
     if (what == 0) {
         void *state = escqrs_host_detach(actor->host);
-        escqrs_runtime_block(actor->runtime);
+        escqrs_runtime_block();
         sched_yield();
-        escqrs_runtime_unblock(actor->runtime);
+        escqrs_runtime_unblock();
         escqrs_host_attach(actor->host, state);
     }
     /* only natives run natives: a hosted one would not be attached */
