@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "store/fork_vfs.h"
 
 #define HEADER_SIZE 100
 #define READER_COUNT_DEFAULT 8
@@ -820,7 +821,6 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
     sqlite->clock = options->clock;
     sqlite->random = options->random;
     sqlite->log = options->log;
-    sqlite->vfs = options->sqlite_vfs;
     sqlite->shown = escqrs_strdup(escqrs_slice_of(path));
 
     bool in_memory = strcmp(path, ":memory:") == 0;
@@ -830,6 +830,8 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
     } else if (sqlite3_threadsafe() == 0 || sqlite3_initialize() != SQLITE_OK) {
         status = escqrs_error_set(error, ESCQRS_IO, "this SQLite was built without threads");
+    } else if ((sqlite->vfs = esc_fork_vfs_name()) == NULL) {
+        status = escqrs_error_set(error, ESCQRS_IO, "SQLite does not start");
     } else if (path[0] == '\0' || (in_memory && options->readonly)) {
         status = escqrs_error_set(error, ESCQRS_INVALID,
                                   in_memory ? "a store in memory cannot be opened read-only"
@@ -844,6 +846,7 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
             }
         }
     } else {
+        sqlite->vfs = options->sqlite_vfs != NULL ? options->sqlite_vfs : sqlite->vfs;
         status = resolve_path(path, &sqlite->path, error);
         if (status == ESCQRS_OK) {
             status = check_kind(sqlite, error);

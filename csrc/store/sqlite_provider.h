@@ -76,7 +76,7 @@ typedef struct esc_sqlite {
     esc_provider base;
     char *path;      /* absolute, as SQLite opens it */
     char *shown;     /* as given, for messages */
-    const char *vfs; /* name; NULL: the platform's */
+    const char *vfs; /* name */
     bool readonly;
     bool immutable; /* read-only and the folder too: SQLite looks for no WAL */
     escqrs_durability durability;
