@@ -13,7 +13,8 @@
 #include "python/state.h"
 
 typedef struct handle_object {
-    PyObject_HEAD esc_py_system *system;
+    PyObject_HEAD
+    esc_py_system *system;
     esc_py_definition *definition; /* strong */
     escqrs_entity *entity;         /* held */
 } handle_object;
@@ -428,10 +429,11 @@ static int current_version(handle_object *self, int64_t *version)
 {
     escqrs_error error = {0};
     escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS status = escqrs_store_version(
-        self->system->store, escqrs_entity_stream(self->entity), version, &error);
-    Py_END_ALLOW_THREADS if (status != ESCQRS_OK)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_version(self->system->store, escqrs_entity_stream(self->entity), version,
+                                  &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
         esc_py_raise(self->system->state, &error);
         return -1;
     }

@@ -10,7 +10,8 @@
 #include "python/state.h"
 
 typedef struct loop_queue {
-    PyObject_HEAD esc_queue queue;
+    PyObject_HEAD
+    esc_queue queue;
     int descriptor;
     _Atomic uint32_t dead; /* the loop is gone: nobody drains any more */
     _Atomic uint32_t
@@ -20,7 +21,8 @@ typedef struct loop_queue {
 } loop_queue;
 
 typedef struct reply_await {
-    PyObject_HEAD esc_py_reply *reply;
+    PyObject_HEAD
+    esc_py_reply *reply;
     PyObject *iterator; /* of the future; NULL before the first step */
 } reply_await;
 

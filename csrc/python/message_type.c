@@ -22,7 +22,8 @@
 /* ---- the descriptor of one field ---------------------------------------------------------------- */
 
 typedef struct field_descriptor {
-    PyObject_HEAD PyTypeObject *owner; /* the class that declared it */
+    PyObject_HEAD
+    PyTypeObject *owner; /* the class that declared it */
     PyObject *name;
     uint32_t index; /* of the slot */
 } field_descriptor;

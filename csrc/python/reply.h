@@ -26,7 +26,8 @@ struct esc_py_definition;
 #define ESC_PY_REPLY_LOOP 8u /* with NOTIFY: tell `loop`, not the system */
 
 typedef struct esc_py_reply {
-    PyObject_HEAD escqrs_command command;
+    PyObject_HEAD
+    escqrs_command command;
     esc_queue_node queued;
     _Atomic uint32_t word;
     bool asked;           /* its sender waits, and tidies up himself */

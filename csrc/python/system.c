@@ -116,11 +116,12 @@ int esc_py_wait(escqrs_status (*wait)(void *context, int64_t deadline_ns), void 
         escqrs_status status;
         int64_t slice_ns = esc_deadline_after(SLICE_NS);
         bool last = slice_ns >= deadline_ns;
-        Py_BEGIN_ALLOW_THREADS escqrs_runtime_block();
+        Py_BEGIN_ALLOW_THREADS
+        escqrs_runtime_block();
         status = wait(context, last ? deadline_ns : slice_ns);
         escqrs_runtime_unblock();
-        Py_END_ALLOW_THREADS if (status != ESCQRS_TIMEOUT)
-        {
+        Py_END_ALLOW_THREADS
+        if (status != ESCQRS_TIMEOUT) {
             return (int)status;
         }
         if (PyErr_CheckSignals() < 0) {
@@ -252,7 +253,8 @@ static int open_core(esc_py_system *self, escqrs_store_options *options, size_t 
                                             .log = options->log,
                                             .runtime = {.log = options->log}};
     escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS status = escqrs_store_open(path, options, &self->store, &error);
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_open(path, options, &self->store, &error);
     if (status == ESCQRS_OK) {
         status = escqrs_system_create(self->store, &system_options, &self->system, &error);
     }
@@ -260,8 +262,8 @@ static int open_core(esc_py_system *self, escqrs_store_options *options, size_t 
         status = escqrs_host_create(escqrs_system_runtime(self->system), &esc_py_host_ops, self,
                                     &self->host, &error);
     }
-    Py_END_ALLOW_THREADS if (status != ESCQRS_OK)
-    {
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
         esc_py_raise(self->state, &error);
         return -1;
     }
@@ -339,8 +341,10 @@ static escqrs_status drain_slice(void *context, int64_t deadline_ns)
 static int wait_drained(esc_py_system *self, int64_t deadline_ns)
 {
     draining wait = {self->system, 0};
-    Py_BEGIN_ALLOW_THREADS wait.ticket = escqrs_system_drain_begin(self->system);
-    Py_END_ALLOW_THREADS return esc_py_wait(drain_slice, &wait, deadline_ns);
+    Py_BEGIN_ALLOW_THREADS
+    wait.ticket = escqrs_system_drain_begin(self->system);
+    Py_END_ALLOW_THREADS
+    return esc_py_wait(drain_slice, &wait, deadline_ns);
 }
 
 static escqrs_status wait_unpinned(void *context, int64_t deadline_ns)
@@ -387,14 +391,14 @@ static void shut(esc_py_system *self, int64_t deadline_ns)
 {
     escqrs_error error = {0};
     escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS if (self->projector != NULL)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    if (self->projector != NULL) {
         escqrs_projector_stop(self->projector);
     }
     status = escqrs_system_close(self->system, deadline_ns, &error);
     escqrs_store_close(self->store);
-    Py_END_ALLOW_THREADS if (status != ESCQRS_OK)
-    {
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
         leave_behind(self);
         log_function(self, ESCQRS_LOG_ERROR, error.message);
     }
@@ -655,8 +659,10 @@ static PyObject *system_get_head(PyObject *object, void *Py_UNUSED(closure))
         return NULL;
     }
     int64_t head;
-    Py_BEGIN_ALLOW_THREADS head = escqrs_store_head(self->store);
-    Py_END_ALLOW_THREADS esc_py_system_unpin(self);
+    Py_BEGIN_ALLOW_THREADS
+    head = escqrs_store_head(self->store);
+    Py_END_ALLOW_THREADS
+    esc_py_system_unpin(self);
     return PyLong_FromLongLong(head);
 }
 
