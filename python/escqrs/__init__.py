@@ -1,7 +1,7 @@
 """Event sourcing and CQRS in one process and one file.
 
-Commands, events, aggregates and read models are ordinary classes; a C core runs them in its own threads and keeps
-them in one SQLite file::
+Commands, events, aggregates and read models are ordinary classes; a C core runs them in its own
+threads and keeps them in one SQLite file::
 
     import escqrs as es
 
@@ -19,7 +19,7 @@ from ._core import Handle, Recorded, Reply, Rows, from_bytes, new_id, proto, to_
 from ._match import Match
 from ._message import Command, Event, Message, field
 from ._readmodel import ReadModel, ReadModelStatus, on, query, sql
-from ._system import DeadLetter, System, open  # noqa: A004 - the name is the contract's
+from ._system import DeadLetter, System, open
 from .errors import (
     Aborted,
     CheckpointBehind,

@@ -1,13 +1,18 @@
 """Aggregates: from a class with ``@es.handles`` and ``@es.applies`` methods to what the core runs.
 
-The class itself is read here, once when it is defined (or when it is opened, where its annotations name what does not
-exist yet); calling its methods is C (``csrc/python/definition.c``).
+The class itself is read here, once when it is defined (or when it is opened, where its annotations
+name what does not exist yet); calling its methods is C (``csrc/python/definition.c``).
 """
+
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
+# (annotations and replies are objects of any type)
 
 from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import inspect
 import json
@@ -20,6 +25,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from . import _core
 from ._message import Message, _Names, layout_of_state
+from .errors import UnknownType
 
 __all__ = ["Aggregate", "applies", "handles"]
 
@@ -34,55 +40,60 @@ class _Mark:
 
     __slots__ = ("classes", "kind")
 
-    def __init__(self, kind: str, classes: tuple[type, ...]) -> None:
+    def __init__(self, kind: str, classes: tuple[Any, ...]) -> None:
         self.kind = kind  # "command" or "event"
         self.classes = classes  # empty: as annotated
 
 
 def _mark(decorator: str, kind: str, arguments: tuple[Any, ...]) -> Any:
-    def apply(function: _F, classes: tuple[type, ...]) -> _F:
+    def apply(function: Any, classes: tuple[type, ...]) -> Any:
         if not inspect.isfunction(function):
             raise TypeError(f"@es.{decorator} decorates a method, not {function!r}")
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"{function.__qualname__}: @es.{decorator} takes a plain method, not an async one: it runs to its end "
-                "on a thread of the engine"
+                f"{function.__qualname__}: @es.{decorator} takes a plain method, not an async one: "
+                "it runs to its end on a thread of the engine"
             )
         if inspect.isgeneratorfunction(function):
             raise TypeError(
-                f"{function.__qualname__}: @es.{decorator} takes a plain method, not a generator; use return"
+                f"{function.__qualname__}: @es.{decorator} takes a plain method, not a generator; "
+                "use return"
             )
-        function.__escqrs_mark__ = _Mark(kind, classes)  # type: ignore[attr-defined]
+        marked: Any = function
+        marked.__escqrs_mark__ = _Mark(kind, classes)
         return function
 
     if len(arguments) == 1 and not isinstance(arguments[0], type):
         return apply(arguments[0], ())
     if not arguments or not all(isinstance(one, type) for one in arguments):
         raise TypeError(
-            f"@es.{decorator} stands alone before a method whose parameter is annotated, or takes {kind} classes"
+            f"@es.{decorator} stands alone before a method whose parameter is annotated, or takes "
+            f"{kind} classes"
         )
-    return lambda function: apply(function, arguments)
+    return functools.partial(apply, classes=arguments)
 
 
+@typing.overload
+def handles(command: type, /, *commands: type) -> Callable[[_F], _F]: ...
 @typing.overload
 def handles(function: _F, /) -> _F: ...
-@typing.overload
-def handles(*commands: type) -> Callable[[_F], _F]: ...
 def handles(*arguments: Any) -> Any:
     """Mark a method that decides on a command: which one says the annotation of its parameter.
 
-    The method looks at the state, calls ``self.emit(event)`` for what shall happen, and returns the reply. If it raises,
-    nothing is stored and the caller gets the exception. ``@es.handles(AddItem, AddBox)`` names the classes instead.
+    The method looks at the state, calls ``self.emit(event)`` for what shall happen, and returns the
+    reply. If it raises, nothing is stored and the caller gets the exception. ``@es.handles(AddItem,
+    AddBox)`` names the classes instead.
     """
     return _mark("handles", "command", arguments)
 
 
 @typing.overload
-def applies(function: _F, /) -> _F: ...
+def applies(event: type, /, *events: type) -> Callable[[_F], _F]: ...
 @typing.overload
-def applies(*events: type) -> Callable[[_F], _F]: ...
+def applies(function: _F, /) -> _F: ...
 def applies(*arguments: Any) -> Any:
-    """Mark the method that changes the state for an event: which one says the annotation of its parameter.
+    """Mark the method that changes the state for an event: which one says the annotation of its
+    parameter.
 
     It runs when the event is emitted and in every replay, so it does nothing but assign fields.
     """
@@ -90,13 +101,15 @@ def applies(*arguments: Any) -> Any:
 
 
 class Aggregate(_core.AggregateBase):
-    """Base of aggregates: annotated fields are the state, ``@es.handles`` methods decide, ``@es.applies`` methods
-    change the state.
+    """Base of aggregates: annotated fields are the state, ``@es.handles`` methods decide,
+    ``@es.applies`` methods change the state.
 
-    Class keywords: ``name`` is the aggregate's name in the store (the class's by default), ``snapshot_every`` the number
-    of events between snapshots (100 by default; 0: none). Streams are named ``"{name}/{id}"``.
+    Class keywords: ``name`` is the aggregate's name in the store (the class's by default),
+    ``snapshot_every`` the number of events between snapshots (100 by default; 0: none). Streams are
+    named ``"{name}/{id}"``.
 
-    In its methods the engine offers ``self.emit(event)``, ``self.id``, ``self.version`` and ``self.system``.
+    In its methods the engine offers ``self.emit(event)``, ``self.id``, ``self.version`` and
+    ``self.system``.
     """
 
     __escqrs_name__: ClassVar[str]
@@ -112,7 +125,8 @@ class Aggregate(_core.AggregateBase):
             raise TypeError(f"{cls.__name__}: name= is a str and not empty, got {name!r}")
         if "/" in name or "@" in name or "\0" in name:
             raise TypeError(
-                f"{cls.__name__}: name={name!r} cannot hold `/`, `@` or NUL: streams are named name/id"
+                f"{cls.__name__}: name={name!r} cannot hold `/`, `@` or NUL: streams are named "
+                "name/id"
             )
         cls.__escqrs_name__ = name
         if snapshot_every is None:
@@ -123,18 +137,20 @@ class Aggregate(_core.AggregateBase):
             or snapshot_every < 0
         ):
             raise TypeError(
-                f"{cls.__name__}: snapshot_every= is a number of events, 0 for none, got {snapshot_every!r}"
+                f"{cls.__name__}: snapshot_every= is a number of events, 0 for none, got "
+                f"{snapshot_every!r}"
             )
         cls.__escqrs_snapshot_every__ = snapshot_every
         for refused in _RESERVED:
-            if refused in cls.__dict__ or refused in cls.__dict__.get("__annotations__", {}):
+            if refused in cls.__dict__ or refused in inspect.get_annotations(cls):
                 raise TypeError(
-                    f"{cls.__name__}.{refused}: in an aggregate `{refused}` is the engine's; use another name"
+                    f"{cls.__name__}.{refused}: in an aggregate `{refused}` is the engine's; use "
+                    "another name"
                 )
         if "__init__" in cls.__dict__ or "__new__" in cls.__dict__:
             raise TypeError(
-                f"{cls.__name__}: an aggregate has no __init__: its state begins with the defaults of its "
-                "annotated fields"
+                f"{cls.__name__}: an aggregate has no __init__: its state begins with the defaults "
+                "of its annotated fields"
             )
         try:
             _read(cls)
@@ -144,9 +160,7 @@ class Aggregate(_core.AggregateBase):
         _core.register(cls)
 
     def __repr__(self) -> str:
-        fields = "".join(
-            f", {name}={value!r}" for name, value in self.__escqrs_fields__.items()
-        )
+        fields = "".join(f", {name}={value!r}" for name, value in self.__escqrs_fields__.items())
         return f"{type(self).__name__}({self.id!r}, version={self.version}{fields})"
 
     def __eq__(self, other: object) -> bool:
@@ -161,7 +175,7 @@ class Aggregate(_core.AggregateBase):
     __hash__ = None  # type: ignore[assignment]
 
 
-# ---- reading a class -------------------------------------------------------------------------------------------------
+# ---- reading a class -----------------------------------------------------------------------------
 
 
 class _Description:
@@ -193,8 +207,8 @@ def _read(cls: type[Aggregate]) -> _Description:
 
 
 def describe(cls: type[Aggregate]) -> tuple[Any, ...]:
-    """For C: (name, layout, fingerprint, handlers, appliers, snapshot_every), message classes in their newest
-    definitions. TypeError names what is wrong in the class."""
+    """For C: (name, layout, fingerprint, handlers, appliers, snapshot_every), message classes in
+    their newest definitions. TypeError names what is wrong in the class."""
     read = _read(cls)
     return (
         cls.__escqrs_name__,
@@ -210,7 +224,8 @@ def describe(cls: type[Aggregate]) -> tuple[Any, ...]:
 
 
 def _marked(cls: type) -> dict[str, Any]:
-    """The marked methods of a class and its bases by attribute; what a subclass redefines counts alone."""
+    """The marked methods of a class and its bases by attribute; what a subclass redefines counts
+    alone."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for key, value in vars(base).items():
@@ -229,7 +244,8 @@ def _by_class(
     for function in marked.values():
         if function.__escqrs_mark__.kind != kind:
             continue
-        for one in function.__escqrs_mark__.classes or _annotated(cls, function, decorator, names):
+        classes = function.__escqrs_mark__.classes
+        for one in classes or _annotated(cls, function, decorator, names):
             if getattr(one, "__escqrs_kind__", None) != kind or one.__escqrs_abstract__:
                 article = "a command" if kind == "command" else "an event"
                 raise TypeError(
@@ -239,7 +255,8 @@ def _by_class(
             if before is not None:
                 raise TypeError(
                     f"{cls.__name__}: both {before.__name__} and {function.__name__} "
-                    f"{'handle' if kind == 'command' else 'apply'} {one.__name__}; one {kind}, one method"
+                    f"{'handle' if kind == 'command' else 'apply'} {one.__name__}; one {kind}, one "
+                    "method"
                 )
             found[one] = function
     return found
@@ -247,7 +264,7 @@ def _by_class(
 
 def _annotated(
     cls: type, function: Callable[..., Any], decorator: str, names: _Names
-) -> tuple[type, ...]:
+) -> tuple[Any, ...]:
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 2:
         raise TypeError(
@@ -256,8 +273,8 @@ def _annotated(
     annotation = parameters[1].annotation
     if annotation is inspect.Parameter.empty:
         raise TypeError(
-            f"{function.__qualname__}: annotate the parameter {parameters[1].name!r}: its class says what the method "
-            f"{decorator}"
+            f"{function.__qualname__}: annotate the parameter {parameters[1].name!r}: its class "
+            f"says what the method {decorator}"
         )
     if isinstance(annotation, type):
         return (annotation,)
@@ -296,11 +313,11 @@ def _digest_code(digest: Any, code: types.CodeType | None) -> None:
             digest.update(repr(constant).encode())
 
 
-# ---- replies ---------------------------------------------------------------------------------------------------------
+# ---- replies -------------------------------------------------------------------------------------
 
 
-def _reply_annotation(command: type) -> Any:
-    annotation = command.__escqrs_reply__  # type: ignore[attr-defined]
+def _reply_annotation(command: Any) -> Any:
+    annotation = command.__escqrs_reply__
     if isinstance(annotation, str):
         annotation = typing.ForwardRef(annotation)
     if isinstance(annotation, typing.ForwardRef):
@@ -311,7 +328,8 @@ def _reply_annotation(command: type) -> Any:
 
 
 def _reply_check(command: type) -> Any:
-    """None (anything goes), a class, or a function that says whether a reply is of the type in ``Command[R]``."""
+    """None (anything goes), a class, or a function that says whether a reply is of the type in
+    ``Command[R]``."""
     annotation = _reply_annotation(command)
     if annotation is None or annotation is Any or annotation is object:
         return None
@@ -321,7 +339,8 @@ def _reply_check(command: type) -> Any:
 
 
 def _checker(annotation: Any) -> Callable[[Any], bool]:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    origin: Any = typing.get_origin(annotation)
+    arguments: tuple[Any, ...] = typing.get_args(annotation)
     if annotation is None:
         return lambda value: value is None
     if annotation is Any or annotation is object or isinstance(annotation, TypeVar):
@@ -344,17 +363,8 @@ def _checker(annotation: Any) -> Callable[[Any], bool]:
             and len(value) == len(several)
             and all(check(one) for check, one in zip(several, value, strict=True))
         )
-    if isinstance(origin, type) and origin is not type and not issubclass(origin, Generic):  # type: ignore[arg-type]
-        if len(arguments) == 2 and arguments[-1] is not Ellipsis and hasattr(origin, "keys"):
-            key, item = _checker(arguments[0]), _checker(arguments[1])
-            return lambda value: (
-                isinstance(value, origin)
-                and all(key(one) and item(other) for one, other in value.items())
-            )
-        if hasattr(origin, "__len__") and arguments:
-            item = _checker(arguments[0])
-            return lambda value: isinstance(value, origin) and all(item(one) for one in value)
-        return lambda value: isinstance(value, origin)
+    if origin is not type and inspect.isclass(origin) and not issubclass(origin, Generic):
+        return _container_checker(origin, arguments)
     if isinstance(annotation, type):
         return lambda value: isinstance(value, annotation)
     supertype = getattr(annotation, "__supertype__", None)  # NewType
@@ -363,26 +373,42 @@ def _checker(annotation: Any) -> Callable[[Any], bool]:
     return lambda value: True
 
 
+def _container_checker(origin: type[Any], arguments: tuple[Any, ...]) -> Callable[[Any], bool]:
+    if len(arguments) == 2 and arguments[-1] is not Ellipsis and hasattr(origin, "keys"):
+        key, item = _checker(arguments[0]), _checker(arguments[1])
+        return lambda value: (
+            isinstance(value, origin)
+            and all(key(one) and item(other) for one, other in value.items())
+        )
+    if hasattr(origin, "__len__") and arguments:
+        item = _checker(arguments[0])
+        return lambda value: isinstance(value, origin) and all(item(one) for one in value)
+    return lambda value: isinstance(value, origin)
+
+
 def _plain(value: Any) -> Any:
-    """A reply as JSON can hold it: what JSON has no type for is an object with one key, the type."""
-    if value is None or type(value) in (bool, int, str):
+    """A reply as JSON can hold it: what JSON has no type for is an object with one key, the
+    type."""
+    kind: type = type(value)
+    if value is None or kind in (bool, int, str):
         return value
     if isinstance(value, Message):
         data = base64.b64encode(_core.to_bytes(value)).decode()
         return {"message": [type(value).__escqrs_name__, data]}
-    if type(value) is float:
+    if kind is float:
         return {"float": value.hex()}
-    if type(value) is bytes:
+    if kind is bytes:
         return {"bytes": base64.b64encode(value).decode()}
-    if type(value) is datetime.datetime:
+    if kind is datetime.datetime:
         return {"datetime": value.isoformat()}
-    if type(value) in (list, tuple, set, frozenset):
-        return {type(value).__name__: [_plain(one) for one in value]}
-    if type(value) is dict:
+    if kind in (list, tuple, set, frozenset):
+        return {kind.__name__: [_plain(one) for one in value]}
+    if kind is dict:
         return {"dict": [[_plain(key), _plain(item)] for key, item in value.items()]}
     raise TypeError(
-        f"the reply to a command with a key is stored, and {type(value).__name__} cannot be: use messages, str, int, "
-        "float, bool, bytes, datetime, None, and lists, tuples, sets and dicts of these"
+        f"the reply to a command with a key is stored, and {kind.__name__} cannot be: use "
+        "messages, str, int, float, bool, bytes, datetime, None, and lists, tuples, sets and dicts "
+        "of these"
     )
 
 
@@ -394,11 +420,12 @@ def encode_reply(value: Any) -> bytes:
 def _rich(value: Any, classes: dict[str, type[Message]]) -> Any:
     if not isinstance(value, dict):
         return value
-    ((kind, inner),) = value.items()
+    tagged: dict[str, Any] = value
+    ((kind, inner),) = tagged.items()
     if kind == "message":
         cls = classes.get(inner[0])
         if cls is None:
-            raise _core.UnknownType(
+            raise UnknownType(
                 f"the stored reply is a {inner[0]}, and no class of that name is known here"
             )
         return _core.from_bytes(cls, base64.b64decode(inner[1]))

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+
+from ._core import MessageMeta
 
 __all__ = ["Match"]
 
 
-def _names(what: str, given: Any) -> tuple[str, ...]:
+def _names(what: str, given: Iterable[object]) -> tuple[str, ...]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"es.Match: {what} is a sequence of texts, not {given!r}")
-    names = []
+    names: list[str] = []
     for one in given:
-        if isinstance(one, type) and getattr(one, "__escqrs_kind__", None) == "event":
-            one = one.__escqrs_name__  # type: ignore[attr-defined]
-        if not isinstance(one, str):
-            raise TypeError(f"es.Match: {what} is a sequence of texts, and {one!r} is none")
-        names.append(one)
+        name = one
+        if isinstance(one, MessageMeta) and one.__escqrs_kind__ == "event":
+            name = one.__escqrs_name__
+        if not isinstance(name, str):
+            raise TypeError(f"es.Match: {what} is a sequence of texts, and {name!r} is none")
+        names.append(name)
     return tuple(names)
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """An event matches if its type is among ``types`` (or none are given) and it bears all ``tags``.
+    """An event matches if its type is among ``types`` (or none are given) and it bears all
+    ``tags``.
 
-    types: names of types, or event classes. tags: texts. Where a match is taken, so is a list of them: any of these;
-    ``()`` is every event.
+    types: names of types, or event classes. tags: texts. Where a match is taken, so is a list of
+    them: any of these; ``()`` is every event.
     """
 
     types: tuple[str, ...] = ()

@@ -18,13 +18,18 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _core
 
-__all__ = ["Command", "Event", "Message", "field"]
+if TYPE_CHECKING:
+    import typing_extensions
 
-R_co = TypeVar("R_co", covariant=True)
+    R_co = typing_extensions.TypeVar("R_co", covariant=True, default=Any)
+else:
+    R_co = TypeVar("R_co", covariant=True)
+
+__all__ = ["Command", "Event", "Message", "field"]
 
 NUMBER_MAX = 536_870_911  # of a protobuf field
 _RESERVED = range(19_000, 20_000)  # protobuf keeps these field numbers for itself
@@ -439,13 +444,13 @@ def _read_one(one: _Declared, annotation: object) -> tuple[int, object]:
                 f"es.{annotation.__name__} itself has no fields; name a class derived from it"
             )
         return _core.MESSAGE, annotation
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+    if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
         if issubclass(annotation, enum.Flag):
             raise one.error(
                 f"{annotation.__name__} is a Flag, whose values combine; use an int or a list"
             )
         return _core.ENUM, annotation
-    raise one.error(f"{_show(typing.cast(object, annotation))} is not supported; {_ALLOWED}")
+    raise one.error(f"{_show(annotation)} is not supported; {_ALLOWED}")
 
 
 def _members(one: _Declared, cls: type) -> tuple[tuple[enum.Enum, str, int], ...]:
@@ -560,6 +565,10 @@ class Message(_core.MessageBase, metaclass=_core.MessageMeta):
     time zone and is kept in UTC. An enum's members are stored by their values where these are all
     ints of 32 bits, else by their order of declaration.
     """
+
+    if TYPE_CHECKING:  # the metaclass takes it
+
+        def __init_subclass__(cls, *, name: str | None = None, **keywords: Any) -> None: ...
 
 
 class Event(Message):

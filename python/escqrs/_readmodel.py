@@ -63,7 +63,7 @@ class _Handler:
 
 
 def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...]:
-    found = []
+    found: list[type[Event]] = []
     for event in events:
         if not isinstance(event, type) or not issubclass(event, Event) or event.__escqrs_abstract__:
             raise TypeError(f"{what} takes event classes, not {event!r}")
@@ -428,7 +428,8 @@ def attach(system: System, classes: Iterable[type[ReadModel]]) -> dict[type[Read
 def redefined(instance: ReadModel, cls: type[ReadModel]) -> ReadModel:
     """The read model as an instance of a newer definition of its class, whose queries may differ.
 
-    Raises ``es.SchemaMismatch`` if what it does with events has changed: that needs the system to be opened again.
+    Raises ``es.SchemaMismatch`` if what it does with events has changed: that needs the system to
+    be opened again.
     """
     if _definition(type(instance)) != _definition(cls):
         raise SchemaMismatch(

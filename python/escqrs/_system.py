@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from . import _aggregate, _core, _match, _readmodel
 from ._aggregate import Aggregate
@@ -39,8 +39,9 @@ class DeadLetter(NamedTuple):
 class System(_core.SystemBase):
     """An open store with its aggregates and read models; made by :func:`escqrs.open`.
 
-    ``system[Cart, "cart-1"]`` is a reference to an entity, ``system[Items]`` a read model. Any thread may use it. Close
-    it, or use it in a ``with`` statement. After ``fork`` the child cannot use it (``es.Forked``).
+    ``system[Cart, "cart-1"]`` is a reference to an entity, ``system[Items]`` a read model. Any
+    thread may use it. Close it, or use it in a ``with`` statement. After ``fork`` the child cannot
+    use it (``es.Forked``).
     """
 
     dead_letters: collections.deque[DeadLetter]
@@ -48,8 +49,9 @@ class System(_core.SystemBase):
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was sent is durable, and all read models have seen it.
 
-        timeout: seconds, then ``es.Timeout``. Raises ``es.ReadModelStopped`` naming a read model that has stopped and the
-        position, and ``es.Deadlock`` in a handler. Commands that failed do not count: their replies, or the log, say so.
+        timeout: seconds, then ``es.Timeout``. Raises ``es.ReadModelStopped`` naming a read model
+        that has stopped and the position, and ``es.Deadlock`` in a handler. Commands that failed do
+        not count: their replies, or the log, say so.
         """
         until = None if timeout is None else time.monotonic() + timeout
         position = self._drain(timeout)
@@ -67,10 +69,12 @@ class System(_core.SystemBase):
             return f"<escqrs.System {self.path!r}, {'forked' if self._forked else 'closed'}>"
         names = sorted(one.name for one in self._definitions.values())
         names += sorted(cls.__name__ for cls in self._readmodels)
-        return f"<escqrs.System {self.path!r}: {', '.join(names) or 'no classes'}; head {self.head}>"
+        return (
+            f"<escqrs.System {self.path!r}: {', '.join(names) or 'no classes'}; head {self.head}>"
+        )
 
 
-def open(  # noqa: A001 - the name is the contract's
+def open(
     path: str | os.PathLike[str],
     *classes: type,
     durability: str = "full",
@@ -79,18 +83,20 @@ def open(  # noqa: A001 - the name is the contract's
     max_in_flight: int = 100_000,
     max_entities: int = 100_000,
 ) -> System:
-    """Open the store at ``path``, or make one, with these aggregates, read models and event classes.
+    """Open the store at ``path``, or make one, with these aggregates, read models and event
+    classes.
 
     path: a file, or ``":memory:"`` for one that is gone when closed.
-    durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the death of the process,
-        and a power loss may take the last seconds.
+    durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the
+        death of the process, and a power loss may take the last seconds.
     readonly: read beside the process that writes; commands raise ``es.ReadOnly``.
     max_message_bytes: of one event; beyond it is ``es.TooLarge``.
     max_in_flight: commands accepted and not yet answered; above it senders wait.
     max_entities: idle entities that are kept in memory.
 
-    Raises ``es.Locked`` (naming the process that has it open), ``es.NotAStore``, ``es.Corrupt``, ``es.SchemaMismatch``,
-    ``es.NameClash``, ``es.StorageError``; ``TypeError`` and ``ValueError`` for arguments and classes that cannot be.
+    Raises ``es.Locked`` (naming the process that has it open), ``es.NotAStore``, ``es.Corrupt``,
+    ``es.SchemaMismatch``, ``es.NameClash``, ``es.StorageError``; ``TypeError`` and ``ValueError``
+    for arguments and classes that cannot be.
     """
     aggregates, readmodels, events = _sort(classes)
     if durability not in ("full", "normal"):
@@ -130,7 +136,8 @@ def open(  # noqa: A001 - the name is the contract's
 def _sort(
     classes: tuple[type, ...],
 ) -> tuple[list[type[Aggregate]], list[type[ReadModel]], list[type[Event]]]:
-    """The classes by what they are, each in its newest definition, with all the events that they name."""
+    """The classes by what they are, each in its newest definition, with all the events that they
+    name."""
     aggregates: dict[str, type[Aggregate]] = {}
     readmodels: dict[str, type[ReadModel]] = {}
     events: dict[str, type[Event]] = {}
@@ -138,7 +145,7 @@ def _sort(
     for given in classes:
         if not isinstance(given, type):
             raise TypeError(f"es.open takes classes, not {given!r}")
-        cls: Any = _core.newest(given)
+        cls = _core.newest(cast("type[Any]", given))
         if issubclass(cls, Aggregate) and cls is not Aggregate:
             _claim(aggregates, cls.__escqrs_name__, cls, "aggregates")
             description = _aggregate.describe(cls)
@@ -155,8 +162,8 @@ def _sort(
             _claim(events, cls.__escqrs_name__, cls, "events")
         else:
             raise TypeError(
-                f"es.open takes aggregates, read models and events, and {given.__name__} is none of them "
-                "(commands are found through the aggregates that handle them)"
+                f"es.open takes aggregates, read models and events, and {given.__name__} is none "
+                "of them (commands are found through the aggregates that handle them)"
             )
     return list(aggregates.values()), list(readmodels.values()), list(events.values())
 
@@ -174,11 +181,12 @@ def _claim(names: dict[str, Any], name: str, cls: type, what: str) -> None:
         )
 
 
-# ---- what C calls ----------------------------------------------------------------------------------------------------
+# ---- what C calls --------------------------------------------------------------------------------
 
 
 def check(system: System, appliers: list[tuple[type[Event], Any]] | None = None) -> None:
-    """Refuse event classes that would misread what is stored: those of the system, or those given, which would be."""
+    """Refuse event classes that would misread what is stored: those of the system, or those given,
+    which would be."""
     events = system._events
     if appliers is not None:
         events = {event.__escqrs_name__: event for event, _function in appliers}
@@ -189,12 +197,13 @@ def check(system: System, appliers: list[tuple[type[Event], Any]] | None = None)
 
 
 def find(system: System, key: Any) -> Any:
-    """The definition of an aggregate or the read model for a key that was not met before: another definition of a class
-    that was opened, or a name."""
+    """The definition of an aggregate or the read model for a key that was not met before: another
+    definition of a class that was opened, or a name."""
     entity = isinstance(key, tuple)
-    if entity and len(key) != 2:
+    parts = cast("tuple[Any, ...]", key) if entity else (key,)
+    if entity and len(parts) != 2:
         raise TypeError("system[Aggregate, id] takes a class and an id")
-    cls = key[0] if entity else key
+    cls = parts[0]
     known: dict[Any, Any] = system._definitions if entity else system._readmodels
     for one, found in known.items():
         same = (
@@ -211,10 +220,15 @@ def find(system: System, key: Any) -> Any:
     if not entity and isinstance(cls, type) and issubclass(cls, Aggregate):
         raise TypeError(f"an entity has an id: system[{cls.__name__}, id]")
     if not isinstance(cls, (type, str)):
-        raise TypeError(f"system[...] takes an aggregate's class and an id, or a read model's class, not {key!r}")
+        raise TypeError(
+            "system[...] takes an aggregate's class and an id, or a read model's class, "
+            f"not {key!r}"
+        )
     name = cls.__name__ if isinstance(cls, type) else cls
     kind = "aggregate" if entity else "read model"
-    raise UnknownType(f"{name} is no {kind} that {system.path!r} was opened with; give it to es.open")
+    raise UnknownType(
+        f"{name} is no {kind} that {system.path!r} was opened with; give it to es.open"
+    )
 
 
 def abandoned(system: System, own_thread: bool) -> None:
@@ -232,7 +246,9 @@ def log_failure(
     """A command that was told has failed."""
     name = type(command).__name__ if command is not None else "a command"
     system.dead_letters.append(DeadLetter(stream, command, error))
-    _log.error("%s told to %s failed: %s: %s", name, stream, type(error).__name__, error, exc_info=error)
+    _log.error(
+        "%s told to %s failed: %s: %s", name, stream, type(error).__name__, error, exc_info=error
+    )
 
 
 def log_text(level: int, text: str) -> None:

@@ -8,9 +8,8 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
-import pytest
-
 import escqrs
+import pytest
 from escqrs import _core
 
 

@@ -54,6 +54,16 @@ class Opaque(es.Command):
     pass
 
 
+class Untold(es.Command):
+    """Answers a message that its class does not name."""
+
+
+class Teller(es.Aggregate):
+    @es.handles
+    def tell_all(self, cmd: Untold) -> Any:
+        return Summary(1, [self.id])
+
+
 class Summary(es.Message):
     total: int
     names: list[str]
@@ -618,6 +628,13 @@ def test_replies_that_are_stored(tmp_path: Path) -> None:
         again = system[Counter, "a"].ask(Everything(), key="k")
         assert again == EVERYTHING
         assert type(again["numbers"]) is tuple and type(again["flags"][0]) is bool
+
+
+def test_a_stored_reply_of_an_unknown_class() -> None:
+    with es.open(":memory:", Teller) as system:
+        assert system[Teller, "a"].ask(Untold(), key="k") == Summary(1, ["a"])
+        with pytest.raises(es.UnknownType, match="Summary"):
+            system[Teller, "a"].ask(Untold(), key="k")
 
 
 def test_keys_that_cannot_be(system: es.System) -> None:

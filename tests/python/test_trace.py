@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import uuid
 
-import pytest
-
 import escqrs as es
+import pytest
 
 
 class Note(es.Command[None]):
