@@ -5,10 +5,10 @@
  * nobody touches runtime or store. Who accepts counts first and looks at the phase afterwards,
  * close sets the phase first and looks at the count afterwards: so nothing slips in unseen.
  *
- * Close waits until nothing is in flight; at the deadline it drops: workers answer what is queued
- * within a grace period, the runtime stops, and what is left in mailboxes then is answered here. A
- * handler that does not come back keeps its own command and those behind it: they are answered when
- * it ends, and until then close says TIMEOUT and nothing is freed.
+ * Close waits until nothing is in flight; at the deadline it drops: workers answer what is queued,
+ * for as long as it gets less, the runtime stops, and what is left in mailboxes then is answered
+ * here. A handler that does not come back keeps its own command and those behind it: they are
+ * answered when it ends, and until then close says TIMEOUT and nothing is freed.
  *
  * Lifetime. The struct is held by its owner and by every entity, so that handles may outlive it.
  *
@@ -28,7 +28,10 @@
 #define IN_FLIGHT_DEFAULT 100000
 #define IN_FLIGHT_LIMIT ((size_t)1 << 30)
 #define LIVE_DEFAULT 100000
-#define CLOSE_GRACE_NS INT64_C(200000000) /* for answering what is dropped */
+#define CLOSE_GRACE_NS INT64_C(200000000) /* for threads that end, though the deadline has passed  \
+                                           */
+#define CLOSE_STEP_NS INT64_C(20000000)   /* within which what is dropped gets less */
+#define CLOSE_STEPS_MAX 10
 
 /* ---- create --------------------------------------------------------------------------------- */
 
@@ -207,15 +210,34 @@ static escqrs_status busy_error(escqrs_system *system, escqrs_error *error)
     return status;
 }
 
+/* The deadline has passed: true when nothing is in flight any more; false when it does not get
+ * less. */
+static bool wait_while_falling(escqrs_system *system)
+{
+    size_t before = escqrs_system_in_flight(system);
+    for (int i = 0; i < CLOSE_STEPS_MAX; i++) {
+        if (esc_system_wait_idle(system, esc_deadline_after(CLOSE_STEP_NS))) {
+            return true;
+        }
+        size_t now = escqrs_system_in_flight(system);
+        if (now >= before) {
+            break;
+        }
+        before = now;
+    }
+    return false;
+}
+
 /* Nothing new comes in. Answer or drop what is there, and stop the threads. */
 static escqrs_status close_locked(escqrs_system *system, int64_t deadline_ns, escqrs_error *error)
 {
     bool idle = esc_system_wait_idle(system, deadline_ns);
     if (!idle) {
         set_phase(system, ESC_SYSTEM_DROPPING);
-        idle = esc_system_wait_idle(system, esc_deadline_after(CLOSE_GRACE_NS));
+        idle = wait_while_falling(system);
     }
-    int64_t grace_ns = esc_deadline_after(CLOSE_GRACE_NS);
+    /* what is left is a handler that does not come back, or a commit: other threads end at once */
+    int64_t grace_ns = esc_deadline_after(idle ? CLOSE_GRACE_NS : CLOSE_STEP_NS);
     escqrs_status status = escqrs_runtime_stop(
         system->runtime, deadline_ns > grace_ns ? deadline_ns : grace_ns, error);
     if (status != ESCQRS_OK) {

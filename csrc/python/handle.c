@@ -295,7 +295,7 @@ static int send(handle_object *self, esc_py_reply *reply, const esc_py_turn *tur
     escqrs_error error = {0};
     for (;;) {
         escqrs_status status;
-        Py_INCREF((PyObject *)reply);
+        esc_py_reply_hand_over(reply);
         if (turn != NULL) {
             reply->held_turn = turn->serial;
             status = escqrs_turn_send(turn->turn, self->entity, &reply->command, &error);
@@ -305,7 +305,7 @@ static int send(handle_object *self, esc_py_reply *reply, const esc_py_turn *tur
         if (status == ESCQRS_OK) {
             return 0;
         }
-        Py_DECREF((PyObject *)reply);
+        esc_py_reply_take_back(reply);
         if (status != ESCQRS_MAILBOX_FULL || turn != NULL) {
             esc_py_raise(self->system->state, &error);
             return -1;
@@ -374,12 +374,12 @@ static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn
         escqrs_error error = {0};
         escqrs_status status;
         for (;;) {
-            Py_INCREF((PyObject *)reply);
+            esc_py_reply_hand_over(reply);
             status = escqrs_entity_ask(self->entity, &reply->command, &error);
             if (status == ESCQRS_OK) {
                 break;
             }
-            Py_DECREF((PyObject *)reply);
+            esc_py_reply_take_back(reply);
             if (status != ESCQRS_MAILBOX_FULL || turn != NULL) {
                 return esc_py_raise(self->system->state, &error);
             }

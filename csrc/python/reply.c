@@ -29,6 +29,18 @@ esc_py_reply *esc_py_reply_new(esc_py_state *state, esc_py_system *system,
     return self;
 }
 
+void esc_py_reply_hand_over(esc_py_reply *self)
+{
+    Py_INCREF((PyObject *)self);
+    esc_list_push_back(&self->system->replies, &self->listed);
+}
+
+void esc_py_reply_take_back(esc_py_reply *self)
+{
+    esc_list_remove(&self->listed);
+    Py_DECREF((PyObject *)self);
+}
+
 static int reply_traverse(PyObject *object, visitproc visit, void *arg)
 {
     esc_py_reply *self = (esc_py_reply *)object;
@@ -67,6 +79,9 @@ static void reply_dealloc(PyObject *object)
     escqrs_free(self->metadata);
     escqrs_free(self->repeated);
     if (self->system != NULL) {
+        if (esc_list_contains_node(&self->listed)) {
+            esc_list_remove(&self->listed);
+        }
         if (self->system->fork_generation == escqrs_fork_generation()) {
             escqrs_entity_release(self->entity);
         }
@@ -98,9 +113,9 @@ static void reply_done(escqrs_command *command, escqrs_status status, const escq
     if (before & ESC_PY_REPLY_SLEEPERS) {
         esc_futex_wake(&self->word, INT_MAX);
     }
-    if (before & ESC_PY_REPLY_LOOP) {
+    if (!(before & ESC_PY_REPLY_DROPPED) && (before & ESC_PY_REPLY_LOOP)) {
         esc_py_loop_push(self->loop, self);
-    } else if ((before & ESC_PY_REPLY_NOTIFY) || log) {
+    } else if (!(before & ESC_PY_REPLY_DROPPED) && ((before & ESC_PY_REPLY_NOTIFY) || log)) {
         esc_py_system_push_completed(system, self);
     } else {
         /* read before the push: afterwards the reply may be gone */
@@ -130,6 +145,18 @@ bool esc_py_reply_is_done(esc_py_reply *self)
 {
     /* acquire: pairs with the release in reply_done */
     return (atomic_load_explicit(&self->word, memory_order_acquire) & ESC_PY_REPLY_DONE) != 0;
+}
+
+static bool is_dropped(esc_py_reply *self)
+{
+    /* acquire: as is_done */
+    return (atomic_load_explicit(&self->word, memory_order_acquire) & ESC_PY_REPLY_DROPPED) != 0;
+}
+
+/* Of a reply that is done. */
+static escqrs_status outcome(esc_py_reply *self)
+{
+    return is_dropped(self) ? ESCQRS_CLOSED : self->status;
 }
 
 static escqrs_status reply_sleep(void *context, int64_t deadline_ns)
@@ -208,25 +235,48 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
     return result == ESCQRS_OK ? 0 : -1;
 }
 
+/* For a status that came without an error. */
+static void explain(esc_py_reply *self, escqrs_status status, escqrs_error *error)
+{
+    if (status == ESCQRS_CLOSED) {
+        escqrs_slice stream = escqrs_entity_stream(self->entity);
+        (void)escqrs_error_set(error, status,
+                               "the system was closed before %.*s came back to this command; "
+                               "nothing of it is stored",
+                               (int)stream.size, (const char *)stream.data);
+    } else {
+        (void)escqrs_error_set(error, status, "the command failed: %s", escqrs_status_name(status));
+    }
+}
+
 /* The exception of a failed reply, made once; borrowed, NULL with an exception set if it cannot be
  * made. */
 static PyObject *failure(esc_py_reply *self)
 {
-    if (self->status != ESCQRS_REJECTED && !self->explained) {
+    escqrs_status status = outcome(self);
+    if (status != ESCQRS_REJECTED && !self->explained) {
         /* what the handler raised does not count: it rested on events that could not be stored */
         self->explained = true;
         Py_CLEAR(self->exception);
     }
     if (self->exception == NULL) {
         escqrs_error plain = {0};
-        if (self->error == NULL) {
-            (void)escqrs_error_set(&plain, self->status, "the command failed: %s",
-                                   escqrs_status_name(self->status));
+        const escqrs_error *error = is_dropped(self) ? NULL : self->error;
+        if (error == NULL) {
+            explain(self, status, &plain);
         }
-        self->exception =
-            esc_py_error_new(self->system->state, self->error != NULL ? self->error : &plain);
+        self->exception = esc_py_error_new(self->system->state, error != NULL ? error : &plain);
     }
     return self->exception;
+}
+
+void esc_py_reply_fail(esc_py_reply *self, PyObject *exception)
+{
+    if (self->explained) { /* dropped: nobody is to hear of it */
+        Py_DECREF(exception);
+    } else {
+        Py_XSETREF(self->exception, exception);
+    }
 }
 
 /* What is stored with the key is the answer, whatever a handler has answered before the key was
@@ -251,7 +301,7 @@ static int decode_repeated(esc_py_reply *self)
 
 PyObject *esc_py_reply_result(esc_py_reply *self)
 {
-    if (self->status == ESCQRS_OK) {
+    if (outcome(self) == ESCQRS_OK) {
         if (self->repeated != NULL && decode_repeated(self) < 0) {
             return NULL;
         }
@@ -290,10 +340,9 @@ static void notify(esc_py_reply *self)
     Py_XDECREF(callbacks);
 }
 
-void esc_py_reply_complete(esc_py_reply *self)
+static void log_if_told(esc_py_reply *self)
 {
-    notify(self);
-    if (self->told && self->status != ESCQRS_OK) {
+    if (self->told && outcome(self) != ESCQRS_OK) {
         escqrs_slice stream = escqrs_entity_stream(self->entity);
         PyObject *exception = failure(self);
         PyObject *result = NULL;
@@ -308,7 +357,38 @@ void esc_py_reply_complete(esc_py_reply *self)
         }
         Py_XDECREF(result);
     }
+}
+
+void esc_py_reply_complete(esc_py_reply *self)
+{
+    notify(self);
+    log_if_told(self);
     Py_DECREF((PyObject *)self);
+}
+
+void esc_py_reply_drop(esc_py_reply *self)
+{
+    uint32_t word = atomic_load_explicit(&self->word, memory_order_relaxed);
+    if ((word & ESC_PY_REPLY_DONE)) {
+        return;
+    }
+    if (esc_py_loop_leave(self) < 0) { /* out of memory: its loop is not told */
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    do {
+        word = atomic_load_explicit(&self->word, memory_order_relaxed);
+        if (word & ESC_PY_REPLY_DONE) {
+            return;
+        }
+        /* acq_rel: as in reply_done, with which it competes */
+    } while (!atomic_compare_exchange_weak_explicit(&self->word, &word,
+                                                    word | ESC_PY_REPLY_DONE | ESC_PY_REPLY_DROPPED,
+                                                    memory_order_acq_rel, memory_order_relaxed));
+    if (word & ESC_PY_REPLY_SLEEPERS) {
+        esc_futex_wake(&self->word, INT_MAX);
+    }
+    notify(self);
+    log_if_told(self);
 }
 
 int esc_py_reply_notify_later(esc_py_reply *self, uint32_t bits)
@@ -363,7 +443,7 @@ static PyObject *reply_exception(PyObject *object, PyObject *const *args, Py_ssi
     if (wait_argument(self, args, count, names, "exception") < 0) {
         return NULL;
     }
-    if (self->status == ESCQRS_OK) {
+    if (outcome(self) == ESCQRS_OK) {
         Py_RETURN_NONE;
     }
     return Py_XNewRef(failure(self));
@@ -411,7 +491,7 @@ static PyObject *reply_repr(PyObject *object)
     PyObject *text;
     if (!esc_py_reply_is_done(self)) {
         text = PyUnicode_FromFormat("<Reply of %U: pending>", name);
-    } else if (self->status == ESCQRS_OK) {
+    } else if (outcome(self) == ESCQRS_OK) {
         PyObject *value = esc_py_reply_result(self);
         text = value == NULL ? NULL : PyUnicode_FromFormat("<Reply of %U: %R>", name, value);
         Py_XDECREF(value);

@@ -23,17 +23,19 @@ struct esc_py_definition;
 #define ESC_PY_REPLY_DONE 1u
 #define ESC_PY_REPLY_SLEEPERS 2u
 #define ESC_PY_REPLY_NOTIFY 4u
-#define ESC_PY_REPLY_LOOP 8u /* with NOTIFY: tell `loop`, not the system */
+#define ESC_PY_REPLY_LOOP 8u     /* with NOTIFY: tell `loop`, not the system */
+#define ESC_PY_REPLY_DROPPED 16u /* with DONE: by close(), which gave up; `done` may still come */
 
 typedef struct esc_py_reply {
     PyObject_HEAD
     escqrs_command command;
     esc_queue_node queued;
+    esc_list_node listed; /* in system->replies, once handed over; with the GIL */
     _Atomic uint32_t word;
     bool asked;           /* its sender waits, and tidies up himself */
     bool told;            /* nobody looks at the result: failures are logged */
     bool explained;       /* `exception` says why it failed, not what the handler raised */
-    escqrs_status status; /* valid once DONE */
+    escqrs_status status; /* valid once DONE, unless DROPPED */
     escqrs_error *error;  /* heap; NULL where memory was short or status says all */
     uint64_t
         held_turn; /* serial of the turn that holds it back until its events are durable; 0: none */
@@ -67,12 +69,18 @@ typedef struct esc_py_reply_state {
 esc_py_reply *esc_py_reply_new(struct esc_py_state *state, esc_py_system *system,
                                struct esc_py_definition *definition, escqrs_entity *entity,
                                PyObject *message);
+/* The core's reference: before the command is given to it, and where it was refused. With the GIL.
+ */
+void esc_py_reply_hand_over(esc_py_reply *reply);
+void esc_py_reply_take_back(esc_py_reply *reply);
 extern const escqrs_command_ops esc_py_reply_ops;
 static inline esc_py_reply *esc_py_reply_of(escqrs_command *command)
 {
     return (esc_py_reply *)((char *)command - offsetof(esc_py_reply, command));
 }
 bool esc_py_reply_is_done(esc_py_reply *reply);
+/* What the handler raised; takes the exception over. With the GIL. */
+void esc_py_reply_fail(esc_py_reply *reply, PyObject *exception);
 /* Wait (signals checked) until it is done: 0; -1 with an exception: Timeout, Deadlock,
  * KeyboardInterrupt. */
 int esc_py_reply_wait(esc_py_reply *reply, int64_t deadline_ns);
@@ -81,6 +89,9 @@ int esc_py_reply_wait(esc_py_reply *reply, int64_t deadline_ns);
 PyObject *esc_py_reply_result(esc_py_reply *reply);
 /* Callbacks, futures, log; then drop the core's reference. With the GIL. */
 void esc_py_reply_complete(esc_py_reply *reply);
+/* close() gives up: unless it is done, the reply is Closed from now on, and whoever waits is told.
+ * The core keeps its reference. With the GIL; runs callbacks. */
+void esc_py_reply_drop(esc_py_reply *reply);
 
 /* Take the current exception off the thread, note where it was raised ("in Cart/cart-1 handling
  * AddItem" and the frames of its traceback as text) and let go of its frames. New reference. */

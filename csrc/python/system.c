@@ -295,6 +295,7 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     esc_queue_init(&self->released);
     esc_queue_init(&self->completed);
     esc_queue_init(&self->logged);
+    esc_list_init(&self->replies);
     self->path = Py_NewRef(path);
     self->definitions = PyDict_New();
     self->events = PyDict_New();
@@ -328,19 +329,27 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 typedef struct draining {
     escqrs_system *system;
     uint64_t ticket;
+    _Atomic int64_t *until_ns; /* another thread may make it sooner; NULL: never */
 } draining;
 
+/* OK: drained; DONE: `until_ns` has passed; TIMEOUT: the slice has ended. */
 static escqrs_status drain_slice(void *context, int64_t deadline_ns)
 {
     draining *self = context;
-    escqrs_status status = escqrs_system_drain_wait(self->system, self->ticket, deadline_ns, NULL);
-    return status == ESCQRS_DONE ? ESCQRS_TIMEOUT : status; /* the slice ended */
+    /* relaxed: a number; one that comes late is seen in the next slice */
+    int64_t until_ns = self->until_ns == NULL
+                           ? INT64_MAX
+                           : atomic_load_explicit(self->until_ns, memory_order_relaxed);
+    bool last = until_ns <= deadline_ns;
+    escqrs_status status =
+        escqrs_system_drain_wait(self->system, self->ticket, last ? until_ns : deadline_ns, NULL);
+    return status == ESCQRS_DONE && !last ? ESCQRS_TIMEOUT : status;
 }
 
-/* Wait until what was accepted so far is answered: as esc_py_wait. */
-static int wait_drained(esc_py_system *self, int64_t deadline_ns)
+/* Wait until what was accepted so far is answered: as esc_py_wait; DONE as drain_slice. */
+static int wait_drained(esc_py_system *self, _Atomic int64_t *until_ns, int64_t deadline_ns)
 {
-    draining wait = {self->system, 0};
+    draining wait = {self->system, 0, until_ns};
     Py_BEGIN_ALLOW_THREADS
     wait.ticket = escqrs_system_drain_begin(self->system);
     Py_END_ALLOW_THREADS
@@ -386,6 +395,24 @@ static void leave_behind(esc_py_system *self)
     }
 }
 
+/* What the core has not answered says so now. */
+static void drop_replies(esc_py_system *self)
+{
+    /* Callbacks may send and let go of replies: each is held while it is dropped, and stays in its
+     * place. */
+    esc_list_node *node = esc_list_first(&self->replies);
+    PyObject *held = NULL;
+    tidying++;
+    while (node != NULL) {
+        esc_py_reply *reply = ESC_CONTAINER_OF(node, esc_py_reply, listed);
+        Py_XSETREF(held, Py_NewRef((PyObject *)reply));
+        esc_py_reply_drop(reply);
+        node = esc_list_next(&self->replies, node);
+    }
+    tidying--;
+    Py_XDECREF(held);
+}
+
 /* Take the parts down, whatever is still under way in them: it is dropped and said so. */
 static void shut(esc_py_system *self, int64_t deadline_ns)
 {
@@ -401,7 +428,41 @@ static void shut(esc_py_system *self, int64_t deadline_ns)
     if (status != ESCQRS_OK) {
         leave_behind(self);
         log_function(self, ESCQRS_LOG_ERROR, error.message);
+        drop_replies(self);
     }
+}
+
+/* Somebody else closes. */
+static int close_with(esc_py_system *self, int64_t deadline_ns)
+{
+    if (deadline_ns < atomic_load_explicit(&self->close_until_ns, memory_order_relaxed)) {
+        atomic_store_explicit(&self->close_until_ns, deadline_ns, memory_order_relaxed);
+    }
+    return esc_py_wait(wait_closed, &self->closed, INT64_MAX) < 0 ? -1 : 0;
+}
+
+static int close_first(esc_py_system *self, int64_t deadline_ns)
+{
+    atomic_store_explicit(&self->close_until_ns, deadline_ns, memory_order_relaxed);
+    set_closed(self, 1);
+    if (wait_drained(self, &self->close_until_ns, INT64_MAX) < 0) {
+        set_closed(self, 0);
+        return -1;
+    }
+    deadline_ns = atomic_load_explicit(&self->close_until_ns, memory_order_relaxed);
+    shut(self, deadline_ns);
+    esc_py_system_tidy(self);
+    /* Whoever waited for a reply has been told and is on its way out; queries and iterations end
+     * by themselves. */
+    int64_t grace_ns = esc_deadline_after(self->left_behind ? 0 : SLICE_NS);
+    int status =
+        esc_py_wait(wait_unpinned, &self->pins, deadline_ns > grace_ns ? deadline_ns : grace_ns);
+    if (status != ESCQRS_OK) {
+        leave_behind(self);
+    }
+    set_closed(self, 2);
+    esc_py_system_tidy(self);
+    return status < 0 ? -1 : 0;
 }
 
 static int close_system(esc_py_system *self, PyObject *timeout)
@@ -413,40 +474,19 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     if (self->fork_generation != escqrs_fork_generation()) {
         return 0; /* the parent's; nothing here is ours */
     }
-    uint32_t closed =
-        atomic_load_explicit(&self->closed, memory_order_relaxed); /* written with the GIL */
-    if (closed == 2) {
-        return 0;
-    }
-    if (is_inside(self)) {
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) < 2 && is_inside(self)) {
         PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
                         "close() waits for every handler, so it cannot be called by one");
         return -1;
     }
-    if (closed == 1) {
-        int status = esc_py_wait(wait_closed, &self->closed, deadline_ns);
-        if (status == ESCQRS_OK) {
-            return close_system(self,
-                                timeout); /* open again, where Ctrl-C stopped the other closer */
-        }
-        return status < 0 ? -1 : 0;
+    uint32_t closed;
+    int result = 0;
+    /* `closed` is written with the GIL. Where Ctrl-C stops another closer it is open again. */
+    while (result == 0 &&
+           (closed = atomic_load_explicit(&self->closed, memory_order_relaxed)) < 2) {
+        result = closed == 1 ? close_with(self, deadline_ns) : close_first(self, deadline_ns);
     }
-    set_closed(self, 1);
-    int status = wait_drained(self, deadline_ns);
-    if (status < 0) {
-        set_closed(self, 0);
-        return -1;
-    }
-    shut(self, deadline_ns);
-    esc_py_system_tidy(self);
-    /* Whoever waited for a reply has been told; queries and iterations end by themselves. */
-    status = esc_py_wait(wait_unpinned, &self->pins, deadline_ns);
-    if (status != ESCQRS_OK) {
-        leave_behind(self);
-    }
-    set_closed(self, 2);
-    esc_py_system_tidy(self);
-    return status < 0 ? -1 : 0;
+    return result;
 }
 
 static PyObject *system_close(PyObject *object, PyObject *args, PyObject *kwargs)
@@ -586,7 +626,7 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     if (esc_py_system_pin(self) < 0) {
         return NULL;
     }
-    int status = wait_drained(self, deadline_ns);
+    int status = wait_drained(self, NULL, deadline_ns);
     esc_py_system_tidy(self);
     if (status == ESCQRS_OK &&
         tidying == 0) { /* the log lines and callbacks of what has failed or ended */

@@ -17,6 +17,7 @@
 #include <escqrs/readmodel.h>
 #include <escqrs/store.h>
 
+#include "base/list.h"
 #include "base/queue.h"
 
 struct esc_py_state;
@@ -24,7 +25,8 @@ struct esc_py_reply;
 
 /* Pointers are set once by open and never change. */
 typedef struct esc_py_system {
-    PyObject_HEAD struct esc_py_state *state;
+    PyObject_HEAD
+    struct esc_py_state *state;
     PyInterpreterState *interpreter;
     escqrs_store *store;
     escqrs_system *system;
@@ -34,6 +36,7 @@ typedef struct esc_py_system {
     _Atomic uint32_t pins;   /* calls that are under way without the GIL; close() sleeps on it */
     _Atomic uint32_t closed; /* written with the GIL: 0 open, 1 closing, 2 closed; a second closer
                                 sleeps on it */
+    _Atomic int64_t close_until_ns; /* monotonic; when the thread that closes gives up */
     bool readonly;
     bool left_behind; /* a handler did not come back: the C parts are never destroyed */
     size_t message_bytes_max;
@@ -41,6 +44,7 @@ typedef struct esc_py_system {
     esc_queue completed; /* replies whose completion runs Python code */
     _Atomic uint32_t
         completing;        /* of these, not yet run to the end; flush() and close() sleep on it */
+    esc_list replies;      /* esc_py_reply.listed, all that were sent; with the GIL */
     esc_queue logged;      /* lines for Python's logging */
     PyObject *definitions; /* dict: aggregate class -> Definition */
     PyObject *events;      /* dict: stored name -> event class */

@@ -745,3 +745,108 @@ def test_containers_are_copied(tmp_path: Path) -> None:
         recorded.event.names.append("y")
         assert recorded.event.names == ["a"]
         assert copy.copy(event) == event and pickle.loads(pickle.dumps(event)) == event
+
+
+# ---- what close() drops --------------------------------------------------------------------------
+
+
+def test_what_close_drops_says_so_at_once(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = es.open(":memory:", Counter)
+    stuck = system[Counter, "a"].submit(Wait("d"))
+    behind = [system[Counter, "a"].submit(Add(1)) for _ in range(3)]
+    system[Counter, "a"].tell(Add(7))
+    seen: list[Any] = []
+    behind[0].add_done_callback(seen.append)
+    waiting: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            behind[1].result()
+        except es.Closed as error:
+            waiting.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    door.wait()
+    system.close(timeout=0)
+    for reply in [stuck, *behind]:  # though the handler is still busy
+        assert reply.done()
+        error = reply.exception(timeout=0)
+        assert isinstance(error, es.Closed) and "Counter/a" in str(error)
+    assert seen == [behind[0]]
+    thread.join(support.SECONDS)
+    assert len(waiting) == 1
+    (letter,) = system.dead_letters
+    assert letter.command == Add(7) and isinstance(letter.error, es.Closed)
+    assert any("Add" in one.getMessage() for one in caplog.records)
+    door.open.set()
+    with pytest.raises(es.Closed):
+        stuck.result()
+
+
+def test_what_close_drops_wakes_those_who_await(door: Door) -> None:
+    import asyncio
+
+    async def main() -> None:
+        replies = [system[Counter, "a"].submit(Wait("d")), system[Counter, "a"].submit(Add(1))]
+
+        async def wait(reply: Any) -> Any:
+            return await reply
+
+        tasks = [asyncio.create_task(wait(one)) for one in replies]
+        await asyncio.to_thread(door.wait)
+        await asyncio.to_thread(system.close, timeout=0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in results] == [es.Closed, es.Closed]
+
+    system = es.open(":memory:", Counter)
+    asyncio.run(main())
+
+
+def test_an_asker_whose_handler_is_left_behind(door: Door) -> None:
+    """The handler runs on the asker's thread."""
+    system = es.open(":memory:", Counter)
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            system[Counter, "a"].ask(Wait("d"))
+        except es.Closed as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    door.wait()
+    behind = system[Counter, "a"].submit(Add(1))
+    system.close(timeout=0)
+    assert isinstance(behind.exception(0), es.Closed)
+    door.open.set()
+    thread.join(support.SECONDS)
+    assert len(failures) == 1
+
+
+def test_close_at_once_answers_everything(tmp_path: Path) -> None:
+    system = es.open(tmp_path / "shop.db", Counter)
+    replies = [system[Counter, str(i % 50)].submit(Add(1)) for i in range(5_000)]
+    system.close(timeout=0)
+    assert all(one.done() for one in replies)
+    errors = [one.exception(0) for one in replies]
+    assert {type(one) for one in errors if one is not None} <= {es.Closed}
+    with es.open(tmp_path / "shop.db", Counter) as system:
+        assert system.head == errors.count(None)
+
+
+def test_a_second_close_with_a_timeout_ends_the_first_ones_wait(door: Door) -> None:
+    system = es.open(":memory:", Counter)
+    stuck = system[Counter, "a"].submit(Wait("d"))
+    door.wait()
+    first = threading.Thread(target=system.close)
+    first.start()
+    while not system.closed:
+        pass
+    system.close(timeout=0)
+    assert isinstance(stuck.exception(0), es.Closed)
+    first.join(support.SECONDS)
+    assert not first.is_alive()
