@@ -28,9 +28,10 @@
 #define IN_FLIGHT_DEFAULT 100000
 #define IN_FLIGHT_LIMIT ((size_t)1 << 30)
 #define LIVE_DEFAULT 100000
-#define CLOSE_GRACE_NS INT64_C(200000000) /* for threads that end, though the deadline has passed  \
-                                           */
-#define CLOSE_STEP_NS INT64_C(20000000)   /* within which what is dropped gets less */
+#define CLOSE_GRACE_NS                                                                             \
+    INT64_C(200000000)                  /* for threads that end, though the deadline has passed    \
+                                         */
+#define CLOSE_STEP_NS INT64_C(20000000) /* within which what is dropped gets less */
 #define CLOSE_STEPS_MAX 10
 
 /* ---- create --------------------------------------------------------------------------------- */

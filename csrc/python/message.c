@@ -9,8 +9,9 @@
 
 #include <string.h>
 
-#define SCRATCH_MAX ((size_t)1 << 16) /* bytes of the packing buffer that are kept between calls   \
-                                       */
+#define SCRATCH_MAX                                                                                \
+    ((size_t)1 << 16) /* bytes of the packing buffer that are kept between calls                   \
+                       */
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 

@@ -1,9 +1,9 @@
 /* python/readmodel.c - see readmodel.h.
  *
- * Threads: the GIL guards every object here. The core is called detached wherever it may wait: adding, waiting, skipping, getting
- * a reading connection. `run_handler` is called by the core on the projector's thread, attached.
- * Life: a core's contexts are the projector's until it is stopped, which the system does before it lets its read models go.
- */
+ * Threads: the GIL guards every object here. The core is called detached wherever it may wait:
+ * adding, waiting, skipping, getting a reading connection. `run_handler` is called by the core on
+ * the projector's thread, attached. Life: a core's contexts are the projector's until it is
+ * stopped, which the system does before it lets its read models go. */
 #include "python/readmodel.h"
 
 #include <sqlite3.h>
@@ -26,17 +26,19 @@ typedef struct handler_context {
 
 struct core_object {
     PyObject_HEAD
-    esc_py_system *system; /* borrowed; only for the projector's thread, which the system outlives */
-    PyObject *reference;   /* weak, to the system */
-    PyObject *instance;    /* of the user's class: `self` of its methods */
-    PyObject *failure;     /* the last exception of a handler, or NULL */
+    /* borrowed; only for the projector's thread, which the system outlives */
+    esc_py_system *system;
+    PyObject *reference; /* weak, to the system */
+    PyObject *instance;  /* of the user's class: `self` of its methods */
+    PyObject *failure;   /* the last exception of a handler, or NULL */
     escqrs_readmodel *model;
     PyObject *name;
     handler_context *handlers;
     size_t handler_count;
 };
 
-/* A query under way on this thread. Queries that it calls use the same connection and see the same snapshot. */
+/* A query under way on this thread. Queries that it calls use the same connection and see the same
+ * snapshot. */
 typedef struct query_frame {
     struct query_frame *outer;
     esc_py_system *system;
@@ -72,7 +74,8 @@ static esc_py_system *core_enter(core_object *self)
         Py_XDECREF(system);
         esc_py_state *state = esc_py_state_of_type(Py_TYPE((PyObject *)self));
         if (state != NULL) {
-            PyErr_Format(esc_py_error_class(state, ESCQRS_CLOSED), "the system of read model %U was closed", self->name);
+            PyErr_Format(esc_py_error_class(state, ESCQRS_CLOSED),
+                         "the system of read model %U was closed", self->name);
         }
         return NULL;
     }
@@ -95,8 +98,10 @@ static int refuse_in_projection(esc_py_system *system, const char *what)
         return 0;
     }
     PyErr_Format(esc_py_error_class(system->state, ESCQRS_DEADLOCK),
-                 "%s cannot be called in an @es.on method: it would wait for the very transaction that the method is part "
-                 "of", what);
+                 "%s cannot be called in an @es.on method: it would wait for the very transaction "
+                 "that the method is part "
+                 "of",
+                 what);
     return -1;
 }
 
@@ -111,7 +116,8 @@ static PyObject *argument_of(const handler_context *handler, const escqrs_record
     }
     PyTypeObject *newest =
         esc_py_system_event_class(system, esc_py_class_stored_name((PyTypeObject *)handler->cls));
-    return esc_py_message_decode(newest != NULL ? newest : (PyTypeObject *)handler->cls, recorded->data, NULL);
+    return esc_py_message_decode(newest != NULL ? newest : (PyTypeObject *)handler->cls,
+                                 recorded->data, NULL);
 }
 
 /* The exception becomes the event's failure; it is kept, and its traceback goes to the log. */
@@ -128,8 +134,8 @@ static escqrs_status report(core_object *core, const escqrs_recorded *recorded, 
     PyObject *text = PyObject_Str(value);
     const char *name = type == NULL ? "" : ((PyTypeObject *)type)->tp_name;
     const char *shown = text == NULL ? "" : PyUnicode_AsUTF8(text);
-    escqrs_status status = escqrs_error_set(error, full ? ESCQRS_FULL : ESCQRS_REJECTED, "%s: %s", name,
-                                            shown == NULL ? "" : shown);
+    escqrs_status status = escqrs_error_set(error, full ? ESCQRS_FULL : ESCQRS_REJECTED, "%s: %s",
+                                            name, shown == NULL ? "" : shown);
     PyErr_Clear();
     Py_XDECREF(text);
     if (!full) {
@@ -159,7 +165,8 @@ static escqrs_status run_handler(void *context, const escqrs_recorded *recorded,
     PyObject *argument = rows == NULL ? NULL : argument_of(handler, recorded);
     if (argument != NULL) {
         PyObject *arguments[] = {NULL, core->instance, rows, argument};
-        result = PyObject_Vectorcall(handler->function, arguments + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = PyObject_Vectorcall(handler->function, arguments + 1,
+                                     3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     if (rows != NULL) {
         esc_py_rows_end(rows);
@@ -190,7 +197,8 @@ static int pack_defaults(PyTypeObject *cls, esc_buffer *out)
     }
     for (uint32_t i = 0; !failed && i < layout->count; i++) {
         const esc_py_field *field = &layout->fields[i];
-        if (field->label == ESCQRS_ONE && (field->default_value != NULL || field->default_factory != NULL)) {
+        if (field->label == ESCQRS_ONE &&
+            (field->default_value != NULL || field->default_factory != NULL)) {
             values[i] = esc_py_value_initial(layout, i);
             failed = values[i] == NULL ? -1 : 0;
         }
@@ -214,8 +222,8 @@ static int slice_of(PyObject *text, escqrs_slice *slice)
 }
 
 /* One of (class, sql or None, function or None, wants_recorded, name). */
-static int read_projection(core_object *self, handler_context *handler, PyObject *given, escqrs_projection *spec,
-                           esc_buffer *defaults)
+static int read_projection(core_object *self, handler_context *handler, PyObject *given,
+                           escqrs_projection *spec, esc_buffer *defaults)
 {
     PyObject *cls, *sql, *function, *name;
     int wants_recorded;
@@ -232,7 +240,8 @@ static int read_projection(core_object *self, handler_context *handler, PyObject
     handler->function = function == Py_None ? NULL : Py_NewRef(function);
     handler->wants_recorded = wants_recorded != 0;
     spec->schema = esc_py_message_schema((PyTypeObject *)cls);
-    if (spec->schema == NULL || slice_of(esc_py_class_stored_name((PyTypeObject *)cls), &spec->type) < 0 ||
+    if (spec->schema == NULL ||
+        slice_of(esc_py_class_stored_name((PyTypeObject *)cls), &spec->type) < 0 ||
         slice_of(name, &spec->name) < 0) {
         return -1;
     }
@@ -258,7 +267,8 @@ static int ensure_projector(esc_py_system *system)
     escqrs_status status;
     escqrs_projector *projector = NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = escqrs_projector_create(system->store, &esc_py_host_ops, system, &log, &projector, &error);
+    status =
+        escqrs_projector_create(system->store, &esc_py_host_ops, system, &log, &projector, &error);
     Py_END_ALLOW_THREADS
     if (status != ESCQRS_OK) {
         esc_py_raise(system->state, &error);
@@ -273,8 +283,8 @@ static PyObject *module_add(PyObject *module, PyObject *args)
 {
     PyObject *object, *instance, *name, *schema, *version, *given;
     int manual;
-    if (!PyArg_ParseTuple(args, "OOUUUpO!", &object, &instance, &name, &schema, &version, &manual, &PyTuple_Type,
-                          &given)) {
+    if (!PyArg_ParseTuple(args, "OOUUUpO!", &object, &instance, &name, &schema, &version, &manual,
+                          &PyTuple_Type, &given)) {
         return NULL;
     }
     esc_py_state *state = esc_py_state_of(module);
@@ -301,14 +311,15 @@ static PyObject *module_add(PyObject *module, PyObject *args)
     }
     self->handler_count = count;
     for (size_t i = 0; i < count; i++) {
-        if (read_projection(self, &self->handlers[i], PyTuple_GET_ITEM(given, (Py_ssize_t)i), &projections_given[i],
-                            &defaults[i]) < 0) {
+        if (read_projection(self, &self->handlers[i], PyTuple_GET_ITEM(given, (Py_ssize_t)i),
+                            &projections_given[i], &defaults[i]) < 0) {
             goto end;
         }
     }
     escqrs_readmodel_spec spec = {
         .rebuild_manual = manual != 0, .projections = projections_given, .projection_count = count};
-    if (slice_of(name, &spec.name) < 0 || slice_of(schema, &spec.schema) < 0 || slice_of(version, &spec.version) < 0) {
+    if (slice_of(name, &spec.name) < 0 || slice_of(schema, &spec.schema) < 0 ||
+        slice_of(version, &spec.version) < 0) {
         goto end;
     }
     escqrs_error error = {0};
@@ -341,7 +352,8 @@ static PyObject *module_start(PyObject *module, PyObject *object)
         return NULL;
     }
     escqrs_error error = {0};
-    if (system->projector != NULL && escqrs_projector_start(system->projector, &error) != ESCQRS_OK) {
+    if (system->projector != NULL &&
+        escqrs_projector_start(system->projector, &error) != ESCQRS_OK) {
         return esc_py_raise(esc_py_state_of(module), &error);
     }
     Py_RETURN_NONE;
@@ -377,15 +389,17 @@ static PyObject *core_status(PyObject *object, PyObject *unused)
     escqrs_readmodel_get_status(self->model, &status);
     Py_END_ALLOW_THREADS
     core_leave(system);
-    PyObject *error = status.error.status == ESCQRS_OK
-                          ? Py_NewRef(Py_None)
-                          : PyUnicode_DecodeUTF8(status.error.message, (Py_ssize_t)strlen(status.error.message),
-                                                 "replace");
+    PyObject *error =
+        status.error.status == ESCQRS_OK
+            ? Py_NewRef(Py_None)
+            : PyUnicode_DecodeUTF8(status.error.message, (Py_ssize_t)strlen(status.error.message),
+                                   "replace");
     if (error == NULL) {
         return NULL;
     }
-    return Py_BuildValue("iLLNNL", (int)status.state, (long long)status.position, (long long)status.head,
-                         PyBool_FromLong(status.rebuilding), error, (long long)status.error.position);
+    return Py_BuildValue("iLLNNL", (int)status.state, (long long)status.position,
+                         (long long)status.head, PyBool_FromLong(status.rebuilding), error,
+                         (long long)status.error.position);
 }
 
 typedef struct wait_call {
@@ -397,8 +411,9 @@ typedef struct wait_call {
 static escqrs_status wait_core(void *context, int64_t deadline_ns)
 {
     wait_call *call = context;
-    return call->position < 0 ? escqrs_readmodel_wait_rebuilt(call->model, deadline_ns, &call->error)
-                              : escqrs_readmodel_wait(call->model, call->position, deadline_ns, &call->error);
+    return call->position < 0
+               ? escqrs_readmodel_wait_rebuilt(call->model, deadline_ns, &call->error)
+               : escqrs_readmodel_wait(call->model, call->position, deadline_ns, &call->error);
 }
 
 /* wait(position, timeout); position -1: until no rebuild is under way */
@@ -408,7 +423,8 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
     long long position;
     PyObject *timeout;
     int64_t deadline_ns;
-    if (!PyArg_ParseTuple(args, "LO", &position, &timeout) || esc_py_deadline(timeout, &deadline_ns) < 0) {
+    if (!PyArg_ParseTuple(args, "LO", &position, &timeout) ||
+        esc_py_deadline(timeout, &deadline_ns) < 0) {
         return NULL;
     }
     esc_py_system *system = core_enter(self);
@@ -475,7 +491,8 @@ static PyObject *core_skip(PyObject *object, PyObject *unused)
 
 /* ---- queries -------------------------------------------------------------------------------------------------------------- */
 
-static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *rows, PyObject *args, PyObject *kwargs)
+static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *rows, PyObject *args,
+                           PyObject *kwargs)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(args);
     PyObject *all = PyTuple_New(count + 2);
@@ -497,14 +514,15 @@ static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error 
 {
     escqrs_status status = escqrs_store_reader(system->store, sqlite, error);
     if (status == ESCQRS_OK && sqlite3_exec(*sqlite, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) {
-        status = escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
+        status =
+            escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
         escqrs_store_reader_return(system->store, *sqlite);
     }
     return status;
 }
 
-static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *instance, PyObject *args,
-                           PyObject *kwargs)
+static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *instance,
+                           PyObject *args, PyObject *kwargs)
 {
     escqrs_error error = {0};
     escqrs_status status;
@@ -525,8 +543,8 @@ static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *
         esc_py_rows_end(rows);
         Py_DECREF(rows);
     }
-    Py_BEGIN_ALLOW_THREADS
-    (void)sqlite3_exec(sqlite, "ROLLBACK", NULL, NULL, NULL);
+    Py_BEGIN_ALLOW_THREADS(void)
+    sqlite3_exec(sqlite, "ROLLBACK", NULL, NULL, NULL);
     escqrs_store_reader_return(system->store, sqlite);
     Py_END_ALLOW_THREADS
     return result;
@@ -536,7 +554,8 @@ static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *
 static PyObject *core_query(PyObject *object, PyObject *args)
 {
     PyObject *function, *instance, *given, *kwargs;
-    if (!PyArg_ParseTuple(args, "OOO!O!", &function, &instance, &PyTuple_Type, &given, &PyDict_Type, &kwargs)) {
+    if (!PyArg_ParseTuple(args, "OOO!O!", &function, &instance, &PyTuple_Type, &given, &PyDict_Type,
+                          &kwargs)) {
         return NULL;
     }
     esc_py_system *system = core_enter((core_object *)object);
@@ -602,9 +621,12 @@ static void core_dealloc(PyObject *object)
 }
 
 static PyMethodDef core_methods[] = {
-    {"status", core_status, METH_NOARGS, NULL}, {"wait", core_wait, METH_VARARGS, NULL},
-    {"rebuild", core_rebuild, METH_NOARGS, NULL}, {"retry", core_retry, METH_NOARGS, NULL},
-    {"skip", core_skip, METH_NOARGS, NULL},     {"query", core_query, METH_VARARGS, NULL},
+    {"status", core_status, METH_NOARGS, NULL},
+    {"wait", core_wait, METH_VARARGS, NULL},
+    {"rebuild", core_rebuild, METH_NOARGS, NULL},
+    {"retry", core_retry, METH_NOARGS, NULL},
+    {"skip", core_skip, METH_NOARGS, NULL},
+    {"query", core_query, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -621,7 +643,8 @@ static PyType_Slot core_slots[] = {
 static PyType_Spec core_spec = {
     .name = "escqrs._core.ReadModelCore",
     .basicsize = sizeof(core_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = core_slots,
 };
 
@@ -637,7 +660,8 @@ int esc_py_readmodel_exec(PyObject *module)
 {
     esc_py_readmodel_state *section = &esc_py_state_of(module)->readmodel;
     section->core = (PyTypeObject *)PyType_FromModuleAndSpec(module, &core_spec, NULL);
-    if (section->core == NULL || PyModule_AddObjectRef(module, "ReadModelCore", (PyObject *)section->core) < 0 ||
+    if (section->core == NULL ||
+        PyModule_AddObjectRef(module, "ReadModelCore", (PyObject *)section->core) < 0 ||
         PyModule_AddFunctions(module, module_methods) < 0) {
         return -1;
     }

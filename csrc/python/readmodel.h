@@ -1,12 +1,12 @@
 /* python/readmodel.h - read models: the projector's functions in Python, queries, status.
  *
- * A ReadModelCore joins an instance of the user's class to its escqrs_readmodel. The system holds the instance, the
- * instance its core; the core knows the system by a weak reference, so that neither a handle that somebody kept nor a
- * cycle keeps a system alive.
+ * A ReadModelCore joins an instance of the user's class to its escqrs_readmodel. The system holds
+ * the instance, the instance its core; the core knows the system by a weak reference, so that
+ * neither a handle that somebody kept nor a cycle keeps a system alive.
  *
- * An @es.on method runs on the projector's thread, attached, within the transaction. While it runs, whatever would wait
- * for the system raises Deadlock: it would wait for the transaction that it is in.
- */
+ * An @es.on method runs on the projector's thread, attached, within the transaction. While it runs,
+ * whatever would wait for the system raises Deadlock: it would wait for the transaction that it is
+ * in. */
 #ifndef ESC_PYTHON_READMODEL_H
 #define ESC_PYTHON_READMODEL_H
 

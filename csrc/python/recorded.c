@@ -1,4 +1,5 @@
-/* python/recorded.c - see recorded.h. Recorded is immutable but for what it decodes when first read. */
+/* python/recorded.c - see recorded.h. Recorded is immutable but for what it decodes when first
+ * read. */
 #include "python/recorded.h"
 
 #define PY_SSIZE_T_CLEAN
@@ -16,9 +17,9 @@ typedef struct recorded_object {
     PyObject *type;
     PyObject *data;
     PyObject *correlation; /* str; NULL: correlation_id counts */
-    PyObject *metadata; /* mappingproxy; NULL: empty */
-    PyObject *tags;     /* tuple; NULL: empty */
-    PyObject *event;    /* NULL until read */
+    PyObject *metadata;    /* mappingproxy; NULL: empty */
+    PyObject *tags;        /* tuple; NULL: empty */
+    PyObject *event;       /* NULL until read */
 } recorded_object;
 
 static PyObject *text_of(escqrs_slice slice)
@@ -158,7 +159,8 @@ static PyObject *get_time(PyObject *object, void *Py_UNUSED(closure))
     int64_t day_us = 86400LL * 1000000;
     int64_t days = self->time_us / day_us, rest = self->time_us % day_us;
     PyObject *delta = PyDelta_FromDSU((int)days, (int)(rest / 1000000), (int)(rest % 1000000));
-    PyObject *time = delta == NULL ? NULL : PyNumber_Add(self->system->state->recorded.epoch, delta);
+    PyObject *time =
+        delta == NULL ? NULL : PyNumber_Add(self->system->state->recorded.epoch, delta);
     Py_XDECREF(delta);
     return time;
 }
@@ -173,8 +175,9 @@ static PyObject *get_uuid(PyObject *object, void *closure)
 static PyObject *get_correlation_id(PyObject *object, void *Py_UNUSED(closure))
 {
     recorded_object *self = (recorded_object *)object;
-    return self->correlation != NULL ? Py_NewRef(self->correlation)
-                                     : get_uuid(object, (void *)offsetof(recorded_object, correlation_id));
+    return self->correlation != NULL
+               ? Py_NewRef(self->correlation)
+               : get_uuid(object, (void *)offsetof(recorded_object, correlation_id));
 }
 
 static PyObject *get_object(PyObject *object, void *closure)
@@ -204,10 +207,12 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
     if (cls == NULL) {
         if (!PyErr_Occurred()) {
             escqrs_error error = {.version = self->version, .position = self->position};
-            (void)escqrs_error_set(&error, ESCQRS_UNKNOWN_TYPE,
-                                   "%s, version %lld, is of type %s, and no event class of that name was given to "
-                                   "es.open; recorded.data has its bytes", PyUnicode_AsUTF8(self->stream),
-                                   (long long)self->version, PyUnicode_AsUTF8(self->type));
+            (void)escqrs_error_set(
+                &error, ESCQRS_UNKNOWN_TYPE,
+                "%s, version %lld, is of type %s, and no event class of that name was given to "
+                "es.open; recorded.data has its bytes",
+                PyUnicode_AsUTF8(self->stream), (long long)self->version,
+                PyUnicode_AsUTF8(self->type));
             error.version = self->version;
             error.position = self->position;
             esc_py_raise(self->system->state, &error);
@@ -235,9 +240,10 @@ static PyObject *recorded_repr(PyObject *object)
     if (time != NULL) {
         PyObject *iso = PyObject_CallMethod(time, "isoformat", NULL);
         if (iso != NULL) {
-            text = PyUnicode_FromFormat("Recorded(position=%lld, stream=%R, version=%lld, type=%R, time=%U, event=%R)",
-                                        (long long)self->position, self->stream, (long long)self->version,
-                                        self->type, iso, event);
+            text = PyUnicode_FromFormat(
+                "Recorded(position=%lld, stream=%R, version=%lld, type=%R, time=%U, event=%R)",
+                (long long)self->position, self->stream, (long long)self->version, self->type, iso,
+                event);
             Py_DECREF(iso);
         }
     }
@@ -252,8 +258,8 @@ static PyObject *recorded_compare(PyObject *left, PyObject *right, int operation
         Py_RETURN_NOTIMPLEMENTED;
     }
     recorded_object *a = (recorded_object *)left, *b = (recorded_object *)right;
-    int equal = a->position == b->position && a->version == b->version && a->time_us == b->time_us &&
-                memcmp(&a->id, &b->id, sizeof a->id) == 0;
+    int equal = a->position == b->position && a->version == b->version &&
+                a->time_us == b->time_us && memcmp(&a->id, &b->id, sizeof a->id) == 0;
     equal = equal ? PyObject_RichCompareBool(a->stream, b->stream, Py_EQ) : 0;
     equal = equal > 0 ? PyObject_RichCompareBool(a->data, b->data, Py_EQ) : equal;
     return equal < 0 ? NULL : PyBool_FromLong((operation == Py_EQ) == (equal != 0));
@@ -271,8 +277,10 @@ static PyGetSetDef recorded_getset[] = {
     {"stream", get_object, NULL, "Name of the stream, e.g. \"Cart/cart-1\".",
      (void *)offsetof(recorded_object, stream)},
     {"version", get_version, NULL, "In its stream, counted from 1.", NULL},
-    {"type", get_object, NULL, "Name of the event's type.", (void *)offsetof(recorded_object, type)},
-    {"time", get_time, NULL, "When it was stored: an aware datetime in UTC; never goes back.", NULL},
+    {"type", get_object, NULL, "Name of the event's type.",
+     (void *)offsetof(recorded_object, type)},
+    {"time", get_time, NULL, "When it was stored: an aware datetime in UTC; never goes back.",
+     NULL},
     {"id", get_uuid, NULL, "Its id: the text of a UUID that sorts by time.",
      (void *)offsetof(recorded_object, id)},
     {"correlation_id", get_correlation_id, NULL,
@@ -282,8 +290,8 @@ static PyGetSetDef recorded_getset[] = {
     {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},
     {"tags", get_tags, NULL, "A tuple of texts.", NULL},
     {"data", get_object, NULL, "The stored bytes.", (void *)offsetof(recorded_object, data)},
-    {"event", get_event, NULL, "The event itself, decoded when first read. Raises es.UnknownType, es.Corrupt.",
-     NULL},
+    {"event", get_event, NULL,
+     "The event itself, decoded when first read. Raises es.UnknownType, es.Corrupt.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -352,7 +360,8 @@ static PyObject *cursor_next(PyObject *object)
             return NULL;
         }
     }
-    self->reading = true; /* making the object may run the collector, and so other threads: the page must stay */
+    /* making the object may run the collector, and so other threads: the page must stay */
+    self->reading = true;
     PyObject *recorded = esc_py_recorded_new(system, &self->page[self->next++]);
     self->reading = false;
     esc_py_system_unpin(system);
@@ -371,7 +380,8 @@ static void cursor_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-/* The slices of a tuple of str; NULL for an empty one with *count 0. Borrowed from the str objects. */
+/* The slices of a tuple of str; NULL for an empty one with *count 0. Borrowed from the str
+ * objects. */
 static escqrs_slice *slices_of(PyObject *tuple, size_t *count)
 {
     *count = (size_t)PyTuple_GET_SIZE(tuple);
@@ -443,20 +453,24 @@ static int integer(PyObject *object, const char *name, long long absent, long lo
     return 0;
 }
 
-PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject *args, PyObject *kwargs)
+PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject *args,
+                            PyObject *kwargs)
 {
     static char *names[] = {"after", "upto", "match", "reverse", "limit", NULL};
-    PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None, *limit_object = Py_None;
+    PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None,
+             *limit_object = Py_None;
     int reverse = 0;
     long long after, upto, limit;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpO", names, &after_object, &upto_object, &match,
-                                     &reverse, &limit_object) ||
-        integer(after_object, "after", 0, &after) < 0 || integer(upto_object, "upto", -1, &upto) < 0 ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpO", names, &after_object, &upto_object,
+                                     &match, &reverse, &limit_object) ||
+        integer(after_object, "after", 0, &after) < 0 ||
+        integer(upto_object, "upto", -1, &upto) < 0 ||
         integer(limit_object, "limit", -1, &limit) < 0 || esc_py_system_pin_inside(system) < 0) {
         return NULL;
     }
     cursor_object *self = PyObject_New(cursor_object, system->state->recorded.cursor);
-    PyObject *list = self == NULL ? NULL : PyObject_CallOneArg(system->state->recorded.matches, match);
+    PyObject *list =
+        self == NULL ? NULL : PyObject_CallOneArg(system->state->recorded.matches, match);
     size_t match_count = 0;
     escqrs_match *matches = list == NULL ? NULL : matches_of(list, &match_count);
     bool failed = matches == NULL;
@@ -474,8 +488,9 @@ PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject
         escqrs_error error = {0};
         escqrs_status status;
         Py_BEGIN_ALLOW_THREADS
-        status = stream.size == 0 ? escqrs_store_events(system->store, &range, &self->cursor, &error)
-                                  : escqrs_store_history(system->store, stream, &range, &self->cursor, &error);
+        status = stream.size == 0
+                     ? escqrs_store_events(system->store, &range, &self->cursor, &error)
+                     : escqrs_store_history(system->store, stream, &range, &self->cursor, &error);
         Py_END_ALLOW_THREADS
         if (status != ESCQRS_OK) {
             self->cursor = NULL;
@@ -494,7 +509,8 @@ PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject
 }
 
 static PyType_Slot cursor_slots[] = {
-    {Py_tp_doc, "An iteration over stored events. Raises es.Closed when the system is closed under it."},
+    {Py_tp_doc,
+     "An iteration over stored events. Raises es.Closed when the system is closed under it."},
     {Py_tp_dealloc, cursor_dealloc},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, cursor_next},
@@ -515,8 +531,8 @@ int esc_py_recorded_exec(PyObject *module)
     if (PyDateTimeAPI == NULL) {
         return -1;
     }
-    section->epoch = PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, PyDateTime_TimeZone_UTC,
-                                                             PyDateTimeAPI->DateTimeType);
+    section->epoch = PyDateTimeAPI->DateTime_FromDateAndTime(
+        1970, 1, 1, 0, 0, 0, 0, PyDateTime_TimeZone_UTC, PyDateTimeAPI->DateTimeType);
     section->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &recorded_spec, NULL);
     section->cursor = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cursor_spec, NULL);
     return section->epoch == NULL || section->type == NULL || section->cursor == NULL ||

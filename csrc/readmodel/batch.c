@@ -1,8 +1,9 @@
-/* Reading the feed: cursors that are kept, and events copied and decoded before a transaction begins.
+/* Reading the feed: cursors that are kept, and events copied and decoded before a transaction
+ * begins.
  *
  * Design
- *   - All that can be done without the writing connection is done here: reading, verifying, unpacking. The
- *     transaction then only binds and steps, so commits wait as short as can be.
+ *   - All that can be done without the writing connection is done here: reading, verifying,
+ *     unpacking. The transaction then only binds and steps, so commits wait as short as can be.
  *   - Each event is decoded once, however many read models take it.
  *   - Positions have no gaps; one would mean that an event was lost on the way, and is CORRUPT.
  * One thread at a time; nothing here takes a lock. */
@@ -28,9 +29,10 @@ void esc_projector_close_feeds(escqrs_projector *projector)
     }
 }
 
-/* The feed that stands there, or a new one. A kept one ends where the store ended when it was opened. */
-static escqrs_status feed_open(escqrs_projector *projector, int64_t after, esc_feed **feed, bool *kept,
-                               escqrs_error *error)
+/* The feed that stands there, or a new one. A kept one ends where the store ended when it was
+ * opened. */
+static escqrs_status feed_open(escqrs_projector *projector, int64_t after, esc_feed **feed,
+                               bool *kept, escqrs_error *error)
 {
     *kept = true;
     for (size_t i = 0; i < ESC_FEED_COUNT; i++) {
@@ -96,7 +98,8 @@ static bool copy_recorded(esc_arena *arena, const esc_topic *topic, escqrs_recor
         return false;
     }
     if (topic->whole) {
-        return copy_slice(arena, &recorded->data) && copy_slice(arena, &recorded->correlation_text) &&
+        return copy_slice(arena, &recorded->data) &&
+               copy_slice(arena, &recorded->correlation_text) &&
                copy_pairs(arena, &recorded->metadata, recorded->metadata_count) &&
                copy_slices(arena, &recorded->tags, recorded->tag_count);
     }
@@ -109,8 +112,8 @@ static bool copy_recorded(esc_arena *arena, const esc_topic *topic, escqrs_recor
     return true;
 }
 
-static escqrs_status add_item(esc_batch *batch, const esc_topic *topic, const escqrs_recorded *recorded,
-                              escqrs_error *error)
+static escqrs_status add_item(esc_batch *batch, const esc_topic *topic,
+                              const escqrs_recorded *recorded, escqrs_error *error)
 {
     esc_item item = {.recorded = *recorded, .topic = topic};
     if (!copy_recorded(&batch->arena, topic, &item.recorded)) {
@@ -159,8 +162,8 @@ void esc_batch_fini(esc_batch *batch)
 }
 
 /* Take the events of one read of the cursor. */
-static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *recorded, size_t count,
-                          size_t *bytes, escqrs_error *error)
+static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *recorded,
+                          size_t count, size_t *bytes, escqrs_error *error)
 {
     esc_batch *batch = &projector->batch;
     const escqrs_type *type = NULL; /* of the event before, mostly the same */
@@ -168,9 +171,10 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
     for (size_t i = 0; i < count; i++) {
         const escqrs_recorded *event = &recorded[i];
         if (event->position != batch->upto + 1) {
-            escqrs_status status = escqrs_error_set(
-                error, ESCQRS_CORRUPT, "event %lld follows event %lld: events between them are missing",
-                (long long)event->position, (long long)batch->upto);
+            escqrs_status status =
+                escqrs_error_set(error, ESCQRS_CORRUPT,
+                                 "event %lld follows event %lld: events between them are missing",
+                                 (long long)event->position, (long long)batch->upto);
             if (error != NULL) {
                 error->position = batch->upto + 1;
             }
@@ -203,8 +207,8 @@ escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t
     bool kept = false;
     escqrs_status status = feed_open(projector, after, &feed, &kept, error);
     size_t bytes = 0;
-    while (status == ESCQRS_OK && batch->upto < bound && batch->upto - after < ESC_BATCH_EVENTS_MAX &&
-           bytes < ESC_BATCH_BYTES_MAX) {
+    while (status == ESCQRS_OK && batch->upto < bound &&
+           batch->upto - after < ESC_BATCH_EVENTS_MAX && bytes < ESC_BATCH_BYTES_MAX) {
         int64_t wanted = ESC_BATCH_EVENTS_MAX - (batch->upto - after);
         wanted = bound - batch->upto < wanted ? bound - batch->upto : wanted;
         const escqrs_recorded *recorded = NULL;

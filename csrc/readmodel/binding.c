@@ -39,18 +39,20 @@ static escqrs_status binding_make(esc_binding *binding, const char *parameter,
     const char *name = parameter + 1; /* behind : @ or $ */
     if (name[0] == '_') {
         if (!recorded_source(name, &binding->source)) {
-            return escqrs_error_set(error, ESCQRS_INVALID,
-                                    "unknown parameter %s; what is recorded with an event is :_stream, "
-                                    ":_position, :_version, :_time and :_id",
-                                    parameter);
+            return escqrs_error_set(
+                error, ESCQRS_INVALID,
+                "unknown parameter %s; what is recorded with an event is :_stream, "
+                ":_position, :_version, :_time and :_id",
+                parameter);
         }
         return ESCQRS_OK;
     }
     binding->source = ESC_BINDING_FIELD;
     binding->field = escqrs_schema_find(schema, escqrs_slice_of(name));
     if (binding->field == NULL) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "unknown parameter %s; %s has no field of that name",
-                                parameter, escqrs_schema_name(schema));
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "unknown parameter %s; %s has no field of that name", parameter,
+                                escqrs_schema_name(schema));
     }
     return ESCQRS_OK;
 }
@@ -91,7 +93,8 @@ void esc_binding_plan_fini(esc_binding_plan *plan)
 
 bool esc_binding_format_time(int64_t seconds, int32_t micros, char text[ESC_BINDING_TIME_SIZE])
 {
-    /* Days to civil date, proleptic Gregorian: eras of 400 years that begin on the first of March. */
+    /* Days to civil date, proleptic Gregorian: eras of 400 years that begin on the first of
+     * March. */
     int64_t days = seconds / 86400;
     int64_t rest = seconds % 86400;
     if (rest < 0) {
@@ -154,7 +157,8 @@ static int bind_enum(sqlite3_stmt *statement, int index, const escqrs_field *fie
 {
     for (size_t i = 0; i < field->enum_value_count; i++) {
         if (field->enum_values[i].number == number) {
-            return sqlite3_bind_text(statement, index, field->enum_values[i].name, -1, SQLITE_STATIC);
+            return sqlite3_bind_text(statement, index, field->enum_values[i].name, -1,
+                                     SQLITE_STATIC);
         }
     }
     (void)escqrs_error_set(error, ESCQRS_CORRUPT, "field %s: %s has no member with the number %d",
@@ -177,7 +181,8 @@ static int bind_time(sqlite3_stmt *statement, int index, const char *name, int64
 {
     char text[ESC_BINDING_TIME_SIZE];
     if (!esc_binding_format_time(seconds, micros, text)) {
-        (void)escqrs_error_set(error, ESCQRS_INVALID, "%s: a time outside the years 1 to 9999", name);
+        (void)escqrs_error_set(error, ESCQRS_INVALID, "%s: a time outside the years 1 to 9999",
+                               name);
         return -1;
     }
     return sqlite3_bind_text(statement, index, text, ESC_BINDING_TIME_SIZE - 1, SQLITE_TRANSIENT);
@@ -190,8 +195,8 @@ static int bind_json(sqlite3_stmt *statement, int index, const escqrs_field *fie
     if (escqrs_field_to_json(field, message, write_json, json, error) != ESCQRS_OK) {
         return -1;
     }
-    return sqlite3_bind_text64(statement, index, (const char *)json->data, json->size, SQLITE_TRANSIENT,
-                               SQLITE_UTF8);
+    return sqlite3_bind_text64(statement, index, (const char *)json->data, json->size,
+                               SQLITE_TRANSIENT, SQLITE_UTF8);
 }
 
 /* SQLite's code, or -1 with the error filled. */
@@ -259,7 +264,8 @@ static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *f
     case ESCQRS_KIND_MESSAGE:
         break;
     }
-    (void)escqrs_error_set(error, ESCQRS_CORRUPT, "field %s is absent and has no default", field->name);
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT, "field %s is absent and has no default",
+                           field->name);
     return -1;
 }
 
@@ -271,17 +277,18 @@ static int bind_field(sqlite3_stmt *statement, const esc_binding *binding,
     if (!is_absent(field, message)) {
         return bind_present(statement, binding->index, field, message, json, error);
     }
-    /* An empty container and an absent optional are values; only a field that is always written can be newer than
-     * the event. */
-    if (field->label == ESCQRS_ONE && field->has_default && defaults != NULL && !is_absent(field, defaults)) {
+    /* An empty container and an absent optional are values; only a field that is always written can
+     * be newer than the event. */
+    if (field->label == ESCQRS_ONE && field->has_default && defaults != NULL &&
+        !is_absent(field, defaults)) {
         return bind_present(statement, binding->index, field, defaults, json, error);
     }
     return bind_absent(statement, binding->index, field, error);
 }
 
-static int bind_one(sqlite3_stmt *statement, const esc_binding *binding, const escqrs_recorded *recorded,
-                    const ProtobufCMessage *message, const ProtobufCMessage *defaults,
-                    esc_buffer *json, escqrs_error *error)
+static int bind_one(sqlite3_stmt *statement, const esc_binding *binding,
+                    const escqrs_recorded *recorded, const ProtobufCMessage *message,
+                    const ProtobufCMessage *defaults, esc_buffer *json, escqrs_error *error)
 {
     int index = binding->index;
     switch (binding->source) {
@@ -314,7 +321,8 @@ static int bind_one(sqlite3_stmt *statement, const esc_binding *binding, const e
 }
 
 escqrs_status esc_binding_plan_bind(const esc_binding_plan *plan, sqlite3_stmt *statement,
-                                    const escqrs_recorded *recorded, const ProtobufCMessage *message,
+                                    const escqrs_recorded *recorded,
+                                    const ProtobufCMessage *message,
                                     const ProtobufCMessage *defaults, esc_buffer *json, int *code,
                                     escqrs_error *error)
 {
@@ -327,8 +335,8 @@ escqrs_status esc_binding_plan_bind(const esc_binding_plan *plan, sqlite3_stmt *
         }
         if (result != SQLITE_OK) {
             *code = result;
-            return esc_rmsql_error(error, sqlite3_db_handle(statement), result, "binding parameter %d",
-                                   plan->bindings[i].index);
+            return esc_rmsql_error(error, sqlite3_db_handle(statement), result,
+                                   "binding parameter %d", plan->bindings[i].index);
         }
     }
     return ESCQRS_OK;

@@ -14,8 +14,8 @@ static escqrs_status table_exists(sqlite3 *db, bool *exists, escqrs_error *error
 {
     sqlite3_stmt *look = NULL;
     escqrs_status status = esc_rmsql_prepare(
-        db, escqrs_slice_of("SELECT 1 FROM sqlite_schema WHERE name = 'escqrs_readmodel_object'"), &look,
-        error);
+        db, escqrs_slice_of("SELECT 1 FROM sqlite_schema WHERE name = 'escqrs_readmodel_object'"),
+        &look, error);
     *exists = false;
     if (status == ESCQRS_OK) {
         int code = sqlite3_step(look);
@@ -28,13 +28,13 @@ static escqrs_status table_exists(sqlite3 *db, bool *exists, escqrs_error *error
     return status;
 }
 
-static escqrs_status load_row(sqlite3 *db, const esc_definition *definition, esc_checkpoint *checkpoint,
-                              escqrs_error *error)
+static escqrs_status load_row(sqlite3 *db, const esc_definition *definition,
+                              esc_checkpoint *checkpoint, escqrs_error *error)
 {
     sqlite3_stmt *look = NULL;
     escqrs_status status = esc_rmsql_prepare(
-        db, escqrs_slice_of("SELECT position, fingerprint FROM escqrs_readmodel WHERE name = ?1"), &look,
-        error);
+        db, escqrs_slice_of("SELECT position, fingerprint FROM escqrs_readmodel WHERE name = ?1"),
+        &look, error);
     if (status == ESCQRS_OK) {
         (void)sqlite3_bind_text(look, 1, definition->name, -1, SQLITE_STATIC);
         int code = sqlite3_step(look);
@@ -105,10 +105,11 @@ escqrs_status esc_checkpoint_check_names(sqlite3 *db, const esc_definition *defi
     sqlite3_stmt *look = NULL;
     status = esc_rmsql_prepare(
         db,
-        escqrs_slice_of(exists ? "SELECT s.type, o.readmodel FROM sqlite_schema AS s"
-                                 " LEFT JOIN escqrs_readmodel_object AS o ON o.name = s.name COLLATE NOCASE"
-                                 " WHERE s.name = ?1 COLLATE NOCASE"
-                               : "SELECT type, NULL FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE"),
+        escqrs_slice_of(
+            exists ? "SELECT s.type, o.readmodel FROM sqlite_schema AS s"
+                     " LEFT JOIN escqrs_readmodel_object AS o ON o.name = s.name COLLATE NOCASE"
+                     " WHERE s.name = ?1 COLLATE NOCASE"
+                   : "SELECT type, NULL FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE"),
         &look, error);
     for (size_t i = 0; status == ESCQRS_OK && i < definition->objects.count; i++) {
         const esc_object *object = &ESC_VECTOR_AT(&definition->objects, esc_object, i);
@@ -118,16 +119,18 @@ escqrs_status esc_checkpoint_check_names(sqlite3 *db, const esc_definition *defi
             const char *type = (const char *)sqlite3_column_text(look, 0);
             const char *owner = (const char *)sqlite3_column_text(look, 1);
             if (owner == NULL) {
-                status = escqrs_error_set(error, ESCQRS_NAME_CLASH,
-                                          "read model %s makes %s, but the file has a %s of that name "
-                                          "which no read model made; choose another name",
-                                          definition->name, object->name, type);
+                status =
+                    escqrs_error_set(error, ESCQRS_NAME_CLASH,
+                                     "read model %s makes %s, but the file has a %s of that name "
+                                     "which no read model made; choose another name",
+                                     definition->name, object->name, type);
             } else if (strcmp(owner, definition->name) != 0) {
-                status = escqrs_error_set(error, ESCQRS_NAME_CLASH,
-                                          "read model %s makes %s, but the %s of that name belongs to read "
-                                          "model %s; choose another name, or give the class name=\"%s\" if "
-                                          "it is the same read model",
-                                          definition->name, object->name, type, owner, owner);
+                status = escqrs_error_set(
+                    error, ESCQRS_NAME_CLASH,
+                    "read model %s makes %s, but the %s of that name belongs to read "
+                    "model %s; choose another name, or give the class name=\"%s\" if "
+                    "it is the same read model",
+                    definition->name, object->name, type, owner, owner);
             }
         } else if (code != SQLITE_DONE) {
             status = esc_rmsql_error(error, db, code, "reading the file's schema");
@@ -147,9 +150,8 @@ static escqrs_status drop_one(sqlite3 *db, const char *what, const char *name, e
     if (status == ESCQRS_OK && (status = esc_install_quote(&sql, name)) == ESCQRS_OK) {
         status = esc_buffer_terminate(&sql);
     }
-    status = status == ESCQRS_OK
-                 ? esc_rmsql_exec(db, (const char *)sql.data, error)
-                 : escqrs_error_set(error, status, "no memory to drop %s", name);
+    status = status == ESCQRS_OK ? esc_rmsql_exec(db, (const char *)sql.data, error)
+                                 : escqrs_error_set(error, status, "no memory to drop %s", name);
     esc_buffer_fini(&sql);
     return status;
 }
@@ -162,7 +164,8 @@ static escqrs_status drop_kind(sqlite3 *db, const esc_definition *definition, co
     sqlite3_stmt *look = NULL;
     escqrs_status status = esc_rmsql_prepare(
         db,
-        escqrs_slice_of("SELECT name FROM escqrs_readmodel_object WHERE readmodel = ?1 AND kind = ?2"),
+        escqrs_slice_of(
+            "SELECT name FROM escqrs_readmodel_object WHERE readmodel = ?1 AND kind = ?2"),
         &look, error);
     if (status == ESCQRS_OK) {
         (void)sqlite3_bind_text(look, 1, definition->name, -1, SQLITE_STATIC);
@@ -204,7 +207,8 @@ static escqrs_status drop_all(sqlite3 *db, const esc_definition *definition, esc
     static const struct {
         const char *kind;
         const char *what;
-    } order[] = {{"trigger", "TRIGGER"}, {"view", "VIEW"}, {"virtual", "TABLE"}, {"table", "TABLE"}};
+    } order[] = {
+        {"trigger", "TRIGGER"}, {"view", "VIEW"}, {"virtual", "TABLE"}, {"table", "TABLE"}};
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         escqrs_status status = drop_kind(db, definition, order[i].kind, order[i].what, error);
         if (status != ESCQRS_OK) {
@@ -238,35 +242,37 @@ static escqrs_status run_with(sqlite3 *db, const char *sql, const char *first, c
 escqrs_status esc_checkpoint_replace(sqlite3 *db, const esc_definition *definition, sqlite3 *from,
                                      int64_t position, escqrs_error *error)
 {
-    escqrs_status status = esc_rmsql_exec(
-        db,
-        "CREATE TABLE IF NOT EXISTS escqrs_readmodel(name TEXT NOT NULL PRIMARY KEY,"
-        " position INTEGER NOT NULL, fingerprint TEXT NOT NULL) WITHOUT ROWID;"
-        "CREATE TABLE IF NOT EXISTS escqrs_readmodel_object(name TEXT NOT NULL PRIMARY KEY COLLATE NOCASE,"
-        " kind TEXT NOT NULL, readmodel TEXT NOT NULL) WITHOUT ROWID",
-        error);
+    escqrs_status status =
+        esc_rmsql_exec(db,
+                       "CREATE TABLE IF NOT EXISTS escqrs_readmodel(name TEXT NOT NULL PRIMARY KEY,"
+                       " position INTEGER NOT NULL, fingerprint TEXT NOT NULL) WITHOUT ROWID;"
+                       "CREATE TABLE IF NOT EXISTS escqrs_readmodel_object(name TEXT NOT NULL "
+                       "PRIMARY KEY COLLATE NOCASE,"
+                       " kind TEXT NOT NULL, readmodel TEXT NOT NULL) WITHOUT ROWID",
+                       error);
     if (status == ESCQRS_OK) {
         status = drop_all(db, definition, error);
     }
     if (status == ESCQRS_OK) {
-        status = run_with(db, "DELETE FROM escqrs_readmodel_object WHERE readmodel = ?1", definition->name,
-                          NULL, NULL, 0, error);
+        status = run_with(db, "DELETE FROM escqrs_readmodel_object WHERE readmodel = ?1",
+                          definition->name, NULL, NULL, 0, error);
     }
     if (status == ESCQRS_OK) {
         status = esc_install(definition, from, db, error);
     }
     for (size_t i = 0; status == ESCQRS_OK && i < definition->objects.count; i++) {
         const esc_object *object = &ESC_VECTOR_AT(&definition->objects, esc_object, i);
-        status = run_with(db,
-                          "INSERT INTO escqrs_readmodel_object (name, kind, readmodel) VALUES (?1, ?2, ?3)",
-                          object->name, kind_names[object->kind], definition->name, 0, error);
+        status = run_with(
+            db, "INSERT INTO escqrs_readmodel_object (name, kind, readmodel) VALUES (?1, ?2, ?3)",
+            object->name, kind_names[object->kind], definition->name, 0, error);
     }
     if (status == ESCQRS_OK) {
-        status = run_with(db,
-                          "INSERT INTO escqrs_readmodel (name, fingerprint, position) VALUES (?1, ?2, ?3)"
-                          " ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint,"
-                          " position = excluded.position",
-                          definition->name, definition->fingerprint, NULL, position, error);
+        status = run_with(
+            db,
+            "INSERT INTO escqrs_readmodel (name, fingerprint, position) VALUES (?1, ?2, ?3)"
+            " ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint,"
+            " position = excluded.position",
+            definition->name, definition->fingerprint, NULL, position, error);
     }
     return status;
 }

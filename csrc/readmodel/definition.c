@@ -37,8 +37,9 @@ static int authorize_statement(esc_definition *definition, int action, const cha
     case SQLITE_UPDATE:
     case SQLITE_DELETE:
         /* a DROP shows as a DELETE from sqlite_master first */
-        return is_system_table(first) ? deny(definition, "change the schema, or SQLite's own tables")
-                                      : SQLITE_OK;
+        return is_system_table(first)
+                   ? deny(definition, "change the schema, or SQLite's own tables")
+                   : SQLITE_OK;
     case SQLITE_FUNCTION:
         if (second != NULL && sqlite3_stricmp(second, "load_extension") == 0) {
             return deny(definition, "load extensions");
@@ -152,8 +153,8 @@ static bool is_blank(const char *text, size_t size)
 
 static escqrs_status open_database(const char *path, sqlite3 **db, escqrs_error *error)
 {
-    int code = sqlite3_open_v2(path, db,
-                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int code = sqlite3_open_v2(
+        path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK) {
         escqrs_status status = esc_rmsql_error(error, *db, code, "opening a scratch database");
         (void)sqlite3_close(*db);
@@ -172,7 +173,8 @@ escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql,
         *statement = NULL;
     }
     if (is_blank(sql.data, sql.size)) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "read model %s: empty SQL", definition->name);
+        return escqrs_error_set(error, ESCQRS_INVALID, "read model %s: empty SQL",
+                                definition->name);
     }
     if (memchr(sql.data, '\0', sql.size) != NULL || sql.size > 1000000) {
         return escqrs_error_set(error, ESCQRS_INVALID,
@@ -183,26 +185,28 @@ escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql,
     sqlite3_stmt *prepared = NULL;
     const char *tail = NULL;
     definition->guarded = true;
-    int code =
-        sqlite3_prepare_v2(definition->scratch, sql.data, (int)sql.size, &prepared, &tail);
+    int code = sqlite3_prepare_v2(definition->scratch, sql.data, (int)sql.size, &prepared, &tail);
     definition->guarded = false;
     escqrs_status status = ESCQRS_OK;
     if (code == SQLITE_AUTH) {
-        status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: a projection may not %s: %s",
-                                  definition->name, definition->denied, shown(sql, text));
+        status =
+            escqrs_error_set(error, ESCQRS_INVALID, "read model %s: a projection may not %s: %s",
+                             definition->name, definition->denied, shown(sql, text));
     } else if (code != SQLITE_OK) {
         const char *reason = sqlite3_errmsg(definition->scratch);
         bool table = strncmp(reason, "no such table", 13) == 0;
-        status = escqrs_error_set(error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
-                                  "read model %s: %s%s, in: %s", definition->name, reason,
-                                  table ? " (a projection sees its own read model's tables alone)" : "",
-                                  shown(sql, text));
+        status =
+            escqrs_error_set(error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
+                             "read model %s: %s%s, in: %s", definition->name, reason,
+                             table ? " (a projection sees its own read model's tables alone)" : "",
+                             shown(sql, text));
     } else if (!is_blank(tail, (size_t)((const char *)sql.data + sql.size - tail))) {
         status = escqrs_error_set(error, ESCQRS_INVALID,
                                   "read model %s: more than one statement; give each its own: %s",
                                   definition->name, shown(sql, text));
     } else if (must_write && sqlite3_stmt_readonly(prepared)) {
-        status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: the statement changes nothing: %s",
+        status = escqrs_error_set(error, ESCQRS_INVALID,
+                                  "read model %s: the statement changes nothing: %s",
                                   definition->name, shown(sql, text));
     }
     if (status != ESCQRS_OK || statement == NULL) {
@@ -213,7 +217,8 @@ escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql,
     return ESCQRS_OK;
 }
 
-static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema, escqrs_error *error)
+static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema,
+                                escqrs_error *error)
 {
     char text[200];
     const char *rest = schema.data;
@@ -227,9 +232,9 @@ static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema,
         int code =
             sqlite3_prepare_v2(definition->scratch, rest, (int)(end - rest), &statement, &tail);
         if (code == SQLITE_OK && statement != NULL && sqlite3_bind_parameter_count(statement) > 0) {
-            status = escqrs_error_set(error, ESCQRS_INVALID,
-                                      "read model %s: a schema has no parameters: %s", definition->name,
-                                      shown((escqrs_slice){rest, (size_t)(tail - rest)}, text));
+            status = escqrs_error_set(
+                error, ESCQRS_INVALID, "read model %s: a schema has no parameters: %s",
+                definition->name, shown((escqrs_slice){rest, (size_t)(tail - rest)}, text));
         }
         if (code == SQLITE_OK && status == ESCQRS_OK && statement != NULL) {
             do {
@@ -238,13 +243,15 @@ static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema,
             code = code == SQLITE_DONE ? SQLITE_OK : code;
         }
         if (status == ESCQRS_OK && code != SQLITE_OK) {
-            escqrs_slice here = {rest, (size_t)(tail != NULL && tail > rest ? tail - rest : end - rest)};
+            escqrs_slice here = {rest,
+                                 (size_t)(tail != NULL && tail > rest ? tail - rest : end - rest)};
             bool denied = (code & 0xff) == SQLITE_AUTH;
-            status = escqrs_error_set(
-                error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
-                "read model %s: schema: %s%s, in: %s", definition->name,
-                denied ? "it may not " : "",
-                denied ? definition->denied : sqlite3_errmsg(definition->scratch), shown(here, text));
+            status =
+                escqrs_error_set(error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
+                                 "read model %s: schema: %s%s, in: %s", definition->name,
+                                 denied ? "it may not " : "",
+                                 denied ? definition->denied : sqlite3_errmsg(definition->scratch),
+                                 shown(here, text));
         }
         (void)sqlite3_finalize(statement);
         rest = tail != NULL && tail > rest ? tail : end;
@@ -291,9 +298,10 @@ static escqrs_status add_object(esc_definition *definition, sqlite3_stmt *row, e
         definition->has_virtual = true;
     }
     if (sqlite3_strnicmp(object.name, "escqrs", 6) == 0) {
-        return escqrs_error_set(error, ESCQRS_NAME_CLASH,
-                                "read model %s makes %s; names that begin with escqrs are the engine's",
-                                definition->name, object.name);
+        return escqrs_error_set(
+            error, ESCQRS_NAME_CLASH,
+            "read model %s makes %s; names that begin with escqrs are the engine's",
+            definition->name, object.name);
     }
     return ESCQRS_OK;
 }
@@ -313,10 +321,9 @@ static escqrs_status collect_objects(esc_definition *definition, escqrs_error *e
         if (code == SQLITE_DONE) {
             break;
         }
-        status = code == SQLITE_ROW
-                     ? add_object(definition, rows, error)
-                     : esc_rmsql_error(error, definition->scratch, code, "reading the schema of %s",
-                                       definition->name);
+        status = code == SQLITE_ROW ? add_object(definition, rows, error)
+                                    : esc_rmsql_error(error, definition->scratch, code,
+                                                      "reading the schema of %s", definition->name);
     }
     (void)sqlite3_finalize(rows);
     return status;
@@ -360,7 +367,8 @@ static escqrs_status projection_init(esc_definition *definition, esc_projection 
         }
     }
     if (status == ESCQRS_OK && spec->defaults.size > 0) {
-        status = escqrs_message_unpack(spec->schema, spec->defaults, NULL, &projection->defaults, error);
+        status =
+            escqrs_message_unpack(spec->schema, spec->defaults, NULL, &projection->defaults, error);
     }
     return status;
 }
@@ -399,7 +407,8 @@ static escqrs_status make_fingerprint(esc_definition *definition, const escqrs_r
             status = add_piece(&text, kind);
         }
         if (status == ESCQRS_OK) {
-            status = add_piece(&text, projection->apply != NULL ? projection->name : projection->sql);
+            status =
+                add_piece(&text, projection->apply != NULL ? projection->name : projection->sql);
         }
     }
     if (status == ESCQRS_OK) {
@@ -426,10 +435,12 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     if (spec->name.size == 0 || spec->name.size > NAME_MAX_SIZE ||
         memchr(spec->name.data, '\0', spec->name.size) != NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID,
-                                "the name of a read model has 1 to %d bytes and no NUL", NAME_MAX_SIZE);
+                                "the name of a read model has 1 to %d bytes and no NUL",
+                                NAME_MAX_SIZE);
     }
     definition->name = escqrs_strdup(spec->name);
-    definition->projections = escqrs_alloc_zero((spec->projection_count + 1) * sizeof(esc_projection));
+    definition->projections =
+        escqrs_alloc_zero((spec->projection_count + 1) * sizeof(esc_projection));
     if (definition->name == NULL || definition->projections == NULL) {
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
         goto fail;
@@ -437,9 +448,9 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     if (memchr(spec->schema.size == 0 ? "x" : spec->schema.data, '\0',
                spec->schema.size == 0 ? 1 : spec->schema.size) != NULL ||
         spec->schema.size > 1000000) {
-        status = escqrs_error_set(error, ESCQRS_INVALID,
-                                  "read model %s: a schema with a NUL or of more than 1,000,000 bytes",
-                                  definition->name);
+        status = escqrs_error_set(
+            error, ESCQRS_INVALID,
+            "read model %s: a schema with a NUL or of more than 1,000,000 bytes", definition->name);
         goto fail;
     }
     if ((status = open_database(":memory:", &definition->scratch, error)) != ESCQRS_OK) {
@@ -459,7 +470,8 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     }
     for (size_t i = 0; i < spec->projection_count; i++) {
         definition->projection_count = i + 1;
-        status = projection_init(definition, &definition->projections[i], &spec->projections[i], error);
+        status =
+            projection_init(definition, &definition->projections[i], &spec->projections[i], error);
         if (status != ESCQRS_OK) {
             goto fail;
         }
@@ -491,8 +503,8 @@ void esc_definition_fini(esc_definition *definition)
     *definition = (esc_definition){0};
 }
 
-escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory, sqlite3 **copy,
-                                       escqrs_error *error)
+escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory,
+                                       sqlite3 **copy, escqrs_error *error)
 {
     escqrs_status status = open_database(in_memory ? ":memory:" : "", copy, error);
     if (status != ESCQRS_OK) {

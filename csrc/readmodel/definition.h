@@ -1,12 +1,13 @@
 /* readmodel/definition.h - what a read model is by its author's words, checked.
  *
  * Design
- *   - The schema runs in a scratch database in memory, under an authorizer. What it makes there is what the read
- *     model owns: its objects (tables, indexes, views, triggers) and the rows that the schema itself puts in. It
- *     never runs in the store's file: there the objects are made from the scratch's sqlite_schema, so that
- *     nothing else in the author's text (DROP TABLE IF EXISTS ...) can touch what belongs to others.
- *   - Every statement is prepared in the same scratch first. Nobody else's tables are there, so a statement
- *     that is accepted cannot read or write them in the file either.
+ *   - The schema runs in a scratch database in memory, under an authorizer. What it makes there is
+ *     what the read model owns: its objects (tables, indexes, views, triggers) and the rows that
+ *     the schema itself puts in. It never runs in the store's file: there the objects are made from
+ *     the scratch's sqlite_schema, so that nothing else in the author's text (DROP TABLE IF EXISTS
+ *     ...) can touch what belongs to others.
+ *   - Every statement is prepared in the same scratch first. Nobody else's tables are there, so a
+ *     statement that is accepted cannot read or write them in the file either.
  * Not thread-safe: one thread at a time. Locks: none. */
 #ifndef ESC_READMODEL_DEFINITION_H
 #define ESC_READMODEL_DEFINITION_H
@@ -55,25 +56,27 @@ typedef struct esc_definition {
     bool has_virtual; /* its tables cannot be copied row by row */
     bool has_apply;
     char fingerprint[ESC_FINGERPRINT_SIZE]; /* of schema, version, types, SQL and handlers */
-    const char *denied; /* the authorizer's: what the statement under way may not do; "" if nothing */
+    /* the authorizer's: what the statement under way may not do; "" if nothing */
+    const char *denied;
     bool guarded;        /* the authorizer's: the author's text is being read */
     bool running_schema; /* the authorizer's */
 } esc_definition;
 
-/* Errors: INVALID (names read model and statement), NO_MEMORY. `definition` is zeroed or valid memory of the caller;
- * it must not move afterwards. After a failure there is nothing to fini. */
+/* Errors: INVALID (names read model and statement), NO_MEMORY. `definition` is zeroed or valid
+ * memory of the caller; it must not move afterwards. After a failure there is nothing to fini. */
 escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readmodel_spec *spec,
                                   escqrs_error *error) ESCQRS_MUST_USE;
 void esc_definition_fini(esc_definition *definition);
 
-/* May the read model run this statement in a projection? One statement that writes or reads its own tables only;
- * `must_write`: and that changes something. On OK `*statement` (may be NULL) is prepared in the scratch. */
+/* May the read model run this statement in a projection? One statement that writes or reads its own
+ * tables only; `must_write`: and that changes something. On OK `*statement` (may be NULL) is
+ * prepared in the scratch. */
 escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql, bool must_write,
                                    sqlite3_stmt **statement, escqrs_error *error) ESCQRS_MUST_USE;
 
-/* A new empty database with the tables as the schema makes them. `in_memory`: else it may spill to a temporary
- * file, which is gone when the process is. */
-escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory, sqlite3 **copy,
-                                       escqrs_error *error) ESCQRS_MUST_USE;
+/* A new empty database with the tables as the schema makes them. `in_memory`: else it may spill to
+ * a temporary file, which is gone when the process is. */
+escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory,
+                                       sqlite3 **copy, escqrs_error *error) ESCQRS_MUST_USE;
 
 #endif

@@ -50,7 +50,8 @@ static escqrs_status add_column(copy_texts *texts, const char *name)
 }
 
 /* The name by which the rowid can be had, or NULL: no rowid, or columns hide all its names. */
-static escqrs_status rowid_name(sqlite3 *from, const char *table, const char **name, escqrs_error *error)
+static escqrs_status rowid_name(sqlite3 *from, const char *table, const char **name,
+                                escqrs_error *error)
 {
     static const char *const names[] = {"rowid", "_rowid_", "oid"};
     sqlite3_stmt *look = NULL;
@@ -78,7 +79,8 @@ static escqrs_status rowid_name(sqlite3 *from, const char *table, const char **n
     return status;
 }
 
-static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *table, escqrs_error *error)
+static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *table,
+                                 escqrs_error *error)
 {
     const char *rowid = NULL;
     escqrs_status status = rowid_name(from, table, &rowid, error);
@@ -88,8 +90,8 @@ static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *t
     sqlite3_stmt *columns = NULL;
     if (status == ESCQRS_OK) { /* generated columns (hidden 2 and 3) are computed again */
         status = esc_rmsql_prepare(
-            from, escqrs_slice_of("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0"), &columns,
-            error);
+            from, escqrs_slice_of("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0"),
+            &columns, error);
     }
     if (status == ESCQRS_OK) {
         (void)sqlite3_bind_text(columns, 1, table, -1, SQLITE_STATIC);
@@ -107,7 +109,8 @@ static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *t
     return status;
 }
 
-static escqrs_status make_texts(copy_texts *texts, sqlite3 *from, const char *table, escqrs_error *error)
+static escqrs_status make_texts(copy_texts *texts, sqlite3 *from, const char *table,
+                                escqrs_error *error)
 {
     escqrs_status status = append(&texts->select, "SELECT ");
     if (status == ESCQRS_OK && (status = append(&texts->insert, "INSERT INTO ")) == ESCQRS_OK &&
@@ -139,13 +142,14 @@ static escqrs_status copy_rows(sqlite3_stmt *select, sqlite3_stmt *insert, int c
         for (int i = 0; i < columns; i++) {
             code = sqlite3_bind_value(insert, i + 1, sqlite3_column_value(select, i));
             if (code != SQLITE_OK) {
-                return esc_rmsql_error(error, sqlite3_db_handle(insert), code, "copying table %s", table);
+                return esc_rmsql_error(error, sqlite3_db_handle(insert), code, "copying table %s",
+                                       table);
             }
         }
         code = sqlite3_step(insert);
         if (code != SQLITE_DONE) {
-            escqrs_status status = esc_rmsql_error(error, sqlite3_db_handle(insert), code,
-                                                   "copying table %s", table);
+            escqrs_status status =
+                esc_rmsql_error(error, sqlite3_db_handle(insert), code, "copying table %s", table);
             (void)sqlite3_reset(insert);
             return status;
         }
@@ -181,19 +185,21 @@ static escqrs_status copy_table(sqlite3 *from, sqlite3 *to, const char *table, e
 }
 
 /* AUTOINCREMENT goes on from the highest number ever given. */
-static escqrs_status copy_sequence(sqlite3 *from, sqlite3 *to, const char *table, escqrs_error *error)
+static escqrs_status copy_sequence(sqlite3 *from, sqlite3 *to, const char *table,
+                                   escqrs_error *error)
 {
     sqlite3_stmt *look = NULL;
     /* The table is there only where some table uses AUTOINCREMENT. */
-    if (sqlite3_prepare_v2(from, "SELECT seq FROM sqlite_sequence WHERE name = ?1", -1, &look, NULL) !=
-        SQLITE_OK) {
+    if (sqlite3_prepare_v2(from, "SELECT seq FROM sqlite_sequence WHERE name = ?1", -1, &look,
+                           NULL) != SQLITE_OK) {
         return ESCQRS_OK;
     }
     escqrs_status status = ESCQRS_OK;
     (void)sqlite3_bind_text(look, 1, table, -1, SQLITE_STATIC);
     if (sqlite3_step(look) == SQLITE_ROW) {
-        static const char *const texts[] = {"DELETE FROM sqlite_sequence WHERE name = ?1",
-                                            "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)"};
+        static const char *const texts[] = {
+            "DELETE FROM sqlite_sequence WHERE name = ?1",
+            "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)"};
         for (size_t i = 0; status == ESCQRS_OK && i < 2; i++) {
             sqlite3_stmt *write = NULL;
             status = esc_rmsql_prepare(to, escqrs_slice_of(texts[i]), &write, error);

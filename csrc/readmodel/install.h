@@ -6,8 +6,9 @@
 
 #include "readmodel/definition.h"
 
-/* Make the objects of the definition in `to` and copy all rows of its tables from `from`. Tables first, then rows,
- * then indexes, views and triggers: no trigger fires, and indexes are built at once. */
+/* Make the objects of the definition in `to` and copy all rows of its tables from `from`. Tables
+ * first, then rows, then indexes, views and triggers: no trigger fires, and indexes are built at
+ * once. */
 escqrs_status esc_install(const esc_definition *definition, sqlite3 *from, sqlite3 *to,
                           escqrs_error *error) ESCQRS_MUST_USE;
 

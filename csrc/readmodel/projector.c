@@ -1,21 +1,25 @@
 /* The projector: one thread that keeps all read models of a store level with its events.
  *
  * Design
- *   - A turn takes the followers (see projector.h) that stand at one position, reads a batch behind it, up to where
- *     the next group stands, and applies it in one transaction. Turns alternate between the group that is
- *     furthest behind and the one that is furthest ahead, so that a new read model that catches up does not
- *     keep the others from being live.
- *   - A transaction on the writing connection ends early when commits wait; the rest of the batch follows in the next.
- *   - A rebuild fills a copy in a database of its own, outside the store's file, without the writing connection. When
- *     it is level, one transaction drops the old tables, makes the new ones with the copy's rows, and writes the
- *     checkpoint. A crash before that leaves the old ones, and the rebuild begins again.
- *   - What is said about a read model (status, wait) is guarded by the mutex. The thread writes it, with two
- *     exceptions: retry and skip act on a stopped follower, which the thread leaves alone.
+ *   - A turn takes the followers (see projector.h) that stand at one position, reads a batch behind
+ *     it, up to where the next group stands, and applies it in one transaction. Turns alternate
+ *     between the group that is furthest behind and the one that is furthest ahead, so that a new
+ *     read model that catches up does not keep the others from being live.
+ *   - A transaction on the writing connection ends early when commits wait; the rest of the batch
+ *     follows in the next.
+ *   - A rebuild fills a copy in a database of its own, outside the store's file, without the
+ *     writing connection. When it is level, one transaction drops the old tables, makes the new
+ *     ones with the copy's rows, and writes the checkpoint. A crash before that leaves the old
+ *     ones, and the rebuild begins again.
+ *   - What is said about a read model (status, wait) is guarded by the mutex. The thread writes it,
+ *     with two exceptions: retry and skip act on a stopped follower, which the thread leaves alone.
  *
- * Sleeping: the thread waits in escqrs_store_wait for the head to move. Whoever wants it for something else sets what he
- * wants under the mutex, sets `cancel`, and then wakes the store; the thread clears `cancel` before it looks.
+ * Sleeping: the thread waits in escqrs_store_wait for the head to move. Whoever wants it for
+ * something else sets what he wants under the mutex, sets `cancel`, and then wakes the store; the
+ * thread clears `cancel` before it looks.
  *
- * Lock order: the mutex is a leaf: nothing is called while it is held, neither the store nor the log nor the host. */
+ * Lock order: the mutex is a leaf: nothing is called while it is held, neither the store nor the
+ * log nor the host. */
 #include "readmodel/projector.h"
 
 #include <stdio.h>
@@ -42,7 +46,8 @@ static escqrs_slice topic_key(const void *topic)
     return escqrs_slice_of(((const esc_topic *)topic)->type);
 }
 
-/* Not under the mutex. Release: pairs with the acquire of escqrs_store_wait, which then sees what was wanted. */
+/* Not under the mutex. Release: pairs with the acquire of escqrs_store_wait, which then sees what
+ * was wanted. */
 static void wake_up(escqrs_projector *projector)
 {
     atomic_store_explicit(&projector->cancel, 1, memory_order_release);
@@ -57,7 +62,7 @@ typedef struct writer_call {
     esc_run *run;
     sqlite3 *from;
     int64_t position;
-    bool changed; /* result of add: the live tables are of another definition */
+    bool changed;  /* result of add: the live tables are of another definition */
     bool refilled; /* result of add: they were, and are empty now */
 } writer_call;
 
@@ -88,8 +93,8 @@ static escqrs_status work_replace(void *context, void *sqlite, escqrs_error *err
     }
     status = esc_checkpoint_check_names(sqlite, &call->model->definition, error);
     if (status == ESCQRS_OK) {
-        status = esc_checkpoint_replace(sqlite, &call->model->definition, call->from, call->position,
-                                        error);
+        status = esc_checkpoint_replace(sqlite, &call->model->definition, call->from,
+                                        call->position, error);
     }
     return end_transaction(sqlite, status, error);
 }
@@ -109,9 +114,10 @@ static escqrs_status work_skip(void *context, void *sqlite, escqrs_error *error)
     }
     (void)sqlite3_finalize(move);
     if (status == ESCQRS_OK && sqlite3_changes(sqlite) != 1) {
-        status = escqrs_error_set(error, ESCQRS_CORRUPT,
-                                  "the checkpoint of read model %s is no longer at %lld; rebuild it",
-                                  call->model->definition.name, (long long)call->position);
+        status =
+            escqrs_error_set(error, ESCQRS_CORRUPT,
+                             "the checkpoint of read model %s is no longer at %lld; rebuild it",
+                             call->model->definition.name, (long long)call->position);
     }
     return status;
 }
@@ -330,7 +336,8 @@ static void swap(escqrs_readmodel *model)
     escqrs_status status = replace(model, model->copy->db, model->copy->position, &error);
     if (status == ESCQRS_OK) {
         drop_copy(model);
-    } else if (status == ESCQRS_INVALID || status == ESCQRS_NAME_CLASH || status == ESCQRS_CORRUPT) {
+    } else if (status == ESCQRS_INVALID || status == ESCQRS_NAME_CLASH ||
+               status == ESCQRS_CORRUPT) {
         error.position = model->copy->position;
         stop_follower(model->copy, &error);
     } else {
@@ -340,7 +347,8 @@ static void swap(escqrs_readmodel *model)
 
 /* ---- a turn --------------------------------------------------------------------------------------------- */
 
-/* May the thread work on it now? `*wake_ns` becomes the earliest time at which one that may not, may. */
+/* May the thread work on it now? `*wake_ns` becomes the earliest time at which one that may not,
+ * may. */
 static bool is_free(escqrs_readmodel *model, int64_t now_ns, int64_t *wake_ns)
 {
     escqrs_projector *projector = model->projector;
@@ -388,7 +396,8 @@ static void look_at(looks *look, const esc_follower *follower, int64_t bound)
 {
     if (follower->position < bound) {
         look->low = !look->any || follower->position < look->low ? follower->position : look->low;
-        look->high = !look->any || follower->position > look->high ? follower->position : look->high;
+        look->high =
+            !look->any || follower->position > look->high ? follower->position : look->high;
         look->any = true;
     }
 }
@@ -399,7 +408,8 @@ static bool live_follows(escqrs_readmodel *model)
     return !model->frozen && !is_stopped(model);
 }
 
-/* How far the copy may go now; 0: it does not follow. Not beyond the live tables that it will replace. */
+/* How far the copy may go now; 0: it does not follow. Not beyond the live tables that it will
+ * replace. */
 static int64_t copy_bound(escqrs_readmodel *model, int64_t head)
 {
     escqrs_projector *projector = model->projector;
@@ -443,7 +453,8 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
         if (live_follows(model)) {
             if (model->live.position == chosen->position) {
                 projector->members[chosen->count++] = &model->live;
-            } else if (model->live.position > chosen->position && model->live.position < chosen->bound) {
+            } else if (model->live.position > chosen->position &&
+                       model->live.position < chosen->bound) {
                 chosen->bound = model->live.position;
             }
         }
@@ -452,7 +463,8 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
             copy = model->copy;
         }
     }
-    if (chosen->count == 0) { /* a copy goes alone, and not beyond the live one that it will replace */
+    if (chosen->count == 0) {
+        /* a copy goes alone, and not beyond the live one that it will replace */
         ESC_ASSERT(copy != NULL);
         projector->members[0] = copy;
         chosen->count = 1;
@@ -478,8 +490,8 @@ static bool run_once(escqrs_projector *projector, const choice *chosen, size_t *
     }
     escqrs_status status;
     if (chosen->copies) {
-        status = esc_run_transaction(&run, projector->members[0]->db, &projector->members[0]->control,
-                                     &error);
+        status = esc_run_transaction(&run, projector->members[0]->db,
+                                     &projector->members[0]->control, &error);
     } else {
         writer_call call = {.projector = projector, .run = &run};
         status = escqrs_store_run(projector->store, false, work_run, &call, &error);
@@ -555,7 +567,8 @@ static bool is_level(escqrs_readmodel *model, int64_t head)
     return level;
 }
 
-/* One piece of work. False: nothing to do before the head is above `*head`, `*wake_ns`, or a wake-up. */
+/* One piece of work. False: nothing to do before the head is above `*head`, `*wake_ns`, or a
+ * wake-up. */
 static bool take_turn(escqrs_projector *projector, int64_t *head, int64_t *wake_ns)
 {
     int64_t now_ns = escqrs_clock_monotonic_ns(NULL);
@@ -601,7 +614,8 @@ static void follow(escqrs_projector *projector)
         if (take_turn(projector, &head, &wake_ns)) {
             continue;
         }
-        if (escqrs_store_wait(projector->store, head, &projector->cancel, wake_ns) == ESCQRS_CLOSED) {
+        if (escqrs_store_wait(projector->store, head, &projector->cancel, wake_ns) ==
+            ESCQRS_CLOSED) {
             return;
         }
     }
@@ -618,7 +632,8 @@ static void run_thread(void *context)
     if (usable) {
         follow(projector);
     } else {
-        log_error(projector, "the projector's thread cannot enter its host; read models stand still");
+        log_error(projector,
+                  "the projector's thread cannot enter its host; read models stand still");
     }
     if (projector->has_host && usable) {
         projector->host.thread_end(projector->host_context, projector->host_state);
@@ -677,7 +692,8 @@ void escqrs_projector_stop(escqrs_projector *projector)
         escqrs_status status =
             escqrs_store_run(projector->store, false, work_finalize, projector, &error);
         if (status != ESCQRS_OK) {
-            log_error(projector, error.message); /* closed before its projector: statements are left open */
+            /* closed before its projector: statements are left open */
+            log_error(projector, error.message);
         }
     }
 }
@@ -779,10 +795,12 @@ static escqrs_status check_siblings(escqrs_projector *projector, const esc_defin
         for (size_t j = 0; j < other->objects.count; j++) {
             for (size_t k = 0; k < definition->objects.count; k++) {
                 const char *name = ESC_VECTOR_AT(&definition->objects, esc_object, k).name;
-                if (sqlite3_stricmp(name, ESC_VECTOR_AT(&other->objects, esc_object, j).name) == 0) {
-                    return escqrs_error_set(error, ESCQRS_NAME_CLASH,
-                                            "read models %s and %s both make %s; choose another name",
-                                            other->name, definition->name, name);
+                if (sqlite3_stricmp(name, ESC_VECTOR_AT(&other->objects, esc_object, j).name) ==
+                    0) {
+                    return escqrs_error_set(
+                        error, ESCQRS_NAME_CLASH,
+                        "read models %s and %s both make %s; choose another name", other->name,
+                        definition->name, name);
                 }
             }
         }
@@ -809,20 +827,21 @@ static escqrs_status prepare_tables(writer_call *call, sqlite3 *db, escqrs_error
         call->position = checkpoint.position;
         int64_t head = escqrs_store_head(call->projector->store);
         if (checkpoint.position < 0 || checkpoint.position > head) {
-            return escqrs_error_set(error, ESCQRS_CORRUPT,
-                                    "read model %s has seen event %lld, but the store ends at %lld; change "
-                                    "its `version` to build it anew",
-                                    model->definition.name, (long long)checkpoint.position,
-                                    (long long)head);
+            return escqrs_error_set(
+                error, ESCQRS_CORRUPT,
+                "read model %s has seen event %lld, but the store ends at %lld; change "
+                "its `version` to build it anew",
+                model->definition.name, (long long)checkpoint.position, (long long)head);
         }
         return ESCQRS_OK;
     }
     if (checkpoint.found && model->definition.rebuild_manual) {
-        return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
-                                "read model %s has changed since the file was written (schema, SQL, handlers "
-                                "or version), and its `rebuild` is \"manual\"; open it once with rebuild = "
-                                "\"auto\" to build it anew",
-                                model->definition.name);
+        return escqrs_error_set(
+            error, ESCQRS_SCHEMA_MISMATCH,
+            "read model %s has changed since the file was written (schema, SQL, handlers "
+            "or version), and its `rebuild` is \"manual\"; open it once with rebuild = "
+            "\"auto\" to build it anew",
+            model->definition.name);
     }
     status = esc_checkpoint_check_names(db, &model->definition, error);
     if (status != ESCQRS_OK) {
@@ -847,7 +866,8 @@ static escqrs_status work_add(void *context, void *sqlite, escqrs_error *error)
 }
 
 /* A read-only store: it must be there as specified. */
-static escqrs_status look_up(escqrs_readmodel *model, esc_checkpoint *checkpoint, escqrs_error *error)
+static escqrs_status look_up(escqrs_readmodel *model, esc_checkpoint *checkpoint,
+                             escqrs_error *error)
 {
     void *sqlite = NULL;
     escqrs_status status = escqrs_store_reader(model->projector->store, &sqlite, error);
@@ -867,10 +887,11 @@ static escqrs_status add_readonly(escqrs_readmodel *model, escqrs_error *error)
         return status;
     }
     if (!checkpoint.found || !is_same(model, &checkpoint)) {
-        return escqrs_error_set(error, ESCQRS_READ_ONLY,
-                                "the file has no read model %s of this definition, and it was opened "
-                                "readonly; open it once for writing",
-                                model->definition.name);
+        return escqrs_error_set(
+            error, ESCQRS_READ_ONLY,
+            "the file has no read model %s of this definition, and it was opened "
+            "readonly; open it once for writing",
+            model->definition.name);
     }
     model->live.position = checkpoint.position;
     return ESCQRS_OK;
@@ -905,9 +926,11 @@ static void unsubscribe(escqrs_readmodel *model)
 {
     escqrs_projector *projector = model->projector;
     for (size_t i = 0; i < projector->topics.count; i++) {
-        esc_vector *subscriptions = &ESC_VECTOR_AT(&projector->topics, esc_topic *, i)->subscriptions;
+        esc_vector *subscriptions =
+            &ESC_VECTOR_AT(&projector->topics, esc_topic *, i)->subscriptions;
         while (subscriptions->count > 0 && /* the newest model's stand last */
-               ESC_VECTOR_AT(subscriptions, esc_subscription, subscriptions->count - 1).model == model) {
+               ESC_VECTOR_AT(subscriptions, esc_subscription, subscriptions->count - 1).model ==
+                   model) {
             esc_vector_pop(subscriptions);
         }
     }
@@ -930,8 +953,8 @@ static escqrs_status subscribe(escqrs_readmodel *model, escqrs_error *error)
             topic->schema = projection->schema;
         } else if (topic->schema != projection->schema) {
             return escqrs_error_set(error, ESCQRS_NAME_CLASH,
-                                    "two classes for one name: %s, in read model %s", projection->type,
-                                    model->definition.name);
+                                    "two classes for one name: %s, in read model %s",
+                                    projection->type, model->definition.name);
         }
     }
     return ESCQRS_OK;
@@ -1072,9 +1095,9 @@ static escqrs_status wait_readonly(escqrs_readmodel *model, int64_t position, in
             return ESCQRS_OK;
         }
         if (escqrs_clock_monotonic_ns(NULL) >= deadline_ns) {
-            return escqrs_error_set(error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
-                                    model->definition.name, (long long)status.position,
-                                    (long long)position);
+            return escqrs_error_set(
+                error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
+                model->definition.name, (long long)status.position, (long long)position);
         }
         int64_t slice = esc_deadline_after(20000000);
         esc_mutex_lock(&projector->mutex);
@@ -1129,9 +1152,9 @@ static escqrs_status wait_for(escqrs_readmodel *model, int64_t position, bool re
             }
         } else if (!esc_cond_wait_until(&projector->changed, &projector->mutex, deadline_ns) &&
                    !is_there(model, position, rebuilt)) {
-            status = escqrs_error_set(error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
-                                      model->definition.name, (long long)position_of(model),
-                                      (long long)position);
+            status = escqrs_error_set(
+                error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
+                model->definition.name, (long long)position_of(model), (long long)position);
         }
         if (status != ESCQRS_OK) {
             break;
@@ -1161,7 +1184,8 @@ static escqrs_status check_writable(escqrs_readmodel *model, escqrs_error *error
         return escqrs_error_set(error, ESCQRS_FORKED, "a read model was used in a child of fork()");
     }
     if (model->projector->readonly) {
-        return escqrs_error_set(error, ESCQRS_READ_ONLY, "read model %s: the store was opened readonly",
+        return escqrs_error_set(error, ESCQRS_READ_ONLY,
+                                "read model %s: the store was opened readonly",
                                 model->definition.name);
     }
     return ESCQRS_OK;
@@ -1241,8 +1265,7 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_error *error
                                   "read model %s did not stop at an event; rebuild it: %s",
                                   model->definition.name, skipped.message);
     } else if (follower == &model->live) {
-        writer_call call = {
-            .projector = projector, .model = model, .position = follower->position};
+        writer_call call = {.projector = projector, .model = model, .position = follower->position};
         status = escqrs_store_run(projector->store, false, work_skip, &call, error);
     }
     esc_mutex_lock(&projector->mutex);
@@ -1256,9 +1279,10 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_error *error
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
     if (status == ESCQRS_OK) {
-        escqrs_log_write(&projector->log, ESCQRS_LOG_WARNING,
-                         "read model %s leaves out the event at position %lld; it had stopped because of: %s",
-                         model->definition.name, (long long)skipped.position, skipped.message);
+        escqrs_log_write(
+            &projector->log, ESCQRS_LOG_WARNING,
+            "read model %s leaves out the event at position %lld; it had stopped because of: %s",
+            model->definition.name, (long long)skipped.position, skipped.message);
         wake_up(projector);
     }
     return status;
@@ -1282,7 +1306,8 @@ static esc_cached_statement *cache_find(esc_statement_cache *cache, escqrs_slice
     return NULL;
 }
 
-/* A place for one more: the statement that was not used for longest gives way. NULL: all are in use. */
+/* A place for one more: the statement that was not used for longest gives way. NULL: all are in
+ * use. */
 static esc_cached_statement *cache_place(esc_statement_cache *cache)
 {
     if (cache->count < ESC_STATEMENT_CACHE_MAX) {

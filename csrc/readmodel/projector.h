@@ -1,4 +1,5 @@
-/* readmodel/projector.h - the projector, its read models, and what they share. See projector.c for the design. */
+/* readmodel/projector.h - the projector, its read models, and what they share. See projector.c for
+ * the design. */
 #ifndef ESC_READMODEL_PROJECTOR_H
 #define ESC_READMODEL_PROJECTOR_H
 
@@ -40,16 +41,16 @@ void esc_control_fini(esc_control *control);
 
 /* ---- follower ------------------------------------------------------------------------------------------ */
 
-/* One set of a read model's tables that follows the feed: the live one in the store's file, or a copy that is being
- * built in a database of its own. All of it belongs to the thread that projects, but `position`, which that thread
- * writes under the projector's lock. */
+/* One set of a read model's tables that follows the feed: the live one in the store's file, or a
+ * copy that is being built in a database of its own. All of it belongs to the thread that projects,
+ * but `position`, which that thread writes under the projector's lock. */
 typedef struct esc_follower {
     escqrs_readmodel *model;
-    sqlite3 *db; /* of a copy; NULL: live, the store's writing connection */
-    esc_control control; /* of a copy */
-    sqlite3_stmt **statements; /* by projection; prepared when first used */
+    sqlite3 *db;                /* of a copy; NULL: live, the store's writing connection */
+    esc_control control;        /* of a copy */
+    sqlite3_stmt **statements;  /* by projection; prepared when first used */
     esc_statement_cache *cache; /* made when first used */
-    int64_t position; /* of the last event applied and committed */
+    int64_t position;           /* of the last event applied and committed */
     /* during a run */
     bool active;
     int64_t limit; /* the first event that it cannot take; INT64_MAX if none */
@@ -65,16 +66,18 @@ struct escqrs_readmodel {
     escqrs_projector *projector;
     esc_definition definition;
     esc_follower live;
-    esc_follower *copy;    /* or NULL; written under the lock */
+    esc_follower *copy; /* or NULL; written under the lock */
     /* guarded by the projector's lock */
-    bool frozen;           /* the live tables are of an older definition or damaged: the copy counts */
-    bool stopped;          /* `error` says why; of the copy if frozen, else of the live one */
-    bool level;            /* has been at the head since it last began to catch up */
+    /* the live tables are of an older definition or damaged: the copy counts */
+    bool frozen;
+    bool stopped; /* `error` says why; of the copy if frozen, else of the live one */
+    bool level;   /* has been at the head since it last began to catch up */
     bool rebuild_wanted;
-    bool refilling;        /* being built anew in place */
-    bool busy;             /* a skip is under way */
-    bool troubled;         /* the last attempt failed for the machine's reasons; it is tried again */
-    uint64_t failures;     /* such attempts so far */
+    bool refilling; /* being built anew in place */
+    bool busy;      /* a skip is under way */
+    /* the last attempt failed for the machine's reasons; it is tried again */
+    bool troubled;
+    uint64_t failures; /* such attempts so far */
     int64_t retry_at_ns;
     escqrs_error error;
 };
@@ -90,8 +93,8 @@ typedef struct esc_subscription {
 typedef struct esc_topic {
     char *type;
     const escqrs_schema *schema; /* NULL while no SQL wants the message */
-    bool whole; /* a function gets the recorded event: keep all of it */
-    esc_vector subscriptions; /* esc_subscription */
+    bool whole;                  /* a function gets the recorded event: keep all of it */
+    esc_vector subscriptions;    /* esc_subscription */
 } esc_topic;
 
 /* ---- batch --------------------------------------------------------------------------------------------------- */
@@ -104,7 +107,7 @@ typedef struct esc_item { /* an event that somebody wants */
 } esc_item;
 
 typedef struct esc_batch {
-    int64_t upto; /* every event up to here is in it, or wanted by nobody */
+    int64_t upto;     /* every event up to here is in it, or wanted by nobody */
     esc_vector items; /* esc_item */
     esc_arena arena;
 } esc_batch;
@@ -146,16 +149,16 @@ struct escqrs_projector {
     esc_follower **members; /* as many as models */
 
     esc_mutex mutex;
-    esc_cond changed;   /* a position, a state or a flag below */
-    bool started;        /* by whoever starts and stops it */
-    bool ended;          /* mutex */
-    bool stopping;       /* mutex */
-    atomic_int cancel;   /* see wake_up in projector.c */
+    esc_cond changed;  /* a position, a state or a flag below */
+    bool started;      /* by whoever starts and stops it */
+    bool ended;        /* mutex */
+    bool stopping;     /* mutex */
+    atomic_int cancel; /* see wake_up in projector.c */
     esc_thread thread;
 };
 
-/* Read and decode the events after a position, up to `bound`. OK, and the batch reaches at least one event further;
- * DONE: there is none. CORRUPT: the next event cannot be read. */
+/* Read and decode the events after a position, up to `bound`. OK, and the batch reaches at least
+ * one event further; DONE: there is none. CORRUPT: the next event cannot be read. */
 escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t bound,
                              escqrs_error *error) ESCQRS_MUST_USE;
 void esc_batch_clear(esc_batch *batch);
@@ -167,18 +170,18 @@ typedef struct esc_run {
     escqrs_projector *projector;
     esc_follower *const *members;
     size_t member_count;
-    size_t first;   /* item */
-    size_t next;    /* result: the first item not taken */
-    int64_t upto;   /* result: every event up to here is applied, or beyond its follower's limit */
-    bool copies;    /* members are copies, else live */
+    size_t first; /* item */
+    size_t next;  /* result: the first item not taken */
+    int64_t upto; /* result: every event up to here is applied, or beyond its follower's limit */
+    bool copies;  /* members are copies, else live */
     bool savepoints;
     bool attached;
     int64_t begun_ns;
     const esc_follower *culprit; /* result: whose checkpoint was not where it should be, or NULL */
 } esc_run;
 
-/* OK: committed; followers whose limit is at most `upto` have failed there, `failure` says why. Anything else: nothing
- * was applied, the machine is to blame, and trying again may help. */
+/* OK: committed; followers whose limit is at most `upto` have failed there, `failure` says why.
+ * Anything else: nothing was applied, the machine is to blame, and trying again may help. */
 escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control,
                                   escqrs_error *error) ESCQRS_MUST_USE;
 

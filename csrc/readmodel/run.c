@@ -1,15 +1,15 @@
 /* A transaction of projections: events applied to followers, checkpoints moved with them.
  *
  * Design
- *   - A follower that cannot take an event keeps all before it: its `limit` becomes that event, and either the
- *     savepoint before the event is taken back, or the whole transaction is, and done again without it. Where
- *     functions take part there are savepoints, so that a function never sees an event twice; SQL alone is
- *     cheaper without them, and a failure is rare.
+ *   - A follower that cannot take an event keeps all before it: its `limit` becomes that event, and
+ *     either the savepoint before the event is taken back, or the whole transaction is, and done
+ *     again without it. Where functions take part there are savepoints, so that a function never
+ *     sees an event twice; SQL alone is cheaper without them, and a failure is rare.
  *   - A full disk and the like is nobody's fault: the transaction is given up as a whole.
- *   - A checkpoint moves from exactly the position where the follower stands; if it is not there, somebody else
- *     has written it, and the transaction is given up as CORRUPT.
- *   - The host (Python) is entered with the writing connection in hand, never the other way round: whoever is in the
- *     host may not wait for the connection.
+ *   - A checkpoint moves from exactly the position where the follower stands; if it is not there,
+ *     somebody else has written it, and the transaction is given up as CORRUPT.
+ *   - The host (Python) is entered with the writing connection in hand, never the other way round:
+ *     whoever is in the host may not wait for the connection.
  * Locks: none are taken here. */
 #include "readmodel/projector.h"
 
@@ -93,8 +93,9 @@ static escqrs_status statement_of(esc_follower *follower, size_t index, sqlite3 
 /* ---- one event, one projection ------------------------------------------------------------------------ */
 
 /* `*transient`: the machine is to blame. */
-static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t index, const esc_item *item,
-                               sqlite3 *db, bool *transient, escqrs_error *error)
+static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t index,
+                               const esc_item *item, sqlite3 *db, bool *transient,
+                               escqrs_error *error)
 {
     const esc_projection *projection = &follower->model->definition.projections[index];
     sqlite3_stmt *statement = NULL;
@@ -149,10 +150,11 @@ static void describe_failure(esc_follower *follower, const esc_item *item, escqr
     const escqrs_recorded *recorded = &item->recorded;
     escqrs_slice type = escqrs_type_name(recorded->type);
     int stream_size = recorded->stream.size > 200 ? 200 : (int)recorded->stream.size;
-    esc_error_prefix(error, "read model %s stopped at position %lld (%.*s, stream %.*s, version %lld): ",
-                     follower->model->definition.name, (long long)recorded->position, (int)type.size,
-                     (const char *)type.data, stream_size, (const char *)recorded->stream.data,
-                     (long long)recorded->version);
+    esc_error_prefix(error,
+                     "read model %s stopped at position %lld (%.*s, stream %.*s, version %lld): ",
+                     follower->model->definition.name, (long long)recorded->position,
+                     (int)type.size, (const char *)type.data, stream_size,
+                     (const char *)recorded->stream.data, (long long)recorded->version);
     error->position = recorded->position;
     error->version = recorded->version;
     esc_error_subject(error, escqrs_slice_of(follower->model->definition.name));
@@ -181,7 +183,8 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         if (run->savepoints && saved != follower) {
             if ((saved != NULL &&
                  control_run(db, &control->release, "RELEASE escqrs_event", error) != ESCQRS_OK) ||
-                control_run(db, &control->savepoint, "SAVEPOINT escqrs_event", error) != ESCQRS_OK) {
+                control_run(db, &control->savepoint, "SAVEPOINT escqrs_event", error) !=
+                    ESCQRS_OK) {
                 return GIVE_UP;
             }
             saved = follower;
@@ -191,7 +194,8 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         bool is_sql = model->definition.projections[subscription->index].sql != NULL;
         escqrs_status status =
             is_sql ? apply_sql(run, follower, subscription->index, item, db, &transient, &failure)
-                   : apply_function(run, follower, subscription->index, item, db, &transient, &failure);
+                   : apply_function(run, follower, subscription->index, item, db, &transient,
+                                    &failure);
         if (status == ESCQRS_OK) {
             continue;
         }
@@ -212,7 +216,8 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
             return GIVE_UP;
         }
     }
-    if (saved != NULL && control_run(db, &control->release, "RELEASE escqrs_event", error) != ESCQRS_OK) {
+    if (saved != NULL &&
+        control_run(db, &control->release, "RELEASE escqrs_event", error) != ESCQRS_OK) {
         return GIVE_UP;
     }
     return GO_ON;
@@ -263,10 +268,11 @@ static escqrs_status move_checkpoint(esc_follower *follower, int64_t to, sqlite3
     (void)sqlite3_bind_int64(control->move, 3, to);
     escqrs_status status = esc_rmsql_run(control->move, error);
     if (status == ESCQRS_OK && sqlite3_changes(db) != 1) {
-        return escqrs_error_set(error, ESCQRS_CORRUPT,
-                                "the checkpoint of read model %s is no longer at %lld: somebody else has "
-                                "written it; rebuild the read model",
-                                name, (long long)follower->position);
+        return escqrs_error_set(
+            error, ESCQRS_CORRUPT,
+            "the checkpoint of read model %s is no longer at %lld: somebody else has "
+            "written it; rebuild the read model",
+            name, (long long)follower->position);
     }
     return status;
 }
@@ -298,13 +304,15 @@ static void roll_back(sqlite3 *db)
     }
 }
 
-escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control, escqrs_error *error)
+escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control,
+                                  escqrs_error *error)
 {
     ESC_ASSERT(error != NULL);
     run->begun_ns = escqrs_clock_monotonic_ns(NULL);
     outcome result = DO_AGAIN;
     escqrs_status status = ESCQRS_OK;
-    while (result == DO_AGAIN) { /* at most once more for each member: each time one has got its limit */
+    while (result == DO_AGAIN) {
+        /* at most once more for each member: each time one has got its limit */
         roll_back(db);
         status = control_run(db, &control->begin, "BEGIN IMMEDIATE", error);
         if (status != ESCQRS_OK) {

@@ -77,8 +77,8 @@ escqrs_status esc_rmsql_prepare(sqlite3 *db, escqrs_slice sql, sqlite3_stmt **st
     if (sql.size > INT_MAX) {
         return escqrs_error_set(error, ESCQRS_TOO_LARGE, "a statement of more than 2 GiB");
     }
-    int code = sqlite3_prepare_v3(db, sql.data, (int)sql.size, SQLITE_PREPARE_PERSISTENT, statement,
-                                  NULL);
+    int code =
+        sqlite3_prepare_v3(db, sql.data, (int)sql.size, SQLITE_PREPARE_PERSISTENT, statement, NULL);
     if (code != SQLITE_OK) {
         int shown = sql.size > 300 ? 300 : (int)sql.size;
         return esc_rmsql_error(error, db, code, "%.*s", shown, (const char *)sql.data);

@@ -7,8 +7,8 @@
 #include <escqrs/base.h>
 #include <sqlite3.h>
 
-/* FULL, NO_MEMORY, READ_ONLY, CORRUPT, IO (also busy and locked); INVALID for all that a statement or its values
- * are to blame for. */
+/* FULL, NO_MEMORY, READ_ONLY, CORRUPT, IO (also busy and locked); INVALID for all that a statement
+ * or its values are to blame for. */
 escqrs_status esc_rmsql_status(int code);
 /* Is it the machine's fault, so that trying again later may help? */
 bool esc_rmsql_is_transient(int code);

@@ -17,7 +17,7 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define ESCQRS_MUST_USE __attribute__((warn_unused_result))
-#define ESCQRS_PRINTF(format_index, first_argument) \
+#define ESCQRS_PRINTF(format_index, first_argument)                                                \
     __attribute__((format(printf, format_index, first_argument)))
 #else
 #define ESCQRS_MUST_USE
@@ -42,21 +42,22 @@ typedef enum escqrs_status {
     ESCQRS_DEADLOCK = 10,         /* waiting would close a cycle */
     ESCQRS_TIMEOUT = 11,
     ESCQRS_MAILBOX_FULL = 12,
-    ESCQRS_CLOSED = 13,           /* used after close, or dropped by it */
-    ESCQRS_FORKED = 14,           /* used in a child of fork() */
-    ESCQRS_LOCKED = 15,           /* another system holds the file for writing */
-    ESCQRS_FULL = 16,             /* no space left on the device */
+    ESCQRS_CLOSED = 13, /* used after close, or dropped by it */
+    ESCQRS_FORKED = 14, /* used in a child of fork() */
+    ESCQRS_LOCKED = 15, /* another system holds the file for writing */
+    ESCQRS_FULL = 16,   /* no space left on the device */
     ESCQRS_READ_ONLY = 17,
-    ESCQRS_NOT_A_STORE = 18,      /* another program's file, or a newer format */
-    ESCQRS_CORRUPT = 19,          /* stored bytes that do not verify or decode */
-    ESCQRS_UNKNOWN_TYPE = 20,     /* no class of that name was given */
-    ESCQRS_NAME_CLASH = 21,       /* two definitions for one name */
+    ESCQRS_NOT_A_STORE = 18,  /* another program's file, or a newer format */
+    ESCQRS_CORRUPT = 19,      /* stored bytes that do not verify or decode */
+    ESCQRS_UNKNOWN_TYPE = 20, /* no class of that name was given */
+    ESCQRS_NAME_CLASH = 21,   /* two definitions for one name */
     ESCQRS_NAME_EXISTS = 22,
-    ESCQRS_SCHEMA_MISMATCH = 23,  /* a definition that would misread stored data */
+    ESCQRS_SCHEMA_MISMATCH = 23, /* a definition that would misread stored data */
     ESCQRS_READ_MODEL_STOPPED = 24,
-    ESCQRS_REJECTED = 25,         /* a handler refused or failed; the owner of the handler knows why */
-    ESCQRS_ABORTED = 26,          /* an earlier command of the same entity failed to be stored */
-    ESCQRS_REPLAY = 27,           /* a stored event could not be applied */
+    /* a handler refused or failed; the owner of the handler knows why */
+    ESCQRS_REJECTED = 25,
+    ESCQRS_ABORTED = 26, /* an earlier command of the same entity failed to be stored */
+    ESCQRS_REPLAY = 27,  /* a stored event could not be applied */
 } escqrs_status;
 
 /* The status's name, e.g. "WRONG_VERSION"; a static string, "?" for a number that is none. */
@@ -78,13 +79,16 @@ bool escqrs_slice_equal(escqrs_slice a, escqrs_slice b);
  * it once; a later failure overwrites it. NULL is accepted wherever a parameter `error` stands. */
 typedef struct escqrs_error {
     escqrs_status status;
-    int64_t version;    /* of the event or stream concerned; 0 if none */
-    int64_t position;   /* in the store; 0 if none */
-    int64_t expected;   /* WRONG_VERSION: what the writer expected; CHECKPOINT_BEHIND: what it gave */
-    int64_t actual;     /* WRONG_VERSION, CHECKPOINT_BEHIND: what the store has */
-    int system_error;   /* errno, or 0 */
-    char subject[256];  /* stream, checkpoint, read model or file concerned; "" if none; cut, never split */
-    char message[1024]; /* one or more sentences: what happened, where, what to do; NUL-terminated */
+    int64_t version;  /* of the event or stream concerned; 0 if none */
+    int64_t position; /* in the store; 0 if none */
+    /* WRONG_VERSION: what the writer expected; CHECKPOINT_BEHIND: what it gave */
+    int64_t expected;
+    int64_t actual;   /* WRONG_VERSION, CHECKPOINT_BEHIND: what the store has */
+    int system_error; /* errno, or 0 */
+    /* stream, checkpoint, read model or file concerned; "" if none; cut, never split */
+    char subject[256];
+    /* one or more sentences: what happened, where, what to do; NUL-terminated */
+    char message[1024];
 } escqrs_error;
 
 /* Fill `error` (may be NULL) and return `status`, so that a failing function can end with
@@ -133,7 +137,8 @@ void escqrs_log_write(const escqrs_log *log, escqrs_log_level level, const char 
 /* ---- clock and randomness, replaceable for tests ---------------------------------------------- */
 
 typedef struct escqrs_clock {
-    int64_t (*now_us)(void *context);       /* UTC, microseconds since 1970-01-01; NULL: the system's */
+    /* UTC, microseconds since 1970-01-01; NULL: the system's */
+    int64_t (*now_us)(void *context);
     int64_t (*monotonic_ns)(void *context); /* never goes back; NULL: the system's */
     void *context;
 } escqrs_clock; /* all zero: the system's clock */
@@ -166,8 +171,9 @@ bool escqrs_uuid_parse(escqrs_slice text, escqrs_uuid *uuid);
 
 /* ---- fork ------------------------------------------------------------------------------------- */
 
-/* A number that differs after every fork() in the child. An object remembers it at creation; where it
- * differs, every entry point answers ESCQRS_FORKED and every destructor touches nothing. Async-signal-safe. */
+/* A number that differs after every fork() in the child. An object remembers it at creation; where
+ * it differs, every entry point answers ESCQRS_FORKED and every destructor touches nothing.
+ * Async-signal-safe. */
 unsigned escqrs_fork_generation(void);
 
 #ifdef __cplusplus

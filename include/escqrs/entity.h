@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define ESCQRS_ENTITY_ID_MAX 1024 /* bytes */
+#define ESCQRS_ENTITY_ID_MAX 1024       /* bytes */
 #define ESCQRS_CORRELATION_TEXT_MAX 120 /* bytes */
 
 typedef struct escqrs_system escqrs_system;
@@ -162,7 +162,7 @@ struct escqrs_command {
     escqrs_uuid id;             /* nil: made when needed; becomes the causation id of its events */
     escqrs_uuid correlation_id; /* nil: a new one (its id), or inherited from the command whose
                                    handler sent it */
-    uint8_t correlation_size; /* bytes of correlation_text; not 0: it stands for correlation_id */
+    uint8_t correlation_size;   /* bytes of correlation_text; not 0: it stands for correlation_id */
     char correlation_text[ESCQRS_CORRELATION_TEXT_MAX]; /* a text that is no UUID */
     /* the system's */
     escqrs_entity *entity;

@@ -1,13 +1,12 @@
 /* escqrs/readmodel.h - read models: tables that follow the events.
  *
- * A projector follows the feed of one store on one thread and keeps all read models of it. Each read
- * model sees every event exactly once, in global order; its checkpoint commits with its rows, in the
- * events' own file. Read models at the same position share one decoding and one transaction. One that fails stops at
- * the failing event, with nothing of it applied, and the others go on.
+ * A projector follows the feed of one store on one thread and keeps all read models of it. Each
+ * read model sees every event exactly once, in global order; its checkpoint commits with its rows,
+ * in the events' own file. Read models at the same position share one decoding and one transaction.
+ * One that fails stops at the failing event, with nothing of it applied, and the others go on.
  *
  * The transactions of a projection are not fsynced: its rows can be made again from the events, and
- * checkpoint and rows are lost or kept together.
- */
+ * checkpoint and rows are lost or kept together. */
 #ifndef ESCQRS_READMODEL_H
 #define ESCQRS_READMODEL_H
 
@@ -23,15 +22,20 @@ extern "C" {
 typedef struct escqrs_projector escqrs_projector;
 typedef struct escqrs_readmodel escqrs_readmodel;
 
-/* What one read model does with one type of event: SQL, or a function. Several for one type run in order. */
+/* What one read model does with one type of event: SQL, or a function. Several for one type run in
+ * order. */
 typedef struct escqrs_projection {
-    escqrs_slice type;            /* name of the event's type */
-    const escqrs_schema *schema;  /* of the event; outlives the projector */
-    escqrs_slice defaults;        /* a packed message that holds the defaults of the event's fields; may be empty */
-    escqrs_slice sql;             /* one statement; parameters :field, :_stream :_position :_version :_time :_id. Empty: `apply` */
-    /* Called attached to the host, within the transaction, with the writing connection (sqlite3 *). Anything but OK
-     * fails the event. It must not commit, nor wait for the system. */
-    escqrs_status (*apply)(void *context, const escqrs_recorded *recorded, void *sqlite, escqrs_error *error);
+    escqrs_slice type;           /* name of the event's type */
+    const escqrs_schema *schema; /* of the event; outlives the projector */
+    /* a packed message that holds the defaults of the event's fields; may be empty */
+    escqrs_slice defaults;
+    /* one statement; parameters :field, :_stream :_position :_version :_time :_id. Empty: `apply`
+     */
+    escqrs_slice sql;
+    /* Called attached to the host, within the transaction, with the writing connection (sqlite3 *).
+     * Anything but OK fails the event. It must not commit, nor wait for the system. */
+    escqrs_status (*apply)(void *context, const escqrs_recorded *recorded, void *sqlite,
+                           escqrs_error *error);
     void *context;
     escqrs_slice name; /* of `apply`; another name means: build anew */
 } escqrs_projection;
@@ -40,7 +44,8 @@ typedef struct escqrs_readmodel_spec {
     escqrs_slice name;
     escqrs_slice schema;  /* one or more SQL statements that make its tables */
     escqrs_slice version; /* free text; a change means: build anew */
-    bool rebuild_manual;  /* refuse to open what has changed (SCHEMA_MISMATCH) instead of building it anew */
+    /* refuse to open what has changed (SCHEMA_MISMATCH) instead of building it anew */
+    bool rebuild_manual;
     const escqrs_projection *projections; /* copied, but for what their comments say */
     size_t projection_count;
 } escqrs_readmodel_spec;
@@ -53,55 +58,72 @@ typedef enum escqrs_readmodel_state {
 
 typedef struct escqrs_readmodel_status {
     escqrs_readmodel_state state;
-    int64_t position; /* of the last event applied, committed */
-    int64_t head;     /* of the store */
-    bool rebuilding;  /* a new copy is being made beside the live one */
+    int64_t position;   /* of the last event applied, committed */
+    int64_t head;       /* of the store */
+    bool rebuilding;    /* a new copy is being made beside the live one */
     escqrs_error error; /* STOPPED: what failed; error.position is the failing event's */
 } escqrs_readmodel_status;
 
-/* What parameters are bound to: int, float, str, bytes as they are; a bool as 0 or 1; an enum by its name; a time, and
- * :_time, as text "2026-01-31 12:00:00.000000+00:00" in UTC; lists, maps and messages as JSON; what is absent on purpose as
- * NULL. NaN fails the event. A stopped read model is tried again when the store is next opened. */
+/* What parameters are bound to: int, float, str, bytes as they are; a bool as 0 or 1; an enum by
+ * its name; a time, and :_time, as text "2026-01-31 12:00:00.000000+00:00" in UTC; lists, maps and
+ * messages as JSON; what is absent on purpose as NULL. NaN fails the event. A stopped read model is
+ * tried again when the store is next opened. */
 
-/* `host` runs the functions of projections (its ops may be NULL where all is SQL). Starts no thread yet. */
-ESCQRS_MUST_USE escqrs_status escqrs_projector_create(escqrs_store *store, const escqrs_host_ops *host,
+/* `host` runs the functions of projections (its ops may be NULL where all is SQL). Starts no thread
+ * yet. */
+ESCQRS_MUST_USE escqrs_status escqrs_projector_create(escqrs_store *store,
+                                                      const escqrs_host_ops *host,
                                                       void *host_context, const escqrs_log *log,
-                                                      escqrs_projector **projector, escqrs_error *error);
-/* Check the SQL against its schema in a scratch database, compare with what the file has, make the tables or prepare a
- * rebuild. Errors: INVALID (bad SQL, unknown parameter, an empty statement: names read model and statement), NAME_CLASH (a
- * table of another read model, of the engine or of somebody else), SCHEMA_MISMATCH, READ_ONLY (readonly stores: a read model that the file does not have as
- * specified). */
+                                                      escqrs_projector **projector,
+                                                      escqrs_error *error);
+/* Check the SQL against its schema in a scratch database, compare with what the file has, make the
+ * tables or prepare a rebuild. Errors: INVALID (bad SQL, unknown parameter, an empty statement:
+ * names read model and statement), NAME_CLASH (a table of another read model, of the engine or of
+ * somebody else), SCHEMA_MISMATCH, READ_ONLY (readonly stores: a read model that the file does not
+ * have as specified). */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_add(escqrs_projector *projector,
                                                    const escqrs_readmodel_spec *spec,
-                                                   escqrs_readmodel **readmodel, escqrs_error *error);
+                                                   escqrs_readmodel **readmodel,
+                                                   escqrs_error *error);
 /* Follow the feed; no read model is added after it. Readonly stores: does nothing. */
-ESCQRS_MUST_USE escqrs_status escqrs_projector_start(escqrs_projector *projector, escqrs_error *error);
+ESCQRS_MUST_USE escqrs_status escqrs_projector_start(escqrs_projector *projector,
+                                                     escqrs_error *error);
 /* End the thread after the transaction that it is in. Call detached; blocks. Twice is once. */
 void escqrs_projector_stop(escqrs_projector *projector);
 void escqrs_projector_destroy(escqrs_projector *projector); /* stops first; NULL is fine */
-/* Instead of start, for tests: one turn on this thread (a batch for one group of read models); false: nothing to do. */
+/* Instead of start, for tests: one turn on this thread (a batch for one group of read models);
+ * false: nothing to do. */
 bool escqrs_projector_step(escqrs_projector *projector);
-escqrs_readmodel *escqrs_projector_find(escqrs_projector *projector, escqrs_slice name); /* or NULL */
+/* or NULL */
+escqrs_readmodel *escqrs_projector_find(escqrs_projector *projector, escqrs_slice name);
 
 void escqrs_readmodel_get_status(escqrs_readmodel *readmodel, escqrs_readmodel_status *status);
-/* Wait until it has applied the event at `position`. OK; READ_MODEL_STOPPED (error filled: name, position, cause);
- * FULL, IO and the like where an attempt made meanwhile failed for that reason (it goes on by itself once there is room);
- * TIMEOUT; CLOSED. Detached. */
+/* Wait until it has applied the event at `position`. OK; READ_MODEL_STOPPED (error filled: name,
+ * position, cause); FULL, IO and the like where an attempt made meanwhile failed for that reason
+ * (it goes on by itself once there is room); TIMEOUT; CLOSED. Detached. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait(escqrs_readmodel *readmodel, int64_t position,
                                                     int64_t deadline_ns, escqrs_error *error);
-/* Wait until no rebuild is wanted or under way. OK; READ_MODEL_STOPPED; TIMEOUT; CLOSED. Detached. */
-ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *readmodel, int64_t deadline_ns,
+/* Wait until no rebuild is wanted or under way. OK; READ_MODEL_STOPPED; TIMEOUT; CLOSED.
+ * Detached. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *readmodel,
+                                                            int64_t deadline_ns,
                                                             escqrs_error *error);
-/* Build it anew from position 1 beside the live copy and swap when level. Returns at once. What skip left out is tried
- * again. A read model with virtual tables is emptied first and filled in place. */
-ESCQRS_MUST_USE escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *readmodel, escqrs_error *error);
-/* A stopped one: try the failing event again / leave it out on purpose (said in the log as a warning). INVALID if it is not stopped. */
-ESCQRS_MUST_USE escqrs_status escqrs_readmodel_retry(escqrs_readmodel *readmodel, escqrs_error *error);
-ESCQRS_MUST_USE escqrs_status escqrs_readmodel_skip(escqrs_readmodel *readmodel, escqrs_error *error);
+/* Build it anew from position 1 beside the live copy and swap when level. Returns at once. What
+ * skip left out is tried again. A read model with virtual tables is emptied first and filled in
+ * place. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *readmodel,
+                                                       escqrs_error *error);
+/* A stopped one: try the failing event again / leave it out on purpose (said in the log as a
+ * warning). INVALID if it is not stopped. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_retry(escqrs_readmodel *readmodel,
+                                                     escqrs_error *error);
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_skip(escqrs_readmodel *readmodel,
+                                                    escqrs_error *error);
 
-/* For functions of projections, within `apply`: a statement (sqlite3_stmt *) of the read model's own, on the connection that
- * `apply` was given; it may read and write the read model's tables and nothing else. Kept and reset by the read model:
- * give it back before `apply` returns. INVALID: bad SQL, or what it may not do. */
+/* For functions of projections, within `apply`: a statement (sqlite3_stmt *) of the read model's
+ * own, on the connection that `apply` was given; it may read and write the read model's tables and
+ * nothing else. Kept and reset by the read model: give it back before `apply` returns. INVALID: bad
+ * SQL, or what it may not do. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_statement(escqrs_readmodel *readmodel, void *sqlite,
                                                          escqrs_slice sql, void **statement,
                                                          escqrs_error *error);

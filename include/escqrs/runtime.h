@@ -172,7 +172,8 @@ ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escq
 void escqrs_actor_wait_end(escqrs_actor *waiter);
 
 /* Around a wait on a worker thread of any runtime (elsewhere they do nothing): other workers of it
- * may run meanwhile. It does not matter what the thread waits for. Call them detached; they nest. */
+ * may run meanwhile. It does not matter what the thread waits for. Call them detached; they
+ * nest. */
 void escqrs_runtime_block(void);
 void escqrs_runtime_unblock(void);
 

@@ -257,7 +257,8 @@ static void test_idle_states_leave(void **state)
     await_few_live(&b, LIVE);
     deposit_to_many(&b, ENTITIES, true);
     assert_true(escqrs_system_live(b.system) <= LIVE);
-    assert_true(atomic_load(&b.destroyed) >= 2 * ENTITIES - 2 * LIVE); /* as many were still live when the second round came */
+    /* as many were still live when the second round came */
+    assert_true(atomic_load(&b.destroyed) >= 2 * ENTITIES - 2 * LIVE);
     for (int i = 0; i < ENTITIES; i += 97) {
         char id[32];
         snprintf(id, sizeof id, "%d", i);

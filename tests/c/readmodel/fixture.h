@@ -1,4 +1,5 @@
-/* A store with one type of event, for the tests of read models: what is appended, opened and looked at. */
+/* A store with one type of event, for the tests of read models: what is appended, opened and looked
+ * at. */
 #ifndef ESC_TESTS_READMODEL_FIXTURE_H
 #define ESC_TESTS_READMODEL_FIXTURE_H
 
@@ -15,7 +16,9 @@
 #include "support/test.h"
 
 #define SECONDS 1000000000LL
-#define ITEMS_SCHEMA "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL)"
+#define ITEMS_SCHEMA                                                                               \
+    "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT " \
+    "NULL)"
 #define ITEMS_SQL "INSERT INTO items VALUES (:_position, :name, :quantity)"
 
 typedef struct item_added { /* laid out by the schema; filled through its fields */
@@ -59,14 +62,16 @@ static inline void fixture_open_store(fixture *self)
     escqrs_error error = {0};
     escqrs_store_options options = {.durability = ESCQRS_DURABILITY_NORMAL, .log = self->log};
     check(escqrs_store_open(self->path, &options, &self->store, &error), &error);
-    check(escqrs_store_type(self->store, escqrs_slice_of("ItemAdded"), (escqrs_slice){"", 0}, &self->type, &error),
+    check(escqrs_store_type(self->store, escqrs_slice_of("ItemAdded"), (escqrs_slice){"", 0},
+                            &self->type, &error),
           &error);
 }
 
 static inline void fixture_open_projector(fixture *self)
 {
     escqrs_error error = {0};
-    check(escqrs_projector_create(self->store, NULL, NULL, &self->log, &self->projector, &error), &error);
+    check(escqrs_projector_create(self->store, NULL, NULL, &self->log, &self->projector, &error),
+          &error);
 }
 
 static inline void fixture_close(fixture *self)
@@ -89,10 +94,19 @@ static inline void fixture_make_schema(fixture *self)
         {.name = "gift", .number = 4, .kind = ESCQRS_KIND_BOOL, .label = ESCQRS_ONE},
         {.name = "note", .number = 5, .kind = ESCQRS_KIND_STRING, .label = ESCQRS_OPTIONAL},
         {.name = "tags", .number = 6, .kind = ESCQRS_KIND_STRING, .label = ESCQRS_LIST},
-        {.name = "color", .number = 7, .kind = ESCQRS_KIND_ENUM, .label = ESCQRS_ONE, .enum_name = "Color",
-         .enum_values = colors, .enum_value_count = 2},
+        {.name = "color",
+         .number = 7,
+         .kind = ESCQRS_KIND_ENUM,
+         .label = ESCQRS_ONE,
+         .enum_name = "Color",
+         .enum_values = colors,
+         .enum_value_count = 2},
         {.name = "at", .number = 8, .kind = ESCQRS_KIND_TIME, .label = ESCQRS_OPTIONAL},
-        {.name = "added", .number = 9, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE, .has_default = true},
+        {.name = "added",
+         .number = 9,
+         .kind = ESCQRS_KIND_INT,
+         .label = ESCQRS_ONE,
+         .has_default = true},
         {.name = "raw", .number = 10, .kind = ESCQRS_KIND_BYTES, .label = ESCQRS_ONE},
     };
     check(escqrs_schema_create(escqrs_slice_of("ItemAdded"), &self->schema, &error), &error);
@@ -153,8 +167,10 @@ static inline void append_data(fixture *self, escqrs_type *type, escqrs_slice da
 {
     escqrs_error error = {0};
     escqrs_new_event event = {.type = type, .data = data};
-    escqrs_write write = {
-        .stream = escqrs_slice_of("Cart/cart-1"), .expected = ESCQRS_EXPECT_ANY, .events = &event, .event_count = 1};
+    escqrs_write write = {.stream = escqrs_slice_of("Cart/cart-1"),
+                          .expected = ESCQRS_EXPECT_ANY,
+                          .events = &event,
+                          .event_count = 1};
     escqrs_commit commit = {.writes = &write, .write_count = 1, .error = &error};
     check(escqrs_store_commit(self->store, &commit, &error), &error);
 }
@@ -179,7 +195,9 @@ static inline void append_many(fixture *self, int first, int count)
         pack_item(&data[i], name, 1);
         events[i] = (escqrs_new_event){.type = self->type, .data = esc_buffer_slice(&data[i])};
     }
-    escqrs_write write = {.stream = escqrs_slice_of("Cart/many"), .expected = ESCQRS_EXPECT_ANY, .events = events,
+    escqrs_write write = {.stream = escqrs_slice_of("Cart/many"),
+                          .expected = ESCQRS_EXPECT_ANY,
+                          .events = events,
                           .event_count = (size_t)count};
     escqrs_commit commit = {.writes = &write, .write_count = 1, .error = &error};
     check(escqrs_store_commit(self->store, &commit, &error), &error);
@@ -190,13 +208,16 @@ static inline void append_many(fixture *self, int first, int count)
     escqrs_free(events);
 }
 
-static inline escqrs_status try_add(fixture *self, const char *name, const char *schema, const char *sql,
-                                    const char *version, escqrs_readmodel **model, escqrs_error *error)
+static inline escqrs_status try_add(fixture *self, const char *name, const char *schema,
+                                    const char *sql, const char *version, escqrs_readmodel **model,
+                                    escqrs_error *error)
 {
     escqrs_projection projection = {
         .type = escqrs_slice_of("ItemAdded"), .schema = self->schema, .sql = escqrs_slice_of(sql)};
-    escqrs_readmodel_spec spec = {.name = escqrs_slice_of(name), .schema = escqrs_slice_of(schema),
-                                  .version = escqrs_slice_of(version), .projections = &projection,
+    escqrs_readmodel_spec spec = {.name = escqrs_slice_of(name),
+                                  .schema = escqrs_slice_of(schema),
+                                  .version = escqrs_slice_of(version),
+                                  .projections = &projection,
                                   .projection_count = sql == NULL ? 0 : 1};
     return escqrs_readmodel_add(self->projector, &spec, model, error);
 }
@@ -217,8 +238,8 @@ static inline void start(fixture *self)
 
 static inline escqrs_status wait_head(fixture *self, escqrs_readmodel *model, escqrs_error *error)
 {
-    escqrs_status status = escqrs_readmodel_wait(model, escqrs_store_head(self->store), esc_deadline_after(60 * SECONDS),
-                                                 error);
+    escqrs_status status = escqrs_readmodel_wait(model, escqrs_store_head(self->store),
+                                                 esc_deadline_after(60 * SECONDS), error);
     return status == ESCQRS_OK
                ? escqrs_readmodel_wait_rebuilt(model, esc_deadline_after(60 * SECONDS), error)
                : status;

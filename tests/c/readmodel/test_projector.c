@@ -9,7 +9,9 @@ static void test_follows_live(void **state)
     append_item(self, "book", 2);
     append_item(self, "pen", 1);
     flush(self, items);
-    assert_look(self, "SELECT group_concat(id || name || quantity) FROM (SELECT * FROM items ORDER BY id)", "1book2,2pen1");
+    assert_look(
+        self, "SELECT group_concat(id || name || quantity) FROM (SELECT * FROM items ORDER BY id)",
+        "1book2,2pen1");
     escqrs_readmodel_status status;
     escqrs_readmodel_get_status(items, &status);
     assert_int_equal(status.state, ESCQRS_READMODEL_LIVE);
@@ -58,7 +60,8 @@ static void test_several_share_a_batch(void **state)
     append_many(self, 0, 3000);
     escqrs_readmodel *items = add_items(self);
     check(try_add(self, "Sums", "CREATE TABLE sums (k INTEGER PRIMARY KEY, n INTEGER NOT NULL)",
-                  "INSERT INTO sums VALUES (:_position % 10, :quantity) ON CONFLICT (k) DO UPDATE SET n = n + "
+                  "INSERT INTO sums VALUES (:_position % 10, :quantity) ON CONFLICT (k) DO UPDATE "
+                  "SET n = n + "
                   "excluded.n",
                   "", &sums, &error),
           &error);
@@ -82,8 +85,8 @@ static void test_new_one_beside_old_one(void **state)
     fixture_open_store(self);
     fixture_open_projector(self);
     items = add_items(self);
-    check(try_add(self, "Late", "CREATE TABLE late (id INTEGER PRIMARY KEY)", "INSERT INTO late VALUES (:_position)", "",
-                  &late, &error),
+    check(try_add(self, "Late", "CREATE TABLE late (id INTEGER PRIMARY KEY)",
+                  "INSERT INTO late VALUES (:_position)", "", &late, &error),
           &error);
     start(self);
     append_many(self, 9000, 1000);
@@ -115,7 +118,8 @@ static void test_failing_event_stops_that_one(void **state)
     assert_string_equal(error.subject, "Items");
     flush(self, all);
     assert_look(self, "SELECT count(*) FROM everything", "4");
-    assert_look(self, "SELECT group_concat(name) FROM (SELECT * FROM items ORDER BY id)", "book,pen");
+    assert_look(self, "SELECT group_concat(name) FROM (SELECT * FROM items ORDER BY id)",
+                "book,pen");
     assert_look(self, "SELECT position FROM escqrs_readmodel WHERE name = 'Items'", "2");
     escqrs_readmodel_status status;
     escqrs_readmodel_get_status(items, &status);
@@ -134,7 +138,8 @@ static void test_failing_event_stops_that_one(void **state)
 
     check(escqrs_readmodel_skip(items, &error), &error);
     flush(self, items);
-    assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)", "1book,2pen,4ink");
+    assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)",
+                "1book,2pen,4ink");
     assert_int_equal(self->warnings_logged, 1);
     assert_int_equal(escqrs_readmodel_skip(items, &error), ESCQRS_INVALID);
     assert_int_equal(escqrs_readmodel_retry(items, &error), ESCQRS_INVALID);
@@ -153,7 +158,8 @@ static void test_event_that_cannot_be_decoded(void **state)
     assert_int_equal(error.position, 2);
     check(escqrs_readmodel_skip(items, &error), &error);
     flush(self, items);
-    assert_look(self, "SELECT group_concat(name) FROM (SELECT * FROM items ORDER BY id)", "book,pen");
+    assert_look(self, "SELECT group_concat(name) FROM (SELECT * FROM items ORDER BY id)",
+                "book,pen");
 }
 
 static void test_several_statements_are_one(void **state)
@@ -162,15 +168,19 @@ static void test_several_statements_are_one(void **state)
     escqrs_error error = {0};
     escqrs_readmodel *model = NULL;
     escqrs_projection projections[] = {
-        {.type = escqrs_slice_of("ItemAdded"), .schema = self->schema,
+        {.type = escqrs_slice_of("ItemAdded"),
+         .schema = self->schema,
          .sql = escqrs_slice_of("INSERT INTO first VALUES (:_position)")},
-        {.type = escqrs_slice_of("ItemAdded"), .schema = self->schema,
+        {.type = escqrs_slice_of("ItemAdded"),
+         .schema = self->schema,
          .sql = escqrs_slice_of("INSERT INTO second VALUES (:name)")},
     };
     escqrs_readmodel_spec spec = {
         .name = escqrs_slice_of("Two"),
-        .schema = escqrs_slice_of("CREATE TABLE first (id); CREATE TABLE second (name UNIQUE); -- two"),
-        .projections = projections, .projection_count = 2};
+        .schema =
+            escqrs_slice_of("CREATE TABLE first (id); CREATE TABLE second (name UNIQUE); -- two"),
+        .projections = projections,
+        .projection_count = 2};
     check(escqrs_readmodel_add(self->projector, &spec, &model, &error), &error);
     append_item(self, "book", 1);
     append_item(self, "book", 1);
@@ -184,8 +194,9 @@ static void test_or_rollback(void **state)
     fixture *self = *state;
     escqrs_error error = {0};
     escqrs_readmodel *model = NULL;
-    check(try_add(self, "Items", ITEMS_SCHEMA, "INSERT OR ROLLBACK INTO items VALUES (:_position, :name, 1)", "",
-                  &model, &error),
+    check(try_add(self, "Items", ITEMS_SCHEMA,
+                  "INSERT OR ROLLBACK INTO items VALUES (:_position, :name, 1)", "", &model,
+                  &error),
           &error);
     append_many(self, 0, 50);
     append_item(self, "item-7", 1);
@@ -234,7 +245,8 @@ static void test_changed_one_is_built_anew(void **state)
     reopen(self);
     check(try_add(self, "Items",
                   "CREATE TABLE items (name TEXT PRIMARY KEY, double INTEGER) WITHOUT ROWID;"
-                  "CREATE INDEX items_by_double ON items (double); CREATE VIEW names AS SELECT name FROM items",
+                  "CREATE INDEX items_by_double ON items (double); CREATE VIEW names AS SELECT "
+                  "name FROM items",
                   "INSERT INTO items VALUES (:name, :quantity * 2)", "", &items, &error),
           &error);
     assert_look(self, "SELECT count(*) FROM items WHERE quantity = 1", "5000"); /* the old rows */
@@ -256,7 +268,8 @@ static void test_changed_one_is_built_anew(void **state)
     reopen(self);
     check(try_add(self, "Items",
                   "CREATE TABLE items (name TEXT PRIMARY KEY, double INTEGER) WITHOUT ROWID;"
-                  "CREATE INDEX items_by_double ON items (double); CREATE VIEW names AS SELECT name FROM items",
+                  "CREATE INDEX items_by_double ON items (double); CREATE VIEW names AS SELECT "
+                  "name FROM items",
                   "INSERT INTO items VALUES (:name, :quantity * 2)", "", &items, &error),
           &error);
     escqrs_readmodel_get_status(items, &status);
@@ -291,11 +304,16 @@ static void test_rebuild_refused(void **state)
     append_many(self, 0, 10);
     flush(self, items);
     reopen(self);
-    escqrs_projection projection = {
-        .type = escqrs_slice_of("ItemAdded"), .schema = self->schema, .sql = escqrs_slice_of(ITEMS_SQL)};
-    escqrs_readmodel_spec spec = {.name = escqrs_slice_of("Items"), .schema = escqrs_slice_of(ITEMS_SCHEMA " STRICT"),
-                                  .rebuild_manual = true, .projections = &projection, .projection_count = 1};
-    assert_int_equal(escqrs_readmodel_add(self->projector, &spec, &items, &error), ESCQRS_SCHEMA_MISMATCH);
+    escqrs_projection projection = {.type = escqrs_slice_of("ItemAdded"),
+                                    .schema = self->schema,
+                                    .sql = escqrs_slice_of(ITEMS_SQL)};
+    escqrs_readmodel_spec spec = {.name = escqrs_slice_of("Items"),
+                                  .schema = escqrs_slice_of(ITEMS_SCHEMA " STRICT"),
+                                  .rebuild_manual = true,
+                                  .projections = &projection,
+                                  .projection_count = 1};
+    assert_int_equal(escqrs_readmodel_add(self->projector, &spec, &items, &error),
+                     ESCQRS_SCHEMA_MISMATCH);
     assert_look(self, "SELECT count(*) FROM items", "10");
 }
 
@@ -332,7 +350,8 @@ static void test_rebuild_of_a_stopped_one(void **state)
     assert_look(self, "SELECT count(*) FROM items", "1"); /* still the old rows */
     check(escqrs_readmodel_skip(items, &error), &error);
     flush(self, items);
-    assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)", "1book,3pen");
+    assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)",
+                "1book,3pen");
 }
 
 static void test_virtual_tables(void **state)
@@ -364,7 +383,8 @@ static void test_rows_are_copied_as_they_are(void **state)
     escqrs_error error = {0};
     escqrs_readmodel *model = NULL;
     const char *schema =
-        "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, v, w GENERATED ALWAYS AS (v || '!') STORED);"
+        "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, v, w GENERATED ALWAYS AS (v || '!') "
+        "STORED);"
         "CREATE TABLE b (\"odd \"\"name\" TEXT);"
         "CREATE TABLE log (id INTEGER PRIMARY KEY, n INTEGER);"
         "INSERT INTO log VALUES (1, 0);"
@@ -385,8 +405,8 @@ static void test_rows_are_copied_as_they_are(void **state)
 
 /* ---- names and definitions --------------------------------------------------------------------------- */
 
-static void assert_refused(fixture *self, escqrs_status expected, const char *schema, const char *sql,
-                           const char *text)
+static void assert_refused(fixture *self, escqrs_status expected, const char *schema,
+                           const char *sql, const char *text)
 {
     escqrs_error error = {0};
     escqrs_readmodel *model = NULL;
@@ -406,7 +426,8 @@ static void test_bad_definitions(void **state)
     const char *t = "CREATE TABLE t (a, b)";
     assert_refused(self, ESCQRS_INVALID, "CREATE TABL t (a)", NULL, "syntax error");
     assert_refused(self, ESCQRS_INVALID, "-- nothing", NULL, "makes no table");
-    assert_refused(self, ESCQRS_INVALID, "CREATE TABLE t (a); PRAGMA foreign_keys = 1", NULL, "PRAGMA");
+    assert_refused(self, ESCQRS_INVALID, "CREATE TABLE t (a); PRAGMA foreign_keys = 1", NULL,
+                   "PRAGMA");
     assert_refused(self, ESCQRS_INVALID, "ATTACH 'x.db' AS x", NULL, "attach");
     assert_refused(self, ESCQRS_INVALID, "CREATE TEMP TABLE t (a)", NULL, "temporary");
     assert_refused(self, ESCQRS_INVALID, "CREATE TABLE t (a); COMMIT", NULL, "transactions");
@@ -417,7 +438,8 @@ static void test_bad_definitions(void **state)
     assert_refused(self, ESCQRS_INVALID, t, "INSERT INTO t VALUES (:nothing, 1)", ":nothing");
     assert_refused(self, ESCQRS_INVALID, t, "INSERT INTO t VALUES (:_nothing, 1)", ":_nothing");
     assert_refused(self, ESCQRS_INVALID, t, "INSERT INTO t VALUES (?, 1)", "without a name");
-    assert_refused(self, ESCQRS_INVALID, t, "INSERT INTO t VALUES (1, 1); DELETE FROM t", "more than one");
+    assert_refused(self, ESCQRS_INVALID, t, "INSERT INTO t VALUES (1, 1); DELETE FROM t",
+                   "more than one");
     assert_refused(self, ESCQRS_INVALID, t, "SELECT * FROM t", "changes nothing");
     assert_refused(self, ESCQRS_INVALID, t, "DROP TABLE t", "schema");
     assert_refused(self, ESCQRS_INVALID, t, "BEGIN", "transactions");
@@ -432,16 +454,19 @@ static void test_names_clash(void **state)
     escqrs_error error = {0};
     escqrs_readmodel *model = NULL;
     (void)add_items(self);
-    assert_int_equal(try_add(self, "Other", "CREATE TABLE ITEMS (a)", NULL, "", &model, &error), ESCQRS_NAME_CLASH);
-    assert_non_null(strstr(error.message, "Items"));
-    assert_non_null(strstr(error.message, "Other"));
-    assert_int_equal(try_add(self, "Items", "CREATE TABLE i (a)", NULL, "", &model, &error), ESCQRS_NAME_CLASH);
-    reopen(self); /* Items is not opened, but its table is there */
-    assert_int_equal(try_add(self, "Other", "CREATE TABLE x (a); CREATE INDEX items ON x (a)", NULL, "", &model, &error),
+    assert_int_equal(try_add(self, "Other", "CREATE TABLE ITEMS (a)", NULL, "", &model, &error),
                      ESCQRS_NAME_CLASH);
     assert_non_null(strstr(error.message, "Items"));
-    check(try_add(self, "Other", "DROP TABLE IF EXISTS items; CREATE TABLE IF NOT EXISTS x (a)", NULL, "", &model,
-                  &error),
+    assert_non_null(strstr(error.message, "Other"));
+    assert_int_equal(try_add(self, "Items", "CREATE TABLE i (a)", NULL, "", &model, &error),
+                     ESCQRS_NAME_CLASH);
+    reopen(self); /* Items is not opened, but its table is there */
+    assert_int_equal(try_add(self, "Other", "CREATE TABLE x (a); CREATE INDEX items ON x (a)", NULL,
+                             "", &model, &error),
+                     ESCQRS_NAME_CLASH);
+    assert_non_null(strstr(error.message, "Items"));
+    check(try_add(self, "Other", "DROP TABLE IF EXISTS items; CREATE TABLE IF NOT EXISTS x (a)",
+                  NULL, "", &model, &error),
           &error);
     assert_look(self, "SELECT count(*) FROM items", "0"); /* is not dropped: it is another's */
 }
@@ -451,7 +476,8 @@ static void test_create_as_fails_alone(void **state)
     fixture *self = *state;
     escqrs_error error = {0};
     escqrs_readmodel *model = NULL;
-    assert_int_equal(try_add(self, "", "CREATE TABLE t (a)", NULL, "", &model, &error), ESCQRS_INVALID);
+    assert_int_equal(try_add(self, "", "CREATE TABLE t (a)", NULL, "", &model, &error),
+                     ESCQRS_INVALID);
     assert_look(self, "SELECT count(*) FROM sqlite_schema WHERE name = 't'", "0");
 }
 
@@ -469,7 +495,8 @@ static void test_readonly(void **state)
     check(escqrs_store_open(self->path, &options, &reader.store, &error), &error);
     fixture_open_projector(&reader);
     escqrs_readmodel *missing = NULL;
-    assert_int_equal(try_add(&reader, "Missing", "CREATE TABLE m (a)", NULL, "", &missing, &error), ESCQRS_READ_ONLY);
+    assert_int_equal(try_add(&reader, "Missing", "CREATE TABLE m (a)", NULL, "", &missing, &error),
+                     ESCQRS_READ_ONLY);
     escqrs_readmodel *same = add_items(&reader);
     start(&reader);
     escqrs_readmodel_status status;
@@ -489,9 +516,11 @@ static void test_wait_times_out_and_ends(void **state)
     escqrs_error error = {0};
     escqrs_readmodel *items = add_items(self);
     start(self);
-    assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(1000000), &error), ESCQRS_TIMEOUT);
+    assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(1000000), &error),
+                     ESCQRS_TIMEOUT);
     escqrs_projector_stop(self->projector);
-    assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(60 * SECONDS), &error), ESCQRS_CLOSED);
+    assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(60 * SECONDS), &error),
+                     ESCQRS_CLOSED);
 }
 
 static void test_step(void **state)
@@ -513,13 +542,14 @@ typedef struct handler {
     int fail_at; /* position */
 } handler;
 
-static escqrs_status apply(void *context, const escqrs_recorded *recorded, void *sqlite, escqrs_error *error)
+static escqrs_status apply(void *context, const escqrs_recorded *recorded, void *sqlite,
+                           escqrs_error *error)
 {
     handler *self = context;
     void *statement = NULL;
     self->calls++;
-    escqrs_status status =
-        escqrs_readmodel_statement(self->model, sqlite, escqrs_slice_of("INSERT INTO seen VALUES (?)"), &statement, error);
+    escqrs_status status = escqrs_readmodel_statement(
+        self->model, sqlite, escqrs_slice_of("INSERT INTO seen VALUES (?)"), &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -537,13 +567,18 @@ static void test_functions(void **state)
     fixture *self = *state;
     escqrs_error error = {0};
     handler context = {.fail_at = 30};
-    escqrs_projection projection = {
-        .type = escqrs_slice_of("ItemAdded"), .apply = apply, .context = &context, .name = escqrs_slice_of("apply")};
+    escqrs_projection projection = {.type = escqrs_slice_of("ItemAdded"),
+                                    .apply = apply,
+                                    .context = &context,
+                                    .name = escqrs_slice_of("apply")};
     escqrs_readmodel_spec spec = {.name = escqrs_slice_of("Seen"),
-                                  .schema = escqrs_slice_of("CREATE TABLE seen (id INTEGER PRIMARY KEY)"),
-                                  .projections = &projection, .projection_count = 1};
+                                  .schema =
+                                      escqrs_slice_of("CREATE TABLE seen (id INTEGER PRIMARY KEY)"),
+                                  .projections = &projection,
+                                  .projection_count = 1};
     check(escqrs_readmodel_add(self->projector, &spec, &context.model, &error), &error);
-    escqrs_readmodel *items = add_items(self); /* in the same transactions, and failing at another event */
+    /* in the same transactions, and failing at another event */
+    escqrs_readmodel *items = add_items(self);
     append_many(self, 0, 20);
     append_many(self, 0, 1);
     append_many(self, 21, 29);
@@ -569,15 +604,18 @@ static void test_what_functions_may_do(void **state)
     escqrs_error error = {0};
     void *statement = NULL;
     escqrs_readmodel *items = add_items(self);
-    static const char *const refused[] = {"SELECT * FROM escqrs_readmodel", "DROP TABLE items", "COMMIT", "nonsense"};
+    static const char *const refused[] = {"SELECT * FROM escqrs_readmodel", "DROP TABLE items",
+                                          "COMMIT", "nonsense"};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        assert_int_equal(escqrs_readmodel_statement(items, NULL, escqrs_slice_of(refused[i]), &statement, &error),
+        assert_int_equal(escqrs_readmodel_statement(items, NULL, escqrs_slice_of(refused[i]),
+                                                    &statement, &error),
                          ESCQRS_INVALID);
         assert_null(statement);
     }
 }
 
-/* The n-th allocation fails, for every n: an error, or nothing noticed, but never a crash or a half-made thing. */
+/* The n-th allocation fails, for every n: an error, or nothing noticed, but never a crash or a
+ * half-made thing. */
 static void test_out_of_memory(void **state)
 {
     fixture *self = *state;
@@ -597,8 +635,8 @@ static void test_out_of_memory(void **state)
     assert_look(self, "SELECT count(*) FROM items", "10");
 }
 
-#define BOTH(test)                                                                                                     \
-    cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown),                                            \
+#define BOTH(test)                                                                                 \
+    cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown),                        \
         cmocka_unit_test_setup_teardown(test, fixture_setup_in_memory, fixture_teardown)
 #define FILE_ONLY(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
