@@ -1,11 +1,11 @@
 /* python/rows.h - es.Rows: a database as a query or a handler of a read model sees it.
  *
- * A Rows lives for one call: on a reading connection for @es.query, on the writing one (within the projection's
- * transaction) for @es.on. Only the thread of that call may use it. execute() answers a Cursor; what it has not been
- * asked for when the call ends can no longer be had.
+ * A Rows lives for one call: on a reading connection for @es.query, on the writing one (within the
+ * projection's transaction) for @es.on. Only the thread of that call may use it. execute() answers
+ * a Cursor; what it has not been asked for when the call ends can no longer be had.
  *
- * A query runs detached from Python: rows are fetched in chunks into plain memory and become objects afterwards.
- * While it runs, SQLite asks now and then whether Ctrl-C was pressed.
+ * A query runs detached from Python: rows are fetched in chunks into plain memory and become
+ * objects afterwards. While it runs, SQLite asks now and then whether Ctrl-C was pressed.
  */
 #ifndef ESC_PYTHON_ROWS_H
 #define ESC_PYTHON_ROWS_H
@@ -18,7 +18,6 @@ typedef struct esc_py_rows_state {
     PyTypeObject *type;   /* Rows */
     PyTypeObject *cursor; /* Cursor */
     PyObject *enum_type;  /* enum.Enum */
-    PyObject *utc;        /* datetime.timezone.utc */
 } esc_py_rows_state;
 
 /* On a connection (sqlite3 *). `model`: within its projection; NULL: a query. New reference. */

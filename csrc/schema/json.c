@@ -11,7 +11,7 @@
 
 #include "base/map.h"
 #include "schema/check.h"
-#include "schema/writer.h"
+#include "schema/json.h"
 
 #define DOUBLE_TEXT_SIZE 40
 #define SECONDS_A_DAY 86400
@@ -44,7 +44,7 @@ static void fail(printer *p, escqrs_status status, const ProtobufCMessage *messa
 
 /* ---- single values ---------------------------------------------------------------------------- */
 
-static void print_text(esc_writer *w, const uint8_t *text, size_t size)
+void esc_json_text(esc_writer *w, const uint8_t *text, size_t size)
 {
     esc_writer_put(w, "\"", 1);
     size_t start = 0;
@@ -82,7 +82,7 @@ static void print_text(esc_writer *w, const uint8_t *text, size_t size)
     esc_writer_put(w, "\"", 1);
 }
 
-static void print_base64(esc_writer *w, const uint8_t *data, size_t size)
+void esc_json_bytes(esc_writer *w, const uint8_t *data, size_t size)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     esc_writer_put(w, "\"", 1);
@@ -102,9 +102,7 @@ static void print_base64(esc_writer *w, const uint8_t *data, size_t size)
     esc_writer_put(w, "\"", 1);
 }
 
-/* The shortest of 15 to 17 digits that reads back as the same number, always recognisable as a
- * float. */
-static void print_double(esc_writer *w, double value)
+void esc_json_double(esc_writer *w, double value)
 {
     char text[DOUBLE_TEXT_SIZE];
     for (int digits = 15; digits <= 17; digits++) {
@@ -171,7 +169,7 @@ static void print_enum(esc_writer *w, const escqrs_field *field, int number)
     }
     if (low < field->enum_value_count && field->enum_values[low].number == number) {
         const char *name = field->enum_values[low].name;
-        print_text(w, (const uint8_t *)name, strlen(name));
+        esc_json_text(w, (const uint8_t *)name, strlen(name));
     } else {
         esc_writer_format(w, "%d", number); /* of a newer definition */
     }
@@ -190,7 +188,7 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
         if (!isfinite(*(const double *)at)) {
             fail(p, ESCQRS_INVALID, message, field);
         } else {
-            print_double(w, *(const double *)at);
+            esc_json_double(w, *(const double *)at);
         }
         break;
     case ESCQRS_KIND_BOOL:
@@ -198,12 +196,12 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
         break;
     case ESCQRS_KIND_STRING: {
         const ProtobufCBinaryData *text = at;
-        print_text(w, text->data, text->len);
+        esc_json_text(w, text->data, text->len);
         break;
     }
     case ESCQRS_KIND_BYTES: {
         const ProtobufCBinaryData *bytes = at;
-        print_base64(w, bytes->data, bytes->len);
+        esc_json_bytes(w, bytes->data, bytes->len);
         break;
     }
     case ESCQRS_KIND_TIME:
@@ -276,7 +274,7 @@ static void print_entry(printer *p, const escqrs_field *field, const ProtobufCMe
     if (field->key_kind == ESCQRS_KIND_INT) {
         esc_writer_format(w, "\"%" PRId64 "\":", *(const int64_t *)key.data);
     } else {
-        print_text(w, key.data, key.size);
+        esc_json_text(w, key.data, key.size);
         esc_writer_put(w, ":", 1);
     }
     const void *at = member(entry, value->value_offset);
@@ -368,7 +366,7 @@ static void print_fields(printer *p, const escqrs_schema *schema, const Protobuf
         if (i > 0) {
             esc_writer_put(&p->writer, ",", 1);
         }
-        print_text(&p->writer, (const uint8_t *)field->name, strlen(field->name));
+        esc_json_text(&p->writer, (const uint8_t *)field->name, strlen(field->name));
         esc_writer_put(&p->writer, ":", 1);
         print_field(p, message, field, depth);
     }

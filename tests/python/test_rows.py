@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 import threading
@@ -22,6 +23,10 @@ class Model(es.ReadModel):
     @es.query
     def nested(self, db: es.Rows) -> bool:
         return self.do(lambda other: other is db)
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
 
 
 @pytest.fixture
@@ -62,7 +67,17 @@ def test_values_both_ways(model: Model) -> None:
         ("SELECT ?", (2**63,), ValueError, "64 bits"),
         ("SELECT ?", (float("nan"),), ValueError, "NaN"),
         ("SELECT ?", (object(),), TypeError, "object"),
-        ("SELECT :a", {"a": []}, TypeError, ":a"),
+        ("SELECT :a", {"a": {1.5}}, TypeError, ":a.*set"),
+        ("SELECT ?", ([{1}],), TypeError, "set"),
+        ("SELECT ?", ([1, float("nan")],), ValueError, "NaN"),
+        ("SELECT ?", ([float("inf")],), ValueError, "infinities"),
+        ("SELECT ?", ([2**63],), ValueError, "64 bits"),
+        ("SELECT ?", (["\ud800"],), ValueError, "Unicode"),
+        ("SELECT ?", ({1.5: 1},), TypeError, "keys"),
+        ("SELECT ?", ({True: 1},), TypeError, "keys"),
+        ("SELECT ?", (LOOP,), ValueError, "deep"),
+        ("SELECT ?", ([datetime.datetime(2026, 1, 1)],), ValueError, "time zone"),
+        ("SELECT ?", (datetime.datetime(2026, 1, 1),), ValueError, "time zone"),
         ("SELECT ?", "x", TypeError, "not one text"),
         ("SELECT ?", 1, TypeError, "int"),
         ("SELECT 1; SELECT 2", (), ValueError, "more than one"),
