@@ -98,13 +98,17 @@ static int authorize(void *context, int action, const char *first, const char *s
 
 /* ---- text --------------------------------------------------------------------------------------- */
 
-/* The statement on one line, cut, for an error's text. */
-static const char *shown(escqrs_slice sql, char text[200])
+#define SHOWN_SIZE 600    /* of a statement in an error's text */
+#define EXTENT_SIZE 20000 /* a statement's end is looked for so far */
+
+/* The statement on one line for an error's text; "..." stands for what is left out at its end. */
+static const char *shown(escqrs_slice sql, char text[SHOWN_SIZE])
 {
     const char *source = sql.data;
     size_t used = 0;
+    size_t i = 0;
     bool gap = false;
-    for (size_t i = 0; i < sql.size && used < 190; i++) {
+    for (; i < sql.size && used < SHOWN_SIZE - 6; i++) {
         if (isspace((unsigned char)source[i])) {
             gap = used > 0;
             continue;
@@ -115,18 +119,22 @@ static const char *shown(escqrs_slice sql, char text[200])
         }
         text[used++] = source[i];
     }
-    while (used > 0 && ((unsigned char)text[used - 1] & 0xc0) == 0x80 && used >= 190) {
-        used--; /* no character is split: drop its head below */
-    }
-    if (used > 0 && ((unsigned char)text[used - 1] & 0xc0) == 0xc0) {
-        used--;
+    if (i < sql.size) {
+        while (used > 0 && ((unsigned char)text[used - 1] & 0xc0) == 0x80) {
+            used--; /* no character is split */
+        }
+        if (used > 0 && (unsigned char)text[used - 1] >= 0xc0) {
+            used--;
+        }
+        memcpy(text + used, "...", 3);
+        used += 3;
     }
     text[used] = '\0';
     return text;
 }
 
-/* Nothing but white space, semicolons and comments? */
-static bool is_blank(const char *text, size_t size)
+/* White space, semicolons and comments at the beginning. */
+static size_t blank_size(const char *text, size_t size)
 {
     size_t i = 0;
     while (i < size && text[i] != '\0') {
@@ -143,10 +151,40 @@ static bool is_blank(const char *text, size_t size)
             }
             i = i + 2 > size ? size : i + 2;
         } else {
-            return false;
+            return i;
         }
     }
-    return true;
+    return size;
+}
+
+static bool is_blank(const char *text, size_t size)
+{
+    return blank_size(text, size) == size;
+}
+
+/* Size of the first statement, which may be wrong: up to the semicolon that ends it. */
+static size_t statement_size(const char *text, size_t size)
+{
+    char *copy = escqrs_alloc(EXTENT_SIZE + 1);
+    size_t found = size;
+    for (size_t i = 0; copy != NULL && found == size && i < size && i < EXTENT_SIZE; i++) {
+        copy[i] = text[i];
+        copy[i + 1] = '\0';
+        if (text[i] == ';' && sqlite3_complete(copy)) {
+            found = i;
+        }
+    }
+    escqrs_free(copy);
+    return found;
+}
+
+static int line_of(escqrs_slice text, const char *place)
+{
+    int line = 1;
+    for (const char *c = text.data; c < place; c++) {
+        line += *c == '\n';
+    }
+    return line;
 }
 
 /* ---- scratch -------------------------------------------------------------------------------------- */
@@ -168,7 +206,7 @@ static escqrs_status open_database(const char *path, sqlite3 **db, escqrs_error 
 escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql, bool must_write,
                                    sqlite3_stmt **statement, escqrs_error *error)
 {
-    char text[200];
+    char text[SHOWN_SIZE];
     if (statement != NULL) {
         *statement = NULL;
     }
@@ -217,44 +255,63 @@ escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql,
     return ESCQRS_OK;
 }
 
+/* Which statement of the schema failed, and where it stands. */
+static escqrs_status say_schema_failed(esc_definition *definition, escqrs_slice schema,
+                                       const char *rest, int code, escqrs_error *error)
+{
+    char text[SHOWN_SIZE];
+    size_t left = (size_t)((const char *)schema.data + schema.size - rest);
+    size_t blank = blank_size(rest, left);
+    escqrs_slice statement = {rest + blank, statement_size(rest + blank, left - blank)};
+    int offset = sqlite3_error_offset(definition->scratch); /* -1: it has no place */
+    const char *place = offset < 0 ? statement.data : rest + offset;
+    bool denied = (code & 0xff) == SQLITE_AUTH;
+    return escqrs_error_set(error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
+                            "read model %s: schema, line %d: %s%s, in: %s", definition->name,
+                            line_of(schema, place), denied ? "it may not " : "",
+                            denied ? definition->denied : sqlite3_errmsg(definition->scratch),
+                            shown(statement, text));
+}
+
+/* Run one statement of the schema; `*rest` moves behind it. */
+static escqrs_status run_schema_statement(esc_definition *definition, escqrs_slice schema,
+                                          const char **rest, escqrs_error *error)
+{
+    char text[SHOWN_SIZE];
+    const char *end = (const char *)schema.data + schema.size;
+    sqlite3_stmt *statement = NULL;
+    const char *tail = NULL;
+    definition->denied = "";
+    int code =
+        sqlite3_prepare_v2(definition->scratch, *rest, (int)(end - *rest), &statement, &tail);
+    escqrs_status status = ESCQRS_OK;
+    if (code == SQLITE_OK && statement != NULL && sqlite3_bind_parameter_count(statement) > 0) {
+        status = escqrs_error_set(error, ESCQRS_INVALID,
+                                  "read model %s: a schema has no parameters: %s", definition->name,
+                                  shown((escqrs_slice){*rest, (size_t)(tail - *rest)}, text));
+    } else if (code == SQLITE_OK && statement != NULL) {
+        do {
+            code = sqlite3_step(statement);
+        } while (code == SQLITE_ROW);
+        code = code == SQLITE_DONE ? SQLITE_OK : code;
+    }
+    if (code != SQLITE_OK) {
+        status = say_schema_failed(definition, schema, *rest, code, error);
+    }
+    (void)sqlite3_finalize(statement);
+    *rest = tail != NULL && tail > *rest ? tail : end;
+    return status;
+}
+
 static escqrs_status run_schema(esc_definition *definition, escqrs_slice schema,
                                 escqrs_error *error)
 {
-    char text[200];
     const char *rest = schema.data;
     const char *end = rest + schema.size;
     definition->guarded = definition->running_schema = true;
     escqrs_status status = ESCQRS_OK;
     while (status == ESCQRS_OK && !is_blank(rest, (size_t)(end - rest))) {
-        sqlite3_stmt *statement = NULL;
-        const char *tail = NULL;
-        definition->denied = "";
-        int code =
-            sqlite3_prepare_v2(definition->scratch, rest, (int)(end - rest), &statement, &tail);
-        if (code == SQLITE_OK && statement != NULL && sqlite3_bind_parameter_count(statement) > 0) {
-            status = escqrs_error_set(
-                error, ESCQRS_INVALID, "read model %s: a schema has no parameters: %s",
-                definition->name, shown((escqrs_slice){rest, (size_t)(tail - rest)}, text));
-        }
-        if (code == SQLITE_OK && status == ESCQRS_OK && statement != NULL) {
-            do {
-                code = sqlite3_step(statement);
-            } while (code == SQLITE_ROW);
-            code = code == SQLITE_DONE ? SQLITE_OK : code;
-        }
-        if (status == ESCQRS_OK && code != SQLITE_OK) {
-            escqrs_slice here = {rest,
-                                 (size_t)(tail != NULL && tail > rest ? tail - rest : end - rest)};
-            bool denied = (code & 0xff) == SQLITE_AUTH;
-            status =
-                escqrs_error_set(error, code == SQLITE_NOMEM ? ESCQRS_NO_MEMORY : ESCQRS_INVALID,
-                                 "read model %s: schema: %s%s, in: %s", definition->name,
-                                 denied ? "it may not " : "",
-                                 denied ? definition->denied : sqlite3_errmsg(definition->scratch),
-                                 shown(here, text));
-        }
-        (void)sqlite3_finalize(statement);
-        rest = tail != NULL && tail > rest ? tail : end;
+        status = run_schema_statement(definition, schema, &rest, error);
     }
     definition->guarded = definition->running_schema = false;
     return status;
@@ -351,7 +408,7 @@ static escqrs_status projection_init(esc_definition *definition, esc_projection 
     escqrs_status status = esc_definition_check(definition, spec->sql, true, &statement, error);
     if (status == ESCQRS_OK) {
         escqrs_error cause = {0};
-        char text[200];
+        char text[SHOWN_SIZE];
         status = esc_binding_plan_make(&projection->plan, statement, spec->schema, &cause);
         if (status != ESCQRS_OK) {
             (void)escqrs_error_set(error, status, "read model %s: %s, in: %s", definition->name,

@@ -10,13 +10,15 @@ import functools
 import inspect
 import logging
 import time
+import types
+import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar
 
 from . import _core
 from ._core import Cursor, Rows
-from ._message import Event
+from ._message import Event, _Names
 from .errors import Closed, ReadModelStopped, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -55,11 +57,40 @@ class _Sql:
 class _Handler:
     """What ``@es.on`` leaves on a method."""
 
-    __slots__ = ("events", "wants_recorded")
+    __slots__ = ("_wants_recorded", "events", "parameter")
 
-    def __init__(self, events: tuple[type[Event], ...], wants_recorded: bool) -> None:
+    def __init__(self, events: tuple[type[Event], ...], parameter: inspect.Parameter) -> None:
         self.events = events
-        self.wants_recorded = wants_recorded
+        self.parameter = parameter
+        self._wants_recorded: bool | None = None  # not known yet
+
+    def wants_recorded(self, cls: type, function: Callable[..., Any]) -> bool:
+        """Whether the method, of that class, takes the recorded event rather than the event.
+
+        The annotation says so; where it says neither, the parameter's name does.
+        """
+        if self._wants_recorded is not None:
+            return self._wants_recorded
+        annotation = self.parameter.annotation
+        if isinstance(annotation, str):
+            holder = types.SimpleNamespace(__annotations__={"it": annotation})
+            try:
+                names = _Names(cls)
+                annotation = typing.get_type_hints(holder, function.__globals__, names)["it"]
+            except Exception:  # a name that only type checkers see, or one that comes later
+                return self._guess(annotation.rpartition(".")[2])
+        if annotation is _core.Recorded:
+            self._wants_recorded = True
+        elif isinstance(annotation, type) and issubclass(annotation, Event):
+            self._wants_recorded = False
+        else:
+            self._wants_recorded = self.parameter.name == "recorded"
+        return self._wants_recorded
+
+    def _guess(self, written: str) -> bool:
+        if any(event.__name__ == written for event in self.events):
+            return False
+        return written == "Recorded" or self.parameter.name == "recorded"
 
 
 def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...]:
@@ -122,9 +153,10 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
     ``@es.on(ItemAdded)`` on ``def added(self, db, event)``.
 
     ``db`` is an ``es.Rows`` within the transaction that also moves the read model's checkpoint; it
-    reads and writes the read model's own tables. A third parameter that is called ``recorded`` or
-    annotated with ``es.Recorded`` gets the recorded event. The method runs on a thread of the
-    engine; it cannot ask entities nor wait for the system.
+    reads and writes the read model's own tables. A third parameter that is annotated with
+    ``es.Recorded``, or called ``recorded`` without being annotated with an event, gets the recorded
+    event. The method runs on a thread of the engine; it cannot ask entities nor wait for the
+    system.
 
     An exception stops the read model at the event, with nothing of it applied; the others go on.
     """
@@ -136,15 +168,7 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if len(parameters) != 3 or any(one.kind not in positional for one in parameters):
             raise TypeError(f"{function.__qualname__}: an @es.on method takes self, db and event")
-        third = parameters[2]
-        annotation = third.annotation
-        wants_recorded = third.name == "recorded"
-        if isinstance(annotation, str):
-            wants_recorded = wants_recorded or annotation.rpartition(".")[2] == "Recorded"
-        elif annotation is not inspect.Parameter.empty:
-            recorded = getattr(_core, "Recorded", None)
-            wants_recorded = wants_recorded or (recorded is not None and annotation is recorded)
-        function.__escqrs_on__ = _Handler(checked, wants_recorded)  # type: ignore[attr-defined]
+        function.__escqrs_on__ = _Handler(checked, parameters[2])  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -279,15 +303,18 @@ class ReadModel:
     def wait(self, position: int | None = None, timeout: float | None = None) -> None:
         """Wait until it has seen the event at ``position``, by default the newest there is now.
 
-        Raises ``es.ReadModelStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds.
+        A position that no event has yet is waited for as well: until an event gets it.
+
+        Raises ``es.ReadModelStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds,
+        ``ValueError`` for a position that is negative or beyond 64 bits.
         """
         core = _core_of(self)
         if position is None:
             position = core.status()[2]
         if isinstance(position, bool) or not isinstance(position, int):
             raise TypeError(f"position is an int, not {type(position).__name__}")
-        if position < 0:
-            raise ValueError(f"position counts from 1, got {position}")
+        if not 0 <= position < 1 << 63:
+            raise ValueError(f"a position counts events from 1, in 64 bits; got {position}")
         _wait(core, position, timeout)
 
     def __repr__(self) -> str:
@@ -364,15 +391,15 @@ _Projection = tuple[type[Event], str | None, Callable[..., Any] | None, bool, st
 
 def _projections(cls: type[ReadModel]) -> list[_Projection]:
     """What a class does with events, inherited ones first, in order of definition."""
-    found: dict[str, _Sql | Callable[..., Any]] = {}
+    found: dict[str, tuple[type, _Sql | Callable[..., Any]]] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if isinstance(value, _Sql) or hasattr(value, "__escqrs_on__"):
-                found[name] = value
+                found[name] = (base, value)
             else:
                 found.pop(name, None)  # a subclass has taken it away
     projections: list[_Projection] = []
-    for name, one in found.items():
+    for name, (base, one) in found.items():
         if isinstance(one, _Sql):
             for event in one.events:
                 projections.extend(
@@ -380,9 +407,8 @@ def _projections(cls: type[ReadModel]) -> list[_Projection]:
                 )
         else:
             handler: _Handler = one.__escqrs_on__  # type: ignore[attr-defined]
-            projections.extend(
-                (event, None, one, handler.wants_recorded, name) for event in handler.events
-            )
+            recorded = handler.wants_recorded(base, one)
+            projections.extend((event, None, one, recorded, name) for event in handler.events)
     return projections
 
 

@@ -126,6 +126,19 @@ def test_follows_and_says_so() -> None:
         shop[Items].wait(timeout=SECONDS)
         with pytest.raises(es.Timeout):
             shop[Items].wait(3, timeout=0.01)
+        with pytest.raises(es.Timeout):
+            shop[Items].wait(2**63 - 1, timeout=0.01)
+        for position in (2**63, 2**70, -1, -(2**70)):
+            with pytest.raises(ValueError, match="position"):
+                shop[Items].wait(position, timeout=0.01)
+        for wrong in (1.5, True, "1"):
+            with pytest.raises(TypeError, match="position"):
+                shop[Items].wait(wrong, timeout=0.01)  # type: ignore[arg-type]
+        shop[Items].wait(0, timeout=0)
+        late = threading.Thread(target=add, args=(shop, "ink"))
+        late.start()
+        shop[Items].wait(3, timeout=SECONDS)  # an event that is not there yet
+        late.join()
         items = shop[Items]
     with pytest.raises(es.Closed):
         items.all()
@@ -159,6 +172,14 @@ def test_every_kind_of_field() -> None:
                 {"at": AT, "color": Color.GREEN, "flag": True, "raw": b"\0\1"},
             ).fetchone()[0]
 
+        @es.query
+        def same(self, db: es.Rows, event: Everything) -> tuple:
+            """Is each column what its field is as a parameter?"""
+            names = Everything.__escqrs_fields__
+            columns = ", ".join(f"{name} IS :{name}" for name in names)
+            values = {name: getattr(event, name) for name in names}
+            return db.execute(f"SELECT {columns} FROM a", values).fetchone()
+
     with es.open(":memory:", Cart, All) as shop:
         shop[Cart, "c"].ask(Tell())
         shop.flush(SECONDS)
@@ -175,6 +196,79 @@ def test_every_kind_of_field() -> None:
         assert datetime.datetime.fromisoformat(row[14]) == recorded.time
         assert row[15] == recorded.id
         assert shop[All].found() == 1
+        assert shop[All].same(recorded.event) == (1,) * 11
+
+
+class Deep(es.Message):
+    at: datetime.datetime
+    color: Color
+    raw: bytes
+    reals: list[float]
+    parts: dict[str, Part]
+    note: str | None = None
+
+
+class Nested(es.Event):
+    deep: Deep
+    many: list[Deep]
+    texts: dict[int, str]
+    times: list[datetime.datetime]
+    raws: list[bytes]
+    colors: dict[str, Color]
+    flags: list[bool]
+
+
+class TellNested(es.Command[None]):
+    pass
+
+
+def test_json_is_the_same_from_an_event_and_from_python() -> None:
+    deep = Deep(AT, Color.RED, b"\0\xff\1", [0.1, 1.0, 1e300, -0.0], {'ä"\\\n\1': Part("p")})
+    event = Nested(
+        deep,
+        [deep, deep],
+        {-1: "a", 2: "\U0001f600"},
+        [AT, AT.astimezone(datetime.timezone(datetime.timedelta(hours=5)))],
+        [b"", b"x"],
+        {"k": Color.GREEN},
+        [True, False],
+    )
+
+    class Box(es.Aggregate):
+        @es.handles
+        def tell(self, cmd: TellNested) -> None:
+            self.emit(event)
+
+        @es.applies
+        def told(self, event: Nested) -> None: ...
+
+    class Texts(es.ReadModel):
+        schema = "CREATE TABLE t (deep, many, texts, times, raws, colors, flags)"
+        told = es.sql(
+            Nested,
+            "INSERT INTO t VALUES (:deep, :many, :texts, :times, :raws, :colors, :flags)",
+        )
+
+        @es.query
+        def both(self, db: es.Rows) -> list[tuple[str, str]]:
+            stored = db.execute("SELECT * FROM t").fetchone()
+            values = [getattr(event, name) for name in Nested.__escqrs_fields__]
+            bound = db.execute("SELECT ?, ?, ?, ?, ?, ?, ?", values).fetchone()
+            return list(zip(stored, bound, strict=True))
+
+        @es.query
+        def tuples(self, db: es.Rows) -> str:
+            return db.execute("SELECT ?", [(1, None, [True], {"a": (AT,)})]).fetchone()[0]
+
+    with es.open(":memory:", Box, Texts) as system:
+        system[Box, "b"].ask(TellNested())
+        system.flush(SECONDS)
+        for stored, bound in system[Texts].both():
+            assert stored == bound
+            json.loads(stored)
+        assert json.loads(system[Texts].tuples()) == [
+            1, None, [True], {"a": ["2026-01-31T12:30:00.000005Z"]},
+        ]  # fmt: skip
 
 
 def test_nan_stops() -> None:
@@ -279,6 +373,63 @@ def test_python_handlers() -> None:
         assert seen == ["a", "b", "boom", "c"]
         assert len(shop[Log].all()) == 3
         assert len(shop[Items].all()) == 4
+
+
+def test_annotation_says_what_a_handler_gets() -> None:
+    class Recorded(es.Event):  # not es.Recorded
+        text: str
+
+    class Record(es.Command[None]):
+        text: str
+
+    class Book(es.Aggregate):
+        @es.handles
+        def record(self, cmd: Record) -> None:
+            self.emit(Recorded(cmd.text))
+
+        @es.applies
+        def recorded(self, event: Recorded) -> None: ...
+
+    Other = es.Recorded  # noqa: N806
+    got: list[tuple[str, type]] = []
+
+    class Notes(es.ReadModel):
+        schema = "CREATE TABLE notes (n)"
+
+        @es.on(Recorded)
+        def named_like_it(self, db: es.Rows, event: Recorded) -> None:
+            got.append(("event", type(event)))
+
+        @es.on(Recorded)
+        def named_recorded(self, db: es.Rows, recorded: Recorded) -> None:
+            got.append(("event", type(recorded)))
+
+        @es.on(Recorded)
+        def attribute(self, db: es.Rows, event: es.Recorded) -> None:
+            got.append(("recorded", type(event)))
+
+        @es.on(Recorded)
+        def alias(self, db: es.Rows, event: Other) -> None:  # type: ignore[valid-type]
+            got.append(("recorded", type(event)))
+
+        @es.on(Recorded)
+        def unknown(self, db: es.Rows, event: nowhere.Recorded2) -> None:  # type: ignore # noqa: F821
+            got.append(("event", type(event)))
+
+        @es.on(Recorded)
+        def unannotated(self, db, recorded) -> None:  # type: ignore[no-untyped-def]
+            got.append(("recorded", type(recorded)))
+
+        @es.on(Recorded)
+        def plain(self, db, event) -> None:  # type: ignore[no-untyped-def]
+            got.append(("event", type(event)))
+
+    with es.open(":memory:", Book, Notes) as system:
+        system[Book, "b"].ask(Record("x"))
+        system.flush(SECONDS)
+    kinds = {"event": Recorded, "recorded": es.Recorded}
+    assert len(got) == 7
+    assert all(kinds[kind] is cls for kind, cls in got), got
 
 
 def test_handler_cannot_wait_for_the_system() -> None:
@@ -445,6 +596,36 @@ def test_bad_sql_is_refused_when_opened(sql: str, text: str) -> None:
     with pytest.raises(ValueError, match=text) as caught:
         es.open(":memory:", Cart, define(sql))
     assert "Items" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "line", "shown"),
+    [
+        ("CREATE TABLE a (n);\n\nCREATE TABEL b (n, m);\nSELECT 1", 3, "CREATE TABEL b (n, m)"),
+        ("CREATE TABLE a (n,\n  m INTEGER,,\n  o)", 2, "CREATE TABLE a (n, m INTEGER,, o)"),
+        ("-- a;b\nCREATE TABLE a (n DEFAULT ';', n)", 2, "CREATE TABLE a (n DEFAULT ';', n)"),
+        ("CREATE TABLE a (n);\nINSERT INTO a\nVALUES (1, 2)", 2, "INSERT INTO a VALUES (1, 2)"),
+        ("CREATE TABLE a (n UNIQUE);\nINSERT INTO a VALUES (1), (1); SELECT 1", 2,
+         "INSERT INTO a VALUES (1), (1)"),
+        ("CREATE TABLE a (n);\nATTACH 'x' AS y; SELECT 1", 2, "ATTACH 'x' AS y"),
+    ],
+)  # fmt: skip
+def test_bad_schema_shows_its_statement_and_line(schema: str, line: int, shown: str) -> None:
+    class Bad(es.ReadModel):
+        pass
+
+    Bad.schema = schema
+    with pytest.raises(ValueError, match=f"Bad: schema, line {line}: ") as caught:
+        es.open(":memory:", Cart, Bad)
+    assert str(caught.value).endswith(f", in: {shown}")
+
+
+def test_long_statement_is_cut_in_an_error() -> None:
+    sql = "INSERT INTO items VALUES (1, '" + "ä" * 600 + "')"
+    with pytest.raises(ValueError, match="3 columns but 2 values") as caught:
+        es.open(":memory:", Cart, define(sql))
+    text = str(caught.value)
+    assert "INSERT INTO items VALUES (1, 'ää" in text and text.endswith("ää...")
 
 
 def test_refused_when_defined() -> None:
