@@ -51,7 +51,7 @@ class BuildExtension(build_ext):
         ext_compile = compiler.compile
 
         def compile_changed(sources: list[str], output_dir: str, **options: object) -> list[str]:
-            objects = [str(folder / Path(source).with_suffix(".o")) for source in sources]
+            objects = compiler.object_filenames(sources, output_dir=output_dir)
 
             def compile_one(source: str, target: str) -> None:
                 if is_newer(target, [source, *HEADERS, *PROTOS, "setup.py"]):
