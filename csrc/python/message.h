@@ -63,7 +63,8 @@ typedef struct esc_py_field {
 /* A Python object (tracked by the garbage collector). Fields stand in the order of declaration,
  * which is the order of the schema's indices and of the slots of a message. */
 typedef struct esc_py_layout {
-    PyObject_HEAD struct esc_py_state *state;
+    PyObject_HEAD
+    struct esc_py_state *state;
     PyObject *owner;       /* borrowed: the class; NULL once it is gone */
     PyObject *title;       /* str: the class's name in error texts */
     escqrs_schema *schema; /* exists from the start, sealed with `sealed` */
@@ -100,8 +101,9 @@ typedef struct esc_py_block {
 } esc_py_block;
 
 typedef struct esc_py_message {
-    PyObject_HEAD ProtobufCMessage *packed; /* NULL unless decoded */
-    esc_py_block *block;                    /* NULL: `packed`, if any, is ours alone */
+    PyObject_HEAD
+    ProtobufCMessage *packed; /* NULL unless decoded */
+    esc_py_block *block;      /* NULL: `packed`, if any, is ours alone */
     size_t depth; /* of nesting in protobuf terms, 1 for the message alone; 0: not counted yet */
     PyObject *slots[];
 } esc_py_message;
@@ -181,6 +183,11 @@ Py_ssize_t esc_py_layout_find(const esc_py_layout *layout, PyObject *name);
 /* The stored form of `value` for a field: strict checks, TypeError/ValueError naming class, field
  * and element. New reference. */
 PyObject *esc_py_value_check(esc_py_layout *layout, uint32_t index, PyObject *value);
+/* The same for one item of a LIST or MAP field, which stands at `key`, or at `at` where that is
+ * NULL; and for a key of a MAP. New reference. */
+PyObject *esc_py_item_check(esc_py_layout *layout, uint32_t index, PyObject *key, Py_ssize_t at,
+                            PyObject *item);
+PyObject *esc_py_key_check(esc_py_layout *layout, uint32_t index, PyObject *key);
 /* What a reader gets of a stored form: itself, or a new list or dict. Also copies a live list or
  * dict of a state. New reference. */
 PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value);

@@ -402,6 +402,21 @@ PyObject *esc_py_value_check(esc_py_layout *layout, uint32_t index, PyObject *va
     }
 }
 
+PyObject *esc_py_item_check(esc_py_layout *layout, uint32_t index, PyObject *key, Py_ssize_t at,
+                            PyObject *item)
+{
+    const esc_py_field *field = &layout->fields[index];
+    place where = {layout, field, key, at};
+    return check_one(&where, field->kind, item);
+}
+
+PyObject *esc_py_key_check(esc_py_layout *layout, uint32_t index, PyObject *key)
+{
+    const esc_py_field *field = &layout->fields[index];
+    place where = {layout, field, key, -1};
+    return check_one(&where, field->key_kind, key);
+}
+
 /* ---- reading ---------------------------------------------------------------------------------- */
 
 PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value)

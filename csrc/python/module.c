@@ -12,6 +12,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
         (result = esc_py_message_traverse(&state->message, visit, arg)) != 0 ||
         (result = esc_py_system_traverse_state(&state->system, visit, arg)) != 0 ||
         (result = esc_py_definition_traverse_state(&state->definition, visit, arg)) != 0 ||
+        (result = esc_py_container_traverse_state(&state->container, visit, arg)) != 0 ||
         (result = esc_py_handle_traverse_state(&state->handle, visit, arg)) != 0 ||
         (result = esc_py_reply_traverse_state(&state->reply, visit, arg)) != 0 ||
         (result = esc_py_recorded_traverse_state(&state->recorded, visit, arg)) != 0 ||
@@ -30,6 +31,7 @@ static int module_clear(PyObject *module)
     esc_py_recorded_clear_state(&state->recorded);
     esc_py_reply_clear_state(&state->reply);
     esc_py_handle_clear_state(&state->handle);
+    esc_py_container_clear_state(&state->container);
     esc_py_definition_clear_state(&state->definition);
     esc_py_system_clear_state(&state->system);
     esc_py_message_clear(&state->message);
@@ -48,9 +50,9 @@ static int module_exec(PyObject *module)
 {
     if (esc_py_errors_exec(module) < 0 || esc_py_message_exec(module) < 0 ||
         esc_py_system_exec(module) < 0 || esc_py_definition_exec(module) < 0 ||
-        esc_py_handle_exec(module) < 0 || esc_py_reply_exec(module) < 0 ||
-        esc_py_recorded_exec(module) < 0 || esc_py_rows_exec(module) < 0 ||
-        esc_py_readmodel_exec(module) < 0) {
+        esc_py_container_exec(module) < 0 || esc_py_handle_exec(module) < 0 ||
+        esc_py_reply_exec(module) < 0 || esc_py_recorded_exec(module) < 0 ||
+        esc_py_rows_exec(module) < 0 || esc_py_readmodel_exec(module) < 0) {
         return -1;
     }
     return 0;

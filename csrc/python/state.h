@@ -6,6 +6,7 @@
 #ifndef ESC_PYTHON_STATE_H
 #define ESC_PYTHON_STATE_H
 
+#include "python/container.h"
 #include "python/definition.h"
 #include "python/errors.h"
 #include "python/handle.h"
@@ -21,6 +22,7 @@ typedef struct esc_py_state {
     esc_py_message_state message;
     esc_py_system_state system;
     esc_py_definition_state definition;
+    esc_py_container_state container;
     esc_py_handle_state handle;
     esc_py_reply_state reply;
     esc_py_recorded_state recorded;

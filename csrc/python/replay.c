@@ -1,0 +1,244 @@
+/* python/replay.c - folding stored events into a state: for the core, and for state_at.
+ *
+ * Locks: none. Decoding runs without the GIL, all else with it.
+ */
+#include "python/definition_parts.h"
+
+static _Thread_local PyObject *interruption;
+
+PyObject *esc_py_definition_interruption(void)
+{
+    PyObject *taken = interruption;
+    interruption = NULL;
+    return taken;
+}
+
+/* Where the type's entry is not published yet: find and publish it. NULL with `error` filled. */
+static esc_py_entry *look_up(esc_py_definition *self, const escqrs_recorded *recorded,
+                             escqrs_error *error)
+{
+    escqrs_slice name = escqrs_type_name(recorded->type);
+    esc_py_entry *entry = esc_py_entry_of_name(self, name);
+    if (entry == NULL) {
+        PyObject *text = PyUnicode_DecodeUTF8(name.data, (Py_ssize_t)name.size, "replace");
+        bool known = text != NULL && esc_py_system_event_class(self->system, text) != NULL;
+        Py_XDECREF(text);
+        PyErr_Clear();
+        (void)escqrs_error_set(
+            error, known ? ESCQRS_REPLAY : ESCQRS_UNKNOWN_TYPE,
+            "%.*s cannot be replayed: no @es.applies method of %s takes version %lld (%.*s); "
+            "write one, be it one that passes",
+            (int)recorded->stream.size, (const char *)recorded->stream.data,
+            PyUnicode_AsUTF8(self->name), (long long)recorded->version, (int)name.size,
+            (const char *)name.data);
+        return NULL;
+    }
+    if (esc_py_entry_publish(self, recorded->type, entry) < 0) {
+        (void)escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for the types of events");
+        return NULL;
+    }
+    return entry;
+}
+
+static escqrs_status unpack_event(esc_py_definition *self, const esc_py_entry *entry,
+                                  const escqrs_recorded *recorded, ProtobufCMessage **message,
+                                  escqrs_error *error)
+{
+    escqrs_limits limits = {.bytes_max = self->system->message_bytes_max};
+    escqrs_error cause = {0};
+    escqrs_status status =
+        escqrs_message_unpack(entry->schema, recorded->data, &limits, message, &cause);
+    if (status != ESCQRS_OK) {
+        escqrs_slice name = escqrs_type_name(recorded->type);
+        (void)escqrs_error_set(error, status, "%.*s, version %lld (%.*s) cannot be decoded: %s",
+                               (int)recorded->stream.size, (const char *)recorded->stream.data,
+                               (long long)recorded->version, (int)name.size,
+                               (const char *)name.data, cause.message);
+        error->version = recorded->version;
+        error->position = recorded->position;
+    }
+    return status;
+}
+
+escqrs_status esc_py_replay_decode(void *context, const escqrs_recorded *recorded, void **decoded,
+                                   escqrs_error *error)
+{
+    esc_py_definition *self = context;
+    const esc_py_entry *entry = esc_py_entry_published(self, recorded->type);
+    *decoded = NULL;
+    if (entry == NULL) {
+        return ESCQRS_OK; /* `apply` has the GIL and looks the type up */
+    }
+    return unpack_event(self, entry, recorded, (ProtobufCMessage **)decoded, error);
+}
+
+void esc_py_replay_discard(void *context, void *decoded)
+{
+    (void)context;
+    escqrs_message_free(decoded);
+}
+
+escqrs_status esc_py_replay_apply(void *context, void *state, const escqrs_recorded *recorded,
+                                  void *decoded, escqrs_error *error)
+{
+    esc_py_definition *self = context;
+    esc_py_instance *instance = state;
+    ProtobufCMessage *message = decoded;
+    esc_py_entry *entry = esc_py_entry_published(self, recorded->type);
+    if (entry == NULL && (entry = look_up(self, recorded, error)) == NULL) {
+        escqrs_message_free(message);
+        return error->status;
+    }
+    /* decoded with an older definition, or not at all */
+    if (message != NULL && message->descriptor != escqrs_schema_descriptor(entry->schema)) {
+        escqrs_message_free(message);
+        message = NULL;
+    }
+    if (message == NULL) {
+        escqrs_status status = unpack_event(self, entry, recorded, &message, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    PyObject *event = esc_py_message_wrap(entry->cls, message);
+    instance->version = recorded->version;
+    int result = event == NULL ? -1 : esc_py_instance_apply(instance, entry->applier, event);
+    Py_XDECREF(event);
+    if (result < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            PyErr_NormalizeException(&type, &value, &traceback);
+            Py_XSETREF(interruption, Py_XNewRef(value));
+            PyErr_Restore(type, value, traceback);
+        }
+        char what[512];
+        escqrs_slice name = escqrs_type_name(recorded->type);
+        snprintf(what, sizeof what, "%.*s cannot be replayed: version %lld (%.*s, position %lld)",
+                 (int)recorded->stream.size > 256 ? 256 : (int)recorded->stream.size,
+                 (const char *)recorded->stream.data, (long long)recorded->version, (int)name.size,
+                 (const char *)name.data, (long long)recorded->position);
+        escqrs_status status = esc_py_failure(error, ESCQRS_REPLAY, what);
+        error->version = recorded->version;
+        error->position = recorded->position;
+        return status;
+    }
+    return ESCQRS_OK;
+}
+
+/* ---- reading an earlier state ---------------------------------------------------------------------- */
+
+typedef struct folding {
+    esc_py_definition *definition;
+    escqrs_entity *entity;
+    escqrs_cursor *cursor;
+    esc_py_instance *instance;
+} folding;
+
+/* 0; 1 at the end; -1 with an exception. */
+static int fold_page(folding *fold)
+{
+    enum { PAGE = 256 };
+    esc_py_definition *self = fold->definition;
+    const escqrs_recorded *recorded = NULL;
+    void *decoded[PAGE];
+    size_t count = 0, ready = 0;
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_cursor_read(fold->cursor, PAGE, &recorded, &count, &error);
+    while (status == ESCQRS_OK && ready < count) {
+        status = esc_py_replay_decode(self, &recorded[ready], &decoded[ready], &error);
+        ready += status == ESCQRS_OK;
+    }
+    Py_END_ALLOW_THREADS
+    size_t applied = 0;
+    while (status == ESCQRS_OK && applied < ready) {
+        status =
+            esc_py_replay_apply(self, fold->instance, &recorded[applied], decoded[applied], &error);
+        applied++;
+        if (status == ESCQRS_OK && PyErr_CheckSignals() < 0) {
+            break;
+        }
+    }
+    for (; applied < ready; applied++) {
+        esc_py_replay_discard(self, decoded[applied]);
+    }
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (status == ESCQRS_DONE) {
+        return 1;
+    }
+    PyObject *exception = esc_py_definition_interruption();
+    if (exception != NULL) {
+        esc_py_exception_raise(exception);
+        Py_DECREF(exception);
+        return -1;
+    }
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
+/* Begin from the newest usable snapshot at or below `version`. */
+static int fold_begin(folding *fold, int64_t version)
+{
+    esc_py_definition *self = fold->definition;
+    escqrs_slice stream = escqrs_entity_stream(fold->entity);
+    escqrs_snapshot snapshot = {0};
+    escqrs_error error = {0};
+    escqrs_status status;
+    fold->instance = esc_py_instance_initial(self, fold->entity, true);
+    if (fold->instance == NULL) {
+        return -1;
+    }
+    if (version == 0) {
+        return 0;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_snapshot(self->system->store, stream, version, &snapshot, &error);
+    Py_END_ALLOW_THREADS
+    if (status == ESCQRS_OK) {
+        if (esc_py_snapshot_unpack(self, fold->instance, &snapshot, &error) != ESCQRS_OK) {
+            fold->instance->version = 0; /* fall back to the whole history */
+            Py_SETREF(fold->instance, esc_py_instance_initial(self, fold->entity, true));
+        }
+        escqrs_free(snapshot.data);
+        if (fold->instance == NULL) {
+            return -1;
+        }
+    } else if (status != ESCQRS_DONE) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    if (fold->instance->version == version) {
+        return 0;
+    }
+    escqrs_range range = {.after = fold->instance->version, .upto = version};
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_history(self->system->store, stream, &range, &fold->cursor, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *esc_py_definition_state_at(esc_py_definition *self, escqrs_entity *entity,
+                                     int64_t version)
+{
+    folding fold = {.definition = self, .entity = entity};
+    int result = fold_begin(&fold, version);
+    while (result == 0 && fold.cursor != NULL) {
+        result = fold_page(&fold);
+    }
+    escqrs_cursor_close(fold.cursor);
+    if (result < 0) {
+        Py_CLEAR(fold.instance);
+    }
+    return (PyObject *)fold.instance;
+}
