@@ -24,22 +24,34 @@ typedef struct sending {
     PyObject *command, *timeout, *key, *metadata, *correlation_id;
 } sending;
 
-PyObject *esc_py_handle_new(esc_py_system *system, PyObject *definition, PyObject *id)
+/* UTF-8 that lives as long as `object`; `what` names it in errors. */
+static int text_slice(PyObject *object, const char *what, escqrs_slice *slice)
 {
-    if (!PyUnicode_Check(id)) {
-        PyErr_Format(PyExc_TypeError, "an id is a str, not %s", Py_TYPE(id)->tp_name);
-        return NULL;
+    if (!PyUnicode_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s is a str, not %s", what, Py_TYPE(object)->tp_name);
+        return -1;
     }
     Py_ssize_t size;
-    const char *text = PyUnicode_AsUTF8AndSize(id, &size);
-    if (text == NULL) {
+    slice->data = PyUnicode_AsUTF8AndSize(object, &size);
+    slice->size = slice->data == NULL ? 0 : (size_t)size;
+    if (slice->data == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s holds a lone surrogate, which is no Unicode text: %A",
+                     what, object);
+    }
+    return slice->data == NULL ? -1 : 0;
+}
+
+PyObject *esc_py_handle_new(esc_py_system *system, PyObject *definition, PyObject *id)
+{
+    escqrs_slice text;
+    if (text_slice(id, "an id", &text) < 0) {
         return NULL;
     }
     escqrs_error error = {0};
     escqrs_entity *entity;
-    escqrs_status status =
-        escqrs_entity_get(esc_py_definition_core((esc_py_definition *)definition),
-                          (escqrs_slice){text, (size_t)size}, &entity, &error);
+    escqrs_status status = escqrs_entity_get(
+        esc_py_definition_core((esc_py_definition *)definition), text, &entity, &error);
     if (status != ESCQRS_OK) {
         return esc_py_raise(system->state, &error);
     }
@@ -114,18 +126,6 @@ static int parse_sending(const char *method, bool with_timeout, PyObject *const 
         return -1;
     }
     return 0;
-}
-
-static int text_slice(PyObject *object, const char *what, escqrs_slice *slice)
-{
-    if (!PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s is a str, not %s", what, Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    Py_ssize_t size;
-    slice->data = PyUnicode_AsUTF8AndSize(object, &size);
-    slice->size = slice->data == NULL ? 0 : (size_t)size;
-    return slice->data == NULL ? -1 : 0;
 }
 
 static int set_metadata(esc_py_reply *reply, PyObject *metadata)

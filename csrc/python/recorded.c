@@ -442,12 +442,16 @@ static int integer(PyObject *object, const char *name, long long absent, long lo
         PyErr_Format(PyExc_TypeError, "%s is an int, not %s", name, Py_TYPE(object)->tp_name);
         return -1;
     }
-    *value = PyLong_AsLongLong(object);
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow != 0) { /* beyond all that there is */
+        *value = overflow < 0 ? -1 : INT64_MAX;
+    }
     if (*value == -1 && PyErr_Occurred()) {
         return -1;
     }
     if (*value < 0) {
-        PyErr_Format(PyExc_ValueError, "%s is not negative: %lld", name, *value);
+        PyErr_Format(PyExc_ValueError, "%s is not negative: %S", name, object);
         return -1;
     }
     return 0;

@@ -97,7 +97,15 @@ int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
     }
     double seconds = PyFloat_AsDouble(timeout);
     if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return -1;
+        }
+        PyErr_Clear(); /* an int of more than 300 digits */
+        int positive = PyObject_RichCompareBool(timeout, Py_False, Py_GT);
+        if (positive < 0) {
+            return -1;
+        }
+        seconds = positive ? Py_HUGE_VAL : -Py_HUGE_VAL;
     }
     if (seconds != seconds) {
         PyErr_SetString(PyExc_ValueError, "timeout is NaN");

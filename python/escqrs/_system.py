@@ -7,6 +7,7 @@ import atexit
 import collections
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
@@ -23,6 +24,7 @@ __all__ = ["DeadLetter", "System", "open"]
 
 _EXIT_SECONDS = 10.0  # that handlers still running have when the interpreter ends
 _DEAD_LETTERS_MAX = 1_000  # kept for looking at
+_FOR_EVER = 1e9  # seconds
 
 _log = logging.getLogger("escqrs")
 _unclosed: weakref.WeakSet[System] = weakref.WeakSet()
@@ -53,10 +55,11 @@ class System(_core.SystemBase):
         that has stopped and the position, and ``es.Deadlock`` in a handler. Commands that failed do
         not count: their replies, or the log, say so.
         """
-        until = None if timeout is None else time.monotonic() + timeout
+        begun = time.monotonic()
         position = self._drain(timeout)
-        left = None if until is None else max(0.0, until - time.monotonic())
-        _readmodel.flush(self, position, left)
+        if timeout is not None:
+            timeout = max(0.0, min(timeout, _FOR_EVER) - (time.monotonic() - begun))
+        _readmodel.flush(self, position, timeout)
 
     def __enter__(self) -> System:
         return self
@@ -108,16 +111,18 @@ def open(
     ):
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"{name} is an int, not {type(number).__name__}")
-        if number < 1:
-            raise ValueError(f"{name} is at least 1, not {number}")
-    where = os.fspath(path)
+        if not 1 <= number <= sys.maxsize:
+            raise ValueError(f"{name} is at least 1 and at most {sys.maxsize}, not {number}")
+    if not isinstance(readonly, bool):
+        raise TypeError(f"readonly is a bool, not {type(readonly).__name__}")
+    where = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(where, str):
         raise TypeError(f"path is a str or a Path, not {type(path).__name__}")
     if not where or "\0" in where:
         raise ValueError(f"path is not empty and holds no NUL: {where!r}")
-    system = System(
-        where, durability, bool(readonly), max_message_bytes, max_in_flight, max_entities
-    )
+    if any("\ud800" <= character <= "\udfff" for character in where):
+        raise ValueError(f"path is valid Unicode, without lone surrogates: {where!a}")
+    system = System(where, durability, readonly, max_message_bytes, max_in_flight, max_entities)
     try:
         system.dead_letters = collections.deque(maxlen=_DEAD_LETTERS_MAX)
         _unclosed.add(system)

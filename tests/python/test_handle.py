@@ -750,9 +750,7 @@ def test_containers_are_copied(tmp_path: Path) -> None:
 # ---- what close() drops --------------------------------------------------------------------------
 
 
-def test_what_close_drops_says_so_at_once(
-    door: Door, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_close_drops_says_so_at_once(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     system = es.open(":memory:", Counter)
     stuck = system[Counter, "a"].submit(Wait("d"))
     behind = [system[Counter, "a"].submit(Add(1)) for _ in range(3)]
@@ -850,3 +848,91 @@ def test_a_second_close_with_a_timeout_ends_the_first_ones_wait(door: Door) -> N
     assert isinstance(stuck.exception(0), es.Closed)
     first.join(support.SECONDS)
     assert not first.is_alive()
+
+
+# ---- arguments that cannot be --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["max_message_bytes", "max_in_flight", "max_entities"])
+@pytest.mark.parametrize("value", [0, -1, 2**63, 2**70, "x", True, None, 1.5])
+def test_limits_that_cannot_be(name: str, value: Any) -> None:
+    error = ValueError if type(value) is int else TypeError
+    with pytest.raises(error, match=name) as caught:
+        es.open(":memory:", Counter, **{name: value})
+    assert caught.type is error
+
+
+@pytest.mark.parametrize("value", ["no", "", 1, 0, None])
+def test_readonly_is_a_bool(tmp_path: Path, value: Any) -> None:
+    es.open(tmp_path / "shop.db", Counter).close()
+    with pytest.raises(TypeError, match="readonly"):
+        es.open(tmp_path / "shop.db", Counter, readonly=value)
+
+
+@pytest.mark.parametrize("value", ["x", "FULL", None, 1, "full\ud800"])
+def test_durability_is_one_of_two(value: Any) -> None:
+    with pytest.raises(ValueError, match="durability"):
+        es.open(":memory:", Counter, durability=value)
+
+
+@pytest.mark.parametrize("value", [b"shop.db", 3, None, 1.5])
+def test_a_path_is_text(value: Any) -> None:
+    with pytest.raises(TypeError, match="path"):
+        es.open(value, Counter)
+
+
+@pytest.mark.parametrize("value", ["", "shop\0.db", "shop\ud800.db", "shop\udcff.db"])
+def test_paths_that_cannot_be(value: str) -> None:
+    with pytest.raises(ValueError, match="path") as caught:
+        es.open(value, Counter)
+    assert caught.type is ValueError
+
+
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(es.NotAStore, match="folder"):
+        es.open(tmp_path, Counter)
+
+
+@pytest.mark.parametrize("timeout", [2**70, 10**400])
+def test_timeouts_beyond_any_clock(timeout: int) -> None:
+    with es.open(":memory:", Counter) as system:
+        counter = system[Counter, "a"]
+        assert counter.ask(Add(1), timeout=timeout) == 1
+        assert counter.submit(Add(1)).result(timeout) == 2
+        system.flush(timeout)
+        system.close(timeout)
+    with es.open(":memory:", Counter) as system:
+        system.close(-timeout)
+
+
+@pytest.mark.parametrize("timeout", ["x", True, []])
+def test_a_timeout_of_flush_is_a_number(system: es.System, timeout: Any) -> None:
+    with pytest.raises(TypeError, match="timeout"):
+        system.flush(timeout)
+
+
+def test_text_that_is_no_unicode_is_named(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    bad = "a\ud800"
+    for name, use in (
+        ("id", lambda: system[Counter, bad]),
+        ("key", lambda: counter.ask(Add(1), key=bad)),
+        ("metadata", lambda: counter.submit(Add(1), metadata={bad: "x"})),
+        ("metadata", lambda: counter.tell(Add(1), metadata={"x": bad})),
+        ("correlation_id", lambda: counter.ask(Add(1), correlation_id=bad)),
+    ):
+        with pytest.raises(ValueError, match=name) as caught:
+            use()
+        assert caught.type is ValueError
+    assert system.head == 0
+
+
+@pytest.mark.parametrize("name", ["after", "upto", "limit"])
+def test_ranges_beyond_64_bits(system: es.System, name: str) -> None:
+    counter = system[Counter, "a"]
+    counter.ask(Add(1))
+    found = 0 if name == "after" else 1
+    assert len(list(system.events(**{name: 2**70}))) == found  # type: ignore[arg-type]
+    assert len(list(counter.history(**{name: 2**70}))) == found  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=name):
+        system.events(**{name: -(2**70)})  # type: ignore[arg-type]
