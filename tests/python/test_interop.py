@@ -10,6 +10,7 @@ import enum
 import math
 import shutil
 import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -330,3 +331,36 @@ def test_unknown_fields_of_googles_making() -> None:
     changed = small.__replace__(text="u")
     theirs.text = "u"
     assert google.FromString(es.to_bytes(changed)) == theirs
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "orders.py").write_text(
+        "import escqrs as es\n"
+        "class Money(es.Message):\n    amount: int\n"
+        "class Paid(es.Event, name='orders.Paid'):\n    money: Money\n"
+        "class Outer:\n    class Pay(es.Command[None]):\n        money: Money\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "escqrs", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line_prints_the_proto_of_classes(tmp_path: Path) -> None:
+    one = run(tmp_path, "proto", "orders:Paid")
+    assert one.returncode == 0, one.stderr
+    assert "message Paid {" in one.stdout and "message Money {" in one.stdout
+    module = run(tmp_path, "proto", "orders", "orders:Outer.Pay", "orders:Paid")
+    assert module.returncode == 0, module.stderr
+    for name in ("Paid", "Money", "Pay"):
+        assert module.stdout.count(f"message {name} {{") == 1
+
+
+@pytest.mark.parametrize("wrong", ["orders:Outer", "orders:Missing", "missing:Paid", "json", ":x"])
+def test_the_command_line_says_what_is_no_message_class(tmp_path: Path, wrong: str) -> None:
+    done = run(tmp_path, "proto", wrong)
+    assert done.returncode == 2 and done.stdout == ""
+    assert wrong in done.stderr and "Traceback" not in done.stderr

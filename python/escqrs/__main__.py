@@ -1,0 +1,55 @@
+"""``python -m escqrs proto shop:ItemAdded``: the .proto text of message classes."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ._core import MessageMeta, proto
+
+
+def _classes(text: str) -> list[MessageMeta]:
+    """The class that ``module:Class`` names, or all that the module itself defines."""
+    name, _, path = text.partition(":")
+    try:
+        module = importlib.import_module(name)
+        if path:
+            found: list[Any] = [functools.reduce(getattr, path.split("."), module)]
+        else:
+            found = [one for one in vars(module).values() if _is_message(one)]
+            found = [one for one in found if one.__module__ == module.__name__]
+    except (ImportError, ValueError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+    if not found or not all(_is_message(one) for one in found):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no message class; name a class derived from es.Event, es.Command or "
+            "es.Message, or a module that has such classes"
+        )
+    return found
+
+
+def _is_message(one: object) -> bool:
+    return isinstance(one, MessageMeta) and not one.__escqrs_abstract__
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m escqrs", description="Tools of escqrs for the shell."
+    )
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("proto", help="print the .proto text of message classes")
+    command.add_argument(
+        "classes", nargs="+", type=_classes, metavar="MODULE[:CLASS]", help="e.g. shop:ItemAdded"
+    )
+    given = parser.parse_args(arguments)
+    several: list[list[Any]] = given.classes
+    sys.stdout.write(proto(*dict.fromkeys(cls for classes in several for cls in classes)))
+
+
+if __name__ == "__main__":
+    main()
