@@ -26,6 +26,7 @@
 #define READER_COUNT_DEFAULT 8
 
 #define EVENT_COLUMNS "position, stream, version, type, time, ordinal, header, data, checksum"
+#define EVENT_COLUMNS_J "j." EVENT_COLUMNS /* `position` alone is in both tables */
 
 static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_BEGIN_WRITE] = "BEGIN IMMEDIATE",
@@ -46,7 +47,8 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_LAST_STREAM] = "SELECT id FROM escqrs_stream ORDER BY id DESC LIMIT 1",
     [ESC_SQL_STREAM_ID] = "SELECT id FROM escqrs_stream WHERE name = ?1",
     [ESC_SQL_STREAM_NAME] = "SELECT name FROM escqrs_stream WHERE id = ?1",
-    [ESC_SQL_EVENT] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal WHERE position = ?1",
+    [ESC_SQL_EVENTS_WANTED] = "SELECT " EVENT_COLUMNS_J " FROM escqrs_wanted AS w"
+                              " CROSS JOIN escqrs_journal AS j ON j.position = w.position",
     [ESC_SQL_EVENTS] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal"
                        " WHERE position > ?1 AND position <= ?2 ORDER BY position",
     [ESC_SQL_EVENTS_REVERSE] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal"
@@ -231,6 +233,9 @@ escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_con
                                                 "PRAGMA query_only = 1;"
                                                 "PRAGMA temp_store = MEMORY;"
                                                 "PRAGMA mmap_size = 2147418112;");
+    }
+    if (code == SQLITE_OK && !writes) {
+        code = esc_wanted_register(connection->db, &connection->wanted);
     }
     if (code != SQLITE_OK) {
         escqrs_status status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot open");

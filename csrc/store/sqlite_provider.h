@@ -4,7 +4,9 @@
  *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
  *   sqlite_reader.c  the pool of reading connections; pages of events
+ *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     snapshots, keys, checkpoints
+ *   fork_vfs.c       what SQLite opens files with
  *
  * One connection writes and checkpoints: the leader's. Readers have connections of their own that
  * never write. Lock order: `pool.mutex` and the stream index's mutex are leaves, never held over a
@@ -23,6 +25,7 @@
 #include "store/memory_vfs.h"
 #include "store/provider.h"
 #include "store/stream_index.h"
+#include "store/wanted.h"
 
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
 #define ESC_FORMAT_VERSION 1
@@ -50,7 +53,7 @@ typedef enum esc_statement {
     ESC_SQL_LAST_STREAM,
     ESC_SQL_STREAM_ID,
     ESC_SQL_STREAM_NAME,
-    ESC_SQL_EVENT,
+    ESC_SQL_EVENTS_WANTED,
     ESC_SQL_EVENTS,
     ESC_SQL_EVENTS_REVERSE,
     ESC_SQL_INDEX_ROW,
@@ -70,6 +73,7 @@ typedef struct esc_connection {
     sqlite3 *db;
     sqlite3_stmt *statements[ESC_SQL_COUNT]; /* prepared when first used */
     esc_list_node node;                      /* readers: in `idle` or `busy`, under pool.mutex */
+    esc_wanted wanted;                       /* readers: what EVENTS_WANTED looks for */
 } esc_connection;
 
 typedef struct esc_sqlite {

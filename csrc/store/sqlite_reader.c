@@ -14,7 +14,6 @@
 #include "base/error.h"
 #include "store/event_header.h"
 
-#define NEAR_ROWS 6     /* rows that are stepped over rather than searched past */
 #define REFRESH_TAILS 4 /* that many of the writer's before it is read anew */
 
 static esc_sqlite *of(esc_provider *self)
@@ -458,65 +457,45 @@ static escqrs_status read_positions(page_reader *in)
     return status;
 }
 
-/* One row by its position, with a statement that is reset each time. */
-static escqrs_status read_position(page_reader *in, sqlite3_stmt *statement, int64_t position,
-                                   int64_t version)
+/* The rows at these positions; the first of them is that version, the others follow it. */
+static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size_t count,
+                                 int64_t version)
 {
-    sqlite3_bind_int64(statement, 1, position);
-    int code = sqlite3_step(statement);
-    escqrs_status status;
-    if (code == SQLITE_ROW) {
-        status = take_row(in, statement, position, version);
-    } else if (code == SQLITE_DONE) {
-        status = row_corrupt(in, position, version, in->stream.text, "is missing");
-    } else {
-        status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+    esc_connection *connection = in->connection;
+    sqlite3_stmt *statement = NULL;
+    escqrs_status status = esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENTS_WANTED,
+                                                    &statement, in->error);
+    if (status != ESCQRS_OK) {
+        return status;
     }
-    sqlite3_reset(statement);
-    return status;
-}
-
-/* How many positions from the first on stand so close together that one scan beats a search for
- * each. */
-static size_t run_length(const int64_t *positions, size_t count)
-{
-    size_t length = 1;
-    while (length < count && positions[length] > positions[length - 1] &&
-           positions[length] - positions[length - 1] <= NEAR_ROWS) {
-        length++;
-    }
-    return length;
-}
-
-/* The rows of a run, stepping over those of other streams between them. `*taken` of them are in the
- * page. */
-static escqrs_status read_run(page_reader *in, sqlite3_stmt *statement, const int64_t *positions,
-                              size_t length, int64_t version, size_t *taken)
-{
-    escqrs_status status = ESCQRS_OK;
-    int64_t position = positions[0] - 1; /* of the row that the statement stands on */
-    sqlite3_bind_int64(statement, 1, position);
-    sqlite3_bind_int64(statement, 2, positions[length - 1]);
-    *taken = 0;
-    while (*taken < length && status == ESCQRS_OK && !is_full(in)) {
-        int code = SQLITE_ROW;
-        while (code == SQLITE_ROW && position < positions[*taken]) {
-            code = sqlite3_step(statement);
-            position = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : position;
-        }
-        if (code == SQLITE_ROW && position == positions[*taken]) {
-            status = take_row(in, statement, positions[*taken], version + (int64_t)*taken);
+    int64_t step = in->query->reverse ? -1 : 1;
+    connection->wanted = (esc_wanted){positions, count};
+    for (size_t i = 0; i < count && !is_full(in); i++, version += step) {
+        int code = sqlite3_step(statement);
+        if (code == SQLITE_ROW && sqlite3_column_int64(statement, 0) == positions[i]) {
+            status = take_row(in, statement, positions[i], version);
         } else if (code == SQLITE_ROW || code == SQLITE_DONE) {
-            status = row_corrupt(in, positions[*taken], version + (int64_t)*taken, in->stream.text,
-                                 "is missing");
+            status = row_corrupt(in, positions[i], version, in->stream.text, "is missing");
         } else {
-            status =
-                esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+            status = esc_sqlite_error(in->sqlite, connection->db, code, in->error, "cannot read");
         }
-        *taken += status == ESCQRS_OK;
+        if (status != ESCQRS_OK) {
+            break;
+        }
+        in->page->examined = version;
     }
     sqlite3_reset(statement);
+    connection->wanted = (esc_wanted){NULL, 0};
     return status;
+}
+
+static void turn_around(int64_t *positions, size_t count)
+{
+    for (size_t i = 0; i < count / 2; i++) {
+        int64_t position = positions[i];
+        positions[i] = positions[count - 1 - i];
+        positions[count - 1 - i] = position;
+    }
 }
 
 /* By version: positions from the tail in memory, then from the index on disk, then the rows. */
@@ -541,29 +520,12 @@ static escqrs_status read_versions(page_reader *in)
         status = esc_sqlite_index_look(in->sqlite, connection, in->stream.id, first, on_disk,
                                        positions, in->error);
     }
-    sqlite3_stmt *statement = NULL, *scan = NULL;
-    if (status == ESCQRS_OK) {
-        status =
-            esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENT, &statement, in->error);
-    }
-    if (status == ESCQRS_OK) {
-        status = esc_connection_statement(in->sqlite, connection, ESC_SQL_EVENTS, &scan, in->error);
-    }
     in->page->examined = query->reverse ? query->upto + 1 : query->after;
-    for (size_t i = 0; i < count && status == ESCQRS_OK && !is_full(in); i++) {
-        size_t run = query->reverse ? 1 : run_length(positions + i, count - i);
-        if (run > 1) {
-            size_t taken;
-            status = read_run(in, scan, positions + i, run, first + (int64_t)i, &taken);
-            in->page->examined += (int64_t)taken;
-            i += taken - (taken > 0);
-            continue;
-        }
-        size_t place = query->reverse ? count - 1 - i : i;
-        status = read_position(in, statement, positions[place], first + (int64_t)place);
-        if (status == ESCQRS_OK) {
-            in->page->examined = first + (int64_t)place;
-        }
+    if (query->reverse) {
+        turn_around(positions, count);
+    }
+    if (status == ESCQRS_OK) {
+        status = read_wanted(in, positions, count, query->reverse ? query->upto : first);
     }
     escqrs_status ended = esc_connection_run(in->sqlite, connection, ESC_SQL_COMMIT,
                                              status == ESCQRS_OK ? in->error : NULL);

@@ -220,6 +220,39 @@ static void test_damaged_rows(void **state)
     }
 }
 
+/* The rows of a stream stand apart, other streams' between them, at changing distances. */
+static void test_damaged_among_streams(void **state)
+{
+    (void)state;
+    static const char *const damages[] = {
+        "DELETE FROM escqrs_journal WHERE stream = 1 AND version = 400",
+        "UPDATE escqrs_journal SET stream = 2 WHERE stream = 1 AND version = 400",
+        "UPDATE escqrs_journal SET data = 'other' WHERE stream = 1 AND version = 400",
+    };
+    static const escqrs_store_options quick = {.durability = ESCQRS_DURABILITY_NORMAL};
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        escqrs_store *store = open_with(fixture_path, &quick);
+        for (int64_t version = 0; version < 600; version++) {
+            append(store, "s", version, 1);
+            append(store, version % 3 == 0 ? "a" : "b", -1, (size_t)(version % 5));
+        }
+        escqrs_store_destroy(store);
+        execute(fixture_path, damages[i]);
+        store = open_store(fixture_path);
+        for (int reverse = 0; reverse < 2; reverse++) {
+            int64_t count;
+            escqrs_error error = {0};
+            assert_int_equal(read_to_end(store, "s", reverse, &count, &error), ESCQRS_CORRUPT);
+            assert_int_equal(count, reverse ? 200 : 399);
+            assert_int_equal(error.version, 400);
+            assert_int_equal(read_to_end(store, "b", reverse, &count, &error), ESCQRS_DONE);
+            assert_int_equal(count, version_of(store, "b"));
+        }
+        escqrs_store_destroy(store);
+        unlink(fixture_path);
+    }
+}
+
 static void test_damaged_index(void **state)
 {
     (void)state;
@@ -489,6 +522,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_missing_table, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_missing_events, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_damaged_rows, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_damaged_among_streams, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_damaged_index, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_damaged_snapshot, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_lock_in_process, setup_folder, teardown_folder),
