@@ -588,7 +588,7 @@ static Py_hash_t handle_hash(PyObject *object)
 
 static PyMethodDef handle_methods[] = {
     {"ask", _PyCFunction_CAST(handle_ask), METH_FASTCALL | METH_KEYWORDS,
-     "ask(command, *, timeout=None, key=None, metadata=None, correlation_id=None)\n--\n\n"
+     "ask($self, command, *, timeout=None, key=None, metadata=None, correlation_id=None)\n--\n\n"
      "Send the command and return the handler's answer, once its events are durable.\n\n"
      "timeout: seconds; then es.Timeout, and the command may still be carried out. key: a name for "
      "this command: one\n"
@@ -600,19 +600,19 @@ static PyMethodDef handle_methods[] = {
      "es.Deadlock; es.Closed;\n"
      "es.MailboxFull on an event loop with max_in_flight commands under way (elsewhere it waits)."},
     {"submit", _PyCFunction_CAST(handle_submit), METH_FASTCALL | METH_KEYWORDS,
-     "submit(command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
+     "submit($self, command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
      "Send the command and return a Reply at once: reply.result(timeout) or await reply. Arguments "
      "as of ask."},
     {"tell", _PyCFunction_CAST(handle_tell), METH_FASTCALL | METH_KEYWORDS,
-     "tell(command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
+     "tell($self, command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
      "Send the command and forget it; a failure is logged to the logger \"escqrs\". Arguments as "
      "of ask."},
     {"state_at", _PyCFunction_CAST(handle_state_at), METH_VARARGS | METH_KEYWORDS,
-     "state_at(version)\n--\n\nA read-only state as it was with the first `version` events; "
+     "state_at($self, version)\n--\n\nA read-only state as it was with the first `version` events; "
      "ValueError outside of "
      "0 to the current version."},
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
-     "history(*, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
+     "history($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
      "Iterate over the stored events of this entity, oldest first; after and upto are versions."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Handle[Cart], for annotations."},
     {NULL, NULL, 0, NULL},

@@ -394,8 +394,9 @@ static PyGetSetDef instance_getset[] = {
 
 static PyMethodDef instance_methods[] = {
     {"emit", esc_py_dispatch_emit, METH_O,
-     "emit(event)\n--\n\nApply the event now, store it with the others of this command when the "
-     "handler returns, and return it.\n\nRaises TypeError where no @es.applies method takes it, "
+     "emit($self, event, /)\n--\n\nApply the event now, store it with the others of this command "
+     "when the handler returns, and return it.\n\nRaises TypeError where no @es.applies method "
+     "takes it, "
      "es.TooLarge beyond a limit."},
     {NULL, NULL, 0, NULL},
 };

@@ -540,7 +540,8 @@ int esc_py_recorded_exec(PyObject *module)
     section->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &recorded_spec, NULL);
     section->cursor = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cursor_spec, NULL);
     return section->epoch == NULL || section->type == NULL || section->cursor == NULL ||
-                   PyModule_AddType(module, section->type) < 0
+                   PyModule_AddType(module, section->type) < 0 ||
+                   PyModule_AddType(module, section->cursor) < 0
                ? -1
                : 0;
 }

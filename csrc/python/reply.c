@@ -506,21 +506,22 @@ static PyObject *reply_repr(PyObject *object)
 
 static PyMethodDef reply_methods[] = {
     {"result", _PyCFunction_CAST(reply_result), METH_FASTCALL | METH_KEYWORDS,
-     "result(timeout=None)\n--\n\nWait and return the handler's answer, once its events are "
+     "result($self, timeout=None)\n--\n\nWait and return the handler's answer, once its events are "
      "durable.\n\n"
      "timeout: seconds; None waits for ever. Raises what the handler raised, es.Timeout (the "
      "command may still\n"
      "be carried out), or es.Deadlock where waiting here would never end."},
     {"exception", _PyCFunction_CAST(reply_exception), METH_FASTCALL | METH_KEYWORDS,
-     "exception(timeout=None)\n--\n\nWait and return the exception, or None where the command "
-     "succeeded."},
+     "exception($self, timeout=None)\n--\n\nWait and return the exception, or None where the "
+     "command succeeded."},
     {"done", reply_is_done_method, METH_NOARGS,
-     "done()\n--\n\nWhether result() would return at once."},
+     "done($self, /)\n--\n\nWhether result() would return at once."},
     {"cancel", reply_false, METH_NOARGS,
-     "cancel()\n--\n\nFalse: a command that was accepted cannot be called back."},
-    {"cancelled", reply_false, METH_NOARGS, "cancelled()\n--\n\nFalse, always."},
+     "cancel($self, /)\n--\n\nFalse: a command that was accepted cannot be called back."},
+    {"cancelled", reply_false, METH_NOARGS, "cancelled($self, /)\n--\n\nFalse, always."},
     {"add_done_callback", reply_add_done_callback, METH_O,
-     "add_done_callback(function)\n--\n\nCall function(reply) once it is done: at once if it is, "
+     "add_done_callback($self, function, /)\n--\n\nCall function(reply) once it is done: at once "
+     "if it is, "
      "else on a "
      "thread of the engine."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Reply[str], for annotations."},

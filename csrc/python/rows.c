@@ -337,10 +337,10 @@ static void rows_dealloc(PyObject *object)
 
 PyDoc_STRVAR(
     execute_doc,
-    "execute(sql, parameters=()) -> Cursor\n\nRun one statement. ``parameters`` are a mapping for "
+    "execute($self, sql, /, parameters=())\n--\n\nRun one statement and return a Cursor. "
+    "``parameters`` are a mapping for "
     "``:name`` or a sequence for ``?``.\n\nRaises ReadOnly for a statement that writes in a query, "
-    "and "
-    "Error with SQLite's text for one that is wrong.");
+    "and Error with SQLite's text for one that is wrong.");
 PyDoc_STRVAR(rows_doc,
              "The database in a query or a handler of a read model; usable during the call alone.");
 static PyMethodDef rows_methods[] = {

@@ -799,20 +799,21 @@ static PyObject *compare_schema(PyObject *module, PyObject *args)
 static PyMethodDef module_functions[] = {
     {"_bind_system", _PyCFunction_CAST(bind), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_compare_schema", compare_schema, METH_VARARGS,
-     "_compare_schema(cls, record)\n--\n\nSchemaMismatch where the class would misread what "
-     "`record` wrote."},
+     "_compare_schema($module, cls, record, /)\n--\n\nSchemaMismatch where the class would misread "
+     "what `record` wrote."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef system_methods[] = {
     {"close", _PyCFunction_CAST(system_close), METH_VARARGS | METH_KEYWORDS,
-     "close(timeout=None)\n--\n\nRefuse new commands, finish those accepted and what they send, "
+     "close($self, timeout=None)\n--\n\nRefuse new commands, finish those accepted and what they "
+     "send, "
      "and let go of the file.\n\n"
      "timeout: seconds; what is not finished then is dropped, and its reply says so. Twice is "
      "once. es.Deadlock in a\n"
      "handler."},
     {"events", _PyCFunction_CAST(system_events), METH_VARARGS | METH_KEYWORDS,
-     "events(*, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
+     "events($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
      "Iterate over all stored events in global order; after and upto are positions. It ends at the "
      "head as it is now."},
     {"_add_aggregate", system_add_aggregate, METH_O, NULL},
