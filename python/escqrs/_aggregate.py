@@ -95,7 +95,9 @@ def applies(*arguments: Any) -> Any:
     """Mark the method that changes the state for an event: which one says the annotation of its
     parameter.
 
-    It runs when the event is emitted and in every replay, so it does nothing but assign fields.
+    It runs when the event is emitted and in every replay, so it does nothing but assign fields and change the lists and
+    dicts in them. Anywhere else these raise AttributeError; ``list(self.names)`` is a copy to work with. What is put in
+    has to be of the field's type (TypeError).
     """
     return _mark("applies", "event", arguments)
 
