@@ -312,6 +312,10 @@ static int bind_one(sqlite3_stmt *statement, const esc_binding *binding,
     }
     case ESC_BINDING_ID: {
         char text[ESCQRS_UUID_TEXT_SIZE];
+        if (recorded->id_text.size > 0) {
+            return sqlite3_bind_text64(statement, index, recorded->id_text.data,
+                                       recorded->id_text.size, SQLITE_STATIC, SQLITE_UTF8);
+        }
         escqrs_uuid_format(&recorded->id, text);
         return sqlite3_bind_text(statement, index, text, -1, SQLITE_TRANSIENT);
     }

@@ -12,6 +12,8 @@
 #define TAG_METADATA ((4 << 3) | 2)
 #define TAG_TAGS ((5 << 3) | 2)
 #define TAG_CORRELATION_TEXT ((6 << 3) | 2)
+#define TAG_CAUSATION_TEXT ((7 << 3) | 2)
+#define TAG_ID_TEXT ((8 << 3) | 2)
 #define TAG_KEY ((1 << 3) | 2)
 #define TAG_VALUE ((2 << 3) | 2)
 
@@ -36,6 +38,20 @@ static escqrs_uuid derive(int64_t time_us, int64_t position, uint32_t salt, unsi
 escqrs_uuid esc_event_id(int64_t time_us, int64_t position, uint32_t salt)
 {
     return derive(time_us, position, salt, 1);
+}
+
+int64_t esc_event_id_position(const escqrs_uuid *id, uint32_t salt)
+{
+    uint64_t high, low;
+    memcpy(&high, id->bytes, 8);
+    memcpy(&low, id->bytes + 8, 8);
+    high = __builtin_bswap64(high);
+    low = __builtin_bswap64(low);
+    if ((high & 0xF000u) != 0x7000u || low >> 62 != 2 || (uint32_t)low != salt ||
+        ((low >> 32) & 3) != 1) {
+        return 0;
+    }
+    return (int64_t)((high & 0xFFFu) << 28 | ((low >> 34) & 0xFFFFFFFu));
 }
 
 escqrs_uuid esc_cause_id(int64_t time_us, int64_t position, uint32_t salt)
@@ -76,30 +92,51 @@ static escqrs_status put_pair(esc_buffer *buffer, const escqrs_pair *pair)
     return status;
 }
 
+static escqrs_status put_id(esc_buffer *buffer, uint8_t tag, const escqrs_uuid *id)
+{
+    return id == NULL ? ESCQRS_OK : put_bytes(buffer, tag, id->bytes, sizeof id->bytes);
+}
+
+static escqrs_status put_text(esc_buffer *buffer, uint8_t tag, escqrs_slice text)
+{
+    return text.size == 0 ? ESCQRS_OK : put_bytes(buffer, tag, text.data, text.size);
+}
+
+static escqrs_status put_origin(esc_buffer *buffer, const escqrs_origin *origin)
+{
+    escqrs_status status = put_id(buffer, TAG_CORRELATION, origin->correlation_id);
+    if (status == ESCQRS_OK) {
+        status = put_id(buffer, TAG_CAUSATION, origin->causation_id);
+    }
+    for (size_t i = 0; i < origin->metadata_count && status == ESCQRS_OK; i++) {
+        status = put_pair(buffer, &origin->metadata[i]);
+    }
+    return status;
+}
+
 escqrs_status esc_event_header_encode(const escqrs_commit *commit, const escqrs_new_event *event,
                                       esc_buffer *buffer)
 {
-    escqrs_status status = ESCQRS_OK;
-    if (event->id != NULL) {
-        status = put_bytes(buffer, TAG_ID, event->id->bytes, 16);
-    }
-    if (status == ESCQRS_OK && commit->correlation_id != NULL) {
-        status = put_bytes(buffer, TAG_CORRELATION, commit->correlation_id->bytes, 16);
-    }
-    if (status == ESCQRS_OK && commit->causation_id != NULL) {
-        status = put_bytes(buffer, TAG_CAUSATION, commit->causation_id->bytes, 16);
-    }
-    for (size_t i = 0; i < commit->metadata_count && status == ESCQRS_OK; i++) {
-        status = put_pair(buffer, &commit->metadata[i]);
+    escqrs_origin common = {.correlation_id = commit->correlation_id,
+                            .correlation_text = commit->correlation_text,
+                            .causation_id = commit->causation_id,
+                            .metadata = commit->metadata,
+                            .metadata_count = commit->metadata_count};
+    const escqrs_origin *origin = event->origin != NULL ? event->origin : &common;
+    escqrs_status status = put_id(buffer, TAG_ID, event->id);
+    if (status == ESCQRS_OK) {
+        status = put_origin(buffer, origin);
     }
     for (size_t i = 0; i < event->tag_count && status == ESCQRS_OK; i++) {
         status = put_bytes(buffer, TAG_TAGS, event->tags[i].data, event->tags[i].size);
     }
-    if (status == ESCQRS_OK && commit->correlation_text.size > 0) {
-        status = put_bytes(buffer, TAG_CORRELATION_TEXT, commit->correlation_text.data,
-                           commit->correlation_text.size);
+    if (status == ESCQRS_OK) {
+        status = put_text(buffer, TAG_CORRELATION_TEXT, origin->correlation_text);
     }
-    return status;
+    if (status == ESCQRS_OK) {
+        status = put_text(buffer, TAG_CAUSATION_TEXT, origin->causation_text);
+    }
+    return status == ESCQRS_OK ? put_text(buffer, TAG_ID_TEXT, event->id_text) : status;
 }
 
 /* ---- decode ----------------------------------------------------------------------------------- */
@@ -177,6 +214,12 @@ static bool scan(escqrs_slice header, escqrs_recorded *recorded, bool found[3])
         case TAG_CORRELATION_TEXT:
             recorded->correlation_text = value;
             break;
+        case TAG_CAUSATION_TEXT:
+            recorded->causation_text = value;
+            break;
+        case TAG_ID_TEXT:
+            recorded->id_text = value;
+            break;
         case TAG_METADATA:
             recorded->metadata_count++;
             break;
@@ -218,7 +261,8 @@ escqrs_status esc_event_header_decode(escqrs_slice header, int64_t ordinal, uint
     bool found[3] = {false, false, false};
     recorded->metadata = NULL;
     recorded->tags = NULL;
-    recorded->correlation_text = (escqrs_slice){NULL, 0};
+    recorded->id_text = recorded->correlation_text = recorded->causation_text =
+        (escqrs_slice){NULL, 0};
     recorded->metadata_count = recorded->tag_count = 0;
     if (header.size > 0) {
         if (!scan(header, recorded, found)) {
@@ -251,6 +295,9 @@ escqrs_status esc_event_header_decode(escqrs_slice header, int64_t ordinal, uint
     }
     if (!found[1]) {
         recorded->correlation_id = recorded->causation_id;
+        if (recorded->correlation_text.size == 0) {
+            recorded->correlation_text = recorded->causation_text;
+        }
     }
     return ESCQRS_OK;
 }

@@ -49,6 +49,7 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_STREAM_NAME] = "SELECT name FROM escqrs_stream WHERE id = ?1",
     [ESC_SQL_EVENTS_WANTED] = "SELECT " EVENT_COLUMNS_J " FROM escqrs_wanted AS w"
                               " CROSS JOIN escqrs_journal AS j ON j.position = w.position",
+    [ESC_SQL_EVENT] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal WHERE position = ?1",
     [ESC_SQL_EVENTS] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal"
                        " WHERE position > ?1 AND position <= ?2 ORDER BY position",
     [ESC_SQL_EVENTS_REVERSE] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal"
@@ -73,6 +74,15 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_CHECKPOINT] = "SELECT position FROM escqrs_checkpoint WHERE name = ?1",
     [ESC_SQL_PUT_CHECKPOINT] =
         "INSERT OR REPLACE INTO escqrs_checkpoint(name, position) VALUES (?1, ?2)",
+    [ESC_SQL_EVENT_TYPES] = "SELECT position, type FROM escqrs_journal"
+                            " WHERE position > ?1 AND position <= ?2 ORDER BY position",
+    [ESC_SQL_TAG_AFTER] = "SELECT position FROM escqrs_tag WHERE tag = ?1"
+                          " AND position BETWEEN ?2 AND ?3 ORDER BY position LIMIT 1",
+    [ESC_SQL_TAG_BEFORE] = "SELECT position FROM escqrs_tag WHERE tag = ?1"
+                           " AND position BETWEEN ?2 AND ?3 ORDER BY position DESC LIMIT 1",
+    [ESC_SQL_PUT_TAG] = "INSERT OR IGNORE INTO escqrs_tag(tag, position) VALUES (?1, ?2)",
+    [ESC_SQL_ID] = "SELECT position FROM escqrs_id WHERE id = ?1",
+    [ESC_SQL_PUT_ID] = "INSERT INTO escqrs_id(id, position) VALUES (?1, ?2)",
 };
 
 static const char schema_text[] =
@@ -94,6 +104,9 @@ static const char schema_text[] =
     " PRIMARY KEY(scope, key)) WITHOUT ROWID;"
     "CREATE TABLE escqrs_checkpoint(name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT "
     "ROWID;"
+    "CREATE TABLE escqrs_tag(tag TEXT NOT NULL, position INTEGER NOT NULL,"
+    " PRIMARY KEY(tag, position)) WITHOUT ROWID;"
+    "CREATE TABLE escqrs_id(id BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE VIEW escqrs_events AS SELECT j.position, s.name AS stream, j.version, t.name AS type,"
     " strftime('%Y-%m-%dT%H:%M:%S', j.time / 1000000, 'unixepoch')"
     " || printf('.%06dZ', j.time % 1000000) AS time, j.data"

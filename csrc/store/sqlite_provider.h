@@ -7,6 +7,7 @@
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     snapshots, keys, checkpoints
  *   fork_vfs.c       what SQLite opens files with
+ *   sqlite_condition.c  conditions of commits, unique ids, the index of tags
  *
  * One connection writes and checkpoints: the leader's. Readers have connections of their own that
  * never write. Lock order: `pool.mutex` and the stream index's mutex are leaves, never held over a
@@ -54,6 +55,7 @@ typedef enum esc_statement {
     ESC_SQL_STREAM_ID,
     ESC_SQL_STREAM_NAME,
     ESC_SQL_EVENTS_WANTED,
+    ESC_SQL_EVENT,
     ESC_SQL_EVENTS,
     ESC_SQL_EVENTS_REVERSE,
     ESC_SQL_INDEX_ROW,
@@ -66,6 +68,12 @@ typedef enum esc_statement {
     ESC_SQL_PUT_KEY,
     ESC_SQL_CHECKPOINT,
     ESC_SQL_PUT_CHECKPOINT,
+    ESC_SQL_EVENT_TYPES,
+    ESC_SQL_TAG_AFTER,
+    ESC_SQL_TAG_BEFORE,
+    ESC_SQL_PUT_TAG,
+    ESC_SQL_ID,
+    ESC_SQL_PUT_ID,
     ESC_SQL_COUNT,
 } esc_statement;
 
@@ -100,6 +108,7 @@ typedef struct esc_sqlite {
         int64_t next_position;
         int64_t last_time_us;
         int64_t last_stream;
+        int64_t opened_at; /* the head when the file was opened */
         esc_vector types;  /* escqrs_type *, written in the running batch */
         esc_buffer header; /* of the event being written */
         int wal_frames;    /* in the WAL after the last commit */
@@ -222,6 +231,26 @@ escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64
                                   escqrs_snapshot *snapshot, escqrs_error *error);
 escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
                              size_t *size, int64_t *position, escqrs_error *error);
+
+/* ---- sqlite_condition.c ---- */
+
+/* In the running batch: does an event match? CONDITION_FAILED. */
+escqrs_status esc_sqlite_check_condition(esc_sqlite *sqlite, const escqrs_condition *condition,
+                                         escqrs_error *error) ESCQRS_MUST_USE;
+/* Are the ids that the commit gives new? KEY_REUSED. */
+escqrs_status esc_sqlite_check_ids(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                   escqrs_error *error) ESCQRS_MUST_USE;
+/* Enter the tags and the id of the event written at `position`: SQLITE_DONE, or what failed. */
+int esc_sqlite_index_event(esc_sqlite *sqlite, const escqrs_new_event *event, int64_t position,
+                           escqrs_error *error) ESCQRS_MUST_USE;
+/* The running batch is gone: what was noted of types in it too. */
+void esc_sqlite_forget_types(esc_sqlite *sqlite);
+/* The first position in low .. high (the last if `reverse`) whose event bears all tags of one of
+ * the matches, each of which has tags; 0 where there is none. Any connection. */
+escqrs_status esc_sqlite_next_tagged(const esc_sqlite *sqlite, esc_connection *connection,
+                                     const escqrs_match *matches, size_t count, int64_t low,
+                                     int64_t high, bool reverse, int64_t *position,
+                                     escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- open ---- */
 

@@ -457,6 +457,65 @@ static escqrs_status read_positions(page_reader *in)
     return status;
 }
 
+static bool by_tags(const esc_query *query)
+{
+    for (size_t i = 0; i < query->match_count; i++) {
+        if (query->matches[i].tag_count == 0) {
+            return false;
+        }
+    }
+    return query->match_count > 0;
+}
+
+static escqrs_status read_one(page_reader *in, sqlite3_stmt *statement, int64_t position)
+{
+    sqlite3_bind_int64(statement, 1, position);
+    int code = sqlite3_step(statement);
+    escqrs_status status;
+    if (code == SQLITE_ROW) {
+        status = take_row(in, statement, position, 0);
+    } else if (code == SQLITE_DONE) {
+        status = row_corrupt(in, position, 0, in->stream.text, "is missing");
+    } else {
+        status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return status;
+}
+
+/* By position, those that the index of tags names. */
+static escqrs_status read_tagged(page_reader *in)
+{
+    const esc_query *query = in->query;
+    int64_t low = query->after + 1, high = query->upto;
+    sqlite3_stmt *statement = NULL;
+    escqrs_status status =
+        esc_connection_statement(in->sqlite, in->connection, ESC_SQL_EVENT, &statement, in->error);
+    for (int examined = 0;
+         examined < ESC_PAGE_EXAMINED_MAX && !is_full(in) && low <= high && status == ESCQRS_OK;
+         examined++) {
+        int64_t position;
+        status =
+            esc_sqlite_next_tagged(in->sqlite, in->connection, query->matches, query->match_count,
+                                   low, high, query->reverse, &position, in->error);
+        if (status == ESCQRS_OK && position == 0) {
+            low = high + 1;
+            high = query->after;
+            break;
+        }
+        if (status == ESCQRS_OK) {
+            status = read_one(in, statement, position);
+        }
+        if (status == ESCQRS_OK && query->reverse) {
+            high = position - 1;
+        } else if (status == ESCQRS_OK) {
+            low = position + 1;
+        }
+    }
+    in->page->examined = query->reverse ? high + 1 : low - 1;
+    return status;
+}
+
 /* The rows at these positions; the first of them is that version, the others follow it. */
 static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size_t count,
                                  int64_t version)
@@ -532,6 +591,19 @@ static escqrs_status read_versions(page_reader *in)
     return status != ESCQRS_OK ? status : ended;
 }
 
+static escqrs_status in_transaction(page_reader *in, escqrs_status (*read)(page_reader *in))
+{
+    escqrs_status status =
+        esc_connection_run(in->sqlite, in->connection, ESC_SQL_BEGIN_READ, in->error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = read(in);
+    escqrs_status ended = esc_connection_run(in->sqlite, in->connection, ESC_SQL_COMMIT,
+                                             status == ESCQRS_OK ? in->error : NULL);
+    return status != ESCQRS_OK ? status : ended;
+}
+
 escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_page *page,
                               escqrs_error *error)
 {
@@ -548,7 +620,9 @@ escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_pa
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (query->stream.size == 0) {
+    if (query->stream.size == 0 && by_tags(query)) {
+        status = in_transaction(&in, read_tagged);
+    } else if (query->stream.size == 0) {
         status = read_positions(&in);
     } else {
         int64_t version;

@@ -96,6 +96,7 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
         return status;
     }
     sqlite->writer.next_position = head + 1;
+    sqlite->writer.opened_at = head;
     sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES;
     sqlite->writer.synced = false;
     sqlite3_wal_hook(sqlite->writer.connection.db, note_wal_frames, sqlite);
@@ -155,6 +156,7 @@ static void forget_batch(esc_sqlite *sqlite)
     }
     esc_vector_clear(&sqlite->writer.types);
     sqlite->writer.next_position = esc_provider_head(&sqlite->base) + 1;
+    esc_sqlite_forget_types(sqlite);
     sqlite->writer.in_batch = false;
     sqlite->base.broken = false;
 }
@@ -294,6 +296,19 @@ static escqrs_status check_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
     return status;
 }
 
+static uint64_t event_fingerprint(const escqrs_new_event *event, uint64_t hash)
+{
+    hash = esc_hash(event->type->name, hash);
+    hash = esc_hash(event->data, hash);
+    for (size_t i = 0; i < event->tag_count; i++) {
+        hash = esc_hash(event->tags[i], hash + event->tag_count);
+    }
+    if (event->id != NULL) {
+        hash = esc_hash((escqrs_slice){event->id->bytes, sizeof event->id->bytes}, hash);
+    }
+    return event->id_text.size > 0 ? esc_hash(event->id_text, hash) : hash;
+}
+
 /* What the commit would store, as far as it decides whether a used key means the same. */
 static uint64_t fingerprint(const escqrs_commit *commit)
 {
@@ -302,8 +317,7 @@ static uint64_t fingerprint(const escqrs_commit *commit)
         const escqrs_write *write = &commit->writes[i];
         hash = esc_hash(write->stream, hash + write->event_count);
         for (size_t j = 0; j < write->event_count; j++) {
-            hash = esc_hash(write->events[j].type->name, hash);
-            hash = esc_hash(write->events[j].data, hash);
+            hash = event_fingerprint(&write->events[j], hash);
         }
     }
     return hash;
@@ -454,9 +468,16 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
     if (status != ESCQRS_OK) {
         return status;
     }
+    if (event->tag_count > 0 || event->id != NULL || event->id_text.size > 0) {
+        int code = esc_sqlite_index_event(sqlite, event, row.position, error);
+        if (code != SQLITE_DONE) {
+            return fail(sqlite, code, error);
+        }
+    }
     if (esc_stream_index_push(&sqlite->index, stream, row.position) != ESCQRS_OK) {
         return no_memory(sqlite, error);
     }
+    event->type->last_position = row.position;
     sqlite->writer.next_position++;
     return ESCQRS_OK;
 }
@@ -582,6 +603,12 @@ static escqrs_status check(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t h
         status = check_snapshot(sqlite, commit->snapshot, error);
     }
     unplan(sqlite, commit, checked);
+    if (status == ESCQRS_OK && commit->condition != NULL) {
+        status = esc_sqlite_check_condition(sqlite, commit->condition, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_check_ids(sqlite, commit, error);
+    }
     if (status == ESCQRS_OK && commit->checkpoint.size > 0) {
         status = check_checkpoint(sqlite, commit, error);
     }

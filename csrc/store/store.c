@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/error.h"
+#include "base/map.h"
 #include "base/utf8.h"
 #include "store/sqlite_provider.h"
 
@@ -15,6 +16,7 @@
 #define KEY_BYTES_MAX 4096
 #define TAGS_MAX 1000
 #define METADATA_MAX 1000
+#define ID_BYTES_MAX 255          /* of an id that is no UUID */
 #define READ_ONLY_LOOK_NS 5000000 /* read-only stores look for events of the writer that often */
 
 /* ---- gate and references ---------------------------------------------------------------------- */
@@ -194,6 +196,28 @@ static bool is_name(escqrs_slice text, size_t max)
            esc_utf8_valid(text);
 }
 
+static bool is_text(escqrs_slice text, size_t max)
+{
+    return text.size <= max && (text.size == 0 || esc_utf8_valid(text));
+}
+
+static escqrs_status check_origin(const escqrs_origin *origin, size_t *size, escqrs_error *error)
+{
+    if (!is_text(origin->correlation_text, ID_BYTES_MAX) ||
+        !is_text(origin->causation_text, ID_BYTES_MAX)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "an id has at most %d bytes of UTF-8",
+                                ID_BYTES_MAX);
+    }
+    if (origin->metadata_count > METADATA_MAX) {
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE,
+                                "an event has at most %d pieces of metadata", METADATA_MAX);
+    }
+    for (size_t i = 0; i < origin->metadata_count; i++) {
+        *size += origin->metadata[i].key.size + origin->metadata[i].value.size;
+    }
+    return ESCQRS_OK;
+}
+
 static escqrs_status check_event(const escqrs_store *store, const escqrs_write *write,
                                  const escqrs_new_event *event, size_t *bytes, escqrs_error *error)
 {
@@ -205,7 +229,20 @@ static escqrs_status check_event(const escqrs_store *store, const escqrs_write *
         return escqrs_error_set(error, ESCQRS_TOO_LARGE, "an event has at most %d tags", TAGS_MAX);
     }
     for (size_t i = 0; i < event->tag_count; i++) {
+        if (!is_text(event->tags[i], store->options.event_bytes_max)) {
+            return invalid(error, "a tag is text in UTF-8");
+        }
         size += event->tags[i].size;
+    }
+    if (!is_text(event->id_text, ID_BYTES_MAX)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "an id has at most %d bytes of UTF-8",
+                                ID_BYTES_MAX);
+    }
+    if (event->origin != NULL) {
+        escqrs_status status = check_origin(event->origin, &size, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
     }
     if (size > store->options.event_bytes_max) {
         (void)escqrs_error_set(
@@ -249,6 +286,37 @@ static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit
     return ESCQRS_OK;
 }
 
+static escqrs_slice event_id(const void *value)
+{
+    const escqrs_new_event *event = value;
+    return event->id != NULL ? (escqrs_slice){event->id->bytes, sizeof event->id->bytes}
+                             : event->id_text;
+}
+
+/* The ids that the commit gives differ; whether they are new the provider knows. */
+static escqrs_status check_ids(const escqrs_commit *commit, escqrs_error *error)
+{
+    esc_map ids;
+    escqrs_status status = ESCQRS_OK;
+    esc_map_init(&ids, event_id, NULL);
+    for (size_t i = 0; i < commit->write_count && status == ESCQRS_OK; i++) {
+        for (size_t j = 0; j < commit->writes[i].event_count && status == ESCQRS_OK; j++) {
+            const escqrs_new_event *event = &commit->writes[i].events[j];
+            if (event->id == NULL && event->id_text.size == 0) {
+                continue;
+            }
+            if (esc_map_get(&ids, event_id(event)) != NULL) {
+                status = escqrs_error_set(error, ESCQRS_KEY_REUSED,
+                                          "two events of the commit have the same id");
+            } else if (esc_map_insert(&ids, (void *)event) != ESCQRS_OK) {
+                status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a commit");
+            }
+        }
+    }
+    esc_map_fini(&ids);
+    return status;
+}
+
 static escqrs_status check_aids(const escqrs_commit *commit, size_t *bytes, escqrs_error *error)
 {
     if (commit->key.size > KEY_BYTES_MAX || commit->key_scope.size > KEY_BYTES_MAX) {
@@ -259,6 +327,9 @@ static escqrs_status check_aids(const escqrs_commit *commit, size_t *bytes, escq
         (!is_name(commit->checkpoint, ESCQRS_STREAM_NAME_MAX) || commit->checkpoint_position < 0)) {
         return invalid(error,
                        "a checkpoint has a name of UTF-8 without NUL and a position of 0 or more");
+    }
+    if (commit->condition != NULL && commit->condition->after < 0) {
+        return invalid(error, "a condition looks at events after a position of 0 or more");
     }
     if (commit->metadata_count > METADATA_MAX) {
         return escqrs_error_set(error, ESCQRS_TOO_LARGE,
@@ -286,6 +357,9 @@ static escqrs_status check_commit(const escqrs_store *store, escqrs_commit *comm
     escqrs_status status = check_writes(store, commit, &events, &bytes, error);
     if (status == ESCQRS_OK) {
         status = check_aids(commit, &bytes, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = check_ids(commit, error);
     }
     if (status == ESCQRS_OK &&
         (bytes > ESCQRS_COMMIT_BYTES_MAX || commit->reply.size > EVENT_BYTES_MAX ||

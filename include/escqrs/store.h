@@ -37,12 +37,24 @@ typedef struct escqrs_pair { /* a piece of metadata */
     escqrs_slice key, value;
 } escqrs_pair;
 
+/* Where an event comes from, for one that differs from its commit. Zeroed fields are unused. */
+typedef struct escqrs_origin {
+    const escqrs_uuid *correlation_id; /* NULL: the same as the causation */
+    escqrs_slice correlation_text;     /* instead of it: any text that is no UUID; empty: none */
+    const escqrs_uuid *causation_id;   /* NULL: made by the store, the same for the whole commit */
+    escqrs_slice causation_text;       /* instead of it, likewise */
+    const escqrs_pair *metadata;
+    size_t metadata_count;
+} escqrs_origin;
+
 typedef struct escqrs_new_event {
     escqrs_type *type;     /* from escqrs_store_type */
     escqrs_slice data;     /* the packed message, stored as it is */
-    const escqrs_uuid *id; /* NULL: made by the store */
+    const escqrs_uuid *id; /* unique in the store (else KEY_REUSED); NULL: made by the store */
+    escqrs_slice id_text; /* instead of id: any text that is no UUID, 1 to 255 bytes; empty: none */
     const escqrs_slice *tags;
     size_t tag_count;
+    const escqrs_origin *origin; /* NULL: as the commit says */
 } escqrs_new_event;
 
 #define ESCQRS_EXPECT_ANY (-1)
@@ -54,6 +66,21 @@ typedef struct escqrs_write { /* what a commit adds to one stream */
     size_t event_count;
     int64_t version; /* result: the stream's version after the commit */
 } escqrs_write;
+
+typedef struct escqrs_match { /* type is one of `types` (or none given), and all tags are borne */
+    const escqrs_slice *types;
+    size_t type_count;
+    const escqrs_slice *tags;
+    size_t tag_count;
+} escqrs_match;
+
+/* A commit fails with CONDITION_FAILED (position of the first such event) if an event after that
+ * position matches any of these. */
+typedef struct escqrs_condition {
+    const escqrs_match *matches;
+    size_t match_count; /* 0: every event matches */
+    int64_t after;
+} escqrs_condition;
 
 typedef struct escqrs_new_snapshot {
     escqrs_slice stream;
@@ -87,8 +114,9 @@ struct escqrs_commit {
     escqrs_slice
         key_scope;      /* key is unique within this name (a stream's); empty: within the store */
     escqrs_slice reply; /* stored with the key */
+    const escqrs_condition *condition;   /* or NULL; sees the commits before it in its batch */
     const escqrs_new_snapshot *snapshot; /* or NULL; stored with the events */
-    escqrs_slice checkpoint;             /* name; empty: none */
+    escqrs_slice checkpoint;             /* name; empty: none. It only moves forward */
     int64_t checkpoint_position;
     escqrs_lane *lane; /* or NULL */
 
@@ -121,19 +149,14 @@ typedef struct escqrs_recorded {
     escqrs_type *type;
     escqrs_slice data;
     escqrs_uuid id, correlation_id, causation_id;
-    escqrs_slice correlation_text; /* not empty: the correlation id is this text, not the UUID */
+    escqrs_slice id_text;          /* not empty: the id is this text, not the UUID; */
+    escqrs_slice correlation_text; /* likewise */
+    escqrs_slice causation_text;   /* likewise */
     const escqrs_pair *metadata;
     size_t metadata_count;
     const escqrs_slice *tags;
     size_t tag_count;
 } escqrs_recorded;
-
-typedef struct escqrs_match { /* type is one of `types` (or none given), and all tags are borne */
-    const escqrs_slice *types;
-    size_t type_count;
-    const escqrs_slice *tags;
-    size_t tag_count;
-} escqrs_match;
 
 typedef struct escqrs_range {
     int64_t after;               /* exclusive */
