@@ -37,6 +37,7 @@ from flights_data import (
     SCHEDULE,
     Flight,
     MissingData,
+    airlines,
     csv_path,
     moment,
     read,
@@ -97,18 +98,21 @@ class Cancel(es.Command[None]):
 # ---- events: they carry what read models need --------------------------------------------------
 
 
-class FlightScheduled(es.Event):
+class FlightEvent(es.Event):
+    """What all of them have."""
+
     flight: str
+
+
+class FlightScheduled(FlightEvent):
     leg: Leg
 
 
-class FlightDeparted(es.Event):
-    flight: str
+class FlightDeparted(FlightEvent):
     at: datetime
 
 
-class FlightLanded(es.Event):
-    flight: str
+class FlightLanded(FlightEvent):
     tail: str
     carrier: str
     month: int
@@ -120,15 +124,13 @@ class FlightLanded(es.Event):
     arrival_delay: int
 
 
-class FlightDiverted(es.Event):
-    flight: str
+class FlightDiverted(FlightEvent):
     carrier: str
     month: int
     at: datetime
 
 
-class FlightCancelled(es.Event):
-    flight: str
+class FlightCancelled(FlightEvent):
     carrier: str
     month: int
 
@@ -151,7 +153,7 @@ class Aircraft(es.Aggregate, snapshot_every=0):
     @es.handles
     def schedule(self, cmd: Schedule) -> None:
         if self.id == NO_AIRCRAFT:
-            raise es.Rejected("no aircraft was assigned")
+            raise es.Rejected("has no aircraft")
         if cmd.flight in self.planned:
             raise es.Rejected("is on the schedule already")
         self.emit(FlightScheduled(cmd.flight, cmd.leg))
@@ -162,7 +164,7 @@ class Aircraft(es.Aggregate, snapshot_every=0):
         if self.airborne == cmd.flight:
             raise es.Rejected("has departed already")
         if self.airborne is not None:
-            raise es.Rejected(f"the aircraft is in the air with another flight: {self.airborne}")
+            raise es.Rejected(f"has an aircraft that is in the air: {self.airborne}")
         self.emit(FlightDeparted(cmd.flight, cmd.at))
 
     @es.handles
@@ -505,7 +507,7 @@ def in_two_places(flights: list[Flight]) -> set[int]:
             start = flight.departed
             end = start + DIVERTED_AFTER_MINUTES if flight.air_minutes is None else flight.landed
             by_tail[flight.tail].append((start, index, end))
-    found = set()
+    found: set[int] = set()
     for trips in by_tail.values():
         free_at = None
         for start, index, end in sorted(trips):
@@ -535,12 +537,12 @@ class Checks:
 
 
 def show_refusals(refusals: Refusals) -> None:
-    section("What was refused")
+    section("Commands that were refused")
     reasons = sorted(
         set(refusals.in_data) | set(refusals.on_purpose), key=lambda r: -refusals.in_data[r]
     )
     table(
-        ("a flight that …", "in the data", "on purpose", "the first in the data"),
+        ("the flight …", "in the data", "on purpose", "the first in the data"),
         [
             (reason, refusals.in_data[reason], refusals.on_purpose[reason],
              refusals.example.get(reason, "–"))
@@ -549,11 +551,14 @@ def show_refusals(refusals: Refusals) -> None:
     )  # fmt: skip
 
 
-def show_punctuality(shop: es.System) -> None:
+def show_punctuality(shop: es.System, names: dict[str, str]) -> None:
     section(f"Punctuality by carrier (late: more than {LATE_MINUTES} minutes)")
     table(
-        ("carrier", "landed", "late %", "mean delay, min", "diverted", "cancelled"),
-        shop[Punctuality].by_carrier(),
+        ("carrier", "", "landed", "late %", "mean delay, min", "diverted", "cancelled"),
+        [
+            (carrier, names.get(carrier, ""), *numbers)
+            for carrier, *numbers in shop[Punctuality].by_carrier()
+        ],
     )
     section("Landed late, % by month")
     share: dict[str, dict[int, float]] = defaultdict(dict)
@@ -592,7 +597,8 @@ def show_one_aircraft(shop: es.System, checks: Checks) -> None:
     half = len(history) // 2
     then, now = handle.state_at(version=half), handle.state
     section(f"Aircraft {tail}, then and now")
-    when = f"{history[half - 1].event.__class__.__name__} {history[half - 1].event.flight}"
+    last = history[half - 1]
+    assert isinstance(last.event, FlightEvent)
     table(
         ("", f">version {half:,}", f">version {len(history):,} (today)"),
         [
@@ -600,7 +606,7 @@ def show_one_aircraft(shop: es.System, checks: Checks) -> None:
             for name in STATE_FIELDS
         ],
     )
-    print(f"  version {half:,} is {when}")
+    print(f"  version {half:,}: {last.type} {last.event.flight}, {last.position:,} in the store")
     landed_by_then = sum(isinstance(recorded.event, FlightLanded) for recorded in history[:half])
     checks.equal(
         f"landings of {tail} at version {half:,}, counted in its history",
@@ -609,7 +615,7 @@ def show_one_aircraft(shop: es.System, checks: Checks) -> None:
     )
 
 
-def shown(value: Any) -> str:
+def shown(value: dict[str, Leg] | datetime | str | int | None) -> str:
     if isinstance(value, dict):
         return f"{len(value)} flights"
     if isinstance(value, int):
@@ -656,8 +662,9 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
 
     flights = read(csv, limit)
     gc.freeze()  # they stay; Python's collector need not look at them again and again
-    tails = sorted({flight.tail for flight in flights})
-    print(f"{len(flights):,} flights of {len(tails):,} aircraft, read from the CSV")
+    tails = sorted({flight.tail for flight in flights} - {NO_AIRCRAFT})
+    print(f"{len(flights):,} flights of {len(tails):,} aircraft in 2013, read from the CSV")
+    print("  each is sent to its aircraft as commands, in the order in which all of it happened")
     rate("rows of the CSV read", len(flights), time.perf_counter() - started)
 
     checks = Checks()
@@ -668,7 +675,7 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
         begun = time.perf_counter()
         shop.flush()
         waited = time.perf_counter() - begun
-        progress = Progress("states", len(tails))
+        progress = Progress("states of the aircraft", len(tails))
         before = {}
         for number, tail in enumerate(tails):
             before[tail] = plain(shop[Aircraft, tail].state)
@@ -678,10 +685,12 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
     refused = sum(refusals.in_data.values()) + sum(refusals.on_purpose.values())
     stored = sent - refused
     rate("events stored meanwhile", stored, seconds)
+    print(f"  {sent:,} commands in {seconds:,.1f} s: {stored:,} events, {refused:,} refusals")
+    print("  closed; opened again, with one more read model; every aircraft is replayed")
 
     begun = time.perf_counter()
     with es.open(path, Aircraft, Punctuality, Routes, Hours) as shop:
-        rate("opening the file again", 1, time.perf_counter() - begun)
+        opened = time.perf_counter() - begun
         begun = time.perf_counter()
         shop.flush()
         rate("events taken by a new read model", stored, time.perf_counter() - begun)
@@ -690,22 +699,22 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
         types = Counter(recorded.type for recorded in shop.events())
         rate("events read in global order", sum(types.values()), time.perf_counter() - begun)
 
-        progress = Progress("replay", len(tails))
+        progress = Progress("aircraft replayed", len(tails))
         begun = time.perf_counter()
-        after = {}
+        replayed: dict[str, Aircraft] = {}
         for number, tail in enumerate(tails):
-            after[tail] = shop[Aircraft, tail].state
+            replayed[tail] = shop[Aircraft, tail].state
             progress.at(number)
         rate("events replayed, every aircraft", stored, time.perf_counter() - begun)
         progress.finish()
-        after = {tail: plain(state) for tail, state in after.items()}
+        after = {tail: plain(state) for tail, state in replayed.items()}
 
         begun = time.perf_counter()
         totals = Totals(csv, limit, refusals.rows)
         rate("rows of the CSV summed up", len(flights), time.perf_counter() - begun)
 
         show_refusals(refusals)
-        show_punctuality(shop)
+        show_punctuality(shop, airlines(csv))
         show_routes_and_hours(shop)
         show_one_aircraft(shop, checks)
 
@@ -729,7 +738,7 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
         check_read_models(shop, totals, checks)
 
     section("Events by type")
-    table(("type", "events"), sorted(types.items(), key=lambda item: -item[1]))
+    table(("type", "events"), types.most_common())
     section("Checks")
     table(("", "what", ">found"), checks.lines)
     section("Rates")
@@ -738,6 +747,7 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
         [(w, c, f"{s:.2f}", int(r)) for w, c, s, r in rates],
     )
     print(f"\n  the read models were level {1000 * waited:,.0f} ms after the last reply")
+    print(f"  opening the file again: {1000 * opened:,.0f} ms")
     print(f"  the file: {size / 2**20:,.0f} MiB, {size / max(stored, 1):,.0f} bytes an event")
     print(f"  all in all: {time.perf_counter() - started:,.1f} s")
     if checks.failed:
@@ -746,7 +756,9 @@ def main(path: Path, csv: Path, limit: int | None) -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description="A year of flights, as commands, events and read models."
+    )
     parser.add_argument("--limit", type=int, metavar="ROWS", help="take the CSV's first rows only")
     parser.add_argument("--file", type=Path, help="keep the store there; must not exist yet")
     return parser.parse_args()

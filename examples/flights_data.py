@@ -93,12 +93,15 @@ def read(path: Path, limit: int | None = None) -> list[Flight]:
     """
     lines = rows(path, limit)
     column = {name: index for index, name in enumerate(next(lines))}
-    names = ("tailnum", "carrier", "flight", "origin", "dest", "month", "day", "distance")
-    tail, carrier, number, origin, dest, month, day, miles = (column[name] for name in names)
-    names = ("time_hour", "minute", "dep_delay", "arr_delay", "air_time")
-    hour, minute, dep_delay, arr_delay, air = (column[name] for name in names)
+    tail, carrier, number, origin, dest, month, day, miles = (
+        column[name]
+        for name in ("tailnum", "carrier", "flight", "origin", "dest", "month", "day", "distance")
+    )
+    hour, minute, dep_delay, arr_delay, air = (
+        column[name] for name in ("time_hour", "minute", "dep_delay", "arr_delay", "air_time")
+    )
     hours: dict[str, int] = {}  # "2013-01-01T10:00:00Z" -> minutes; under 7,000 different ones
-    flights = []
+    flights: list[Flight] = []
     for row in lines:
         text = row[hour]
         base = hours.get(text)
@@ -121,6 +124,12 @@ def read(path: Path, limit: int | None = None) -> list[Flight]:
             )
         )
     return flights
+
+
+def airlines(path: Path) -> dict[str, str]:
+    """Read the carriers' names by their codes; `path` is that of the flights."""
+    with (path.parent / "airlines.csv").open(encoding="utf-8", newline="") as file:
+        return {row["carrier"]: row["name"] for row in csv.DictReader(file)}
 
 
 def moment(minutes: int) -> datetime:
