@@ -240,8 +240,9 @@ bench: install benches-c ## measure, beside raw loops and the package eventsourc
 
 # ---- fuzzing ------------------------------------------------------------------------------------
 
-# One of several names for one program: clang, or with a version behind it.
-find-program = $(shell for v in "" -19 -18 -17 -16 -15 -14; do command -v $(1)$$v && break; done)
+# One of several names for one program: clang, or with a version behind it. Looked for when the recipe runs,
+# for it may have been installed by the line before.
+find-program = $$(for v in "" -19 -18 -17 -16 -15 -14; do command -v $(1)$$v && break; done)
 
 fuzz: ## run every libFuzzer target for FUZZ_SECONDS
 	@CC='$(CC)' .ci/packages build clang
@@ -276,9 +277,10 @@ lint: install $(PROTO_SOURCES) ## check style and types, C and Python
 	$(VENV)/bin/pyright --pythonpath $(VENV_PYTHON)
 	$(VENV_PYTHON) -m mypy.stubtest escqrs._core
 	@$(call find-program,clang-format) --dry-run -Werror $(C_FILES)
-	@include=$$($(VENV_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
-	printf '%s\n' $(wildcard csrc/*/*.c) | xargs -P $(JOBS) -n 8 \
-	    $(call find-program,clang-tidy) --quiet -- -std=c11 -D_GNU_SOURCE $(INCLUDES) "-isystem$$include"
+	@export include=$$($(VENV_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	export tidy=$(call find-program,clang-tidy); \
+	printf '%s\n' $(wildcard csrc/*/*.c) | xargs -P $(JOBS) -n 4 bash -c '$$tidy --quiet "$$@" -- \
+	    -std=c11 -D_GNU_SOURCE $(INCLUDES) -isystem "$$include"' tidy
 
 format: venv ## put all files in form
 	@CC='$(CC)' .ci/packages lint
