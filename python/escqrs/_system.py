@@ -229,8 +229,12 @@ def find(system: System, key: Any) -> Any:
             "system[...] takes an aggregate's class and an id, or a read model's class, "
             f"not {key!r}"
         )
-    name = cls.__name__ if isinstance(cls, type) else cls
     kind = "aggregate" if entity else "read model"
+    if isinstance(cls, type) and issubclass(cls, Aggregate if entity else ReadModel):
+        for one in known:
+            if one.__escqrs_name__ == cls.__escqrs_name__:
+                _claim({one.__escqrs_name__: one}, cls.__escqrs_name__, cls, f"{kind}s")
+    name = cls.__name__ if isinstance(cls, type) else cls
     raise UnknownType(
         f"{name} is no {kind} that {system.path!r} was opened with; give it to es.open"
     )
