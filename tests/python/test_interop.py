@@ -226,11 +226,16 @@ SLOW = settings(
 )
 
 
-@SLOW
+@settings(SLOW, max_examples=20)  # several classes each: it is protoc that takes its time
 @given(st.data())
+@pytest.mark.timeout(240)
 def test_google_reads_what_we_write_and_we_what_it_writes(data: st.DataObject) -> None:
-    made = data.draw(classes())
-    (google,) = google_classes(made.cls)
+    several = [data.draw(classes(name=name)) for name in ("A", "B", "C")]
+    for made, google in zip(several, google_classes(*(one.cls for one in several)), strict=True):
+        exchange(data, made, google)
+
+
+def exchange(data: st.DataObject, made: Made, google: Any) -> None:
     for _ in range(3):
         ours = data.draw(made.values)
         written = es.to_bytes(ours)
