@@ -214,6 +214,13 @@ static void note_failure(esc_journal *journal, const escqrs_error *cause)
     escqrs_log_write(journal->log, ESCQRS_LOG_ERROR, "%s", journal->failure.message);
 }
 
+static void keep_up(esc_journal *journal)
+{
+    static const escqrs_error said = {0}; /* upkeep says itself why it failed */
+    journal->provider->class->upkeep(journal->provider);
+    note_failure(journal, &said);
+}
+
 static void process(esc_journal *journal, escqrs_commit *batch)
 {
     escqrs_error error = {0};
@@ -231,8 +238,7 @@ static void process(esc_journal *journal, escqrs_commit *batch)
         esc_journal_wake(journal);
     }
     answer_all(journal, batch);
-    journal->provider->class->upkeep(journal->provider);
-    note_failure(journal, &error);
+    keep_up(journal);
 }
 
 /* ---- the lead --------------------------------------------------------------------------------- */
@@ -454,8 +460,7 @@ static escqrs_status execute(esc_journal *journal, bool sync, bool own, esc_work
     }
     note_failure(journal, &detail);
     if (!provider->failed) {
-        provider->class->upkeep(provider);
-        note_failure(journal, &detail);
+        keep_up(journal);
     }
     return status;
 }

@@ -1,8 +1,8 @@
 /* See lock.h.
  *
  * fork: the child shares the open file and would hold the lock for as long as it lives. A handler
- * of pthread_atfork closes the descriptors of all locks in the child; that needs a list of them,
- * the one mutable global of the store. Lock order: `registry.mutex` is a leaf, held over fork. */
+ * of pthread_atfork closes the descriptors of all locks in the child; that needs a list of them.
+ * Lock order: `registry.mutex` is a leaf, held over fork. */
 #include "store/lock.h"
 
 #include <errno.h>

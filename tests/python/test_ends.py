@@ -589,7 +589,8 @@ def test_after_fork_the_child_is_told() -> None:
             try:
                 uses = [
                     lambda: handle.ask(Add(1)), lambda: handle.submit(Add(1)),
-                    lambda: handle.tell(Add(1)), lambda: handle.state, lambda: handle.state_at(1), lambda: handle.version,
+                    lambda: handle.tell(Add(1)), lambda: handle.state, lambda: handle.state_at(1),
+                        lambda: handle.version,
                     lambda: list(handle.history()), lambda: list(system.events()),
                     lambda: list(events),
                     lambda: system.head, lambda: system.flush(), lambda: system[Counter, "c"],
@@ -680,27 +681,48 @@ def test_the_childs_copy_of_the_lock_does_not_outlive_the_parents_close(tmp_path
 
 
 def test_multiprocessing_with_fork(tmp_path: Path) -> None:
+    """The children open stores of their own while the parent's threads are inside SQLite."""
     out, _ = support.run(
         """
-        import multiprocessing, warnings
+        import multiprocessing, sqlite3, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
         def work(path):
             with es.open(path, Counter) as system:
                 return system[Counter, "a"].ask(Add(1))
-        system = es.open(sys.argv[1], Counter)
-        for i in range(100):
-            system[Counter, str(i)].tell(Add(1))
-        # a fork while another thread is inside SQLite leaves its own locks held in the child
-        system.flush()
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            print(pool.map(work, [sys.argv[1] + str(i) for i in range(4)]))
-            pool.close()
-            pool.join()
+        def read(path):
+            with es.open(path, Counter, readonly=True) as system:
+                return system[Counter, "a"].version
+        def other(path):
+            connection = sqlite3.connect(path + "-other")
+            connection.execute("CREATE TABLE IF NOT EXISTS t (x)")
+            connection.close()
+            return 0
+        path = sys.argv[1]
+        system = es.open(path, Counter)
+        system[Counter, "a"].ask(Add(1))
+        ended = threading.Event()
+        def send():
+            while not ended.is_set():
+                for i in range(100):
+                    system[Counter, str(i)].tell(Add(1))
+                system[Counter, "0"].ask(Add(1))
+        sender = threading.Thread(target=send)
+        sender.start()
+        for i in range(5):
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                assert pool.map(work, [f"{path}-{i}-{j}" for j in range(4)]) == [1, 1, 1, 1]
+                assert pool.map(read, [path] * 4) == [1, 1, 1, 1]
+                assert pool.map(other, [path] * 4) == [0, 0, 0, 0]
+                pool.close()
+                pool.join()
+        ended.set()
+        sender.join()
         system.close()
+        print("good")
         """,
         tmp_path / "shop.db",
     )
-    assert out == "[1, 1, 1, 1]\n"
+    assert out == "good\n"
 
 
 # ---- exceptions where nobody waits ---------------------------------------------------------------

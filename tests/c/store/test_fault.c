@@ -197,6 +197,45 @@ static void test_final_or_not(void **state)
     escqrs_store_destroy(store);
 }
 
+static void keep_error(void *context, escqrs_log_level level, const char *line)
+{
+    if (level == ESCQRS_LOG_ERROR) {
+        snprintf(context, 1000, "%s", line);
+    }
+}
+
+static void ignore_done(escqrs_commit *commit)
+{
+    (void)commit;
+}
+
+/* What makes a journal final while it tidies up is not laid to a commit that failed before it. */
+static void test_the_cause_of_the_end(void **state)
+{
+    (void)state;
+    static char big[6 << 20], line[1000];
+    escqrs_store_options options = faulty;
+    options.log = (escqrs_log){keep_error, line};
+    line[0] = '\0';
+    escqrs_store *store = open_with(fixture_path, &options);
+    escqrs_new_event event = {.type = type_of(store, "Test"), .data = {big, sizeof big}};
+    escqrs_write writes[2] = {
+        {.stream = text("refused"), .expected = 7, .events = &event, .event_count = 1},
+        {.stream = text("s"), .expected = 0, .events = &event, .event_count = 1},
+    };
+    escqrs_commit commits[2] = {{.writes = &writes[0], .write_count = 1, .done = ignore_done},
+                                {.writes = &writes[1], .write_count = 1, .done = ignore_done}};
+    assert_int_equal(escqrs_store_submit(store, &commits[0], NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_store_submit(store, &commits[1], NULL), ESCQRS_OK);
+    fault_vfs_arm(FAULT_SYNC, 4, true); /* after those of the commit */
+    assert_int_equal(escqrs_store_pump(store), 2);
+    assert_int_equal(commits[0].status, ESCQRS_WRONG_VERSION);
+    assert_int_equal(commits[1].status, ESCQRS_OK);
+    assert_non_null(strstr(line, "moving the WAL failed"));
+    escqrs_store_destroy(store);
+    fault_vfs_arm(FAULT_NONE, 0, false);
+}
+
 /* Every allocation fails once, in opening, committing and reading. */
 static void test_no_memory(void **state)
 {
@@ -244,6 +283,7 @@ int main(void)
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_final_or_not, setup_fault, teardown_fault),
+        cmocka_unit_test_setup_teardown(test_the_cause_of_the_end, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_write_fails, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_short_write, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_disk_full, setup_fault, teardown_fault),
