@@ -222,7 +222,7 @@ static int slice_of(PyObject *text, escqrs_slice *slice)
 }
 
 /* One of (class, sql or None, function or None, wants_recorded, name). */
-static int read_projection(core_object *self, handler_context *handler, PyObject *given,
+static int read_projection(esc_py_state *state, handler_context *handler, PyObject *given,
                            escqrs_projection *spec, esc_buffer *defaults)
 {
     PyObject *cls, *sql, *function, *name;
@@ -230,12 +230,10 @@ static int read_projection(core_object *self, handler_context *handler, PyObject
     if (!PyArg_ParseTuple(given, "OOOpU", &cls, &sql, &function, &wants_recorded, &name)) {
         return -1;
     }
-    esc_py_state *state = self->system->state;
     if (esc_py_class_kind(state, cls) != ESC_PY_EVENT) {
         PyErr_Format(PyExc_TypeError, "a projection is for an event class, not %R", cls);
         return -1;
     }
-    handler->core = self;
     handler->cls = Py_NewRef(cls);
     handler->function = function == Py_None ? NULL : Py_NewRef(function);
     handler->wants_recorded = wants_recorded != 0;
@@ -255,6 +253,106 @@ static int read_projection(core_object *self, handler_context *handler, PyObject
     }
     spec->defaults = esc_buffer_slice(defaults);
     return 0;
+}
+
+/* A read model as Python describes it, with the memory that the core's description borrows. */
+typedef struct description {
+    core_object *core; /* strong; has the contexts of the handlers */
+    escqrs_projection *projections;
+    esc_buffer *defaults;
+    size_t count;
+} description;
+
+static void description_fini(description *self)
+{
+    for (size_t i = 0; self->defaults != NULL && i < self->count; i++) {
+        esc_buffer_fini(&self->defaults[i]);
+    }
+    PyMem_Free(self->defaults);
+    PyMem_Free(self->projections);
+    Py_XDECREF((PyObject *)self->core);
+}
+
+/* `given`: (name, schema, version, manual, projections). Fini also after a failure. */
+static int description_init(description *self, esc_py_state *state, PyObject *given,
+                            escqrs_readmodel_spec *spec)
+{
+    PyObject *name, *schema, *version, *projections_given;
+    int manual;
+    *self = (description){0};
+    if (!PyArg_ParseTuple(given, "UUUpO!", &name, &schema, &version, &manual, &PyTuple_Type,
+                          &projections_given)) {
+        return -1;
+    }
+    self->count = (size_t)PyTuple_GET_SIZE(projections_given);
+    self->core = (core_object *)state->readmodel.core->tp_alloc(state->readmodel.core, 0);
+    self->projections = PyMem_Calloc(self->count + 1, sizeof(escqrs_projection));
+    self->defaults = PyMem_Calloc(self->count + 1, sizeof(esc_buffer));
+    handler_context *handlers = PyMem_Calloc(self->count + 1, sizeof(handler_context));
+    if (self->core == NULL) {
+        PyMem_Free(handlers);
+        return -1;
+    }
+    self->core->handlers = handlers;
+    self->core->name = Py_NewRef(name);
+    if (self->projections == NULL || self->defaults == NULL || handlers == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->core->handler_count = self->count;
+    for (size_t i = 0; i < self->count; i++) {
+        handlers[i].core = self->core;
+        if (read_projection(state, &handlers[i], PyTuple_GET_ITEM(projections_given, (Py_ssize_t)i),
+                            &self->projections[i], &self->defaults[i]) < 0) {
+            return -1;
+        }
+    }
+    *spec = (escqrs_readmodel_spec){.rebuild_manual = manual != 0,
+                                    .projections = self->projections,
+                                    .projection_count = self->count};
+    return slice_of(name, &spec->name) < 0 || slice_of(schema, &spec->schema) < 0 ||
+                   slice_of(version, &spec->version) < 0
+               ? -1
+               : 0;
+}
+
+/* readmodel_check(descriptions): as much as can be said before a store is opened */
+static PyObject *module_check(PyObject *module, PyObject *given)
+{
+    if (!PyTuple_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "readmodel_check takes a tuple");
+        return NULL;
+    }
+    esc_py_state *state = esc_py_state_of(module);
+    size_t count = (size_t)PyTuple_GET_SIZE(given);
+    escqrs_readmodel_spec *specs = PyMem_Calloc(count + 1, sizeof(escqrs_readmodel_spec));
+    description *descriptions = PyMem_Calloc(count + 1, sizeof(description));
+    int failed = 0;
+    if (specs == NULL || descriptions == NULL) {
+        PyErr_NoMemory();
+        failed = -1;
+    }
+    for (size_t i = 0; !failed && i < count; i++) {
+        failed = description_init(&descriptions[i], state, PyTuple_GET_ITEM(given, (Py_ssize_t)i),
+                                  &specs[i]);
+    }
+    if (!failed) {
+        escqrs_error error = {0};
+        escqrs_status status;
+        Py_BEGIN_ALLOW_THREADS
+        status = escqrs_readmodel_check(specs, count, &error);
+        Py_END_ALLOW_THREADS
+        if (status != ESCQRS_OK) {
+            esc_py_raise(state, &error);
+            failed = -1;
+        }
+    }
+    for (size_t i = 0; descriptions != NULL && i < count; i++) {
+        description_fini(&descriptions[i]);
+    }
+    PyMem_Free(descriptions);
+    PyMem_Free(specs);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static int ensure_projector(esc_py_system *system)
@@ -278,13 +376,11 @@ static int ensure_projector(esc_py_system *system)
     return 0;
 }
 
-/* readmodel_add(system, instance, name, schema, version, manual, projections) -> ReadModelCore */
+/* readmodel_add(system, instance, description) -> ReadModelCore */
 static PyObject *module_add(PyObject *module, PyObject *args)
 {
-    PyObject *object, *instance, *name, *schema, *version, *given;
-    int manual;
-    if (!PyArg_ParseTuple(args, "OOUUUpO!", &object, &instance, &name, &schema, &version, &manual,
-                          &PyTuple_Type, &given)) {
+    PyObject *object, *instance, *given;
+    if (!PyArg_ParseTuple(args, "OOO!", &object, &instance, &PyTuple_Type, &given)) {
         return NULL;
     }
     esc_py_state *state = esc_py_state_of(module);
@@ -292,34 +388,18 @@ static PyObject *module_add(PyObject *module, PyObject *args)
     if (system == NULL || ensure_projector(system) < 0) {
         return NULL;
     }
-    size_t count = (size_t)PyTuple_GET_SIZE(given);
-    core_object *self = (core_object *)state->readmodel.core->tp_alloc(state->readmodel.core, 0);
-    escqrs_projection *projections_given = PyMem_Calloc(count + 1, sizeof(escqrs_projection));
-    esc_buffer *defaults = PyMem_Calloc(count + 1, sizeof(esc_buffer));
-    bool done = false;
-    if (self == NULL || projections_given == NULL || defaults == NULL) {
-        PyErr_NoMemory();
+    escqrs_readmodel_spec spec;
+    description described;
+    core_object *self = NULL;
+    if (description_init(&described, state, given, &spec) < 0) {
         goto end;
     }
+    self = described.core;
     self->system = system;
-    self->name = Py_NewRef(name);
     self->instance = Py_NewRef(instance);
     self->reference = PyWeakref_NewRef(object, NULL);
-    self->handlers = PyMem_Calloc(count + 1, sizeof(handler_context));
-    if (self->reference == NULL || self->handlers == NULL) {
-        goto end;
-    }
-    self->handler_count = count;
-    for (size_t i = 0; i < count; i++) {
-        if (read_projection(self, &self->handlers[i], PyTuple_GET_ITEM(given, (Py_ssize_t)i),
-                            &projections_given[i], &defaults[i]) < 0) {
-            goto end;
-        }
-    }
-    escqrs_readmodel_spec spec = {
-        .rebuild_manual = manual != 0, .projections = projections_given, .projection_count = count};
-    if (slice_of(name, &spec.name) < 0 || slice_of(schema, &spec.schema) < 0 ||
-        slice_of(version, &spec.version) < 0) {
+    if (self->reference == NULL) {
+        self = NULL;
         goto end;
     }
     escqrs_error error = {0};
@@ -329,18 +409,11 @@ static PyObject *module_add(PyObject *module, PyObject *args)
     Py_END_ALLOW_THREADS
     if (status != ESCQRS_OK) {
         esc_py_raise(state, &error);
-        goto end;
+        self = NULL;
     }
-    done = true;
 end:
-    for (size_t i = 0; defaults != NULL && i < count; i++) {
-        esc_buffer_fini(&defaults[i]);
-    }
-    PyMem_Free(defaults);
-    PyMem_Free(projections_given);
-    if (!done) {
-        Py_CLEAR(self);
-    }
+    Py_XINCREF((PyObject *)self);
+    description_fini(&described);
     return (PyObject *)self;
 }
 
@@ -352,8 +425,13 @@ static PyObject *module_start(PyObject *module, PyObject *object)
         return NULL;
     }
     escqrs_error error = {0};
-    if (system->projector != NULL &&
-        escqrs_projector_start(system->projector, &error) != ESCQRS_OK) {
+    escqrs_status status = ESCQRS_OK;
+    if (system->projector != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        status = escqrs_projector_start(system->projector, &error);
+        Py_END_ALLOW_THREADS
+    }
+    if (status != ESCQRS_OK) {
         return esc_py_raise(esc_py_state_of(module), &error);
     }
     Py_RETURN_NONE;
@@ -649,6 +727,7 @@ static PyType_Spec core_spec = {
 };
 
 static PyMethodDef module_methods[] = {
+    {"readmodel_check", module_check, METH_O, NULL},
     {"readmodel_add", module_add, METH_VARARGS, NULL},
     {"readmodel_start", module_start, METH_O, NULL},
     {"readmodel_bind", module_bind, METH_O, NULL},

@@ -37,8 +37,6 @@ typedef struct esc_control {
     sqlite3_stmt *begin, *commit, *savepoint, *release, *undo, *move;
 } esc_control;
 
-void esc_control_fini(esc_control *control);
-
 /* ---- follower ------------------------------------------------------------------------------------------ */
 
 /* One set of a read model's tables that follows the feed: the live one in the store's file, or a
@@ -56,9 +54,6 @@ typedef struct esc_follower {
     int64_t limit; /* the first event that it cannot take; INT64_MAX if none */
     escqrs_error failure;
 } esc_follower;
-
-/* Statements on the writing connection are finalized by whoever has it. */
-void esc_follower_finalize(esc_follower *follower);
 
 /* ---- read model ------------------------------------------------------------------------------------------ */
 
@@ -150,12 +145,68 @@ struct escqrs_projector {
 
     esc_mutex mutex;
     esc_cond changed;  /* a position, a state or a flag below */
+    bool made;         /* by whoever starts it: the tables are there */
     bool started;      /* by whoever starts and stops it */
     bool ended;        /* mutex */
     bool stopping;     /* mutex */
     atomic_int cancel; /* see wake_up in projector.c */
     esc_thread thread;
 };
+
+static inline escqrs_readmodel *esc_projector_model(const escqrs_projector *projector, size_t index)
+{
+    return ESC_VECTOR_AT(&projector->models, escqrs_readmodel *, index);
+}
+
+static inline bool esc_projector_is_forked(const escqrs_projector *projector)
+{
+    return projector->fork_generation != escqrs_fork_generation();
+}
+
+/* Have the thread look at what is wanted of it. Not under the mutex. */
+void esc_projector_wake(escqrs_projector *projector);
+
+/* ---- model.c --------------------------------------------------------------------------------- */
+
+/* Make in the file what it does not have yet, all or nothing. */
+escqrs_status esc_models_make(escqrs_projector *projector, escqrs_error *error) ESCQRS_MUST_USE;
+void esc_model_destroy(escqrs_readmodel *model);
+/* What a reader sees of its checkpoint. */
+escqrs_status esc_model_look_up(escqrs_readmodel *model, esc_checkpoint *checkpoint,
+                                escqrs_error *error) ESCQRS_MUST_USE;
+
+/* ---- topic.c --------------------------------------------------------------------------------- */
+
+void esc_topics_init(escqrs_projector *projector);
+void esc_topics_fini(escqrs_projector *projector);
+/* On failure some may have been made: unsubscribe. */
+escqrs_status esc_topics_subscribe(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
+void esc_topics_unsubscribe(escqrs_readmodel *model);
+
+/* ---- follower.c ------------------------------------------------------------------------------ */
+
+void esc_control_fini(esc_control *control);
+/* Statements on the writing connection are finalized by whoever has it. */
+void esc_follower_finalize(esc_follower *follower);
+/* That of a projection, prepared when first used. */
+escqrs_status esc_follower_statement(esc_follower *follower, size_t index, sqlite3 *db,
+                                     sqlite3_stmt **statement, escqrs_error *error) ESCQRS_MUST_USE;
+/* Every event up to `position` is applied and committed. */
+void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head);
+/* It cannot take an event. */
+void esc_follower_stop(esc_follower *follower, const escqrs_error *error);
+/* The machine is to blame: later again. */
+void esc_model_trouble(escqrs_readmodel *model, const escqrs_error *error);
+
+/* ---- rebuild.c ------------------------------------------------------------------------------- */
+
+/* Begin or end a rebuild if it is time; false: there was nothing to do, or it has to be tried again
+ * later. */
+bool esc_rebuild_turn(escqrs_readmodel *model, int64_t head);
+void esc_copy_drop(escqrs_readmodel *model);
+void esc_copy_destroy(esc_follower *copy);
+
+/* ---- batch.c --------------------------------------------------------------------------------- */
 
 /* Read and decode the events after a position, up to `bound`. OK, and the batch reaches at least
  * one event further; DONE: there is none. CORRUPT: the next event cannot be read. */
@@ -164,6 +215,8 @@ escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t
 void esc_batch_clear(esc_batch *batch);
 void esc_batch_fini(esc_batch *batch);
 void esc_projector_close_feeds(escqrs_projector *projector);
+
+/* ---- run.c ----------------------------------------------------------------------------------- */
 
 /* One transaction: apply the batch's items from `first` on to the active members. */
 typedef struct esc_run {

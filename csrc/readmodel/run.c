@@ -24,17 +24,6 @@
 
 /* ---- statements ------------------------------------------------------------------------------------- */
 
-void esc_control_fini(esc_control *control)
-{
-    (void)sqlite3_finalize(control->begin);
-    (void)sqlite3_finalize(control->commit);
-    (void)sqlite3_finalize(control->savepoint);
-    (void)sqlite3_finalize(control->release);
-    (void)sqlite3_finalize(control->undo);
-    (void)sqlite3_finalize(control->move);
-    *control = (esc_control){0};
-}
-
 static escqrs_status control_run(sqlite3 *db, sqlite3_stmt **statement, const char *sql,
                                  escqrs_error *error)
 {
@@ -45,49 +34,6 @@ static escqrs_status control_run(sqlite3 *db, sqlite3_stmt **statement, const ch
         }
     }
     return esc_rmsql_run(*statement, error);
-}
-
-void esc_follower_finalize(esc_follower *follower)
-{
-    if (follower->statements != NULL) {
-        for (size_t i = 0; i < follower->model->definition.projection_count; i++) {
-            (void)sqlite3_finalize(follower->statements[i]);
-        }
-        escqrs_free(follower->statements);
-        follower->statements = NULL;
-    }
-    if (follower->cache != NULL) {
-        for (size_t i = 0; i < follower->cache->count; i++) {
-            (void)sqlite3_finalize(follower->cache->entries[i].statement);
-            escqrs_free(follower->cache->entries[i].sql);
-        }
-        escqrs_free(follower->cache);
-        follower->cache = NULL;
-    }
-    esc_control_fini(&follower->control);
-}
-
-static escqrs_status statement_of(esc_follower *follower, size_t index, sqlite3 *db,
-                                  sqlite3_stmt **statement, escqrs_error *error)
-{
-    const esc_definition *definition = &follower->model->definition;
-    if (follower->statements == NULL) {
-        follower->statements =
-            escqrs_alloc_zero(definition->projection_count * sizeof(sqlite3_stmt *));
-        if (follower->statements == NULL) {
-            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for statements");
-        }
-    }
-    if (follower->statements[index] == NULL) {
-        escqrs_status status =
-            esc_rmsql_prepare(db, escqrs_slice_of(definition->projections[index].sql),
-                              &follower->statements[index], error);
-        if (status != ESCQRS_OK) {
-            return status;
-        }
-    }
-    *statement = follower->statements[index];
-    return ESCQRS_OK;
 }
 
 /* ---- one event, one projection ------------------------------------------------------------------------ */
@@ -103,7 +49,7 @@ static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t inde
         *error = *item->failure;
         return error->status;
     }
-    escqrs_status status = statement_of(follower, index, db, &statement, error);
+    escqrs_status status = esc_follower_statement(follower, index, db, &statement, error);
     if (status != ESCQRS_OK) {
         *transient = status == ESCQRS_NO_MEMORY || status == ESCQRS_IO || status == ESCQRS_FULL;
         return status;

@@ -70,6 +70,17 @@ escqrs_status esc_rmsql_exec(sqlite3 *db, const char *sql, escqrs_error *error)
     return ESCQRS_OK;
 }
 
+escqrs_status esc_rmsql_end(sqlite3 *db, escqrs_status status, escqrs_error *error)
+{
+    if (status == ESCQRS_OK) {
+        status = esc_rmsql_exec(db, "COMMIT", error);
+    }
+    if (status != ESCQRS_OK && !sqlite3_get_autocommit(db)) {
+        (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return status;
+}
+
 escqrs_status esc_rmsql_prepare(sqlite3 *db, escqrs_slice sql, sqlite3_stmt **statement,
                                 escqrs_error *error)
 {

@@ -19,6 +19,9 @@ escqrs_status esc_rmsql_error(escqrs_error *error, sqlite3 *db, int code, const 
 
 /* Run statements whose text is ours. */
 escqrs_status esc_rmsql_exec(sqlite3 *db, const char *sql, escqrs_error *error) ESCQRS_MUST_USE;
+/* End a transaction: commit where `status` is OK, else, or where that fails, take it back. Its
+ * status. */
+escqrs_status esc_rmsql_end(sqlite3 *db, escqrs_status status, escqrs_error *error) ESCQRS_MUST_USE;
 /* Prepare one statement, to be kept. */
 escqrs_status esc_rmsql_prepare(sqlite3 *db, escqrs_slice sql, sqlite3_stmt **statement,
                                 escqrs_error *error) ESCQRS_MUST_USE;

@@ -329,15 +329,10 @@ class ReadModelCore:
         /,
     ) -> Any: ...
 
+# description: (name, schema, version, manual, projections)
+def readmodel_check(descriptions: tuple[tuple[Any, ...], ...], /) -> None: ...
 def readmodel_add(
-    system: object,
-    instance: object,
-    name: str,
-    schema: str,
-    version: str,
-    manual: bool,
-    projections: tuple[tuple[Any, ...], ...],
-    /,
+    system: object, instance: object, description: tuple[Any, ...], /
 ) -> ReadModelCore: ...
 def readmodel_start(system: object, /) -> None: ...
 def readmodel_bind(failed: Callable[..., None], /) -> None: ...

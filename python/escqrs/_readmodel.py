@@ -433,19 +433,27 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
 # ---- opening -------------------------------------------------------------------------------------
 
 
+def _description(cls: type[ReadModel]) -> tuple[Any, ...]:
+    """What the core is told: (name, schema, version, manual, projections)."""
+    name, schema, version, _ = _definition(cls)
+    projections = tuple((_core.newest(one[0]), *one[1:]) for one in _projections(cls))
+    return name, schema, version, cls.__escqrs_manual__, projections
+
+
+def check(classes: Iterable[type[ReadModel]]) -> None:
+    """Refuse what can be refused before a file is opened, or made: bad SQL, names that clash."""
+    _core.readmodel_check(tuple(_description(cls) for cls in classes))
+
+
 def attach(system: System, classes: Iterable[type[ReadModel]]) -> dict[type[ReadModel], ReadModel]:
-    """Add the read models to a system that has just been opened, and let them follow."""
+    """Add the read models to a system that has just been opened, and let them follow.
+
+    All or none: if one is refused, the file is as it was.
+    """
     found: dict[type[ReadModel], ReadModel] = {}
     for cls in classes:
         instance = cls()
-        name, schema, version, _ = _definition(cls)
-        projections = tuple(
-            (_core.newest(event), statement, function, recorded, label)
-            for event, statement, function, recorded, label in _projections(cls)
-        )
-        instance._escqrs_core = _core.readmodel_add(
-            system, instance, name, schema, version, cls.__escqrs_manual__, projections
-        )
+        instance._escqrs_core = _core.readmodel_add(system, instance, _description(cls))
         found[cls] = instance
     _core.readmodel_start(system)
     return found

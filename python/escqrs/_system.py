@@ -122,6 +122,7 @@ def open(
         raise ValueError(f"path is not empty and holds no NUL: {where!r}")
     if any("\ud800" <= character <= "\udfff" for character in where):
         raise ValueError(f"path is valid Unicode, without lone surrogates: {where!a}")
+    _readmodel.check(readmodels)
     system = System(where, durability, readonly, max_message_bytes, max_in_flight, max_entities)
     try:
         system.dead_letters = collections.deque(maxlen=_DEAD_LETTERS_MAX)

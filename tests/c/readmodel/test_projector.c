@@ -460,6 +460,7 @@ static void test_names_clash(void **state)
     assert_non_null(strstr(error.message, "Other"));
     assert_int_equal(try_add(self, "Items", "CREATE TABLE i (a)", NULL, "", &model, &error),
                      ESCQRS_NAME_CLASH);
+    start(self);
     reopen(self); /* Items is not opened, but its table is there */
     assert_int_equal(try_add(self, "Other", "CREATE TABLE x (a); CREATE INDEX items ON x (a)", NULL,
                              "", &model, &error),
@@ -468,7 +469,58 @@ static void test_names_clash(void **state)
     check(try_add(self, "Other", "DROP TABLE IF EXISTS items; CREATE TABLE IF NOT EXISTS x (a)",
                   NULL, "", &model, &error),
           &error);
+    start(self);
     assert_look(self, "SELECT count(*) FROM items", "0"); /* is not dropped: it is another's */
+}
+
+#define MADE                                                                                       \
+    "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%readmodel%' OR name IN ('items', "       \
+    "'other')"
+
+static void test_adding_writes_nothing(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *model = NULL;
+    append_many(self, 0, 3);
+    (void)add_items(self);
+    assert_int_equal(try_add(self, "Other", "CREATE TABLE other (a)", "INSERT", "", &model, &error),
+                     ESCQRS_INVALID);
+    assert_look(self, MADE, "0");
+    check(try_add(self, "Other", "CREATE TABLE other (a)", NULL, "", &model, &error), &error);
+    escqrs_projector_destroy(self->projector);
+    fixture_open_projector(self);
+    assert_look(self, MADE, "0");
+    model = add_items(self);
+    start(self);
+    flush(self, model);
+    assert_look(self, "SELECT count(*) FROM items", "3");
+}
+
+static void test_check_needs_no_store(void **state)
+{
+    (void)state;
+    escqrs_error error = {0};
+    escqrs_readmodel_spec specs[] = {
+        {.name = escqrs_slice_of("A"), .schema = escqrs_slice_of("CREATE TABLE a (n)")},
+        {.name = escqrs_slice_of("B"), .schema = escqrs_slice_of("CREATE TABLE b (n)")},
+        {.name = escqrs_slice_of("C"), .schema = escqrs_slice_of("CREATE VIEW B AS SELECT 1")},
+    };
+    check(escqrs_readmodel_check(specs, 2, &error), &error);
+    check(escqrs_readmodel_check(NULL, 0, &error), &error);
+    assert_int_equal(escqrs_readmodel_check(specs, 3, &error), ESCQRS_NAME_CLASH);
+    assert_non_null(strstr(error.message, "read models B and C both make"));
+    specs[2].name = specs[0].name;
+    specs[2].schema = escqrs_slice_of("CREATE TABLE c (n)");
+    assert_int_equal(escqrs_readmodel_check(specs, 3, &error), ESCQRS_NAME_CLASH);
+    specs[1].schema = escqrs_slice_of("CREATE TABLE");
+    assert_int_equal(escqrs_readmodel_check(specs, 3, &error), ESCQRS_INVALID);
+    for (long n = 1; n < 60; n++) {
+        escqrs_alloc_fail(n, false);
+        escqrs_status status = escqrs_readmodel_check(specs, 1, &error);
+        escqrs_alloc_fail(0, false);
+        assert_true(status == ESCQRS_OK || status == ESCQRS_NO_MEMORY);
+    }
 }
 
 static void test_create_as_fails_alone(void **state)
@@ -662,6 +714,8 @@ int main(void)
         BOTH(test_rows_are_copied_as_they_are),
         FILE_ONLY(test_bad_definitions),
         FILE_ONLY(test_names_clash),
+        BOTH(test_adding_writes_nothing),
+        cmocka_unit_test(test_check_needs_no_store),
         FILE_ONLY(test_create_as_fails_alone),
         FILE_ONLY(test_readonly),
         BOTH(test_wait_times_out_and_ends),

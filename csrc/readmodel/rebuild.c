@@ -1,0 +1,203 @@
+/* Rebuilding: a copy beside the live tables, and the swap.
+ *
+ * Design
+ *   - A copy is filled in a database of its own, outside the store's file, without the writing
+ * connection. When it is level, one transaction drops the old tables, makes the new ones with the
+ * copy's rows, and writes the checkpoint. A crash before that leaves the old ones, and the rebuild
+ * begins again.
+ *   - A read model with virtual tables cannot be copied row by row; it is emptied and filled in
+ * place. The thread that projects calls all of this. Lock order: the projector's mutex is a leaf.
+ */
+#include "readmodel/projector.h"
+
+#include "base/error.h"
+#include "readmodel/sql.h"
+
+/* ---- copy ------------------------------------------------------------------------------------ */
+
+void esc_copy_destroy(esc_follower *copy)
+{
+    if (copy != NULL) {
+        esc_follower_finalize(copy);
+        (void)sqlite3_close(copy->db);
+        escqrs_free(copy);
+    }
+}
+
+void esc_copy_drop(escqrs_readmodel *model)
+{
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    esc_follower *copy = model->copy;
+    model->copy = NULL;
+    esc_cond_broadcast(&projector->changed);
+    esc_mutex_unlock(&projector->mutex);
+    esc_copy_destroy(copy);
+}
+
+static escqrs_status make_copy(escqrs_readmodel *model, esc_follower **copy, escqrs_error *error)
+{
+    *copy = escqrs_alloc_zero(sizeof(esc_follower));
+    if (*copy == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to rebuild a read model");
+    }
+    (*copy)->model = model;
+    escqrs_status status = esc_definition_make_copy(&model->definition, model->projector->in_memory,
+                                                    &(*copy)->db, error);
+    if (status != ESCQRS_OK) {
+        escqrs_free(*copy);
+        *copy = NULL;
+    }
+    return status;
+}
+
+/* ---- the live tables made anew --------------------------------------------------------------- */
+
+typedef struct replacement {
+    escqrs_readmodel *model;
+    sqlite3 *from;
+    int64_t position;
+} replacement;
+
+/* Put the rows of another database in the place of the read model's tables. */
+static escqrs_status work_replace(void *context, void *sqlite, escqrs_error *error)
+{
+    replacement *call = context;
+    escqrs_status status = esc_rmsql_exec(sqlite, "BEGIN IMMEDIATE", error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = esc_checkpoint_check_names(sqlite, &call->model->definition, error);
+    if (status == ESCQRS_OK) {
+        status = esc_checkpoint_replace(sqlite, &call->model->definition, call->from,
+                                        call->position, error);
+    }
+    return esc_rmsql_end(sqlite, status, error);
+}
+
+/* Make the live tables anew with these rows. */
+static escqrs_status replace(escqrs_readmodel *model, sqlite3 *from, int64_t position,
+                             escqrs_error *error)
+{
+    escqrs_projector *projector = model->projector;
+    replacement call = {.model = model, .from = from, .position = position};
+    escqrs_status status = escqrs_store_run(projector->store, false, work_replace, &call, error);
+    if (status == ESCQRS_OK) {
+        int64_t head = escqrs_store_head(projector->store);
+        esc_mutex_lock(&projector->mutex);
+        model->live.position = position;
+        model->frozen = false;
+        model->level = position >= head;
+        model->refilling = position == 0 && head > 0;
+        model->stopped = false;
+        model->troubled = false;
+        model->error = (escqrs_error){0};
+        esc_cond_broadcast(&projector->changed);
+        esc_mutex_unlock(&projector->mutex);
+    }
+    return status;
+}
+
+/* ---- rebuild --------------------------------------------------------------------------------- */
+
+/* Keep skip and retry off, as they keep the thread off. */
+static bool claim(escqrs_readmodel *model)
+{
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    bool claimed = !model->busy;
+    model->busy = true;
+    esc_mutex_unlock(&projector->mutex);
+    return claimed;
+}
+
+static void unclaim(escqrs_readmodel *model)
+{
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    model->busy = false;
+    esc_cond_broadcast(&projector->changed);
+    esc_mutex_unlock(&projector->mutex);
+}
+
+/* False where it has to be tried again later. */
+static bool begin_rebuild(escqrs_readmodel *model)
+{
+    escqrs_error error = {0};
+    esc_follower *copy = NULL;
+    escqrs_status status;
+    esc_copy_drop(model);
+    if (model->definition.has_virtual) {
+        status = replace(model, model->definition.scratch, 0, &error);
+    } else {
+        status = make_copy(model, &copy, &error);
+    }
+    if (status != ESCQRS_OK) {
+        esc_model_trouble(model, &error);
+        return false;
+    }
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    model->copy = copy;
+    model->rebuild_wanted = false;
+    if (copy != NULL && model->stopped) { /* its tables end at an event that it could not take */
+        model->frozen = true;
+    }
+    model->stopped = false;
+    model->troubled = false;
+    model->error = (escqrs_error){0};
+    esc_cond_broadcast(&projector->changed);
+    esc_mutex_unlock(&projector->mutex);
+    return true;
+}
+
+static void swap(escqrs_readmodel *model)
+{
+    escqrs_error error = {0};
+    escqrs_status status = replace(model, model->copy->db, model->copy->position, &error);
+    if (status == ESCQRS_OK) {
+        esc_copy_drop(model);
+    } else if (status == ESCQRS_INVALID || status == ESCQRS_NAME_CLASH ||
+               status == ESCQRS_CORRUPT) {
+        error.position = model->copy->position;
+        esc_follower_stop(model->copy, &error);
+    } else {
+        esc_model_trouble(model, &error);
+    }
+}
+
+static bool wants_rebuild(escqrs_readmodel *model)
+{
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    bool wants = model->rebuild_wanted || (model->frozen && model->copy == NULL && !model->stopped);
+    esc_mutex_unlock(&projector->mutex);
+    return wants;
+}
+
+/* Is the copy ready to take the place of the live tables? Never before it knows what they know. */
+static bool is_level(escqrs_readmodel *model, int64_t head)
+{
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    bool level = model->copy != NULL && !(model->frozen && model->stopped) &&
+                 model->copy->position >= (model->frozen ? head : model->live.position);
+    esc_mutex_unlock(&projector->mutex);
+    return level;
+}
+
+bool esc_rebuild_turn(escqrs_readmodel *model, int64_t head)
+{
+    bool wanted = wants_rebuild(model);
+    if ((!wanted && !is_level(model, head)) || !claim(model)) {
+        return false;
+    }
+    bool done = true;
+    if (wanted) {
+        done = begin_rebuild(model);
+    } else {
+        swap(model);
+    }
+    unclaim(model);
+    return done;
+}

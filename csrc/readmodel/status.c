@@ -1,0 +1,156 @@
+/* What is said about a read model, and waiting for it.
+ *
+ * Any thread. Lock order: the projector's mutex is a leaf; a readonly store is looked at without
+ * it. */
+#include "readmodel/projector.h"
+
+#include "base/error.h"
+
+#define LOOK_EVERY_NS 20000000LL /* at the file of another process */
+
+/* Under the mutex. */
+static int64_t position_of(const escqrs_readmodel *model)
+{
+    if (model->frozen) {
+        return model->copy == NULL ? 0 : model->copy->position;
+    }
+    return model->live.position;
+}
+
+/* Under the mutex. */
+static bool is_rebuilt(const escqrs_readmodel *model)
+{
+    return !model->frozen && model->copy == NULL && !model->rebuild_wanted && !model->refilling;
+}
+
+void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_status *status)
+{
+    escqrs_projector *projector = model->projector;
+    *status = (escqrs_readmodel_status){0};
+    if (projector->readonly) {
+        esc_checkpoint checkpoint;
+        escqrs_error error = {0};
+        if (esc_model_look_up(model, &checkpoint, &error) == ESCQRS_OK && checkpoint.found) {
+            esc_mutex_lock(&projector->mutex);
+            model->live.position = checkpoint.position;
+            esc_mutex_unlock(&projector->mutex);
+        }
+    }
+    int64_t head = escqrs_store_head(projector->store);
+    esc_mutex_lock(&projector->mutex);
+    status->position = position_of(model);
+    status->rebuilding = !is_rebuilt(model);
+    status->error = model->error;
+    bool stopped = model->stopped;
+    bool level = projector->readonly ? status->position >= head : model->level && !model->frozen;
+    esc_mutex_unlock(&projector->mutex);
+    status->head = head > status->position ? head : status->position;
+    status->state = stopped ? ESCQRS_READMODEL_STOPPED
+                    : level ? ESCQRS_READMODEL_LIVE
+                            : ESCQRS_READMODEL_CATCHING_UP;
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+static escqrs_status say_stopped(const escqrs_readmodel *model, escqrs_error *error)
+{
+    if (error != NULL) {
+        *error = model->error;
+        error->status = ESCQRS_READ_MODEL_STOPPED;
+        esc_error_subject(error, escqrs_slice_of(model->definition.name));
+    }
+    return ESCQRS_READ_MODEL_STOPPED;
+}
+
+/* The file belongs to another process: nothing tells us when it has moved on. */
+static escqrs_status wait_readonly(escqrs_readmodel *model, int64_t position, int64_t deadline_ns,
+                                   escqrs_error *error)
+{
+    escqrs_projector *projector = model->projector;
+    for (;;) {
+        escqrs_readmodel_status status;
+        escqrs_readmodel_get_status(model, &status);
+        if (status.position >= position) {
+            return ESCQRS_OK;
+        }
+        if (escqrs_clock_monotonic_ns(NULL) >= deadline_ns) {
+            return escqrs_error_set(
+                error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
+                model->definition.name, (long long)status.position, (long long)position);
+        }
+        int64_t slice = esc_deadline_after(LOOK_EVERY_NS);
+        esc_mutex_lock(&projector->mutex);
+        bool stopping = projector->stopping;
+        if (!stopping) {
+            (void)esc_cond_wait_until(&projector->changed, &projector->mutex,
+                                      slice < deadline_ns ? slice : deadline_ns);
+        }
+        esc_mutex_unlock(&projector->mutex);
+        if (stopping) {
+            return escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
+        }
+    }
+}
+
+static bool is_there(const escqrs_readmodel *model, int64_t position, bool rebuilt)
+{
+    if (rebuilt) {
+        return is_rebuilt(model);
+    }
+    return !model->frozen && model->live.position >= position;
+}
+
+static escqrs_status wait_for(escqrs_readmodel *model, int64_t position, bool rebuilt,
+                              int64_t deadline_ns, escqrs_error *error)
+{
+    escqrs_projector *projector = model->projector;
+    if (esc_projector_is_forked(projector)) {
+        return escqrs_error_set(error, ESCQRS_FORKED, "a read model was used in a child of fork()");
+    }
+    if (projector->readonly) {
+        return rebuilt ? ESCQRS_OK : wait_readonly(model, position, deadline_ns, error);
+    }
+    escqrs_status status = ESCQRS_OK;
+    esc_mutex_lock(&projector->mutex);
+    uint64_t failures = model->failures;
+    if (model->troubled && !is_there(model, position, rebuilt)) { /* perhaps there is room by now */
+        model->retry_at_ns = 0;
+        esc_mutex_unlock(&projector->mutex);
+        esc_projector_wake(projector);
+        esc_mutex_lock(&projector->mutex);
+    }
+    while (!is_there(model, position, rebuilt)) {
+        if (model->stopped && !model->rebuild_wanted) {
+            status = say_stopped(model, error);
+        } else if (projector->stopping || projector->ended) {
+            status = escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
+        } else if (model->failures != failures && model->troubled) {
+            status = model->error.status;
+            if (error != NULL) {
+                *error = model->error;
+            }
+        } else if (!esc_cond_wait_until(&projector->changed, &projector->mutex, deadline_ns) &&
+                   !is_there(model, position, rebuilt)) {
+            status = escqrs_error_set(
+                error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
+                model->definition.name, (long long)position_of(model), (long long)position);
+        }
+        if (status != ESCQRS_OK) {
+            break;
+        }
+    }
+    esc_mutex_unlock(&projector->mutex);
+    return status;
+}
+
+escqrs_status escqrs_readmodel_wait(escqrs_readmodel *model, int64_t position, int64_t deadline_ns,
+                                    escqrs_error *error)
+{
+    return wait_for(model, position, false, deadline_ns, error);
+}
+
+escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *model, int64_t deadline_ns,
+                                            escqrs_error *error)
+{
+    return wait_for(model, 0, true, deadline_ns, error);
+}
