@@ -606,7 +606,9 @@ def show_one_aircraft(shop: es.System, checks: Checks) -> None:
             for name in STATE_FIELDS
         ],
     )
-    print(f"  version {half:,}: {last.type} {last.event.flight}, {last.position:,} in the store")
+    print(
+        f"  version {half:,}: {last.type} {last.event.flight}, the store's event {last.position:,}"
+    )
     landed_by_then = sum(isinstance(recorded.event, FlightLanded) for recorded in history[:half])
     checks.equal(
         f"landings of {tail} at version {half:,}, counted in its history",
@@ -620,7 +622,9 @@ def shown(value: dict[str, Leg] | datetime | str | int | None) -> str:
         return f"{len(value)} flights"
     if isinstance(value, int):
         return f"{value:,}"
-    return "–" if value is None else str(value)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M} UTC"
+    return value or "–"
 
 
 # ---- the program -------------------------------------------------------------------------------
