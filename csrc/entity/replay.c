@@ -1,6 +1,6 @@
 /* Replay: an entity's state from its snapshot and its history.
  *
- * The thread that runs the actor reads: detached from the host it asks for the stream's version (an
+ * The thread that runs the actor reads: detached from the host it asks for the stream's history (an
  * unknown stream costs no more), the newest snapshot and the first page of events after it, and
  * decodes that page; then it attaches and makes the state; further pages alternate. So the host's
  * interpreter is never held while the disk is read, and a short history needs one detachment.
@@ -58,6 +58,18 @@ static void snapshot_drop(replay *r)
     r->snapshot = (escqrs_snapshot){0};
 }
 
+/* The stream's history, and its end: the version to reach. */
+static escqrs_status open_history(replay *r, escqrs_error *error)
+{
+    escqrs_cursor_close(r->cursor);
+    r->cursor = NULL;
+    escqrs_status status = escqrs_store_history(r->store, r->stream, NULL, &r->cursor, error);
+    if (status == ESCQRS_OK) {
+        r->target = escqrs_cursor_upto(r->cursor);
+    }
+    return status;
+}
+
 /* The newest usable snapshot at or below `upto` (0: any), if there is one. */
 static escqrs_status fetch_snapshot(replay *r, int64_t upto, escqrs_error *error)
 {
@@ -68,8 +80,7 @@ static escqrs_status fetch_snapshot(replay *r, int64_t upto, escqrs_error *error
         return ESCQRS_OK;
     }
     if (status == ESCQRS_OK && r->snapshot.version > r->target) {
-        /* another writer's commit came between the two questions */
-        status = escqrs_store_version(r->store, r->stream, &r->target, error);
+        status = open_history(r, error); /* another's commit came between the two questions */
     }
     if (status == ESCQRS_OK && r->snapshot.version > r->target) {
         status = escqrs_error_set(
@@ -89,15 +100,8 @@ static escqrs_status fetch_page(replay *r, escqrs_error *error)
     if (r->version == r->target) {
         return ESCQRS_OK;
     }
-    escqrs_status status = ESCQRS_OK;
-    if (r->cursor == NULL) {
-        escqrs_range range = {.after = r->version, .upto = r->target};
-        status = escqrs_store_history(r->store, r->stream, &range, &r->cursor, error);
-    }
     size_t count = 0;
-    if (status == ESCQRS_OK) {
-        status = escqrs_cursor_read(r->cursor, PAGE_EVENTS, &r->recorded, &count, error);
-    }
+    escqrs_status status = escqrs_cursor_read(r->cursor, PAGE_EVENTS, &r->recorded, &count, error);
     if (status == ESCQRS_DONE) {
         status = ESCQRS_OK;
     }
@@ -121,16 +125,18 @@ static escqrs_status fetch_page(replay *r, escqrs_error *error)
 
 static escqrs_status fetch_first(replay *r, int64_t upto, escqrs_error *error)
 {
-    escqrs_status status = ESCQRS_OK;
-    escqrs_cursor_close(r->cursor);
-    r->cursor = NULL;
-    if (r->aggregate->ops->unpack != NULL && r->target > 0 && upto >= 0 &&
+    escqrs_status status = open_history(r, error);
+    if (status == ESCQRS_OK && r->aggregate->ops->unpack != NULL && r->target > 0 && upto >= 0 &&
         atomic_load_explicit(&r->aggregate->snapshot_every, memory_order_relaxed) >
             0) { /* a setting */
         status = fetch_snapshot(r, upto, error);
     }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
     r->version = r->snapshot.version;
-    return status == ESCQRS_OK ? fetch_page(r, error) : status;
+    escqrs_cursor_skip(r->cursor, r->version);
+    return fetch_page(r, error);
 }
 
 /* ---- attached ------------------------------------------------------------------------------- */
@@ -205,13 +211,7 @@ static escqrs_status replay_begin(replay *r, escqrs_error *error)
     int64_t upto = 0;
     for (;;) {
         void *token = escqrs_host_detach(host);
-        escqrs_status status = ESCQRS_OK;
-        if (r->target < 0) {
-            status = escqrs_store_version(r->store, r->stream, &r->target, error);
-        }
-        if (status == ESCQRS_OK) {
-            status = fetch_first(r, upto, error);
-        }
+        escqrs_status status = fetch_first(r, upto, error);
         escqrs_host_attach(host, token);
         if (status != ESCQRS_OK) {
             return status;
@@ -252,7 +252,7 @@ escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error)
     r.aggregate = aggregate;
     r.store = system->store;
     r.stream = escqrs_entity_stream(entity);
-    r.target = -1;
+    r.target = 0;
     r.version = 0;
     r.snapshot = (escqrs_snapshot){0};
     r.cursor = NULL;

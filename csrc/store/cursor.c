@@ -241,6 +241,19 @@ escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range
     return status;
 }
 
+int64_t escqrs_cursor_upto(const escqrs_cursor *cursor)
+{
+    return cursor->query.upto;
+}
+
+void escqrs_cursor_skip(escqrs_cursor *cursor, int64_t after)
+{
+    ESC_ASSERT(!cursor->query.reverse && cursor->page.count == 0);
+    if (after > cursor->query.after) {
+        cursor->query.after = after;
+    }
+}
+
 /* ---- what is given ---------------------------------------------------------------------------- */
 
 /* The next page that holds an event. DONE at the end. */

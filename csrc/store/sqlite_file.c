@@ -46,6 +46,9 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
                      " WHERE position > ?1 ORDER BY position",
     [ESC_SQL_LAST_STREAM] = "SELECT id FROM escqrs_stream ORDER BY id DESC LIMIT 1",
     [ESC_SQL_STREAM_ID] = "SELECT id FROM escqrs_stream WHERE name = ?1",
+    [ESC_SQL_STREAM] = "SELECT id, (SELECT first_version + count - 1 FROM escqrs_index"
+                       " WHERE stream = s.id ORDER BY first_version DESC LIMIT 1)"
+                       " FROM escqrs_stream AS s WHERE name = ?1",
     [ESC_SQL_STREAM_NAME] = "SELECT name FROM escqrs_stream WHERE id = ?1",
     [ESC_SQL_EVENTS_WANTED] = "SELECT " EVENT_COLUMNS_J " FROM escqrs_wanted AS w"
                               " CROSS JOIN escqrs_journal AS j ON j.position = w.position",

@@ -53,6 +53,7 @@ typedef enum esc_statement {
     ESC_SQL_TAIL,
     ESC_SQL_LAST_STREAM,
     ESC_SQL_STREAM_ID,
+    ESC_SQL_STREAM,
     ESC_SQL_STREAM_NAME,
     ESC_SQL_EVENTS_WANTED,
     ESC_SQL_EVENT,

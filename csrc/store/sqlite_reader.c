@@ -186,19 +186,22 @@ static void release_index(esc_sqlite *sqlite)
     }
 }
 
-/* The number of a stream by its name, from disk; 0 where it is unknown. */
-static escqrs_status stream_id(const esc_sqlite *sqlite, esc_connection *connection,
-                               escqrs_slice name, int64_t *id, escqrs_error *error)
+/* The number of a stream by its name, from disk, and the last version that the index there has; 0
+ * where it is unknown. */
+static escqrs_status stream_row(const esc_sqlite *sqlite, esc_connection *connection,
+                                escqrs_slice name, int64_t *id, int64_t *version,
+                                escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status =
-        esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_ID, &statement, error);
+        esc_connection_statement(sqlite, connection, ESC_SQL_STREAM, &statement, error);
     if (status != ESCQRS_OK) {
         return status;
     }
     sqlite3_bind_text(statement, 1, name.data, (int)name.size, SQLITE_STATIC);
     int code = sqlite3_step(statement);
     *id = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    *version = code == SQLITE_ROW ? sqlite3_column_int64(statement, 1) : 0;
     sqlite3_reset(statement);
     if (code != SQLITE_ROW && code != SQLITE_DONE) {
         return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
@@ -212,11 +215,14 @@ static escqrs_status find_stream(esc_sqlite *sqlite, esc_connection *connection,
     if (esc_stream_index_look(&sqlite->index, name, id, version)) {
         return ESCQRS_OK;
     }
-    *version = 0;
-    escqrs_status status = stream_id(sqlite, connection, name, id, error);
-    /* In this order: what leaves the tail was in the index on disk before. */
-    if (status == ESCQRS_OK && *id != 0 &&
-        !esc_stream_index_look_id(&sqlite->index, *id, version)) {
+    int64_t watermark = esc_stream_index_watermark(&sqlite->index);
+    escqrs_status status = stream_row(sqlite, connection, name, id, version, error);
+    if (status != ESCQRS_OK || *id == 0 || esc_stream_index_look_id(&sqlite->index, *id, version)) {
+        return status;
+    }
+    /* Memory knows nothing of it. If it did when the row was read, the row may be older than what
+     * was forgotten since; that is on disk now. */
+    if (esc_stream_index_watermark(&sqlite->index) != watermark) {
         status = esc_sqlite_index_last(sqlite, connection, *id, version, error);
     }
     return status;

@@ -322,8 +322,8 @@ void esc_stream_index_thaw(esc_stream_index *index)
             stream->tail_capacity = 0;
         }
     }
-    esc_mutex_unlock(&index->mutex);
     index->watermark = index->frozen_upto;
+    esc_mutex_unlock(&index->mutex);
     index->frozen_upto = 0;
     index->frozen_next = 0;
     esc_vector_clear(&index->frozen);
@@ -367,6 +367,14 @@ bool esc_stream_index_look_id(esc_stream_index *index, int64_t id, int64_t *vers
     }
     esc_mutex_unlock(&index->mutex);
     return stream != NULL;
+}
+
+int64_t esc_stream_index_watermark(esc_stream_index *index)
+{
+    esc_mutex_lock(&index->mutex);
+    int64_t watermark = index->watermark;
+    esc_mutex_unlock(&index->mutex);
+    return watermark;
 }
 
 size_t esc_stream_index_positions(esc_stream_index *index, int64_t id, int64_t first, size_t count,

@@ -58,7 +58,7 @@ typedef struct esc_stream_index {
     int64_t frozen_upto; /* the leader's: position up to which is being merged; 0: nothing is */
     esc_vector frozen;   /* the leader's: esc_stream *, sorted by number */
     size_t frozen_next;  /* the leader's: merged up to here, durably */
-    int64_t watermark;   /* the leader's */
+    int64_t watermark;   /* changes under the mutex once anybody may look */
 } esc_stream_index;
 
 void esc_stream_index_init(esc_stream_index *index);
@@ -106,6 +106,8 @@ void esc_stream_index_trim(esc_stream_index *index);
 bool esc_stream_index_look(esc_stream_index *index, escqrs_slice name, int64_t *id,
                            int64_t *version);
 bool esc_stream_index_look_id(esc_stream_index *index, int64_t id, int64_t *version);
+/* While it stays, nothing has been forgotten here that was not on disk before. */
+int64_t esc_stream_index_watermark(esc_stream_index *index);
 /* Positions of versions first .. first + count - 1 as far as the tail has them, in
  * positions[version - first], the others 0. Returns the number of leading ones that are to be
  * looked up on disk. */

@@ -273,6 +273,11 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_history(escqrs_store *store, escqrs_s
 /* By position. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range,
                                                   escqrs_cursor **cursor, escqrs_error *error);
+/* The last version or position that an oldest-first cursor gives: its range's, bounded by what was
+ * durable when it was opened; 0 where there was nothing. */
+int64_t escqrs_cursor_upto(const escqrs_cursor *cursor);
+/* Leave out what is not behind `after`. Before the first read, oldest first. */
+void escqrs_cursor_skip(escqrs_cursor *cursor, int64_t after);
 /* OK: the next event; DONE: no more; CORRUPT: the event does not verify (stream, version, position
  * are in the error); CLOSED; IO. A cursor holds no connection between calls: it reads pages of at
  * most a few hundred events ahead. One thread at a time. */

@@ -182,6 +182,32 @@ static void test_ranges(void **state)
     escqrs_store_destroy(store);
 }
 
+static void test_skip(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(":memory:");
+    append(store, "s", 0, 700);
+    escqrs_cursor *cursor;
+    const escqrs_recorded *recorded;
+    assert_int_equal(escqrs_store_history(store, text("s"), NULL, &cursor, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_cursor_upto(cursor), 700);
+    append(store, "s", 700, 1);
+    escqrs_cursor_skip(cursor, 650);
+    escqrs_cursor_skip(cursor, 10); /* behind it already */
+    for (int64_t version = 651; version <= 700; version++) {
+        assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_OK);
+        assert_int_equal(recorded->version, version);
+    }
+    assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_DONE);
+    escqrs_cursor_close(cursor);
+    assert_int_equal(escqrs_store_history(store, text("none"), NULL, &cursor, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_cursor_upto(cursor), 0);
+    escqrs_cursor_skip(cursor, 5);
+    assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_DONE);
+    escqrs_cursor_close(cursor);
+    escqrs_store_destroy(store);
+}
+
 static void test_match(void **state)
 {
     (void)state;
@@ -512,6 +538,7 @@ int main(void)
         cmocka_unit_test(test_several_streams_are_one),
         cmocka_unit_test(test_header),
         cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_skip),
         cmocka_unit_test(test_match),
         cmocka_unit_test_setup_teardown(test_keys, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_checkpoints, setup_folder, teardown_folder),
