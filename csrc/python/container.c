@@ -390,7 +390,7 @@ static void container_dealloc(PyObject *self)
 
 #define GO_ON(name, function)                                                                      \
     {                                                                                              \
-        name, (PyCFunction)(void (*)(void))function, METH_FASTCALL | METH_KEYWORDS,                \
+        name, (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS,              \
             "As in its base."                                                                      \
     }
 

@@ -545,7 +545,7 @@ fail:
 
 void esc_definition_fini(esc_definition *definition)
 {
-    for (size_t i = 0; i < definition->projection_count; i++) {
+    for (size_t i = 0; definition->projections != NULL && i < definition->projection_count; i++) {
         projection_fini(&definition->projections[i]);
     }
     for (size_t i = 0; i < definition->objects.count; i++) {
