@@ -144,7 +144,7 @@ static escqrs_status settle(escqrs_entity *asking, escqrs_error *error)
     if (esc_entity_flights(asking) > 0) {
         escqrs_host *host = asking->aggregate->host;
         void *token = escqrs_host_detach(host);
-        escqrs_runtime_block();
+        (void)escqrs_runtime_block(); /* commits need no worker */
         esc_entity_wait_landed(asking);
         escqrs_runtime_unblock();
         escqrs_host_attach(host, token);

@@ -204,7 +204,7 @@ static escqrs_status hand_over(escqrs_entity *entity, esc_record *record, escqrs
     escqrs_entity_hold(entity); /* the command's reference may go with its answer */
     escqrs_host *host = entity->aggregate->host;
     void *token = escqrs_host_detach(host);
-    escqrs_runtime_block();
+    (void)escqrs_runtime_block(); /* a commit needs no worker */
     escqrs_status status = escqrs_store_commit(system->store, &record->commit, error);
     escqrs_runtime_unblock();
     escqrs_host_attach(host, token);

@@ -228,6 +228,11 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
     if (waiter != NULL) {
         escqrs_actor_wait_end(waiter);
     }
+    if (result == ESCQRS_NO_MEMORY) {
+        return raise_waiting(self, ESCQRS_NO_MEMORY,
+                             "no thread can be started to handle the command to %U, for which this "
+                             "one waits; it may still be carried out");
+    }
     if (result == ESCQRS_TIMEOUT) {
         return raise_waiting(self, ESCQRS_TIMEOUT,
                              "%U has not answered in time; the command may still be carried out");

@@ -117,17 +117,56 @@ int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
     return 0;
 }
 
-int esc_py_wait(escqrs_status (*wait)(void *context, int64_t deadline_ns), void *context,
-                int64_t deadline_ns)
+/* Whether Python runs signal handlers on this thread; -1 with an exception. Looked up once a
+ * thread. */
+static int runs_signal_handlers(void)
+{
+    static _Thread_local struct {
+        unsigned generation; /* after fork the thread that forked is the main one */
+        bool known, is_main;
+    } here;
+    if (here.known && here.generation == escqrs_fork_generation()) {
+        return here.is_main;
+    }
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *main = NULL, *ident = NULL;
+    if (threading != NULL) {
+        main = PyObject_CallMethod(threading, "main_thread", NULL);
+        Py_DECREF(threading);
+    }
+    if (main != NULL) {
+        ident = PyObject_GetAttrString(main, "ident");
+        Py_DECREF(main);
+    }
+    if (ident == NULL) {
+        return -1;
+    }
+    unsigned long number = PyLong_AsUnsignedLongMask(ident);
+    Py_DECREF(ident);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    here.is_main = number == PyThread_get_thread_ident();
+    here.generation = escqrs_fork_generation();
+    here.known = true;
+    return here.is_main;
+}
+
+static escqrs_status wait_detached(esc_py_wait_function *wait, void *context, int64_t deadline_ns)
+{
+    escqrs_status status = escqrs_runtime_block() ? wait(context, deadline_ns) : ESCQRS_NO_MEMORY;
+    escqrs_runtime_unblock();
+    return status;
+}
+
+static int wait_in_slices(esc_py_wait_function *wait, void *context, int64_t deadline_ns)
 {
     for (;;) {
         escqrs_status status;
         int64_t slice_ns = esc_deadline_after(SLICE_NS);
         bool last = slice_ns >= deadline_ns;
         Py_BEGIN_ALLOW_THREADS
-        escqrs_runtime_block();
-        status = wait(context, last ? deadline_ns : slice_ns);
-        escqrs_runtime_unblock();
+        status = wait_detached(wait, context, last ? deadline_ns : slice_ns);
         Py_END_ALLOW_THREADS
         if (status != ESCQRS_TIMEOUT) {
             return (int)status;
@@ -139,6 +178,20 @@ int esc_py_wait(escqrs_status (*wait)(void *context, int64_t deadline_ns), void 
             return ESCQRS_TIMEOUT;
         }
     }
+}
+
+int esc_py_wait(esc_py_wait_function *wait, void *context, int64_t deadline_ns)
+{
+    int sliced = runs_signal_handlers();
+    if (sliced != 0) {
+        return sliced < 0 ? -1 : wait_in_slices(wait, context, deadline_ns);
+    }
+    /* Thousands may wait at once, in asks of handlers: none of them wakes for nothing. */
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = wait_detached(wait, context, deadline_ns);
+    Py_END_ALLOW_THREADS
+    return (int)status;
 }
 
 /* Whether this thread is in a handler of this system, or in a callback or worker of it. */
@@ -351,7 +404,7 @@ static escqrs_status drain_slice(void *context, int64_t deadline_ns)
     bool last = until_ns <= deadline_ns;
     escqrs_status status =
         escqrs_system_drain_wait(self->system, self->ticket, last ? until_ns : deadline_ns, NULL);
-    return status == ESCQRS_DONE && !last ? ESCQRS_TIMEOUT : status;
+    return status == ESCQRS_DONE && (!last || self->until_ns == NULL) ? ESCQRS_TIMEOUT : status;
 }
 
 /* Wait until what was accepted so far is answered: as esc_py_wait; DONE as drain_slice. */
@@ -361,7 +414,9 @@ static int wait_drained(esc_py_system *self, _Atomic int64_t *until_ns, int64_t 
     Py_BEGIN_ALLOW_THREADS
     wait.ticket = escqrs_system_drain_begin(self->system);
     Py_END_ALLOW_THREADS
-    return esc_py_wait(drain_slice, &wait, deadline_ns);
+    /* in slices on any thread: `until_ns` may change */
+    return until_ns != NULL ? wait_in_slices(drain_slice, &wait, deadline_ns)
+                            : esc_py_wait(drain_slice, &wait, deadline_ns);
 }
 
 static escqrs_status wait_unpinned(void *context, int64_t deadline_ns)

@@ -87,12 +87,14 @@ void esc_py_system_tidy(esc_py_system *self);
 /* A reply whose completion runs Python code, from any thread: one with the GIL is woken for it. */
 void esc_py_system_push_completed(esc_py_system *self, struct esc_py_reply *reply);
 
-/* Wait in slices of at most 100 ms, checking signals between: `wait` is called detached with a
- * deadline (monotonic ns) and answers TIMEOUT when the slice ended. Returns the status of `wait`
- * (TIMEOUT: `deadline_ns` has passed; INT64_MAX: never), or -1 with an exception set (Ctrl-C). Lets
- * other workers run meanwhile. What it waits for must be pinned. */
-int esc_py_wait(escqrs_status (*wait)(void *context, int64_t deadline_ns), void *context,
-                int64_t deadline_ns);
+/* Wait: OK or another status of what is waited for; TIMEOUT where `deadline_ns` (monotonic) has
+ * passed. Detached. */
+typedef escqrs_status esc_py_wait_function(void *context, int64_t deadline_ns);
+/* Call it until it answers something else than TIMEOUT or `deadline_ns` (INT64_MAX: never) has
+ * passed, and return that (NO_MEMORY: every worker waits and no thread can be started); or -1 with
+ * an exception set (Ctrl-C): on the thread that runs Python's signal handlers it is called in
+ * slices of at most 100 ms. Lets other workers run meanwhile. What it waits for must be pinned. */
+int esc_py_wait(esc_py_wait_function *wait, void *context, int64_t deadline_ns);
 /* Seconds from Python (None: never; negative: now) as a monotonic deadline; -1 with an exception
  * set. */
 int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns);

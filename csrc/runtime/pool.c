@@ -307,8 +307,9 @@ void esc_pool_start_succeeded(esc_pool *pool)
     atomic_store_explicit(&pool->runtime->start_failed, false, memory_order_relaxed);
 }
 
-/* The caller has taken a licence for it and counted it in the pool. */
-static void start_worker(esc_pool *pool)
+/* The caller has taken a licence for it and counted it in the pool. False: it could not be started,
+ * and all that there are block. */
+static bool start_worker(esc_pool *pool)
 {
     escqrs_runtime *runtime = pool->runtime;
     escqrs_error error = {0};
@@ -333,7 +334,7 @@ static void start_worker(esc_pool *pool)
     esc_thread thread; /* joined by its own handle, see end_worker */
     if (esc_thread_create(&thread, pool->host == NULL ? "esc-native" : "esc-host", 0, worker_main,
                           worker, &error) == ESCQRS_OK) {
-        return;
+        return true;
     }
     esc_mutex_lock(&pool->lock);
     esc_list_remove(&worker->in_pool);
@@ -350,24 +351,27 @@ fail:
     esc_mutex_lock(&pool->lock);
     pool->worker_count--;
     return_licence(pool);
+    bool others = pool->worker_count > pool->blocked_count;
     esc_mutex_unlock(&pool->lock);
-    if (error.status != ESCQRS_OK) {
-        esc_pool_start_failed(pool, &error);
+    if (error.status == ESCQRS_OK) { /* stopping */
+        return true;
     }
+    esc_pool_start_failed(pool, &error);
+    return others;
 }
 
-void esc_pool_kick(esc_pool *pool)
+bool esc_pool_kick(esc_pool *pool)
 {
     esc_mutex_lock(&pool->lock);
     if (esc_runtime_is_stopping(pool->runtime) ||
         atomic_load_explicit(&pool->free, memory_order_relaxed) == 0) {
         esc_mutex_unlock(&pool->lock);
-        return;
+        return true;
     }
     if (!esc_pool_may_start(pool)) {
         esc_mutex_unlock(&pool->lock);
         esc_monitor_arm(pool->runtime); /* it tries again */
-        return;
+        return true;
     }
     take_licence(pool);
     esc_worker *worker = pop_sleeper(pool);
@@ -375,20 +379,20 @@ void esc_pool_kick(esc_pool *pool)
         worker->licensed = true;
         wake(worker, ESC_WAKE_LICENCE);
         esc_mutex_unlock(&pool->lock);
-        return;
+        return true;
     }
     pool->worker_count++;
     esc_mutex_unlock(&pool->lock);
-    start_worker(pool);
+    return start_worker(pool);
 }
 
 /* ---- blocking --------------------------------------------------------------------------------- */
 
-void escqrs_runtime_block(void)
+bool escqrs_runtime_block(void)
 {
     esc_worker *worker = esc_thread_here.worker;
     if (worker == NULL || worker->block_depth++ > 0) {
-        return;
+        return true;
     }
     esc_pool *pool = worker->pool;
     escqrs_runtime *runtime = pool->runtime;
@@ -409,9 +413,7 @@ void escqrs_runtime_block(void)
     bool go =
         esc_pool_has_work(pool) && atomic_load_explicit(&pool->free, memory_order_relaxed) > 0;
     esc_mutex_unlock(&pool->lock);
-    if (go) {
-        esc_pool_kick(pool);
-    }
+    return !go || esc_pool_kick(pool);
 }
 
 void escqrs_runtime_unblock(void)

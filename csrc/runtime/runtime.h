@@ -207,8 +207,8 @@ void esc_pool_fini(esc_pool *pool);
 /* Add an actor that is due to run; wakes or starts a worker where a licence is free. */
 void esc_pool_push(esc_pool *pool, escqrs_actor *actor);
 /* Give a free licence to a worker: one that sleeps, or a new one. Does nothing when none is free.
- */
-void esc_pool_kick(esc_pool *pool);
+ * False: none could be started, and all that there are block. */
+bool esc_pool_kick(esc_pool *pool);
 /* Take all of `shared`, oldest first, linked by next. */
 escqrs_actor *esc_pool_take_shared(esc_pool *pool, escqrs_actor **newest);
 bool esc_pool_has_work(esc_pool *pool);

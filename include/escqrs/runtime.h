@@ -172,9 +172,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escq
 void escqrs_actor_wait_end(escqrs_actor *waiter);
 
 /* Around a wait on a worker thread of any runtime (elsewhere they do nothing): other workers of it
- * may run meanwhile. It does not matter what the thread waits for. Call them detached; they
- * nest. */
-void escqrs_runtime_block(void);
+ * may run meanwhile. It does not matter what the thread waits for. Call them detached; they nest.
+ * False: messages wait, every worker blocks, and no thread can be started: who waits for another
+ * actor may wait for ever. */
+bool escqrs_runtime_block(void);
 void escqrs_runtime_unblock(void);
 
 /* Manual runtimes: run one message of one actor on this thread (attached where it has a host: the

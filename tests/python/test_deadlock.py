@@ -122,6 +122,40 @@ def test_asking_ten_thousand_deep(system: es.System, emit: bool) -> None:
     assert system[Node, "free"].ask(Plain()) == "free"
 
 
+def test_deeper_than_memory_allows() -> None:
+    """Where no further thread can be started the asker is told, and the system goes on."""
+    out, _ = support.run(
+        """
+        import resource
+        class Down(es.Command[int]):
+            depth: int
+        class Node(es.Aggregate):
+            @es.handles
+            def down(self, cmd: Down) -> int:
+                if cmd.depth == 0:
+                    return 0
+                return self.system[Node, str(cmd.depth)].ask(Down(cmd.depth - 1)) + 1
+        with es.open(":memory:", Node) as system:
+            assert system[Node, "a"].ask(Down(100)) == 100
+            with open("/proc/self/statm") as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            limit = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, limit[1]))
+            for send in ("ask", "submit"):
+                try:
+                    if send == "ask":
+                        system[Node, "a"].ask(Down(20_000))
+                    else:
+                        system[Node, "a"].submit(Down(20_000)).result()
+                except MemoryError:
+                    print("MemoryError")
+            resource.setrlimit(resource.RLIMIT_AS, limit)
+            print(system[Node, "a"].ask(Down(1_000)))
+        """
+    )
+    assert out == "MemoryError\nMemoryError\n1000\n"
+
+
 def test_a_deep_chain_that_fails(system: es.System) -> None:
     class Fall(es.Command):
         depth: int

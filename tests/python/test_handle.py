@@ -412,6 +412,32 @@ def test_futures_of_the_standard_library_are_not_needed_but_threads_may_wait(
     assert sorted(results) == sorted(list(range(1, 21)) * 5)
 
 
+def test_threads_that_wait_use_no_processor() -> None:
+    """Only the main thread looks for signals; of the others there may be thousands."""
+    out, _ = support.run(
+        """
+        with es.open(":memory:", Counter) as system:
+            blocked = system[Counter, "a"].submit(Block())
+            threads = [threading.Thread(target=blocked.result) for _ in range(100)]
+            for thread in threads:
+                thread.start()
+            entered.wait()
+            settled = threading.Event()
+            for _ in range(100): # until a tenth of a second passes without any
+                before = time.process_time()
+                settled.wait(0.1)
+                used = time.process_time() - before
+                if used < 0.001:
+                    break
+            print(used < 0.001)
+            release.set()
+            for thread in threads:
+                thread.join()
+        """
+    )
+    assert out == "True\n"
+
+
 # ---- failures of what was told -------------------------------------------------------------------
 
 
