@@ -110,6 +110,9 @@ PyObject *esc_py_instance_get(esc_py_instance *self, const esc_py_field *field);
 int esc_py_instance_set(esc_py_instance *self, uint32_t index, PyObject *stored);
 /* Call an applier: the only time when fields may change. */
 int esc_py_instance_apply(esc_py_instance *self, PyObject *applier, PyObject *event);
+/* Close a coroutine that nobody is going to await, so that it does not warn; keeps the exception.
+ */
+void esc_py_coroutine_close(PyObject *coroutine);
 /* Whether this thread is inside an applier of this instance; it is compared, never followed. */
 bool esc_py_instance_is_applying(const esc_py_instance *self);
 /* For who runs a handler inside an applier (it reads another entity's state, whose mailbox has

@@ -16,16 +16,11 @@ const esc_py_turn *esc_py_turn_current(void)
 
 /* ---- the reply ------------------------------------------------------------------------------------ */
 
+/* `check` is what _reply_check of _aggregate.py made. */
 static int answer_matches(PyObject *check, PyObject *value)
 {
     if (check == Py_None) {
         return 1;
-    }
-    if (!PyType_Check(check)) {
-        PyObject *result = PyObject_CallOneArg(check, value);
-        int matches = result == NULL ? -1 : PyObject_IsTrue(result);
-        Py_XDECREF(result);
-        return matches;
     }
     if (check == (PyObject *)&PyLong_Type) {
         return PyLong_Check(value) && !PyBool_Check(value);
@@ -33,7 +28,13 @@ static int answer_matches(PyObject *check, PyObject *value)
     if (check == (PyObject *)&PyFloat_Type) {
         return PyFloat_Check(value) || (PyLong_Check(value) && !PyBool_Check(value));
     }
-    return PyObject_TypeCheck(value, (PyTypeObject *)check);
+    if (PyType_Check(check)) {
+        return PyObject_TypeCheck(value, (PyTypeObject *)check);
+    }
+    PyObject *result = PyObject_CallOneArg(check, value);
+    int matches = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    return matches;
 }
 
 /* Check the handler's answer; store it where the command has a key. What goes to the caller: new
@@ -41,6 +42,14 @@ static int answer_matches(PyObject *check, PyObject *value)
 static PyObject *take_answer(esc_py_definition *self, esc_py_reply *reply, escqrs_turn *turn,
                              PyObject *check, PyObject *answer)
 {
+    if (PyCoro_CheckExact(answer)) {
+        PyErr_Format(PyExc_TypeError,
+                     "the handler of %U for %s is async behind its decorator; it has to be a plain "
+                     "method: it runs to its end on a thread of the engine",
+                     self->name, Py_TYPE(reply->message)->tp_name);
+        esc_py_coroutine_close(answer);
+        return NULL;
+    }
     int matches = answer_matches(check, answer);
     if (matches < 0) {
         return NULL;

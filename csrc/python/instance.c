@@ -108,6 +108,32 @@ static int settle(esc_py_instance *self)
     return result;
 }
 
+void esc_py_coroutine_close(PyObject *coroutine)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *closed = PyObject_CallMethod(coroutine, "close", NULL);
+    if (closed == NULL) {
+        PyErr_WriteUnraisable(coroutine);
+    }
+    Py_XDECREF(closed);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* An async or generator function behind a decorator has not run at all. */
+static int refuse_coroutine(esc_py_instance *self, PyObject *event, PyObject *result)
+{
+    if (!PyCoro_CheckExact(result) && !PyGen_CheckExact(result)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError,
+                 "the @es.applies method of %s for %s is async or a generator behind its "
+                 "decorator; it has to be a plain method",
+                 Py_TYPE(self)->tp_name, Py_TYPE(event)->tp_name);
+    esc_py_coroutine_close(result);
+    return -1;
+}
+
 int esc_py_instance_apply(esc_py_instance *self, PyObject *applier, PyObject *event)
 {
     PyObject *arguments[] = {(PyObject *)self, event};
@@ -116,7 +142,8 @@ int esc_py_instance_apply(esc_py_instance *self, PyObject *applier, PyObject *ev
     applying_now = &here;
     PyObject *result = PyObject_Vectorcall(applier, arguments, 2, NULL);
     applying_now = outer;
-    if (result == NULL) {
+    if (result == NULL || (result != Py_None && refuse_coroutine(self, event, result) < 0)) {
+        Py_XDECREF(result);
         return -1;
     }
     Py_DECREF(result);

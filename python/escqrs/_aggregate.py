@@ -21,7 +21,7 @@ import types
 import typing
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from . import _core
 from ._message import Message, _Names, layout_of_state
@@ -143,17 +143,7 @@ class Aggregate(_core.AggregateBase):
                 f"{snapshot_every!r}"
             )
         cls.__escqrs_snapshot_every__ = snapshot_every
-        for refused in _RESERVED:
-            if refused in cls.__dict__ or refused in inspect.get_annotations(cls):
-                raise TypeError(
-                    f"{cls.__name__}.{refused}: in an aggregate `{refused}` is the engine's; use "
-                    "another name"
-                )
-        if "__init__" in cls.__dict__ or "__new__" in cls.__dict__:
-            raise TypeError(
-                f"{cls.__name__}: an aggregate has no __init__: its state begins with the defaults "
-                "of its annotated fields"
-            )
+        _refuse_names(cls)
         try:
             _read(cls)
         except TypeError as error:
@@ -175,6 +165,26 @@ class Aggregate(_core.AggregateBase):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _refuse_names(cls: type) -> None:
+    """TypeError if the class, or a base of it that is no aggregate, defines what is the
+    engine's."""
+    for base in cls.__mro__:
+        if base is object or (issubclass(base, _core.AggregateBase) and base is not cls):
+            continue
+        defined = {*vars(base), *inspect.get_annotations(base)}
+        for refused in _RESERVED:
+            if refused in defined:
+                raise TypeError(
+                    f"{base.__name__}.{refused}: in an aggregate `{refused}` is the engine's; use "
+                    "another name"
+                )
+        if base is not Generic and not defined.isdisjoint(("__init__", "__new__")):
+            raise TypeError(
+                f"{base.__name__}: an aggregate has no __init__: its state begins with the "
+                "defaults of its annotated fields"
+            )
 
 
 # ---- reading a class -----------------------------------------------------------------------------
@@ -312,21 +322,40 @@ def _digest_code(digest: Any, code: types.CodeType | None) -> None:
         if isinstance(constant, types.CodeType):
             _digest_code(digest, constant)
         else:
-            digest.update(repr(constant).encode())
+            digest.update(_constant_text(constant).encode())
+
+
+def _constant_text(constant: object) -> str:
+    """The same in every process: the order of a set is not."""
+    if isinstance(constant, tuple):
+        items = [_constant_text(one) for one in cast("tuple[object, ...]", constant)]
+        return f"({','.join(items)})"
+    if isinstance(constant, frozenset):
+        items = [_constant_text(one) for one in cast("frozenset[object]", constant)]
+        return f"{{{','.join(sorted(items))}}}"
+    return repr(constant)
 
 
 # ---- replies -------------------------------------------------------------------------------------
 
 
 def _reply_annotation(command: Any) -> Any:
+    """The R of ``Command[R]`` with its names resolved; None for a bare Command."""
     annotation = command.__escqrs_reply__
+    if annotation is None or isinstance(annotation, (type, TypeVar)):
+        if not typing.get_args(annotation):
+            return annotation
     if isinstance(annotation, str):
         annotation = typing.ForwardRef(annotation)
-    if isinstance(annotation, typing.ForwardRef):
-        holder = types.SimpleNamespace(__annotations__={"it": annotation})
-        variables = vars(sys.modules.get(command.__module__, types.SimpleNamespace()))
-        annotation = typing.get_type_hints(holder, variables, _Names(command))["it"]
-    return annotation
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    variables = vars(sys.modules.get(command.__module__, types.SimpleNamespace()))
+    try:
+        return typing.get_type_hints(holder, variables, _Names(command))["it"]
+    except NameError as error:
+        raise TypeError(
+            f"{command.__name__}: {error}; define it before an aggregate that handles "
+            f"{command.__name__} is opened"
+        ) from None
 
 
 def _reply_check(command: type) -> Any:
@@ -335,7 +364,9 @@ def _reply_check(command: type) -> Any:
     annotation = _reply_annotation(command)
     if annotation is None or annotation is Any or annotation is object:
         return None
-    if isinstance(annotation, type) and not typing.get_args(annotation):
+    if type(annotation) is type:
+        return annotation
+    if isinstance(annotation, _core.MessageMeta) and _core.newest(annotation) is annotation:
         return annotation
     return _checker(annotation)
 
@@ -351,6 +382,8 @@ def _checker(annotation: Any) -> Callable[[Any], bool]:
         return lambda value: isinstance(value, int) and not isinstance(value, bool)
     if annotation is float:
         return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is typing.Never or annotation is typing.NoReturn:
+        return lambda value: False
     if origin in (typing.Union, types.UnionType):
         several = [_checker(one) for one in arguments]
         return lambda value: any(check(value) for check in several)
@@ -358,6 +391,10 @@ def _checker(annotation: Any) -> Callable[[Any], bool]:
         return lambda value: any(value == one and type(value) is type(one) for one in arguments)
     if origin is typing.Annotated:
         return _checker(arguments[0])
+    if origin is type:
+        return lambda value: isinstance(value, type) and (
+            not isinstance(arguments[0], type) or issubclass(value, arguments[0])
+        )
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
         several = [_checker(one) for one in arguments]
         return lambda value: (
@@ -365,14 +402,24 @@ def _checker(annotation: Any) -> Callable[[Any], bool]:
             and len(value) == len(several)
             and all(check(one) for check, one in zip(several, value, strict=True))
         )
-    if origin is not type and inspect.isclass(origin) and not issubclass(origin, Generic):
+    if inspect.isclass(origin) and not issubclass(origin, Generic):
         return _container_checker(origin, arguments)
     if isinstance(annotation, type):
-        return lambda value: isinstance(value, annotation)
-    supertype = getattr(annotation, "__supertype__", None)  # NewType
-    if supertype is not None:
-        return _checker(supertype)
+        return _class_checker(annotation)
+    # NewType; a type alias of Python 3.12
+    inner = getattr(annotation, "__supertype__", getattr(annotation, "__value__", None))
+    if inner is not None:
+        return _checker(inner)
     return lambda value: True
+
+
+def _class_checker(cls: type[Any]) -> Callable[[Any], bool]:
+    if typing.is_typeddict(cls):
+        return lambda value: isinstance(value, dict)
+    if getattr(cls, "_is_protocol", False) and not getattr(cls, "_is_runtime_protocol", False):
+        return lambda value: True  # nothing says what has it
+    newest = _core.newest(cls)  # of a message class in a notebook whose cell was run again
+    return lambda value: isinstance(value, (cls, newest))
 
 
 def _container_checker(origin: type[Any], arguments: tuple[Any, ...]) -> Callable[[Any], bool]:

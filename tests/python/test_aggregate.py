@@ -882,6 +882,16 @@ def test_names_that_are_the_engines(name: str, how: str) -> None:
         type("Wrong", (es.Aggregate,), space)
 
 
+@pytest.mark.parametrize("name", ["emit", "id", "version", "system", "__init__"])
+def test_names_that_are_the_engines_in_a_base_that_is_no_aggregate(name: str) -> None:
+    mixin = type("Mixin", (), {name: lambda self: None})
+    with pytest.raises(TypeError, match=rf"Mixin.*{name}"):
+        type("Wrong", (mixin, es.Aggregate), {"__module__": __name__})
+    annotated = type("Mixin", (), {"__annotations__": {name: "int"}})
+    with pytest.raises(TypeError, match=rf"Mixin.*{name}"):
+        type("Wrong", (es.Aggregate, annotated), {"__module__": __name__})
+
+
 def test_underscored_fields_are_reserved() -> None:
     with pytest.raises(TypeError, match="_hidden"):
 
