@@ -324,6 +324,9 @@ static PyObject *await_future(esc_py_reply *reply)
 {
     esc_py_state *state = reply->system->state;
     PyObject *queue = NULL, *future = NULL, *iterator = NULL;
+    if (esc_py_reply_refuse_own(reply) < 0) {
+        return NULL;
+    }
     PyObject *loop = running_loop(state);
     if (loop == NULL) {
         return NULL;

@@ -494,6 +494,22 @@ static escqrs_status wait_core(void *context, int64_t deadline_ns)
                : escqrs_readmodel_wait(call->model, call->position, deadline_ns, &call->error);
 }
 
+/* In a handler: an event that is not there yet may be one of its own. */
+static int refuse_beyond(esc_py_system *system, long long position)
+{
+    for (const esc_py_turn *turn = esc_py_turn_current(); turn != NULL; turn = turn->outer) {
+        if (turn->system == system && position > escqrs_store_head(system->store)) {
+            PyErr_Format(
+                esc_py_error_class(system->state, ESCQRS_DEADLOCK),
+                "a handler waits for position %lld, which no event has yet: its own events "
+                "get theirs when it has finished",
+                position);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* wait(position, timeout); position -1: until no rebuild is under way */
 static PyObject *core_wait(PyObject *object, PyObject *args)
 {
@@ -511,7 +527,7 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
     }
     int status = -1;
     wait_call call = {.model = self->model, .position = position};
-    if (refuse_in_projection(system, "wait()") == 0) {
+    if (refuse_in_projection(system, "wait()") == 0 && refuse_beyond(system, position) == 0) {
         status = esc_py_wait(wait_core, &call, deadline_ns);
     }
     if (status > 0) {

@@ -187,6 +187,19 @@ static int raise_waiting(esc_py_reply *self, escqrs_status status, const char *f
     return -1;
 }
 
+int esc_py_reply_refuse_own(esc_py_reply *self)
+{
+    for (const esc_py_turn *turn = esc_py_turn_current(); turn != NULL; turn = turn->outer) {
+        if (self->held_turn == turn->serial) {
+            return raise_waiting(self, ESCQRS_DEADLOCK,
+                                 "this handler waits for its own command to %U, which leaves only "
+                                 "when the handler has finished and its events are durable; use "
+                                 "ask");
+        }
+    }
+    return 0;
+}
+
 int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
 {
     if (esc_py_reply_is_done(self)) {
@@ -207,14 +220,10 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
                              "a read model's handler waits for %U, which waits for the "
                              "handler's transaction: read models only project");
     }
-    const esc_py_turn *turn = esc_py_turn_current();
-    escqrs_actor *waiter = escqrs_actor_current();
-    if (turn != NULL && self->held_turn == turn->serial) {
-        return raise_waiting(self, ESCQRS_DEADLOCK,
-                             "this handler waits for its own command to %U, which leaves "
-                             "only when the handler has finished and its events are "
-                             "durable; use ask");
+    if (esc_py_reply_refuse_own(self) < 0) {
+        return -1;
     }
+    escqrs_actor *waiter = escqrs_actor_current();
     if (waiter != NULL) {
         escqrs_error error = {0};
         escqrs_status status =

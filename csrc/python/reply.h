@@ -84,6 +84,9 @@ void esc_py_reply_fail(esc_py_reply *reply, PyObject *exception);
 /* Wait (signals checked) until it is done: 0; -1 with an exception: Timeout, Deadlock,
  * KeyboardInterrupt. */
 int esc_py_reply_wait(esc_py_reply *reply, int64_t deadline_ns);
+/* -1 with Deadlock where a handler that this thread is in has sent it, so that it leaves only
+ * afterwards. */
+int esc_py_reply_refuse_own(esc_py_reply *reply);
 /* The value (new reference), or NULL with the handler's or the engine's exception set. Done replies
  * only. */
 PyObject *esc_py_reply_result(esc_py_reply *reply);

@@ -54,7 +54,6 @@ escqrs_status escqrs_runtime_create(const escqrs_runtime_options *options, escqr
     made->log = given.log;
     atomic_init(&made->monitor_state, ESC_MONITOR_ASLEEP);
     esc_mutex_init(&made->lock);
-    esc_mutex_init(&made->waits_lock);
     esc_cond_init(&made->worker_ended);
     esc_pool_init(&made->native, made, NULL, (int)native_count, esc_native_run);
     *runtime = made;
@@ -195,7 +194,6 @@ void escqrs_runtime_destroy(escqrs_runtime *runtime)
     }
     esc_pool_fini(&runtime->native);
     esc_cond_fini(&runtime->worker_ended);
-    esc_mutex_fini(&runtime->waits_lock);
     esc_mutex_fini(&runtime->lock);
     escqrs_free(runtime);
 }

@@ -10,7 +10,7 @@
  * Locks, in the order they are taken; none is held while a callback runs:
  * - first esc_pool.lock: who sleeps, who has a licence;
  * - then escqrs_runtime.lock: counts of workers, list of hosts, start and end of threads;
- * - alone, never with another: escqrs_runtime.waits_lock (waits.c).
+ * - alone, never with another: the lock of the waits, one for the process (waits.c).
  */
 #ifndef ESC_RUNTIME_RUNTIME_H
 #define ESC_RUNTIME_RUNTIME_H
@@ -140,8 +140,6 @@ struct escqrs_runtime {
     _Atomic(bool) stopping; /* written under `lock`; read everywhere */
     _Atomic(uint32_t) monitor_state;
     _Atomic(bool) start_failed; /* a failure to start a thread was logged; until one starts */
-
-    esc_mutex waits_lock; /* waits.c */
 
     esc_mutex lock;
     esc_cond worker_ended;

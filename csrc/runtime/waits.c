@@ -1,5 +1,6 @@
-/* Who waits for whom: one edge an actor, `waits_for`, under one lock for the whole runtime, so that
- * of two threads that close a cycle together the second one always sees it.
+/* Who waits for whom: one edge an actor, `waits_for`, under one lock for the whole process, since a
+ * cycle may lead through several runtimes: of two threads that close it together the second one
+ * always sees it. In a child of fork() the lock begins anew: the thread that held it is not there.
  *
  * An actor with an edge to it is held by the one that waits, until wait_end has taken the lock; so
  * the walk may follow the edges, and may hold the actors whose names it will ask for when the lock
@@ -7,6 +8,7 @@
  */
 #include <escqrs/runtime.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +16,20 @@
 
 #define NAMES_MAX 8
 #define NAME_SIZE 100
+
+static esc_mutex lock;
+
+static void lock_begin(void)
+{
+    esc_mutex_init(&lock);
+}
+
+__attribute__((constructor)) static void lock_register(void)
+{
+    lock_begin();
+    int failed = pthread_atfork(NULL, NULL, lock_begin);
+    ESC_ASSERT(failed == 0);
+}
 
 typedef struct cycle {
     escqrs_actor *head[NAMES_MAX / 2]; /* the first ones, in order; held */
@@ -102,14 +118,13 @@ escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target
         return ESCQRS_OK;
     }
     cycle found = {0};
-    esc_mutex *lock = &waiter->runtime->waits_lock;
-    esc_mutex_lock(lock);
+    esc_mutex_lock(&lock);
     ESC_ASSERT(waiter->waits_for == NULL);
     bool closes = find_cycle(waiter, target, &found);
     if (!closes) {
         waiter->waits_for = target;
     }
-    esc_mutex_unlock(lock);
+    esc_mutex_unlock(&lock);
     if (!closes) {
         return ESCQRS_OK;
     }
@@ -123,9 +138,8 @@ void escqrs_actor_wait_end(escqrs_actor *waiter)
     if (waiter == NULL) {
         return;
     }
-    esc_mutex *lock = &waiter->runtime->waits_lock;
-    esc_mutex_lock(lock);
+    esc_mutex_lock(&lock);
     ESC_ASSERT(waiter->waits_for != NULL);
     waiter->waits_for = NULL;
-    esc_mutex_unlock(lock);
+    esc_mutex_unlock(&lock);
 }

@@ -89,7 +89,7 @@ struct escqrs_actor {
     escqrs_runtime *runtime;
     escqrs_host *host;       /* NULL: native */
     escqrs_message resume;   /* stands in the mailbox for escqrs_actor_resume */
-    escqrs_actor *waits_for; /* guarded by the runtime's wait lock */
+    escqrs_actor *waits_for; /* guarded by the lock of the waits, waits.c */
 };
 
 typedef struct escqrs_runtime_options {

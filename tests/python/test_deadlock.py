@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Iterator
@@ -338,3 +339,110 @@ def test_an_applier_sends_nothing() -> None:
             other[Nosy, "a"].ask(Plain())
         assert other.head == 0
     gc.collect()
+
+
+@pytest.mark.parametrize("send", ["ask", "submit"])
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_read_model_cannot_see_what_a_handler_has_not_finished(
+    send: str, timeout: float | None
+) -> None:
+    class Seen(es.ReadModel):
+        schema = "CREATE TABLE seen (depth INTEGER)"
+        on_passed = es.sql(Passed, "INSERT INTO seen VALUES (:depth)")
+
+    class Look(es.Command[int]):
+        beyond: int
+
+    class Looker(es.Aggregate):
+        @es.handles
+        def look(self, cmd: Look) -> int:
+            self.emit(Passed(1))
+            self.system[Seen].wait(self.system.head + cmd.beyond, timeout=timeout)
+            return self.system.head
+
+        @es.applies
+        def passed(self, event: Passed) -> None:
+            pass
+
+    with es.open(":memory:", Looker, Seen) as other:
+        looker = other[Looker, "a"]
+        for beyond in (0, 1):
+            if send == "ask":
+                waiting = lambda: looker.ask(Look(beyond))  # noqa: B023, E731
+            else:
+                waiting = lambda: looker.submit(Look(beyond)).result(20)  # noqa: B023, E731
+            if beyond == 0:
+                assert waiting() == 0  # what is there is seen without the handler
+            else:
+                with pytest.raises(es.Deadlock, match="position 2"):
+                    waiting()
+        assert other.head == 1
+
+
+def test_awaiting_ones_own_command_in_a_handler() -> None:
+    class Loop(es.Command):
+        pass
+
+    class Looper(es.Aggregate):
+        @es.handles
+        def loop(self, cmd: Loop) -> None:
+            async def wait() -> None:
+                await self.system[Looper, "other"].submit(Loop())
+
+            asyncio.run(wait())
+
+    with es.open(":memory:", Looper) as other:
+        with pytest.raises(es.Deadlock, match="Looper/other"):
+            other[Looper, "a"].ask(Loop())
+        with pytest.raises(es.Deadlock, match="Looper/other"):
+            other[Looper, "a"].submit(Loop()).result(20)
+
+
+@pytest.mark.parametrize("how", ["ask", "result"])
+def test_two_threads_that_ask_each_other_in_two_systems(how: str) -> None:
+    meeting: threading.Barrier
+
+    class Cross(es.Command):
+        pass
+
+    class Back(es.Command[str]):
+        pass
+
+    class Pair(es.Aggregate):
+        @es.handles
+        def cross(self, cmd: Cross) -> str:
+            try:
+                meeting.wait(support.SECONDS)
+            except threading.BrokenBarrierError:
+                pass
+            other = HANDLES["right" if self.system is HANDLES["left"] else "left"]
+            return other[Pair, "p"].ask(Back())
+
+        @es.handles
+        def back(self, cmd: Back) -> str:
+            return self.id
+
+    with es.open(":memory:", Pair) as left, es.open(":memory:", Pair) as right:
+        HANDLES.update(left=left, right=right)
+        for _ in range(20):
+            meeting = threading.Barrier(2)
+            outcomes: list[Any] = []
+
+            def send(system: es.System, outcomes: list[Any] = outcomes) -> None:
+                try:
+                    if how == "ask":
+                        outcomes.append(system[Pair, "p"].ask(Cross()))
+                    else:
+                        outcomes.append(system[Pair, "p"].submit(Cross()).result(20))
+                except es.Deadlock as error:
+                    outcomes.append(error)
+
+            threads = [threading.Thread(target=send, args=(one,)) for one in (left, right)]
+            for one in threads:
+                one.start()
+            for one in threads:
+                one.join(support.SECONDS)
+                assert not one.is_alive()
+            assert any(isinstance(one, es.Deadlock) for one in outcomes)
+            assert all(one == "p" or isinstance(one, es.Deadlock) for one in outcomes)
+        HANDLES.clear()
