@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -545,21 +546,20 @@ class Tank(es.Aggregate):
 
 
 def can_mount() -> bool:
-    return (
-        os.geteuid() == 0
-        and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
-        and subprocess.run(
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
             [
                 "unshare",
                 "-m",
                 "sh",
                 "-c",
-                "mkdir -p /tmp/escqrs-mount && mount -t tmpfs -o size=1m none /tmp/escqrs-mount",
+                f"mount -t tmpfs -o size=1m none '{folder}'",
             ],
             capture_output=True,
-        ).returncode
-        == 0
-    )
+        )
+    return done.returncode == 0
 
 
 @pytest.mark.skipif(
