@@ -1,5 +1,9 @@
 /* Iterations over events: pages asked from the provider one behind the other.
  *
+ * From the second page on the next one is read ahead, on the store's thread for that (ahead.h),
+ * into a page of its own. Meanwhile `query` is that thread's to read; whoever has the cursor takes
+ * the request back before anything else is done.
+ *
  * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so
  * that short reads need not allocate and names of streams, which never change, are known already.
  */
@@ -9,13 +13,26 @@
 #include "base/error.h"
 #include "store/store.h"
 
+#define PAGES_BEFORE_AHEAD 2 /* short reads, the most by far, do without */
+
+typedef struct next_page_ahead {
+    esc_ahead_request request;
+    escqrs_cursor *cursor;
+    bool asked; /* the request is with the thread */
+    esc_page page;
+    escqrs_status status;
+    escqrs_error error;
+} next_page_ahead;
+
 struct escqrs_cursor {
     escqrs_store *store; /* held while open */
     esc_query query;     /* the part still to be read */
     int64_t left;        /* events that the limit still allows */
     bool ended;
     esc_page page;
-    size_t next; /* in the page */
+    size_t next;            /* in the page */
+    size_t pages;           /* read so far */
+    next_page_ahead *ahead; /* NULL: never read ahead */
     char *stream;
     size_t stream_capacity;
     escqrs_match *matches; /* one block: matches, lists and texts */
@@ -27,6 +44,10 @@ struct escqrs_cursor {
 static void free_cursor(escqrs_cursor *cursor)
 {
     esc_page_fini(&cursor->page);
+    if (cursor->ahead != NULL) {
+        esc_page_fini(&cursor->ahead->page);
+        escqrs_free(cursor->ahead);
+    }
     escqrs_free(cursor->stream);
     escqrs_free(cursor->matches);
     escqrs_free(cursor);
@@ -58,22 +79,16 @@ static escqrs_cursor *take_cursor(escqrs_store *store)
         }
     }
     memset(&cursor->query, 0, sizeof cursor->query);
-    cursor->page.count = cursor->next = 0;
+    cursor->page.count = cursor->next = cursor->pages = 0;
     cursor->ended = false;
     cursor->store = store;
     esc_store_hold(store);
     return cursor;
 }
 
-void escqrs_cursor_close(escqrs_cursor *cursor)
+static void end_cursor(escqrs_cursor *cursor)
 {
-    if (cursor == NULL) {
-        return;
-    }
     escqrs_store *store = cursor->store;
-    if (store->fork_generation != escqrs_fork_generation()) {
-        return; /* the memory goes with the child */
-    }
     escqrs_free(cursor->matches);
     cursor->matches = NULL;
     esc_mutex_lock(&store->cursor_mutex);
@@ -88,6 +103,21 @@ void escqrs_cursor_close(escqrs_cursor *cursor)
         free_cursor(cursor);
     }
     esc_store_release(store);
+}
+
+void escqrs_cursor_close(escqrs_cursor *cursor)
+{
+    if (cursor == NULL || cursor->store->fork_generation != escqrs_fork_generation()) {
+        return; /* in a child of fork the memory goes with it */
+    }
+    next_page_ahead *ahead = cursor->ahead;
+    if (ahead != NULL && ahead->asked) {
+        ahead->asked = false;
+        if (!esc_ahead_give_up(&cursor->store->ahead, &ahead->request)) {
+            return; /* drop_ahead ends it */
+        }
+    }
+    end_cursor(cursor);
 }
 
 /* ---- what is asked for ------------------------------------------------------------------------ */
@@ -256,6 +286,77 @@ void escqrs_cursor_skip(escqrs_cursor *cursor, int64_t after)
 
 /* ---- what is given ---------------------------------------------------------------------------- */
 
+static bool is_at_end(const escqrs_cursor *cursor)
+{
+    return cursor->left == 0 || cursor->query.upto <= cursor->query.after;
+}
+
+static void limit_page(escqrs_cursor *cursor)
+{
+    cursor->query.count_max =
+        cursor->left < ESC_PAGE_EVENTS_MAX ? (size_t)cursor->left : ESC_PAGE_EVENTS_MAX;
+}
+
+static void run_ahead(esc_ahead_request *request)
+{
+    next_page_ahead *ahead = ESC_CONTAINER_OF(request, next_page_ahead, request);
+    escqrs_cursor *cursor = ahead->cursor;
+    ahead->status = esc_store_enter(cursor->store, &ahead->error);
+    if (ahead->status == ESCQRS_OK) {
+        ahead->status = cursor->store->provider->class->read(
+            cursor->store->provider, &cursor->query, &ahead->page, &ahead->error);
+        esc_store_leave(cursor->store);
+    }
+}
+
+static void drop_ahead(esc_ahead_request *request)
+{
+    end_cursor(ESC_CONTAINER_OF(request, next_page_ahead, request)->cursor);
+}
+
+/* Where it cannot be had it is not missed. */
+static void ask_ahead(escqrs_cursor *cursor)
+{
+    if (cursor->pages < PAGES_BEFORE_AHEAD || is_at_end(cursor)) {
+        return;
+    }
+    if (cursor->ahead == NULL) {
+        cursor->ahead = escqrs_alloc_zero(sizeof *cursor->ahead);
+        if (cursor->ahead == NULL) {
+            return;
+        }
+        cursor->ahead->cursor = cursor;
+        cursor->ahead->request.run = run_ahead;
+        cursor->ahead->request.drop = drop_ahead;
+    }
+    limit_page(cursor);
+    cursor->ahead->asked = esc_ahead_submit(&cursor->store->ahead, &cursor->ahead->request);
+}
+
+/* Answer the query into the page: with what was read ahead, or now. */
+static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
+{
+    next_page_ahead *ahead = cursor->ahead;
+    if (ahead != NULL && ahead->asked) {
+        ahead->asked = false;
+        if (esc_ahead_take(&cursor->store->ahead, &ahead->request)) {
+            esc_page page = cursor->page;
+            cursor->page = ahead->page;
+            ahead->page = page;
+            if (ahead->status != ESCQRS_OK) {
+                if (error != NULL) {
+                    *error = ahead->error;
+                }
+                ahead->error = (escqrs_error){0};
+            }
+            return ahead->status;
+        }
+    }
+    limit_page(cursor);
+    return cursor->store->provider->class->read(cursor->store->provider, &cursor->query,
+                                                &cursor->page, error);
+}
+
 /* The next page that holds an event. DONE at the end. */
 static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
 {
@@ -263,13 +364,10 @@ static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
     cursor->page.count = cursor->next = 0;
     escqrs_status status = ESCQRS_OK;
     while (status == ESCQRS_OK && cursor->page.count == 0) {
-        if (cursor->left == 0 || query->upto <= query->after) {
+        if (is_at_end(cursor)) {
             return ESCQRS_DONE;
         }
-        query->count_max =
-            cursor->left < ESC_PAGE_EVENTS_MAX ? (size_t)cursor->left : ESC_PAGE_EVENTS_MAX;
-        status = cursor->store->provider->class->read(cursor->store->provider, query, &cursor->page,
-                                                      error);
+        status = read_page(cursor, error);
         if (status == ESCQRS_OK) {
             if (query->reverse) {
                 query->upto = cursor->page.examined - 1;
@@ -280,6 +378,10 @@ static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
             if (cursor->left != INT64_MAX) {
                 cursor->left -= (int64_t)cursor->page.count;
             }
+            cursor->pages++;
+            ask_ahead(cursor);
+        } else {
+            cursor->page.count = 0; /* of a page that failed nothing is given: it is read again */
         }
     }
     return status;

@@ -64,6 +64,7 @@ void esc_store_release(escqrs_store *store)
     }
     esc_mutex_fini(&store->close_mutex);
     esc_mutex_fini(&store->cursor_mutex);
+    esc_ahead_fini(&store->ahead);
     escqrs_free(store->path);
     escqrs_free(store);
 }
@@ -87,6 +88,7 @@ escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *op
     }
     esc_mutex_init(&store->close_mutex);
     esc_mutex_init(&store->cursor_mutex);
+    esc_ahead_init(&store->ahead, !store->options.manual);
     atomic_init(&store->references, 1);
     store->fork_generation = escqrs_fork_generation();
     store->path = escqrs_strdup(escqrs_slice_of(path));
@@ -123,6 +125,7 @@ void escqrs_store_close(escqrs_store *store)
         atomic_fetch_or_explicit(&store->gate, GATE_CLOSED, memory_order_release);
         esc_journal_wake(&store->journal);
         store->provider->class->stop_readers(store->provider);
+        esc_ahead_stop(&store->ahead); /* what it reads fails now */
         uint32_t inside;
         /* acquire: pairs with the release in leave */
         while ((inside = atomic_load_explicit(&store->gate, memory_order_acquire)) != GATE_CLOSED) {

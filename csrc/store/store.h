@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include "base/thread.h"
+#include "store/ahead.h"
 #include "store/journal.h"
 #include "store/page.h"
 #include "store/provider.h"
@@ -31,6 +32,7 @@ struct escqrs_store {
     esc_mutex cursor_mutex; /* a leaf */
     escqrs_cursor *kept;    /* cursor_mutex: closed cursors, for their memory and names */
     size_t kept_count;      /* cursor_mutex */
+    esc_ahead ahead;        /* of the cursors */
 };
 
 /* Enter: OK, CLOSED or FORKED. Leave after OK. Any thread; enter never blocks. */
