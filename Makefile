@@ -93,7 +93,7 @@ $(BENCH_PROGRAMS): $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(LIB)
 -include $(shell test -d $(BUILD) && find $(BUILD) -name '*.d')
 
 # The compilations run in parallel; what they are for does not.
-PARALLEL := $(MAKE) -j$(JOBS) BUILD=$(BUILD) SANITIZE=$(SANITIZE) CC='$(CC)'
+PARALLEL := $(MAKE) $(if $(V),,-s) -j$(JOBS) BUILD=$(BUILD) SANITIZE=$(SANITIZE) CC='$(CC)'
 
 lib: ## build the C core, $(BUILD)/libescqrs.a
 	@$(PARALLEL) $(LIB)

@@ -95,9 +95,10 @@ def applies(*arguments: Any) -> Any:
     """Mark the method that changes the state for an event: which one says the annotation of its
     parameter.
 
-    It runs when the event is emitted and in every replay, so it does nothing but assign fields and change the lists and
-    dicts in them. Anywhere else these raise AttributeError; ``list(self.names)`` is a copy to work with. What is put in
-    has to be of the field's type (TypeError).
+    It runs when the event is emitted and in every replay, so it does nothing but assign fields and
+    change the lists and dicts in them. Anywhere else these raise AttributeError;
+    ``list(self.names)`` is a copy to work with. What is put in has to be of the field's type
+    (TypeError).
     """
     return _mark("applies", "event", arguments)
 
@@ -342,9 +343,9 @@ def _constant_text(constant: object) -> str:
 def _reply_annotation(command: Any) -> Any:
     """The R of ``Command[R]`` with its names resolved; None for a bare Command."""
     annotation = command.__escqrs_reply__
-    if annotation is None or isinstance(annotation, (type, TypeVar)):
-        if not typing.get_args(annotation):
-            return annotation
+    plain = annotation is None or isinstance(annotation, (type, TypeVar))
+    if plain and not typing.get_args(annotation):
+        return annotation
     if isinstance(annotation, str):
         annotation = typing.ForwardRef(annotation)
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
@@ -366,8 +367,8 @@ def _reply_check(command: type) -> Any:
         return None
     if type(annotation) is type:
         return annotation
-    if isinstance(annotation, _core.MessageMeta) and _core.newest(annotation) is annotation:
-        return annotation
+    if isinstance(annotation, type) and issubclass(annotation, Message):
+        return annotation if _core.newest(annotation) is annotation else _checker(annotation)
     return _checker(annotation)
 
 
@@ -392,8 +393,9 @@ def _checker(annotation: Any) -> Callable[[Any], bool]:
     if origin is typing.Annotated:
         return _checker(arguments[0])
     if origin is type:
-        return lambda value: isinstance(value, type) and (
-            not isinstance(arguments[0], type) or issubclass(value, arguments[0])
+        return lambda value: (
+            isinstance(value, type)
+            and (not isinstance(arguments[0], type) or issubclass(value, arguments[0]))
         )
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
         several = [_checker(one) for one in arguments]

@@ -294,7 +294,7 @@ def test_they_are_lists_and_dicts_to_whoever_reads(box: Any) -> None:
         with pytest.raises(TypeError):
             hash(names)
         plain = [
-            names + ["c"],
+            names + ["c"],  # noqa: RUF005
             names[:],
             names.copy(),
             names * 2,

@@ -1,4 +1,5 @@
-"""Read models that have changed are built anew: swaps, failures on the way, and death in the middle."""
+"""Read models that have changed are built anew: swaps, failures on the way, and death in the
+middle."""
 
 from __future__ import annotations
 

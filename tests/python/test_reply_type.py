@@ -1,5 +1,5 @@
-"""The R of ``Command[R]``: what a reply of another type is to the caller, and that nothing is stored
-then."""
+"""The R of ``Command[R]``: what a reply of another type is to the caller, and that nothing is
+stored then."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ TYPES: list[tuple[Any, list[Any], list[Any]]] = [
     (Optional[int], [1, None], ["a", True]),  # noqa: UP045
     (Union[int, str], [1, "a"], [None, 1.5]),  # noqa: UP007
     (Money | None, [Money(1), None], [1]),
-    (Optional["Money"], [Money(1), None], [1]),  # noqa: UP045
+    (Optional["Money"], [Money(1), None], [1]),
     ("Money", [Money(1)], [1]),
     ("list[Money]", [[Money(1)]], [[1]]),
     (list, [[1, "a"]], [(1,)]),
