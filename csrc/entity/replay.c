@@ -25,6 +25,7 @@ typedef struct replay {
     int64_t target;           /* version at the end */
     int64_t version;          /* of what was read so far */
     escqrs_snapshot snapshot; /* version 0: none */
+    bool passed_over;         /* a snapshot that does not fit, and it was said */
     escqrs_cursor *cursor;
     const escqrs_recorded *recorded; /* the page; the cursor's */
     size_t count;                    /* of decoded events in the page */
@@ -32,8 +33,8 @@ typedef struct replay {
     void *decoded[PAGE_EVENTS];
 } replay;
 
-static escqrs_status name_event(const replay *r, const escqrs_recorded *recorded, const char *what,
-                                escqrs_status status, escqrs_error *error)
+escqrs_status escqrs_replay_explain(const escqrs_recorded *recorded, const char *what,
+                                    escqrs_status status, escqrs_error *error)
 {
     escqrs_slice type = escqrs_type_name(recorded->type);
     if (error != NULL) {
@@ -41,9 +42,9 @@ static escqrs_status name_event(const replay *r, const escqrs_recorded *recorded
             escqrs_error_set(error, status, "%s", escqrs_status_name(status));
         }
         esc_error_prefix(error, "%.*s, version %" PRId64 ": event %.*s cannot be %s: ",
-                         (int)r->stream.size, (const char *)r->stream.data, recorded->version,
-                         (int)type.size, (const char *)type.data, what);
-        esc_error_subject(error, r->stream);
+                         (int)recorded->stream.size, (const char *)recorded->stream.data,
+                         recorded->version, (int)type.size, (const char *)type.data, what);
+        esc_error_subject(error, recorded->stream);
         error->version = recorded->version;
         error->position = recorded->position;
     }
@@ -116,7 +117,7 @@ static escqrs_status fetch_page(replay *r, escqrs_error *error)
         const escqrs_recorded *recorded = &r->recorded[r->count];
         status = aggregate->ops->decode(aggregate->context, recorded, &r->decoded[r->count], error);
         if (status != ESCQRS_OK) {
-            return name_event(r, recorded, "read", status, error);
+            return escqrs_replay_explain(recorded, "read", status, error);
         }
         r->count++;
     }
@@ -179,10 +180,14 @@ static escqrs_status begin_state(replay *r, escqrs_error *error)
         return ESCQRS_OK;
     }
     destroy_state(r);
-    escqrs_log_write(&esc_entity_system(r->entity)->log, ESCQRS_LOG_WARNING,
-                     "the snapshot of %s at version %" PRId64 " is not used (%s): %s",
-                     r->entity->stream, r->snapshot.version, escqrs_status_name(status),
-                     reason.message);
+    if (!r->passed_over) { /* the older ones seldom fit better: one line a load */
+        escqrs_log_write(&esc_entity_system(r->entity)->log, ESCQRS_LOG_WARNING,
+                         "the snapshot of %s at version %" PRId64
+                         " is not used, nor are older ones that do not fit (%s): %s",
+                         r->entity->stream, r->snapshot.version, escqrs_status_name(status),
+                         reason.message);
+        r->passed_over = true;
+    }
     return ESCQRS_DONE;
 }
 
@@ -197,7 +202,7 @@ static escqrs_status apply_page(replay *r, escqrs_error *error)
             aggregate->ops->apply(aggregate->context, r->state, recorded, r->decoded[i], error);
         if (status != ESCQRS_OK) {
             discard_from(r, i + 1);
-            return name_event(r, recorded, "applied", status, error);
+            return escqrs_replay_explain(recorded, "applied", status, error);
         }
     }
     r->count = 0;
@@ -255,6 +260,7 @@ escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error)
     r.target = 0;
     r.version = 0;
     r.snapshot = (escqrs_snapshot){0};
+    r.passed_over = false;
     r.cursor = NULL;
     r.count = 0;
     r.state = NULL;

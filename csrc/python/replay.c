@@ -24,13 +24,10 @@ static esc_py_entry *look_up(esc_py_definition *self, const escqrs_recorded *rec
         bool known = text != NULL && esc_py_system_event_class(self->system, text) != NULL;
         Py_XDECREF(text);
         PyErr_Clear();
-        (void)escqrs_error_set(
-            error, known ? ESCQRS_REPLAY : ESCQRS_UNKNOWN_TYPE,
-            "%.*s cannot be replayed: no @es.applies method of %s takes version %lld (%.*s); "
-            "write one, be it one that passes",
-            (int)recorded->stream.size, (const char *)recorded->stream.data,
-            PyUnicode_AsUTF8(self->name), (long long)recorded->version, (int)name.size,
-            (const char *)name.data);
+        (void)escqrs_error_set(error, known ? ESCQRS_REPLAY : ESCQRS_UNKNOWN_TYPE,
+                               "no @es.applies method of %s takes it; write one, be it one that "
+                               "passes",
+                               PyUnicode_AsUTF8(self->name));
         return NULL;
     }
     if (esc_py_entry_publish(self, recorded->type, entry) < 0) {
@@ -45,19 +42,7 @@ static escqrs_status unpack_event(esc_py_definition *self, const esc_py_entry *e
                                   escqrs_error *error)
 {
     escqrs_limits limits = {.bytes_max = self->system->message_bytes_max};
-    escqrs_error cause = {0};
-    escqrs_status status =
-        escqrs_message_unpack(entry->schema, recorded->data, &limits, message, &cause);
-    if (status != ESCQRS_OK) {
-        escqrs_slice name = escqrs_type_name(recorded->type);
-        (void)escqrs_error_set(error, status, "%.*s, version %lld (%.*s) cannot be decoded: %s",
-                               (int)recorded->stream.size, (const char *)recorded->stream.data,
-                               (long long)recorded->version, (int)name.size,
-                               (const char *)name.data, cause.message);
-        error->version = recorded->version;
-        error->position = recorded->position;
-    }
-    return status;
+    return escqrs_message_unpack(entry->schema, recorded->data, &limits, message, error);
 }
 
 escqrs_status esc_py_replay_decode(void *context, const escqrs_recorded *recorded, void **decoded,
@@ -112,16 +97,7 @@ escqrs_status esc_py_replay_apply(void *context, void *state, const escqrs_recor
             Py_XSETREF(interruption, Py_XNewRef(value));
             PyErr_Restore(type, value, traceback);
         }
-        char what[512];
-        escqrs_slice name = escqrs_type_name(recorded->type);
-        snprintf(what, sizeof what, "%.*s cannot be replayed: version %lld (%.*s, position %lld)",
-                 (int)recorded->stream.size > 256 ? 256 : (int)recorded->stream.size,
-                 (const char *)recorded->stream.data, (long long)recorded->version, (int)name.size,
-                 (const char *)name.data, (long long)recorded->position);
-        escqrs_status status = esc_py_failure(error, ESCQRS_REPLAY, what);
-        error->version = recorded->version;
-        error->position = recorded->position;
-        return status;
+        return esc_py_failure(error, ESCQRS_REPLAY, "@es.applies raised");
     }
     return ESCQRS_OK;
 }
@@ -149,13 +125,20 @@ static int fold_page(folding *fold)
     status = escqrs_cursor_read(fold->cursor, PAGE, &recorded, &count, &error);
     while (status == ESCQRS_OK && ready < count) {
         status = esc_py_replay_decode(self, &recorded[ready], &decoded[ready], &error);
-        ready += status == ESCQRS_OK;
+        if (status != ESCQRS_OK) {
+            (void)escqrs_replay_explain(&recorded[ready], "read", status, &error);
+            break;
+        }
+        ready++;
     }
     Py_END_ALLOW_THREADS
     size_t applied = 0;
     while (status == ESCQRS_OK && applied < ready) {
         status =
             esc_py_replay_apply(self, fold->instance, &recorded[applied], decoded[applied], &error);
+        if (status != ESCQRS_OK) {
+            (void)escqrs_replay_explain(&recorded[applied], "applied", status, &error);
+        }
         applied++;
         if (status == ESCQRS_OK && PyErr_CheckSignals() < 0) {
             break;

@@ -111,6 +111,12 @@ typedef struct escqrs_aggregate_ops {
     uint64_t (*generation)(void *context);
 } escqrs_aggregate_ops;
 
+/* What the core makes of an error of `decode` ("read") or `apply` ("applied"), which give the
+ * reason alone: stream, version and type stand before it. For those who fold events themselves.
+ * Returns `status`; `error` may be NULL. */
+escqrs_status escqrs_replay_explain(const escqrs_recorded *recorded, const char *what,
+                                    escqrs_status status, escqrs_error *error);
+
 /* `ops` and `context` must outlive the system. `snapshot_every` events; 0: no snapshots. Errors:
  * INVALID, NAME_CLASH. */
 ESCQRS_MUST_USE escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,

@@ -773,6 +773,71 @@ def test_containers_are_copied(tmp_path: Path) -> None:
         assert copy.copy(event) == event and pickle.loads(pickle.dumps(event)) == event
 
 
+# ---- what cannot be replayed ---------------------------------------------------------------------
+
+
+def test_an_event_that_cannot_be_replayed_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Counter) as system:
+        system[Counter, "a"].ask(Add(1))
+
+    class Deaf(es.Aggregate, name="Counter"):
+        @es.handles
+        def add(self, cmd: Add) -> int:
+            return 0
+
+    class Picky(es.Aggregate, name="Counter"):
+        @es.handles
+        def add(self, cmd: Add) -> int:
+            return 0
+
+        @es.applies
+        def added(self, event: Added) -> None:
+            raise ValueError("never")
+
+    for cls, error, text in ((Deaf, es.UnknownType, "@es.applies"), (Picky, es.Error, "never")):
+        with es.open(path, cls) as system:
+            handle = system[cls, "a"]
+            for use in (lambda: handle.ask(Add(1)), lambda: handle.state_at(1)):  # noqa: B023
+                with pytest.raises(error, match=text) as caught:
+                    use()
+                assert str(caught.value).startswith("Counter/a, version 1: event Added")
+                assert str(caught.value).count("Counter/a") == 1
+
+
+def test_snapshots_that_do_not_fit_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Number(es.Aggregate, name="Tally", snapshot_every=2):
+        count: int
+
+        @es.handles
+        def add(self, cmd: Add) -> int:
+            self.emit(Added(cmd.amount))
+            return self.count
+
+        @es.applies
+        def added(self, event: Added) -> None:
+            self.count += event.amount
+
+    class Text(es.Aggregate, name="Tally", snapshot_every=2):
+        count: str
+
+        @es.applies
+        def added(self, event: Added) -> None:
+            self.count += "x" * event.amount
+
+    path = tmp_path / "shop.db"
+    with es.open(path, Number) as system:
+        for _ in range(20):
+            system[Number, "a"].ask(Add(1))
+    with es.open(path, Text) as system:
+        assert system[Text, "a"].state.count == "x" * 20
+        system.flush()
+    lines = [one.getMessage() for one in caplog.records if "snapshot" in one.getMessage()]
+    assert len(lines) == 1 and "Tally/a" in lines[0]
+
+
 # ---- what close() drops --------------------------------------------------------------------------
 
 
