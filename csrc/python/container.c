@@ -80,6 +80,40 @@ static void target_leave(target *at)
     Py_DECREF((PyObject *)at->layout);
 }
 
+/* Whether a value is in the stored form of its kind: the common ones, seen at a glance. */
+static bool is_stored_form(escqrs_kind kind, PyObject *value)
+{
+    switch (kind) {
+    case ESCQRS_KIND_STRING:
+        return PyUnicode_CheckExact(value) && PyUnicode_IS_COMPACT_ASCII(value);
+    case ESCQRS_KIND_INT:
+#if PY_VERSION_HEX >= 0x030C0000
+        return PyLong_CheckExact(value) && PyUnstable_Long_IsCompact((PyLongObject *)value);
+#else
+        return PyLong_CheckExact(value) && Py_SIZE(value) >= -2 && Py_SIZE(value) <= 2;
+#endif
+    case ESCQRS_KIND_FLOAT:
+        return PyFloat_CheckExact(value);
+    default:
+        return false;
+    }
+}
+
+/* esc_py_item_check and esc_py_key_check, for what is on its way into `at`. */
+static PyObject *stored_item(const target *at, PyObject *key, Py_ssize_t index, PyObject *item)
+{
+    return is_stored_form(at->layout->fields[at->index].kind, item)
+               ? Py_NewRef(item)
+               : esc_py_item_check(at->layout, at->index, key, index, item);
+}
+
+static PyObject *stored_key(const target *at, PyObject *key)
+{
+    return is_stored_form(at->layout->fields[at->index].key_kind, key)
+               ? Py_NewRef(key)
+               : esc_py_key_check(at->layout, at->index, key);
+}
+
 /* ---- lists -------------------------------------------------------------------------------------- */
 
 /* The items of any iterable in stored form, as a new list; `first` is the index of the first one.
@@ -89,7 +123,7 @@ static PyObject *checked_items(const target *at, Py_ssize_t first, PyObject *ite
     PyObject *items = PySequence_List(iterable);
     for (Py_ssize_t i = 0; items != NULL && i < PyList_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PyList_GET_ITEM(items, i));
-        PyObject *checked = esc_py_item_check(at->layout, at->index, NULL, first + i, item);
+        PyObject *checked = stored_item(at, NULL, first + i, item);
         Py_DECREF(item);
         if (checked == NULL || PyList_SetItem(items, i, checked) < 0) {
             Py_CLEAR(items);
@@ -104,7 +138,7 @@ static int list_put(PyObject *self, Py_ssize_t before, PyObject *item)
     if (target_enter(self, &at) < 0) {
         return -1;
     }
-    PyObject *checked = esc_py_item_check(at.layout, at.index, NULL, before, item);
+    PyObject *checked = stored_item(&at, NULL, before, item);
     int result = checked == NULL ? -1 : PyList_Insert(self, before, checked);
     Py_XDECREF(checked);
     target_leave(&at);
@@ -167,7 +201,7 @@ static int list_set_index(PyObject *self, Py_ssize_t index, PyObject *item)
     if (target_enter(self, &at) < 0) {
         return -1;
     }
-    PyObject *checked = esc_py_item_check(at.layout, at.index, NULL, index, item);
+    PyObject *checked = stored_item(&at, NULL, index, item);
     int result =
         checked == NULL ? -1 : PyList_Type.tp_as_sequence->sq_ass_item(self, index, checked);
     Py_XDECREF(checked);
@@ -229,12 +263,11 @@ static int dict_set(PyObject *self, PyObject *key, PyObject *value)
     if (target_enter(self, &at) < 0) {
         return -1;
     }
-    PyObject *stored_key = esc_py_key_check(at.layout, at.index, key);
-    PyObject *stored =
-        stored_key == NULL ? NULL : esc_py_item_check(at.layout, at.index, key, -1, value);
-    int result = stored == NULL ? -1 : PyDict_SetItem(self, stored_key, stored);
-    Py_XDECREF(stored_key);
-    Py_XDECREF(stored);
+    PyObject *own_key = stored_key(&at, key);
+    PyObject *own = own_key == NULL ? NULL : stored_item(&at, key, -1, value);
+    int result = own == NULL ? -1 : PyDict_SetItem(self, own_key, own);
+    Py_XDECREF(own_key);
+    Py_XDECREF(own);
     target_leave(&at);
     return result;
 }
