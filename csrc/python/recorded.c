@@ -8,18 +8,19 @@
 
 #include "python/state.h"
 
+/* One block of memory: the stored bytes, ob_size of them, are at its end. */
 typedef struct recorded_object {
-    PyObject_HEAD
+    PyObject_VAR_HEAD
     esc_py_system *system;
     int64_t position, version, time_us;
     escqrs_uuid id, correlation_id, causation_id;
     PyObject *stream;
     PyObject *type;
-    PyObject *data;
     PyObject *correlation; /* str; NULL: correlation_id counts */
     PyObject *metadata;    /* mappingproxy; NULL: empty */
     PyObject *tags;        /* tuple; NULL: empty */
     PyObject *event;       /* NULL until read */
+    char data[];
 } recorded_object;
 
 static PyObject *text_of(escqrs_slice slice)
@@ -83,13 +84,24 @@ static PyObject *slices_tuple(const escqrs_slice *slices, size_t count)
     return tuple;
 }
 
-PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *recorded)
+/* Steals `stream`, which may be NULL with an exception. */
+static PyObject *recorded_new(esc_py_system *system, const escqrs_recorded *recorded,
+                              PyObject *stream)
 {
-    recorded_object *self = PyObject_New(recorded_object, system->state->recorded.type);
+    recorded_object *self = NULL;
+    if (stream != NULL) {
+        self = PyObject_NewVar(recorded_object, system->state->recorded.type,
+                               (Py_ssize_t)recorded->data.size);
+    }
     if (self == NULL) {
+        Py_XDECREF(stream);
         return NULL;
     }
-    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->stream = stream;
+    self->correlation = self->metadata = self->tags = self->event = NULL;
+    if (recorded->data.size > 0) {
+        memcpy(self->data, recorded->data.data, recorded->data.size);
+    }
     self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
     self->position = recorded->position;
     self->version = recorded->version;
@@ -97,10 +109,8 @@ PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *reco
     self->id = recorded->id;
     self->correlation_id = recorded->correlation_id;
     self->causation_id = recorded->causation_id;
-    self->stream = text_of(recorded->stream);
     self->type = Py_XNewRef(type_name(system, recorded->type));
-    self->data = PyBytes_FromStringAndSize(recorded->data.data, (Py_ssize_t)recorded->data.size);
-    if (self->stream == NULL || self->type == NULL || self->data == NULL) {
+    if (self->type == NULL) {
         goto fail;
     }
     if (recorded->correlation_text.size > 0) {
@@ -127,6 +137,11 @@ fail:
     return NULL;
 }
 
+PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *recorded)
+{
+    return recorded_new(system, recorded, text_of(recorded->stream));
+}
+
 static void recorded_dealloc(PyObject *object)
 {
     recorded_object *self = (recorded_object *)object;
@@ -134,7 +149,6 @@ static void recorded_dealloc(PyObject *object)
     Py_XDECREF((PyObject *)self->system);
     Py_XDECREF(self->stream);
     Py_XDECREF(self->type);
-    Py_XDECREF(self->data);
     Py_XDECREF(self->correlation);
     Py_XDECREF(self->metadata);
     Py_XDECREF(self->tags);
@@ -185,6 +199,11 @@ static PyObject *get_object(PyObject *object, void *closure)
     return Py_NewRef(*(PyObject **)((char *)object + (size_t)closure));
 }
 
+static PyObject *get_data(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBytes_FromStringAndSize(((recorded_object *)object)->data, Py_SIZE(object));
+}
+
 static PyObject *get_metadata(PyObject *object, void *Py_UNUSED(closure))
 {
     recorded_object *self = (recorded_object *)object;
@@ -220,7 +239,7 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
         return NULL;
     }
     escqrs_limits limits = {.bytes_max = self->system->message_bytes_max};
-    escqrs_slice data = {PyBytes_AS_STRING(self->data), (size_t)PyBytes_GET_SIZE(self->data)};
+    escqrs_slice data = {self->data, (size_t)Py_SIZE(object)};
     PyObject *event = esc_py_message_decode(cls, data, &limits);
     if (event != NULL && self->event == NULL) {
         self->event = Py_NewRef(event);
@@ -235,9 +254,9 @@ static PyObject *recorded_repr(PyObject *object)
     PyObject *event = get_event(object, NULL);
     if (event == NULL) {
         PyErr_Clear();
-        event = Py_NewRef(self->data);
+        event = get_data(object, NULL);
     }
-    if (time != NULL) {
+    if (time != NULL && event != NULL) {
         PyObject *iso = PyObject_CallMethod(time, "isoformat", NULL);
         if (iso != NULL) {
             text = PyUnicode_FromFormat(
@@ -261,7 +280,9 @@ static PyObject *recorded_compare(PyObject *left, PyObject *right, int operation
     int equal = a->position == b->position && a->version == b->version &&
                 a->time_us == b->time_us && memcmp(&a->id, &b->id, sizeof a->id) == 0;
     equal = equal ? PyObject_RichCompareBool(a->stream, b->stream, Py_EQ) : 0;
-    equal = equal > 0 ? PyObject_RichCompareBool(a->data, b->data, Py_EQ) : equal;
+    if (equal > 0) {
+        equal = Py_SIZE(a) == Py_SIZE(b) && memcmp(a->data, b->data, (size_t)Py_SIZE(a)) == 0;
+    }
     return equal < 0 ? NULL : PyBool_FromLong((operation == Py_EQ) == (equal != 0));
 }
 
@@ -289,7 +310,7 @@ static PyGetSetDef recorded_getset[] = {
      (void *)offsetof(recorded_object, causation_id)},
     {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},
     {"tags", get_tags, NULL, "A tuple of texts.", NULL},
-    {"data", get_object, NULL, "The stored bytes.", (void *)offsetof(recorded_object, data)},
+    {"data", get_data, NULL, "The stored bytes.", NULL},
     {"event", get_event, NULL,
      "The event itself, decoded when first read. Raises es.UnknownType, es.Corrupt.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -308,6 +329,7 @@ static PyType_Slot recorded_slots[] = {
 static PyType_Spec recorded_spec = {
     .name = "escqrs.Recorded",
     .basicsize = sizeof(recorded_object),
+    .itemsize = 1,
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = recorded_slots,
 };
@@ -315,6 +337,7 @@ static PyType_Spec recorded_spec = {
 /* ---- iteration ------------------------------------------------------------------------------------- */
 
 #define PAGE_EVENTS 256
+#define STREAMS_KEPT 64
 
 typedef struct cursor_object {
     PyObject_HEAD
@@ -322,8 +345,25 @@ typedef struct cursor_object {
     escqrs_cursor *cursor; /* NULL: no (more) events */
     const escqrs_recorded *page;
     size_t next, count;
-    bool reading; /* a thread is in the core with it */
+    bool reading;                    /* a thread is in the core with it */
+    PyObject *streams[STREAMS_KEPT]; /* names seen; each NULL or ASCII */
 } cursor_object;
+
+/* The name of the event's stream: most often one that came before, found by where it lies in the
+ * core's memory, which keeps each name once. New reference. */
+static PyObject *stream_name(cursor_object *self, escqrs_slice name)
+{
+    PyObject **kept = &self->streams[((uintptr_t)name.data >> 4) % STREAMS_KEPT];
+    if (*kept != NULL && (size_t)PyUnicode_GET_LENGTH(*kept) == name.size &&
+        memcmp(PyUnicode_DATA(*kept), name.data, name.size) == 0) {
+        return Py_NewRef(*kept);
+    }
+    PyObject *text = text_of(name);
+    if (text != NULL && PyUnicode_IS_ASCII(text)) {
+        Py_XSETREF(*kept, Py_NewRef(text));
+    }
+    return text;
+}
 
 static PyObject *cursor_next(PyObject *object)
 {
@@ -362,7 +402,8 @@ static PyObject *cursor_next(PyObject *object)
     }
     /* making the object may run the collector, and so other threads: the page must stay */
     self->reading = true;
-    PyObject *recorded = esc_py_recorded_new(system, &self->page[self->next++]);
+    const escqrs_recorded *next = &self->page[self->next++];
+    PyObject *recorded = recorded_new(system, next, stream_name(self, next->stream));
     self->reading = false;
     esc_py_system_unpin(system);
     return recorded;
@@ -374,6 +415,9 @@ static void cursor_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     if (self->cursor != NULL && self->system->fork_generation == escqrs_fork_generation()) {
         escqrs_cursor_close(self->cursor);
+    }
+    for (size_t i = 0; i < STREAMS_KEPT; i++) {
+        Py_XDECREF(self->streams[i]);
     }
     Py_XDECREF((PyObject *)self->system);
     PyObject_Free(self);
