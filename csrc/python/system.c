@@ -30,8 +30,7 @@ typedef struct log_line {
 
 /* ---- entering ------------------------------------------------------------------------------------------ */
 
-/* Apart from the rest: an error is large, and what is called for each event should not clear one. */
-static int refuse(esc_py_system *self)
+static int refuse(esc_py_system *self, uint32_t closed_min)
 {
     escqrs_error error = {0};
     if (self->fork_generation != escqrs_fork_generation()) {
@@ -39,32 +38,25 @@ static int refuse(esc_py_system *self)
                                "%s was opened by the parent process and cannot be used after "
                                "fork; open it in this process, once the parent has closed it",
                                PyUnicode_AsUTF8(self->path));
-    } else {
+    } else if (atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
         (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
+    } else {
+        /* relaxed: only close(), which has the GIL when it looks, waits for it */
+        (void)atomic_fetch_add_explicit(&self->pins, 1, memory_order_relaxed);
+        return 0;
     }
     esc_py_raise(self->state, &error);
     return -1;
 }
 
-static int enter(esc_py_system *self, uint32_t closed_min)
-{
-    if (self->fork_generation != escqrs_fork_generation() ||
-        atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
-        return refuse(self);
-    }
-    /* relaxed: only close(), which has the GIL when it looks, waits for it */
-    (void)atomic_fetch_add_explicit(&self->pins, 1, memory_order_relaxed);
-    return 0;
-}
-
 int esc_py_system_pin(esc_py_system *self)
 {
-    return enter(self, 1);
+    return refuse(self, 1);
 }
 
 int esc_py_system_pin_inside(esc_py_system *self)
 {
-    return enter(self, 2);
+    return refuse(self, 2);
 }
 
 void esc_py_system_unpin(esc_py_system *self)
@@ -586,6 +578,9 @@ static void system_finalize(PyObject *object)
         PyErr_WriteUnraisable(NULL);
     }
     Py_XDECREF(result);
+    if (atomic_load(&self->closed) != 2 && !is_inside(self)) {
+        leave_behind(self); /* its threads run: to join them with the GIL held would never end */
+    }
     PyErr_Restore(type, value, traceback);
 }
 

@@ -243,11 +243,15 @@ def find(system: System, key: Any) -> Any:
 
 def abandoned(system: System, own_thread: bool) -> None:
     """A system was dropped without close: say so, and let go of its file."""
-    warnings.warn(f"unclosed {system!r}", ResourceWarning, source=system, stacklevel=2)
-    if own_thread:
-        threading.Thread(target=system.close, args=(_EXIT_SECONDS,), name="escqrs-close").start()
-    else:
-        system.close(_EXIT_SECONDS)
+    try:
+        warnings.warn(f"unclosed {system!r}", ResourceWarning, source=system, stacklevel=2)
+    finally:  # also where warnings are errors
+        if own_thread:
+            threading.Thread(
+                target=system.close, args=(_EXIT_SECONDS,), name="escqrs-close"
+            ).start()
+        else:
+            system.close(_EXIT_SECONDS)
 
 
 def log_failure(

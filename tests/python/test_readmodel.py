@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import datetime
 import enum
 import itertools
 import json
 import logging
+import sqlite3
 import threading
 from pathlib import Path
 
 import escqrs as es
 import pytest
+from support import run
 
 SECONDS = 20.0
 
@@ -673,6 +677,274 @@ def test_refused_when_defined() -> None:
         es.on(ItemAdded)(lambda self, event: None)
 
 
+FORBIDDEN = [
+    "ATTACH ':memory:' AS other",
+    "DETACH main",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA writable_schema = 1",
+    "BEGIN",
+    "COMMIT",
+    "END",
+    "ROLLBACK",
+    "SAVEPOINT x",
+    "RELEASE escqrs_event",
+    "ROLLBACK TO escqrs_event",
+    "VACUUM",
+    "/* ; */ -- ;\n vacuum INTO '/tmp/x.db'",
+    "REINDEX",
+    "ANALYZE",
+    "CREATE TABLE x (n)",
+    "CREATE TEMP TABLE x (n)",
+    "CREATE TEMP TRIGGER t AFTER INSERT ON items BEGIN SELECT 1; END",
+    "CREATE VIRTUAL TABLE x USING fts5(n)",
+    "ALTER TABLE items RENAME TO x",
+    "DROP TABLE items",
+    "INSERT INTO sqlite_schema VALUES (1, 1, 1, 1, 1)",
+    "DELETE FROM items WHERE load_extension('x')",
+    # the engine's
+    "DELETE FROM escqrs_event",
+    "UPDATE escqrs_readmodel SET position = 0",
+    "DELETE FROM items WHERE 0 < (SELECT count(*) FROM escqrs_events)",
+    "INSERT INTO items SELECT position, type, 1 FROM escqrs_events",
+    # another read model's
+    "INSERT INTO others VALUES (1)",
+    "DELETE FROM items WHERE name IN (SELECT n FROM others)",
+    "DELETE FROM main.others",
+    "WITH o AS (SELECT n FROM others) DELETE FROM items WHERE name IN o",
+]
+
+
+class Others(es.ReadModel):
+    schema = "CREATE TABLE others (n)"
+    on_added = es.sql(ItemAdded, "INSERT INTO others VALUES (:_position)")
+
+    @es.query
+    def all(self, db: es.Rows) -> list[int]:
+        return [n for (n,) in db.execute("SELECT n FROM others")]
+
+
+def contents(path: Path) -> list[str]:
+    """All that an SQLite file holds."""
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
+def test_projections_keep_to_their_own_tables(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Cart, Items, Others) as shop:
+        add(shop, "book")
+        shop.flush(SECONDS)
+    before = contents(path)
+    for sql in FORBIDDEN:
+        with pytest.raises(ValueError, match="read model Items: "):
+            es.open(path, Cart, Others, define(sql)).close()
+    assert contents(path) == before
+    errors: list[BaseException | str] = []
+
+    class Nosy(es.ReadModel):
+        schema = "CREATE TABLE nosy (n)"
+
+        @es.on(ItemAdded)
+        def added(self, db: es.Rows, event: ItemAdded) -> None:
+            for sql in FORBIDDEN:
+                try:
+                    db.execute(sql.replace("items", "nosy"))
+                    errors.append(sql)
+                except es.Error as error:
+                    errors.append(error)
+            db.execute("INSERT INTO nosy VALUES (?)", [event.quantity])
+
+        @es.query
+        def all(self, db: es.Rows) -> list[int]:
+            return [n for (n,) in db.execute("SELECT n FROM nosy")]
+
+    with es.open(path, Cart, Nosy, Others) as shop:
+        shop.flush(SECONDS)
+        assert len(errors) == len(FORBIDDEN)
+        for error in errors:
+            assert isinstance(error, es.Error) and "read model Nosy: " in str(error), error
+        assert shop[Nosy].all() == [1] and shop[Others].all() == [1]
+
+
+def test_schema_keeps_to_itself() -> None:
+    for statement in (
+        "ATTACH 'x' AS y",
+        "PRAGMA user_version = 1",
+        "BEGIN",
+        "COMMIT",
+        "SAVEPOINT x",
+        "VACUUM",
+        "ANALYZE",
+        "CREATE TEMP TABLE x (n)",
+        "CREATE TABLE x AS SELECT * FROM escqrs_event",
+        "CREATE TRIGGER t AFTER INSERT ON escqrs_event BEGIN DELETE FROM a; END",
+        "DROP TABLE escqrs_event",
+        "INSERT INTO escqrs_event VALUES (1)",
+        "SELECT load_extension('x')",
+    ):
+        with pytest.raises(ValueError, match="M: schema, line 1: ") as caught:
+            es.open(":memory:", model("M", f"CREATE TABLE a (n); {statement}")).close()
+        assert statement in str(caught.value)
+    for statement in (
+        "CREATE TABLE escqrs_event (n)",
+        "CREATE TABLE escqrs_mine (n)",
+        "CREATE VIEW escqrs_events AS SELECT 1",
+        "CREATE TABLE t (n); CREATE INDEX Escqrs_index ON t (n)",
+    ):
+        with pytest.raises(es.NameClash, match="engine"):
+            es.open(":memory:", model("M", statement)).close()
+    for statement in ("SELECT 1", "-- nothing", "CREATE TABLE t (n); DROP TABLE t"):
+        with pytest.raises(ValueError, match="M.*(no table|empty)"):
+            es.open(":memory:", model("M", statement)).close()
+
+
+def model(name: str, schema: str, **attributes: object) -> type[es.ReadModel]:
+    return type(name, (es.ReadModel,), {"schema": schema, **attributes})
+
+
+def test_refused_open_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    bad_sql = [
+        "INSERT INTO bad",
+        "INSERT INTO bad VALUES (:x)",
+        "DELETE FROM bad WHERE n = ?",
+        "/* ; */ ;",
+        "SELECT * FROM bad",
+    ]
+    wrong = [
+        *(model("Bad", "CREATE TABLE bad (n)", added=es.sql(ItemAdded, sql)) for sql in bad_sql),
+        model("Bad", "CREATE TABLE bad (n"),
+        model(
+            "Bad", "CREATE TABLE bad (n)", added=es.sql(ItemAdded, "INSERT INTO bad VALUES (:x)")
+        ),
+        model(
+            "Bad", "CREATE TABLE bad (n)", added=es.sql(ItemAdded, "DELETE FROM bad WHERE n = ?")
+        ),
+        model("Bad", "CREATE TABLE others (n)"),
+        model("Bad", "CREATE TABLE escqrs_x (n)"),
+    ]
+    for bad in wrong:
+        with pytest.raises((ValueError, es.NameClash), match="Bad"):
+            es.open(path, Cart, Others, bad).close()
+        assert list(tmp_path.iterdir()) == []  # not even an empty store
+    with es.open(path, Cart) as shop:
+        add(shop, "book")
+    before = contents(path)
+    for bad in wrong:
+        with pytest.raises((ValueError, es.NameClash), match="Bad"):
+            es.open(path, Cart, Others, bad).close()
+        assert contents(path) == before
+    with es.open(path, Cart, Items) as shop:
+        shop.flush(SECONDS)
+    before = contents(path)
+    for bad in (model("Bad", "CREATE TABLE ITEMS (n)"), define(rebuild="manual", version=2)):
+        with pytest.raises((es.NameClash, es.SchemaMismatch), match="Items"):
+            es.open(path, Cart, Others, bad).close()
+        assert contents(path) == before
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE mine (n)")
+    connection.close()
+    before = contents(path)
+    with pytest.raises(es.NameClash, match="Bad.*mine.*no read model"):
+        es.open(path, Cart, Others, model("Bad", "CREATE TABLE mine (n)"))
+    assert contents(path) == before
+
+
+def test_sql_and_handlers_of_one_event_run_in_order() -> None:
+    class Steps(es.ReadModel):
+        schema = "CREATE TABLE steps (n INTEGER PRIMARY KEY, what)"
+        first = es.sql(
+            ItemAdded,
+            "INSERT INTO steps (what) VALUES ('1 ' || :name)",
+            "INSERT INTO steps (what) VALUES ('2 ' || :name)",
+        )
+
+        @es.on(ItemAdded)
+        def second(self, db: es.Rows, recorded: es.Recorded) -> None:
+            seen = db.execute("SELECT count(*) FROM steps").fetchone()[0]
+            row = db.execute(
+                "INSERT INTO steps (what) VALUES (?) RETURNING n, what",
+                [f"3 {recorded.event.name} {recorded.position} {seen}"],
+            ).fetchone()
+            assert row[0] == seen + 1
+
+        third = es.sql(ItemAdded, "INSERT INTO steps (what) VALUES ('4 ' || :name)")
+
+        @es.query
+        def all(self, db: es.Rows) -> list[str]:
+            return [what for (what,) in db.execute("SELECT what FROM steps ORDER BY n")]
+
+    with es.open(":memory:", Cart, Steps) as shop:
+        add(shop, "a", "b")
+        shop.flush(SECONDS)
+        assert shop[Steps].all() == ["1 a", "2 a", "3 a 1 2", "4 a", "1 b", "2 b", "3 b 2 6", "4 b"]
+
+
+def test_failing_handler_takes_back_the_sql_before_it() -> None:
+    class Both(es.ReadModel):
+        schema = "CREATE TABLE both (n)"
+        first = es.sql(ItemAdded, "INSERT INTO both VALUES (:_position)")
+
+        @es.on(ItemAdded)
+        def second(self, db: es.Rows, event: ItemAdded) -> None:
+            db.execute("INSERT INTO both VALUES (?)", [-1])
+            if event.name == "boom":
+                raise LookupError(event.name)
+
+        @es.query
+        def all(self, db: es.Rows) -> list[int]:
+            return [n for (n,) in db.execute("SELECT n FROM both")]
+
+    with es.open(":memory:", Cart, Items, Both) as shop:
+        add(shop, "a", "boom", "c")
+        with pytest.raises(es.ReadModelStopped, match="boom"):
+            shop.flush(SECONDS)
+        assert shop[Both].all() == [1, -1]
+        assert len(shop[Items].all()) == 3
+        shop[Both].skip()
+        shop.flush(SECONDS)
+        assert shop[Both].all() == [1, -1, 3, -1]
+
+
+def test_what_status_and_repr_say() -> None:
+    class Picky(es.ReadModel, name="shop.Picky"):
+        schema = "CREATE TABLE picky (n CHECK (n < 2))"
+        added = es.sql(ItemAdded, "INSERT INTO picky VALUES (:_position)")
+
+    assert repr(Picky()) == "<Picky, a read model that is not open>"
+    with pytest.raises(es.Closed, match="not part of an open system"):
+        _ = Picky().status
+    with es.open(":memory:", Cart, Picky) as shop:
+        picky = shop[Picky]
+        assert repr(picky) == "<Picky, read model, live at 0>"
+        add(shop, "a", "b", "c")
+        with pytest.raises(es.ReadModelStopped) as caught:
+            shop.flush(SECONDS)
+        assert caught.value.name == "shop.Picky" and caught.value.position == 2
+        assert "CHECK constraint failed" in str(caught.value)
+        assert repr(picky) == "<Picky, read model, stopped at 2>"
+        status = picky.status
+        assert (status.state, status.position, status.head, status.lag) == ("stopped", 1, 3, 2)
+        assert status.failed_position == 2 and "shop.Picky stopped at position 2" in str(
+            status.error
+        )
+        assert repr(status).startswith(
+            "ReadModelStatus(state='stopped', position=1, head=3, error="
+        )
+        with pytest.raises(AttributeError):
+            status.position = 3  # type: ignore[misc]
+        picky.wait(1, timeout=SECONDS)  # what it has seen, it has seen
+        with pytest.raises(es.ReadModelStopped):
+            picky.wait(2, timeout=SECONDS)
+    assert repr(picky) == "<Picky, a read model of a closed system>"
+    for use in (picky.retry, picky.skip, picky.rebuild, picky.wait):
+        with pytest.raises(es.Closed):
+            use()
+
+
 def test_names_clash(tmp_path: Path) -> None:
     class Other(es.ReadModel):
         schema = "CREATE TABLE Items (n)"
@@ -696,6 +968,71 @@ def test_same_class_again_and_changed_while_open() -> None:
         assert shop[again].all() == [("a", 1)]
         with pytest.raises(es.SchemaMismatch, match="open it again"):
             shop[define(__qualname__="Notebook", version=9)]
+
+
+def test_dropped_unclosed_where_warnings_are_errors(tmp_path: Path) -> None:
+    code = """
+        class Sums(es.ReadModel):
+            schema = "CREATE TABLE sums (n)"
+            added = es.sql(Added, "INSERT INTO sums VALUES (:amount)")
+
+        system = es.open(sys.argv[1], Counter, Sums)
+        system[Counter, "c"].ask(Add(1))
+        del system
+        with es.open(sys.argv[1], Counter, Sums) as system:
+            system.flush(20)
+        print("open again")
+    """
+    out, error = run(code, tmp_path / "shop.db")
+    assert out == "open again\n" and "ResourceWarning: unclosed" in error
+
+
+def test_queries_of_a_thread_pool(tmp_path: Path) -> None:
+    with es.open(tmp_path / "shop.db", Cart, Items, Others) as shop:
+        add(shop, *(f"n{i}" for i in range(20)))
+        shop.flush(SECONDS)
+
+        def ask(i: int) -> tuple[int, int]:
+            rows = shop[Items].run("SELECT count(*) FROM items WHERE position > ?", (i,))
+            return rows[0][0], len(shop[Others].all())
+
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(ask, range(20))) == [(20 - i, 20) for i in range(20)]
+            late = [pool.submit(shop[Items].all) for _ in range(50)]
+            shop.close()  # a query that has begun ends; the others are refused
+            for one in late:
+                try:
+                    assert len(one.result(SECONDS)) == 20
+                except es.Closed:
+                    pass
+
+
+def test_queries_in_asyncio() -> None:
+    async def main(shop: es.System) -> None:
+        await asyncio.gather(*(shop[Cart, "c"].submit(AddItem(f"n{i}")) for i in range(50)))
+        await asyncio.to_thread(shop.flush, SECONDS)
+        counts = await asyncio.gather(
+            *(asyncio.to_thread(shop[Items].run, "SELECT count(*) FROM items") for _ in range(20))
+        )
+        assert counts == [[(50,)]] * 20
+        assert len(shop[Items].all()) == 50  # on the loop's own thread
+
+    with es.open(":memory:", Cart, Items) as shop:
+        asyncio.run(main(shop))
+
+
+def test_query_sees_one_state(tmp_path: Path) -> None:
+    class Seen(Items, name="Items"):
+        @es.query
+        def twice(self, db: es.Rows) -> tuple[int, int]:
+            first = db.execute("SELECT count(*) FROM items").fetchone()[0]
+            add(shop, f"n{first}")
+            shop.flush(SECONDS)
+            return first, len(self.all())  # a query within: of the same state
+
+    with es.open(tmp_path / "shop.db", Cart, Seen) as shop:
+        assert [shop[Seen].twice() for _ in range(3)] == [(0, 0), (1, 1), (2, 2)]
+        assert len(shop[Seen].all()) == 3
 
 
 def test_queries_of_many_threads(tmp_path: Path) -> None:
