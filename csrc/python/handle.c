@@ -529,7 +529,13 @@ static PyObject *handle_state_at(PyObject *object, PyObject *args, PyObject *kwa
 static PyObject *handle_history(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     handle_object *self = (handle_object *)object;
-    return esc_py_cursor_new(self->system, escqrs_entity_stream(self->entity), args, kwargs);
+    if (esc_py_system_pin_inside(self->system) < 0) {
+        return NULL;
+    }
+    PyObject *cursor = esc_py_cursor_new(self->system->keeper, (PyObject *)self->system,
+                                         escqrs_entity_stream(self->entity), args, kwargs);
+    esc_py_system_unpin(self->system);
+    return cursor;
 }
 
 static PyObject *decoded(escqrs_slice text)

@@ -112,7 +112,7 @@ static PyObject *argument_of(const handler_context *handler, const escqrs_record
 {
     esc_py_system *system = handler->core->system;
     if (handler->wants_recorded) {
-        return esc_py_recorded_new(system, recorded);
+        return esc_py_recorded_new(system->keeper, recorded);
     }
     PyTypeObject *newest =
         esc_py_system_event_class(system, esc_py_class_stored_name((PyTypeObject *)handler->cls));

@@ -11,12 +11,14 @@
 /* One block of memory: the stored bytes, ob_size of them, are at its end. */
 typedef struct recorded_object {
     PyObject_VAR_HEAD
-    esc_py_system *system;
+    esc_py_store *store;
     int64_t position, version, time_us;
     escqrs_uuid id, correlation_id, causation_id;
     PyObject *stream;
     PyObject *type;
+    PyObject *own_id;      /* str; NULL: id counts */
     PyObject *correlation; /* str; NULL: correlation_id counts */
+    PyObject *causation;   /* str; NULL: causation_id counts */
     PyObject *metadata;    /* mappingproxy; NULL: empty */
     PyObject *tags;        /* tuple; NULL: empty */
     PyObject *event;       /* NULL until read */
@@ -28,23 +30,23 @@ static PyObject *text_of(escqrs_slice slice)
     return PyUnicode_DecodeUTF8(slice.data, (Py_ssize_t)slice.size, "replace");
 }
 
-/* The name of a stored type: made once for a system. Borrowed. */
-static PyObject *type_name(esc_py_system *system, const escqrs_type *type)
+/* The name of a stored type: made once for a store. Borrowed. */
+static PyObject *type_name(esc_py_store *store, const escqrs_type *type)
 {
     int64_t id = escqrs_type_id(type);
-    while (PyList_GET_SIZE(system->types) <= id) {
-        if (PyList_Append(system->types, Py_None) < 0) {
+    while (PyList_GET_SIZE(store->names) <= id) {
+        if (PyList_Append(store->names, Py_None) < 0) {
             return NULL;
         }
     }
-    PyObject *name = PyList_GET_ITEM(system->types, id);
+    PyObject *name = PyList_GET_ITEM(store->names, id);
     if (name == Py_None) {
         name = text_of(escqrs_type_name(type));
         if (name == NULL) {
             return NULL;
         }
         PyUnicode_InternInPlace(&name);
-        (void)PyList_SetItem(system->types, id, name);
+        (void)PyList_SetItem(store->names, id, name);
     }
     return name;
 }
@@ -84,13 +86,20 @@ static PyObject *slices_tuple(const escqrs_slice *slices, size_t count)
     return tuple;
 }
 
+/* The text, where it is not empty. */
+static int take_text(escqrs_slice text, PyObject **result)
+{
+    *result = text.size == 0 ? NULL : text_of(text);
+    return text.size > 0 && *result == NULL ? -1 : 0;
+}
+
 /* Steals `stream`, which may be NULL with an exception. */
-static PyObject *recorded_new(esc_py_system *system, const escqrs_recorded *recorded,
+static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *recorded,
                               PyObject *stream)
 {
     recorded_object *self = NULL;
     if (stream != NULL) {
-        self = PyObject_NewVar(recorded_object, system->state->recorded.type,
+        self = PyObject_NewVar(recorded_object, store->state->recorded.type,
                                (Py_ssize_t)recorded->data.size);
     }
     if (self == NULL) {
@@ -98,26 +107,25 @@ static PyObject *recorded_new(esc_py_system *system, const escqrs_recorded *reco
         return NULL;
     }
     self->stream = stream;
-    self->correlation = self->metadata = self->tags = self->event = NULL;
+    self->own_id = self->correlation = self->causation = self->metadata = self->tags = self->event = NULL;
     if (recorded->data.size > 0) {
         memcpy(self->data, recorded->data.data, recorded->data.size);
     }
-    self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
+    self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
     self->position = recorded->position;
     self->version = recorded->version;
     self->time_us = recorded->time_us;
     self->id = recorded->id;
     self->correlation_id = recorded->correlation_id;
     self->causation_id = recorded->causation_id;
-    self->type = Py_XNewRef(type_name(system, recorded->type));
+    self->type = Py_XNewRef(type_name(store, recorded->type));
     if (self->type == NULL) {
         goto fail;
     }
-    if (recorded->correlation_text.size > 0) {
-        self->correlation = text_of(recorded->correlation_text);
-        if (self->correlation == NULL) {
-            goto fail;
-        }
+    if (take_text(recorded->id_text, &self->own_id) < 0 ||
+        take_text(recorded->correlation_text, &self->correlation) < 0 ||
+        take_text(recorded->causation_text, &self->causation) < 0) {
+        goto fail;
     }
     if (recorded->metadata_count > 0) {
         self->metadata = proxy(pairs_dict(recorded->metadata, recorded->metadata_count));
@@ -137,19 +145,21 @@ fail:
     return NULL;
 }
 
-PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *recorded)
+PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded)
 {
-    return recorded_new(system, recorded, text_of(recorded->stream));
+    return recorded_new(store, recorded, text_of(recorded->stream));
 }
 
 static void recorded_dealloc(PyObject *object)
 {
     recorded_object *self = (recorded_object *)object;
     PyTypeObject *type = Py_TYPE(object);
-    Py_XDECREF((PyObject *)self->system);
+    Py_XDECREF((PyObject *)self->store);
     Py_XDECREF(self->stream);
     Py_XDECREF(self->type);
+    Py_XDECREF(self->own_id);
     Py_XDECREF(self->correlation);
+    Py_XDECREF(self->causation);
     Py_XDECREF(self->metadata);
     Py_XDECREF(self->tags);
     Py_XDECREF(self->event);
@@ -173,8 +183,7 @@ static PyObject *get_time(PyObject *object, void *Py_UNUSED(closure))
     int64_t day_us = 86400LL * 1000000;
     int64_t days = self->time_us / day_us, rest = self->time_us % day_us;
     PyObject *delta = PyDelta_FromDSU((int)days, (int)(rest / 1000000), (int)(rest % 1000000));
-    PyObject *time =
-        delta == NULL ? NULL : PyNumber_Add(self->system->state->recorded.epoch, delta);
+    PyObject *time = delta == NULL ? NULL : PyNumber_Add(self->store->state->recorded.epoch, delta);
     Py_XDECREF(delta);
     return time;
 }
@@ -186,12 +195,27 @@ static PyObject *get_uuid(PyObject *object, void *closure)
     return PyUnicode_FromString(text);
 }
 
+static PyObject *get_id(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    return self->own_id != NULL ? Py_NewRef(self->own_id)
+                                : get_uuid(object, (void *)offsetof(recorded_object, id));
+}
+
 static PyObject *get_correlation_id(PyObject *object, void *Py_UNUSED(closure))
 {
     recorded_object *self = (recorded_object *)object;
     return self->correlation != NULL
                ? Py_NewRef(self->correlation)
                : get_uuid(object, (void *)offsetof(recorded_object, correlation_id));
+}
+
+static PyObject *get_causation_id(PyObject *object, void *Py_UNUSED(closure))
+{
+    recorded_object *self = (recorded_object *)object;
+    return self->causation != NULL
+               ? Py_NewRef(self->causation)
+               : get_uuid(object, (void *)offsetof(recorded_object, causation_id));
 }
 
 static PyObject *get_object(PyObject *object, void *closure)
@@ -216,29 +240,39 @@ static PyObject *get_tags(PyObject *object, void *Py_UNUSED(closure))
     return self->tags != NULL ? Py_NewRef(self->tags) : PyTuple_New(0);
 }
 
+static void raise_unknown(recorded_object *self, const escqrs_error *error)
+{
+    PyObject *exception = esc_py_error_new(self->store->state, error);
+    if (exception != NULL && PyObject_SetAttrString(exception, "type", self->type) == 0 &&
+        PyObject_SetAttrString(exception, "stream", self->stream) == 0) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    }
+    Py_XDECREF(exception);
+}
+
 static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
 {
     recorded_object *self = (recorded_object *)object;
     if (self->event != NULL) {
         return Py_NewRef(self->event);
     }
-    PyTypeObject *cls = esc_py_system_event_class(self->system, self->type);
+    PyTypeObject *cls = (PyTypeObject *)PyDict_GetItemWithError(self->store->events, self->type);
     if (cls == NULL) {
         if (!PyErr_Occurred()) {
             escqrs_error error = {.version = self->version, .position = self->position};
             (void)escqrs_error_set(
                 &error, ESCQRS_UNKNOWN_TYPE,
                 "%s, version %lld, is of type %s, and no event class of that name was given to "
-                "es.open; recorded.data has its bytes",
+                "es.open or es.Store; recorded.data has its bytes",
                 PyUnicode_AsUTF8(self->stream), (long long)self->version,
                 PyUnicode_AsUTF8(self->type));
             error.version = self->version;
             error.position = self->position;
-            esc_py_raise(self->system->state, &error);
+            raise_unknown(self, &error);
         }
         return NULL;
     }
-    escqrs_limits limits = {.bytes_max = self->system->message_bytes_max};
+    escqrs_limits limits = {.bytes_max = self->store->message_bytes_max};
     escqrs_slice data = {self->data, (size_t)Py_SIZE(object)};
     PyObject *event = esc_py_message_decode(cls, data, &limits);
     if (event != NULL && self->event == NULL) {
@@ -302,12 +336,10 @@ static PyGetSetDef recorded_getset[] = {
      (void *)offsetof(recorded_object, type)},
     {"time", get_time, NULL, "When it was stored: an aware datetime in UTC; never goes back.",
      NULL},
-    {"id", get_uuid, NULL, "Its id: the text of a UUID that sorts by time.",
-     (void *)offsetof(recorded_object, id)},
+    {"id", get_id, NULL, "Its id: the text of a UUID that sorts by time.", NULL},
     {"correlation_id", get_correlation_id, NULL,
      "Given with the command from outside that began it all, or its id.", NULL},
-    {"causation_id", get_uuid, NULL, "Of the command that caused it.",
-     (void *)offsetof(recorded_object, causation_id)},
+    {"causation_id", get_causation_id, NULL, "Of the command that caused it.", NULL},
     {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},
     {"tags", get_tags, NULL, "A tuple of texts.", NULL},
     {"data", get_data, NULL, "The stored bytes.", NULL},
@@ -341,7 +373,8 @@ static PyType_Spec recorded_spec = {
 
 typedef struct cursor_object {
     PyObject_HEAD
-    esc_py_system *system;
+    esc_py_store *store;
+    PyObject *owner;       /* whom the iteration keeps alive: the system or the store */
     escqrs_cursor *cursor; /* NULL: no (more) events */
     const escqrs_recorded *page;
     size_t next, count;
@@ -368,7 +401,7 @@ static PyObject *stream_name(cursor_object *self, escqrs_slice name)
 static PyObject *cursor_next(PyObject *object)
 {
     cursor_object *self = (cursor_object *)object;
-    esc_py_system *system = self->system;
+    esc_py_store *store = self->store;
     if (self->cursor == NULL) {
         return NULL;
     }
@@ -376,7 +409,7 @@ static PyObject *cursor_next(PyObject *object)
         PyErr_SetString(PyExc_ValueError, "another thread is reading from this iterator");
         return NULL;
     }
-    if (esc_py_system_pin_inside(system) < 0) {
+    if (esc_py_store_check(store) < 0) {
         return NULL;
     }
     if (self->next == self->count) {
@@ -394,18 +427,17 @@ static PyObject *cursor_next(PyObject *object)
                 escqrs_cursor_close(self->cursor);
                 self->cursor = NULL;
             } else {
-                esc_py_raise(system->state, &error);
+                esc_py_raise(store->state, &error);
             }
-            esc_py_system_unpin(system);
+            esc_py_store_tidy(store);
             return NULL;
         }
     }
     /* making the object may run the collector, and so other threads: the page must stay */
     self->reading = true;
     const escqrs_recorded *next = &self->page[self->next++];
-    PyObject *recorded = recorded_new(system, next, stream_name(self, next->stream));
+    PyObject *recorded = recorded_new(store, next, stream_name(self, next->stream));
     self->reading = false;
-    esc_py_system_unpin(system);
     return recorded;
 }
 
@@ -413,13 +445,14 @@ static void cursor_dealloc(PyObject *object)
 {
     cursor_object *self = (cursor_object *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (self->cursor != NULL && self->system->fork_generation == escqrs_fork_generation()) {
+    if (self->cursor != NULL && self->store->fork_generation == escqrs_fork_generation()) {
         escqrs_cursor_close(self->cursor);
     }
     for (size_t i = 0; i < STREAMS_KEPT; i++) {
         Py_XDECREF(self->streams[i]);
     }
-    Py_XDECREF((PyObject *)self->system);
+    Py_XDECREF((PyObject *)self->store);
+    Py_XDECREF(self->owner);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -475,6 +508,27 @@ static escqrs_match *matches_of(PyObject *list, size_t *count)
     return matches;
 }
 
+int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match)
+{
+    *self = (esc_py_matches){.list = PyObject_CallOneArg(state->recorded.matches, match)};
+    if (self->list != NULL) {
+        self->items = matches_of(self->list, &self->count);
+    }
+    if (self->items == NULL) {
+        self->count = 0;
+        esc_py_matches_fini(self);
+        return -1;
+    }
+    return 0;
+}
+
+void esc_py_matches_fini(esc_py_matches *self)
+{
+    matches_free(self->items, self->count);
+    Py_XDECREF(self->list);
+    *self = (esc_py_matches){0};
+}
+
 /* None: `absent`; else an int. */
 static int integer(PyObject *object, const char *name, long long absent, long long *value)
 {
@@ -501,8 +555,8 @@ static int integer(PyObject *object, const char *name, long long absent, long lo
     return 0;
 }
 
-PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject *args,
-                            PyObject *kwargs)
+PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
+                            PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"after", "upto", "match", "reverse", "limit", NULL};
     PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None,
@@ -513,42 +567,38 @@ PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject
                                      &match, &reverse, &limit_object) ||
         integer(after_object, "after", 0, &after) < 0 ||
         integer(upto_object, "upto", -1, &upto) < 0 ||
-        integer(limit_object, "limit", -1, &limit) < 0 || esc_py_system_pin_inside(system) < 0) {
+        integer(limit_object, "limit", -1, &limit) < 0 || esc_py_store_check(store) < 0) {
         return NULL;
     }
-    cursor_object *self = PyObject_New(cursor_object, system->state->recorded.cursor);
-    PyObject *list =
-        self == NULL ? NULL : PyObject_CallOneArg(system->state->recorded.matches, match);
-    size_t match_count = 0;
-    escqrs_match *matches = list == NULL ? NULL : matches_of(list, &match_count);
-    bool failed = matches == NULL;
+    cursor_object *self = PyObject_New(cursor_object, store->state->recorded.cursor);
+    esc_py_matches matches = {0};
+    bool failed = self == NULL || esc_py_matches_init(&matches, store->state, match) < 0;
     if (self != NULL) {
         memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
-        self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
+        self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
+        self->owner = Py_NewRef(owner);
     }
     if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
         escqrs_range range = {.after = after,
                               .upto = upto < 0 ? 0 : upto,
                               .limit = limit < 0 ? 0 : limit,
                               .reverse = reverse,
-                              .matches = matches,
-                              .match_count = match_count};
+                              .matches = matches.items,
+                              .match_count = matches.count};
         escqrs_error error = {0};
         escqrs_status status;
         Py_BEGIN_ALLOW_THREADS
         status = stream.size == 0
-                     ? escqrs_store_events(system->store, &range, &self->cursor, &error)
-                     : escqrs_store_history(system->store, stream, &range, &self->cursor, &error);
+                     ? escqrs_store_events(store->core, &range, &self->cursor, &error)
+                     : escqrs_store_history(store->core, stream, &range, &self->cursor, &error);
         Py_END_ALLOW_THREADS
         if (status != ESCQRS_OK) {
             self->cursor = NULL;
-            esc_py_raise(system->state, &error);
+            esc_py_raise(store->state, &error);
             failed = true;
         }
     }
-    matches_free(matches, match_count);
-    Py_XDECREF(list);
-    esc_py_system_unpin(system);
+    esc_py_matches_fini(&matches);
     if (failed) {
         Py_XDECREF((PyObject *)self);
         return NULL;
@@ -558,7 +608,7 @@ PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject
 
 static PyType_Slot cursor_slots[] = {
     {Py_tp_doc,
-     "An iteration over stored events. Raises es.Closed when the system is closed under it."},
+     "An iteration over stored events. Raises es.Closed when the store is closed under it."},
     {Py_tp_dealloc, cursor_dealloc},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, cursor_next},

@@ -2,7 +2,7 @@
 #ifndef ESC_PYTHON_RECORDED_H
 #define ESC_PYTHON_RECORDED_H
 
-#include "python/system.h"
+#include "python/store.h"
 
 typedef struct esc_py_recorded_state {
     PyTypeObject *type;   /* Recorded */
@@ -11,12 +11,24 @@ typedef struct esc_py_recorded_state {
     PyObject *epoch;      /* datetime of 1970 in UTC */
 } esc_py_recorded_state;
 
+/* What es.Match asks for, as the core takes it. */
+typedef struct esc_py_matches {
+    PyObject *list; /* strong: what the items borrow from */
+    escqrs_match *items;
+    size_t count;
+} esc_py_matches;
+
+/* From a match, a list of them, or None; all zero after a failure. */
+int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match);
+void esc_py_matches_fini(esc_py_matches *self);
+
 /* A copy of all that `recorded` says; its event is decoded when read. New reference. */
-PyObject *esc_py_recorded_new(esc_py_system *system, const escqrs_recorded *recorded);
+PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded);
 /* An iterator over the events of a stream (or of the whole store: stream empty), from the Python
- * arguments (*, after=0, upto=None, match=(), reverse=False, limit=None). New reference. */
-PyObject *esc_py_cursor_new(esc_py_system *system, escqrs_slice stream, PyObject *args,
-                            PyObject *kwargs);
+ * arguments (*, after=0, upto=None, match=(), reverse=False, limit=None). `owner` lives as long as
+ * it. New reference. */
+PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
+                            PyObject *args, PyObject *kwargs);
 
 int esc_py_recorded_exec(PyObject *module);
 int esc_py_recorded_traverse_state(esc_py_recorded_state *section, visitproc visit, void *arg);

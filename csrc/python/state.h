@@ -1,7 +1,7 @@
 /* python/state.h - the state of the extension module escqrs._core: one section for each file.
  *
- * A part adds its section struct in its own header, one member here, and in module.c one call each of
- * its exec, traverse and clear. Nothing of Python is kept in static storage.
+ * A part adds its section struct in its own header, one member here, and in module.c one call each
+ * of its exec, traverse and clear. Nothing of Python is kept in static storage.
  */
 #ifndef ESC_PYTHON_STATE_H
 #define ESC_PYTHON_STATE_H
@@ -15,6 +15,7 @@
 #include "python/recorded.h"
 #include "python/reply.h"
 #include "python/rows.h"
+#include "python/store.h"
 #include "python/system.h"
 
 typedef struct esc_py_state {
@@ -27,6 +28,7 @@ typedef struct esc_py_state {
     esc_py_reply_state reply;
     esc_py_recorded_state recorded;
     esc_py_rows_state rows;
+    esc_py_store_state store;
     esc_py_readmodel_state readmodel;
 } esc_py_state;
 
@@ -38,7 +40,8 @@ static inline esc_py_state *esc_py_state_of(PyObject *module)
     return (esc_py_state *)PyModule_GetState(module);
 }
 
-/* Of a class that this module defines, or one derived from it; NULL with an exception for others. */
+/* Of a class that this module defines, or one derived from it; NULL with an exception for others.
+ */
 static inline esc_py_state *esc_py_state_of_type(PyTypeObject *type)
 {
     PyObject *module = PyType_GetModuleByDef(type, &esc_py_module);

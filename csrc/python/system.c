@@ -298,27 +298,22 @@ void esc_py_system_tidy(esc_py_system *self)
     if (!esc_queue_is_empty(&self->logged)) {
         tidy_log(self);
     }
+    esc_py_store_tidy(self->keeper);
     Py_DECREF((PyObject *)self);
     PyErr_Restore(error_type, value, traceback);
 }
 
 /* ---- open ---------------------------------------------------------------------------------------------- */
 
-static int open_core(esc_py_system *self, escqrs_store_options *options, size_t in_flight_max,
-                     size_t live_max)
+static int open_core(esc_py_system *self, size_t in_flight_max, size_t live_max)
 {
     escqrs_error error = {0};
-    const char *path = PyUnicode_AsUTF8(self->path);
-    escqrs_system_options system_options = {.in_flight_max = in_flight_max,
-                                            .live_max = live_max,
-                                            .log = options->log,
-                                            .runtime = {.log = options->log}};
+    escqrs_log log = {log_function, self};
+    escqrs_system_options options = {
+        .in_flight_max = in_flight_max, .live_max = live_max, .log = log, .runtime = {.log = log}};
     escqrs_status status;
     Py_BEGIN_ALLOW_THREADS
-    status = escqrs_store_open(path, options, &self->store, &error);
-    if (status == ESCQRS_OK) {
-        status = escqrs_system_create(self->store, &system_options, &self->system, &error);
-    }
+    status = escqrs_system_create(self->store, &options, &self->system, &error);
     if (status == ESCQRS_OK) {
         status = escqrs_host_create(escqrs_system_runtime(self->system), &esc_py_host_ops, self,
                                     &self->host, &error);
@@ -328,56 +323,55 @@ static int open_core(esc_py_system *self, escqrs_store_options *options, size_t 
         esc_py_raise(self->state, &error);
         return -1;
     }
+    esc_py_store_set_host(self->keeper, self->host);
     return 0;
+}
+
+/* The store is the first thing it holds; `owned`: to be closed with it. */
+static void take_store(esc_py_system *self, esc_py_store *keeper, bool owned)
+{
+    self->keeper = (esc_py_store *)Py_NewRef((PyObject *)keeper);
+    self->owns_store = owned;
+    self->store = keeper->core;
+    self->readonly = keeper->readonly;
+    self->message_bytes_max = keeper->message_bytes_max;
+    self->path = Py_NewRef(keeper->path);
+    self->events = Py_NewRef(keeper->events);
 }
 
 static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path",          "durability",   "readonly", "max_message_bytes",
-                            "max_in_flight", "max_entities", NULL};
-    PyObject *path;
-    const char *durability;
-    int readonly;
-    Py_ssize_t message_bytes_max, in_flight_max, live_max;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Uspnnn", names, &path, &durability, &readonly,
-                                     &message_bytes_max, &in_flight_max, &live_max)) {
+    static char *names[] = {"store", "owned", "max_in_flight", "max_entities", NULL};
+    PyObject *store;
+    int owned;
+    Py_ssize_t in_flight_max, live_max;
+    esc_py_state *state = esc_py_state_of_type(type);
+    if (state == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "Opnn", names, &store, &owned,
+                                                      &in_flight_max, &live_max)) {
         return NULL;
     }
-    esc_py_system *self = (esc_py_system *)type->tp_alloc(type, 0);
+    esc_py_store *keeper = esc_py_store_cast(state, store);
+    esc_py_system *self = keeper == NULL ? NULL : (esc_py_system *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
     atomic_init(&self->closed, 2); /* until it is open */
-    self->state = esc_py_state_of_type(type);
+    self->state = state;
     self->interpreter = PyInterpreterState_Get();
     self->fork_generation = escqrs_fork_generation();
-    self->readonly = readonly;
-    self->message_bytes_max = (size_t)message_bytes_max;
+    take_store(self, keeper, owned);
     esc_queue_init(&self->released);
     esc_queue_init(&self->completed);
     esc_queue_init(&self->logged);
     esc_list_init(&self->replies);
-    self->path = Py_NewRef(path);
     self->definitions = PyDict_New();
-    self->events = PyDict_New();
     self->readmodels = PyDict_New();
-    self->types = PyList_New(0);
-    escqrs_store_options options = {
-        .durability =
-            strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
-        .readonly = readonly,
-        .event_bytes_max = (size_t)message_bytes_max,
-        .log = {log_function, self},
-    };
-    if (self->state == NULL || self->definitions == NULL || self->events == NULL ||
-        self->readmodels == NULL || self->types == NULL || PyUnicode_AsUTF8(path) == NULL ||
-        open_core(self, &options, (size_t)in_flight_max, (size_t)live_max) < 0) {
-        if (self->state != NULL) {
-            PyObject *error_type, *value, *traceback;
-            PyErr_Fetch(&error_type, &value, &traceback);
-            tidy_log(self);
-            PyErr_Restore(error_type, value, traceback);
-        }
+    if (self->definitions == NULL || self->readmodels == NULL ||
+        open_core(self, (size_t)in_flight_max, (size_t)live_max) < 0) {
+        PyObject *error_type, *value, *traceback;
+        PyErr_Fetch(&error_type, &value, &traceback);
+        tidy_log(self);
+        PyErr_Restore(error_type, value, traceback);
         Py_DECREF((PyObject *)self);
         return NULL;
     }
@@ -486,8 +480,11 @@ static void shut(esc_py_system *self, int64_t deadline_ns)
         escqrs_projector_stop(self->projector);
     }
     status = escqrs_system_close(self->system, deadline_ns, &error);
-    escqrs_store_close(self->store);
     Py_END_ALLOW_THREADS
+    esc_py_store_set_host(self->keeper, NULL);
+    if (self->owns_store) {
+        esc_py_store_close(self->keeper);
+    }
     if (status != ESCQRS_OK) {
         leave_behind(self);
         log_function(self, ESCQRS_LOG_ERROR, error.message);
@@ -591,6 +588,7 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->definitions);
     Py_VISIT(self->events);
     Py_VISIT(self->readmodels);
+    Py_VISIT((PyObject *)self->keeper);
     return 0;
 }
 
@@ -619,13 +617,12 @@ static void system_dealloc(PyObject *object)
     if (own) {
         escqrs_projector_destroy(self->projector);
         escqrs_system_destroy(self->system); /* with the GIL: states are Python objects */
-        escqrs_store_destroy(self->store);
+        Py_XDECREF((PyObject *)self->keeper);
         tidy_log(self);
         Py_XDECREF(self->definitions);
     }
     Py_XDECREF(self->events);
     Py_XDECREF(self->path);
-    Py_XDECREF(self->types);
     if (own) {
         type->tp_free(object);
     }
@@ -672,7 +669,14 @@ static PyObject *system_add_aggregate(PyObject *object, PyObject *cls)
 
 static PyObject *system_events(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    return esc_py_cursor_new((esc_py_system *)object, (escqrs_slice){NULL, 0}, args, kwargs);
+    esc_py_system *self = (esc_py_system *)object;
+    if (esc_py_system_pin_inside(self) < 0) {
+        return NULL;
+    }
+    PyObject *cursor =
+        esc_py_cursor_new(self->keeper, object, (escqrs_slice){NULL, 0}, args, kwargs);
+    esc_py_system_unpin(self);
+    return cursor;
 }
 
 /* Wait until what was sent is answered; the read models are the facade's to wait for. */
@@ -715,47 +719,6 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
         return NULL;
     }
     return PyLong_FromLongLong(escqrs_store_head(self->store));
-}
-
-typedef struct type_list {
-    PyObject *list;
-    PyThreadState *thread;
-} type_list;
-
-static bool visit_type(void *context, escqrs_type *type, bool used)
-{
-    type_list *types = context;
-    escqrs_slice name = escqrs_type_name(type), record = escqrs_type_record(type);
-    PyEval_RestoreThread(types->thread);
-    PyObject *item = Py_BuildValue("(s#y#O)", (const char *)name.data, (Py_ssize_t)name.size,
-                                   (const char *)record.data, (Py_ssize_t)record.size,
-                                   used ? Py_True : Py_False);
-    bool ok = item != NULL && PyList_Append(types->list, item) == 0;
-    Py_XDECREF(item);
-    types->thread = PyEval_SaveThread();
-    return ok;
-}
-
-static PyObject *system_types(PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    esc_py_system *self = (esc_py_system *)object;
-    escqrs_error error = {0};
-    type_list types = {.list = PyList_New(0)};
-    if (types.list == NULL || esc_py_system_pin_inside(self) < 0) {
-        Py_XDECREF(types.list);
-        return NULL;
-    }
-    types.thread = PyEval_SaveThread();
-    escqrs_status status = escqrs_store_types(self->store, visit_type, &types, &error);
-    PyEval_RestoreThread(types.thread);
-    esc_py_system_unpin(self);
-    if (status != ESCQRS_OK && !PyErr_Occurred()) {
-        esc_py_raise(self->state, &error);
-    }
-    if (PyErr_Occurred()) {
-        Py_CLEAR(types.list);
-    }
-    return types.list;
 }
 
 static PyObject *system_get_head(PyObject *object, void *Py_UNUSED(closure))
@@ -876,7 +839,6 @@ static PyMethodDef system_methods[] = {
      "head as it is now."},
     {"_add_aggregate", system_add_aggregate, METH_O, NULL},
     {"_drain", system_drain, METH_VARARGS, NULL},
-    {"_types", system_types, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -889,6 +851,8 @@ static PyGetSetDef system_getset[] = {
     {"in_flight", system_get_in_flight, NULL, "Commands accepted and not yet answered.", NULL},
     {"live", system_get_live, NULL, "Entities whose state is in memory.", NULL},
     {"_forked", system_get_forked, NULL, NULL, NULL},
+    {"store", system_get_object, NULL, "The es.Store below it.",
+     (void *)offsetof(esc_py_system, keeper)},
     {"_definitions", system_get_object, NULL, NULL, (void *)offsetof(esc_py_system, definitions)},
     {"_events", system_get_object, NULL, NULL, (void *)offsetof(esc_py_system, events)},
     {"_readmodels", system_get_object, NULL, NULL, (void *)offsetof(esc_py_system, readmodels)},

@@ -19,6 +19,7 @@
 
 #include "base/list.h"
 #include "base/queue.h"
+#include "python/store.h"
 
 struct esc_py_state;
 struct esc_py_reply;
@@ -28,6 +29,8 @@ typedef struct esc_py_system {
     PyObject_HEAD
     struct esc_py_state *state;
     PyInterpreterState *interpreter;
+    esc_py_store *keeper; /* of the store; strong */
+    bool owns_store;      /* es.open opened it, and so closes it */
     escqrs_store *store;
     escqrs_system *system;
     escqrs_projector *projector;
@@ -47,10 +50,9 @@ typedef struct esc_py_system {
     esc_list replies;      /* esc_py_reply.listed, all that were sent; with the GIL */
     esc_queue logged;      /* lines for Python's logging */
     PyObject *definitions; /* dict: aggregate class -> Definition */
-    PyObject *events;      /* dict: stored name -> event class */
+    PyObject *events;      /* dict: stored name -> event class; the store's */
     PyObject *readmodels;  /* dict: read-model class -> its instance */
     PyObject *path;        /* str */
-    PyObject *types;       /* list of str: names of stored types by escqrs_type_id, a cache */
     PyObject *weakrefs;
 } esc_py_system;
 

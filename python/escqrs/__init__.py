@@ -15,10 +15,11 @@ Every public name is here; modules whose names begin with ``_`` are private.
 from __future__ import annotations
 
 from ._aggregate import Aggregate, applies, handles
-from ._core import Handle, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
+from ._core import Handle, NewEvent, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
 from ._match import Match
 from ._message import Command, Event, Message, field
 from ._readmodel import ReadModel, ReadModelStatus, on, query, sql
+from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._system import DeadLetter, System, open
 from .errors import (
     Aborted,
@@ -54,6 +55,7 @@ __all__ = [
     "CheckpointBehind",
     "Closed",
     "Command",
+    "Commit",
     "ConditionFailed",
     "Conflict",
     "Corrupt",
@@ -61,6 +63,7 @@ __all__ = [
     "Deadlock",
     "Error",
     "Event",
+    "Feed",
     "Forked",
     "Full",
     "Handle",
@@ -71,6 +74,7 @@ __all__ = [
     "Message",
     "NameClash",
     "NameExists",
+    "NewEvent",
     "NotAStore",
     "ReadModel",
     "ReadModelStatus",
@@ -81,11 +85,15 @@ __all__ = [
     "Reply",
     "Rows",
     "SchemaMismatch",
+    "Snapshot",
     "StorageError",
+    "Store",
     "System",
     "Timeout",
     "TooLarge",
     "UnknownType",
+    "Unless",
+    "Write",
     "WrongVersion",
     "applies",
     "field",

@@ -7,7 +7,6 @@ import atexit
 import collections
 import logging
 import os
-import sys
 import threading
 import time
 import warnings
@@ -18,7 +17,8 @@ from . import _aggregate, _core, _match, _readmodel
 from ._aggregate import Aggregate
 from ._message import Command, Event
 from ._readmodel import ReadModel
-from .errors import NameClash, UnknownType
+from ._store import MESSAGE_BYTES_MAX, Store, check_numbers, check_options, claim
+from .errors import Locked, NameClash, UnknownType
 
 __all__ = ["DeadLetter", "System", "open"]
 
@@ -28,6 +28,7 @@ _FOR_EVER = 1e9  # seconds
 
 _log = logging.getLogger("escqrs")
 _unclosed: weakref.WeakSet[System] = weakref.WeakSet()
+_carried: weakref.WeakValueDictionary[Store, System] = weakref.WeakValueDictionary()
 
 
 class DeadLetter(NamedTuple):
@@ -78,7 +79,7 @@ class System(_core.SystemBase):
 
 
 def open(
-    path: str | os.PathLike[str],
+    store: str | os.PathLike[str] | Store,
     *classes: type,
     durability: str = "full",
     readonly: bool = False,
@@ -86,10 +87,11 @@ def open(
     max_in_flight: int = 100_000,
     max_entities: int = 100_000,
 ) -> System:
-    """Open the store at ``path``, or make one, with these aggregates, read models and event
-    classes.
+    """Open a store, or make one, with these aggregates, read models and event classes.
 
-    path: a file, or ``":memory:"`` for one that is gone when closed.
+    store: the path of a file, or ``":memory:"`` for one that is gone when closed; the system then
+        opens an ``es.Store`` on it and closes it with itself. Or an ``es.Store`` that is open, and
+        stays so when the system is closed; close the system first. One system at a time uses it.
     durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the
         death of the process, and a power loss may take the last seconds.
     readonly: read beside the process that writes; commands raise ``es.ReadOnly``.
@@ -102,33 +104,34 @@ def open(
     for arguments and classes that cannot be.
     """
     aggregates, readmodels, events = _sort(classes)
-    if durability not in ("full", "normal"):
-        raise ValueError(f'durability is "full" or "normal", not {durability!r}')
-    for name, number in (
-        ("max_message_bytes", max_message_bytes),
-        ("max_in_flight", max_in_flight),
-        ("max_entities", max_entities),
-    ):
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"{name} is an int, not {type(number).__name__}")
-        if not 1 <= number <= sys.maxsize:
-            raise ValueError(f"{name} is at least 1 and at most {sys.maxsize}, not {number}")
-    if not isinstance(readonly, bool):
-        raise TypeError(f"readonly is a bool, not {type(readonly).__name__}")
-    where = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(where, str):
-        raise TypeError(f"path is a str or a Path, not {type(path).__name__}")
-    if not where or "\0" in where:
-        raise ValueError(f"path is not empty and holds no NUL: {where!r}")
-    if any("\ud800" <= character <= "\udfff" for character in where):
-        raise ValueError(f"path is valid Unicode, without lone surrogates: {where!a}")
+    check_numbers(max_in_flight=max_in_flight, max_entities=max_entities)
+    if isinstance(store, Store):
+        if (durability, readonly, max_message_bytes) != ("full", False, MESSAGE_BYTES_MAX):
+            raise TypeError(
+                "durability, readonly and max_message_bytes are given where the es.Store is opened"
+            )
+    else:
+        check_options(store, durability, readonly, max_message_bytes)
     _readmodel.check(readmodels)
-    system = System(where, durability, readonly, max_message_bytes, max_in_flight, max_entities)
+    owned = not isinstance(store, Store)
+    below = (
+        store
+        if isinstance(store, Store)
+        else Store(
+            store, durability=durability, readonly=readonly, max_message_bytes=max_message_bytes
+        )
+    )
+    try:
+        system = _on(below, owned, max_in_flight, max_entities)
+    except BaseException:
+        if owned:
+            below.close()
+        raise
     try:
         system.dead_letters = collections.deque(maxlen=_DEAD_LETTERS_MAX)
         _unclosed.add(system)
         for event in events:
-            system._events[event.__escqrs_name__] = event
+            claim(below, event)
         for aggregate in aggregates:
             system._add_aggregate(aggregate)
         check(system)
@@ -136,6 +139,21 @@ def open(
     except BaseException:
         system.close()
         raise
+    return system
+
+
+def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> System:
+    """A system on an open store that has none."""
+    if type(store).commit is not Store.commit or not store._opened:
+        raise TypeError(
+            f"{type(store).__name__} is a provider of its own: es.open takes an es.Store that "
+            "has a file or is in memory"
+        )
+    before = _carried.get(store)
+    if before is not None and not before.closed:
+        raise Locked(f"{store!r} has a system already: {before!r}", path=store.path)
+    system = System(store, owned, max_in_flight, max_entities)
+    _carried[store] = system
     return system
 
 
@@ -196,7 +214,7 @@ def check(system: System, appliers: list[tuple[type[Event], Any]] | None = None)
     events = system._events
     if appliers is not None:
         events = {event.__escqrs_name__: event for event, _function in appliers}
-    for name, record, used in system._types():
+    for name, record, used in system.store._types():
         cls = events.get(name)
         if cls is not None and used and record:
             _core._compare_schema(cls, record)

@@ -1,0 +1,71 @@
+/* python/store.h - the Python object around an open store (es.Store), below es.open.
+ *
+ * Life. es.Store makes it and opens the file; a System holds the one it runs on, and so do the
+ * events and iterations read from it. close() closes the core's store, whose gate lets calls that
+ * are inside end first; the core's memory goes with the Python object. In a child of fork() every
+ * entry point raises Forked and dealloc touches nothing.
+ *
+ * A subclass of es.Store that is a provider of its own never opens it: `core` stays NULL, and
+ * what needs the file raises TypeError.
+ *
+ * Log lines of the core come on any thread without the GIL: they go on a queue, and whoever uses
+ * the store next, or a worker of the system on it, hands them to Python's logging. */
+#ifndef ESC_PYTHON_STORE_H
+#define ESC_PYTHON_STORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <escqrs/runtime.h>
+#include <escqrs/store.h>
+
+#include "base/queue.h"
+#include "base/thread.h"
+
+struct esc_py_state;
+struct esc_py_watch;
+
+typedef struct esc_py_store {
+    PyObject_HEAD
+    struct esc_py_state *state;
+    escqrs_store *core; /* NULL until it is open; then never changes */
+    unsigned fork_generation;
+    _Atomic uint32_t closed; /* written with the GIL */
+    bool readonly;
+    size_t message_bytes_max;
+    PyObject *path;   /* str */
+    PyObject *events; /* dict: stored name -> event class */
+    PyObject *names;  /* list of str: names of stored types by escqrs_type_id, a cache */
+    PyObject *types;  /* dict: name or event class -> escqrs_type as an int, a cache */
+    esc_queue logged;
+    esc_mutex host_mutex;       /* taken by any thread; a worker's wake-up is all it covers */
+    escqrs_host *host;          /* host_mutex: whom to poke when a line was logged; or NULL */
+    struct esc_py_watch *watch; /* feed.c: made with the first feed that a loop awaits; or NULL */
+    PyObject *weakrefs;
+} esc_py_store;
+
+typedef struct esc_py_store_state {
+    PyTypeObject *type;      /* StoreBase */
+    PyTypeObject *new_event; /* NewEvent */
+    PyTypeObject *feed;      /* FeedBase */
+    PyObject *claim;         /* functions of _store.py: claim(store, event class) */
+    PyObject *abandoned;     /* abandoned(store): dropped without close */
+    PyObject *log_text;      /* log_text(level, text) */
+} esc_py_store_state;
+
+/* 0 where it may be used; -1 with Closed, Forked or TypeError raised. */
+int esc_py_store_check(esc_py_store *self);
+/* Close the core's store; waits without the GIL. */
+void esc_py_store_close(esc_py_store *self);
+/* Borrowed cast; NULL with TypeError where `object` is no Store that is open. */
+esc_py_store *esc_py_store_cast(struct esc_py_state *state, PyObject *object);
+/* Who is to be woken for lines of the log; NULL: nobody any more. */
+void esc_py_store_set_host(esc_py_store *self, escqrs_host *host);
+/* Hand lines of the log to Python. Holds the GIL; keeps the exception that is set. */
+void esc_py_store_tidy(esc_py_store *self);
+
+int esc_py_store_exec(PyObject *module);
+int esc_py_store_traverse_state(esc_py_store_state *section, visitproc visit, void *arg);
+void esc_py_store_clear_state(esc_py_store_state *section);
+
+#endif

@@ -1,0 +1,403 @@
+"""``es.Store``: raw events by stream, below ``es.open`` and without aggregates."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import dataclasses
+import logging
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from . import _core
+from ._core import NewEvent, Recorded
+from ._match import Match, matches
+from ._message import Event
+from .errors import NameClash
+
+__all__ = ["Commit", "Feed", "Snapshot", "Store", "Unless", "Write"]
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+_POSITION_MAX = 2**63 - 1
+
+_log = logging.getLogger("escqrs")
+_unclosed: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Write:
+    """What one commit adds to one stream.
+
+    stream: its name, 1 to 2,048 bytes of UTF-8 without NUL. events: ``es.NewEvent`` or instances of
+        ``es.Event``.
+    expected: the version that the writer has seen, 0 for a new stream, None for any.
+    """
+
+    stream: str
+    events: tuple[NewEvent | Event, ...]
+    expected: int | None = None
+
+    def __init__(
+        self, stream: str, events: Iterable[NewEvent | Event], expected: int | None = None
+    ) -> None:
+        object.__setattr__(self, "stream", stream)
+        object.__setattr__(self, "events", tuple(events))
+        object.__setattr__(self, "expected", expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unless:
+    """A commit with this condition fails if an event after that position matches.
+
+    match: an ``es.Match``, a list of them (any of these), or ``()`` for every event. after: a
+        position.
+    """
+
+    match: Match | tuple[Match, ...]
+    after: int = 0
+
+    def __init__(self, match: Match | Iterable[Match], after: int = 0) -> None:
+        _check_position("after", after)
+        several = match if isinstance(match, Match) else tuple(match)
+        matches(several)
+        object.__setattr__(self, "match", several)
+        object.__setattr__(self, "after", after)
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """What was stored.
+
+    position: that of its last event; the head, if it had none. versions: of each stream, after the
+        commit. repeated: its key was used before, and this is the first one's result.
+    """
+
+    position: int
+    versions: Mapping[str, int]
+    repeated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A state that was saved for a stream: the type and bytes as they were given."""
+
+    stream: str
+    version: int
+    type: str
+    data: bytes
+
+
+def _check_position(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} is not negative: {value}")
+
+
+# ---- the store -----------------------------------------------------------------------------------
+
+
+class Store(_core.StoreBase):
+    """A store of events: streams of bytes, each event with a version in its stream and a position
+    in the store.
+
+    path: a file, or ``":memory:"`` for one that is gone when closed.
+    classes: event classes that ``recorded.event`` is to decode; those of events that are appended
+        are added by themselves.
+    durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the
+        death of the process, and a power loss may take the last seconds.
+    readonly: read beside the process that writes.
+    max_message_bytes: of one event, tags and metadata included; beyond it is ``es.TooLarge``.
+
+    Raises ``es.Locked`` (naming the process that has it open), ``es.NotAStore``, ``es.Corrupt``,
+    ``es.SchemaMismatch``, ``es.NameClash``, ``es.StorageError``. Any thread may call any of its
+    methods; commits of many threads are written together. Close it, or use it in a ``with``
+    statement. After ``fork`` the child cannot use it (``es.Forked``).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *classes: type[Event],
+        durability: str = "full",
+        readonly: bool = False,
+        max_message_bytes: int = MESSAGE_BYTES_MAX,
+    ) -> None:
+        for cls in classes:
+            if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.__escqrs_abstract__:
+                raise TypeError(f"es.Store takes event classes, and {cls!r} is none")
+        self._open(*check_options(path, durability, readonly, max_message_bytes))
+        try:
+            _unclosed.add(self)
+            for cls in classes:
+                claim(self, cls)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- writing
+
+    def commit(
+        self,
+        writes: Iterable[Write],
+        *,
+        condition: Unless | None = None,
+        checkpoint: tuple[str, int] | None = None,
+        key: str | None = None,
+    ) -> Commit:
+        """Store events of several streams, and move a checkpoint: all of it or nothing. Returns
+        when it is durable.
+
+        writes: one ``es.Write`` a stream. condition: ``es.Unless(match, after)``. checkpoint: a
+            name and the position that it is moved to; only forward. key: a name for this commit:
+            one that was used stores nothing and returns the first one's result with
+            ``repeated=True``.
+
+        Raises ``es.WrongVersion``, ``es.ConditionFailed``, ``es.CheckpointBehind``,
+        ``es.KeyReused`` (all ``es.Conflict``: nothing is stored, trying again is safe),
+        ``es.TooLarge`` (100,000 events, 1 GiB), ``es.ReadOnly``, ``es.Full``.
+        """
+        plain: list[tuple[str, tuple[NewEvent | Event, ...], int | None]] = []
+        for write in writes:
+            if not isinstance(write, Write):
+                raise TypeError(f"commit takes a list of es.Write, and {write!r} is none")
+            plain.append((write.stream, write.events, write.expected))
+        if condition is not None and not isinstance(condition, Unless):
+            raise TypeError(f"condition is an es.Unless, not {type(condition).__name__}")
+        if checkpoint is not None and (not isinstance(checkpoint, tuple) or len(checkpoint) != 2):
+            raise TypeError(f"checkpoint is a name and a position, not {checkpoint!r}")
+        unless = None if condition is None else (matches(condition.match), condition.after)
+        return Commit(*self._commit(plain, unless, checkpoint, key))
+
+    def append(
+        self,
+        stream: str,
+        events: Iterable[NewEvent | Event],
+        *,
+        expected: int | None = None,
+        condition: Unless | None = None,
+        checkpoint: tuple[str, int] | None = None,
+        key: str | None = None,
+    ) -> Commit:
+        """Store events of one stream: :meth:`commit` of one ``es.Write``."""
+        return self.commit(
+            [Write(stream, events, expected)], condition=condition, checkpoint=checkpoint, key=key
+        )
+
+    def set_checkpoint(self, name: str, position: int) -> Commit:
+        """Move a checkpoint forward: ``commit([], checkpoint=(name, position))``."""
+        return self.commit([], checkpoint=(name, position))
+
+    # ---- reading
+
+    def history(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events of a stream, oldest first; ``after`` (exclusive) and ``upto``
+        (inclusive) are versions.
+
+        An unknown stream has no events. An event that does not verify raises ``es.Corrupt``;
+        meeting ``close()`` raises ``es.Closed``.
+        """
+        return self._history(stream, after=after, upto=upto, reverse=reverse, limit=limit)
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        match: Match | Iterable[Match] = (),
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events of all streams in the order they were stored; ``after``
+        (exclusive) and ``upto`` (inclusive) are positions. It ends at the head as it is now.
+
+        match: an ``es.Match``, a list of them (any of these), or ``()`` for every event.
+        """
+        return self._events(after=after, upto=upto, match=match, reverse=reverse, limit=limit)
+
+    def version(self, stream: str) -> int:
+        """How many events the stream has; 0 where there is none of that name."""
+        return self._version(stream)
+
+    def checkpoint(self, name: str) -> int | None:
+        """The position that the checkpoint was moved to, or None."""
+        return self._checkpoint(name)
+
+    def subscribe(self, *, after: int = 0, match: Match | Iterable[Match] = ()) -> Feed:
+        """Follow the store: every matching event after the position, each once, in order, as it
+        becomes durable."""
+        _check_position("after", after)
+        return Feed(self, min(after, _POSITION_MAX), match)
+
+    # ---- snapshots
+
+    def save_snapshot(self, stream: str, version: int, type: str, data: bytes) -> None:
+        """Save a state of the stream at that version; one of the same version is replaced.
+
+        ValueError where the stream has no such version.
+        """
+        self._save_snapshot(stream, version, type, bytes(data))
+
+    def snapshot(self, stream: str, *, upto: int | None = None) -> Snapshot | None:
+        """The newest snapshot, of version ``upto`` at most, that verifies; bad ones are passed over
+        and said in the log."""
+        found = self._snapshot(stream, upto)
+        return None if found is None else Snapshot(stream, *found)
+
+    def delete_snapshots(self, stream: str, *, upto: int | None = None) -> None:
+        """Delete the snapshots of a stream, those of version ``upto`` at most."""
+        self._delete_snapshots(stream, upto)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if not self._opened:
+            return f"<{type(self).__qualname__}>"
+        if self.closed or self._forked:
+            return f"<escqrs.Store {self.path!r}, {'forked' if self._forked else 'closed'}>"
+        mode = ", read-only" if self.readonly else ""
+        return f"<escqrs.Store {self.path!r}{mode}; head {self.head}>"
+
+
+class Feed(_core.FeedBase):
+    """The events of a store as they become durable; made by :meth:`Store.subscribe`.
+
+    Iterating waits at the head, and Ctrl-C interrupts it; ``next(timeout=)`` waits so long; ``async
+    for`` works in any event loop. ``close()``, from any thread or within the loop, ends the
+    iteration; the store's ``close()`` ends it with ``es.Closed``. ``position`` is that of the last
+    event given. One thread or task at a time iterates.
+    """
+
+    def __aiter__(self) -> Feed:
+        return self
+
+    async def __anext__(self) -> Recorded:
+        loop = asyncio.get_running_loop()
+        while True:
+            recorded = self._poll()
+            if recorded is not None:
+                return recorded
+            if self.closed:
+                raise StopAsyncIteration
+            await self._changed(loop)
+
+    async def _changed(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until there may be something: an event, or an end."""
+        future = loop.create_future()
+        descriptor = self._arm()
+        loop.add_reader(descriptor, _settle, future)
+        try:
+            await future
+        finally:
+            loop.remove_reader(descriptor)
+            self._disarm()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        end = ", closed" if self.closed else ""
+        return f"<escqrs.Feed of {self.store.path!r} at {self.position}{end}>"
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+# ---- for es.open and for C -----------------------------------------------------------------------
+
+
+def check_numbers(**numbers: Any) -> None:
+    """Each is an int from 1 on that C can hold, or TypeError and ValueError."""
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{name} is an int, not {type(number).__name__}")
+        if not 1 <= number <= sys.maxsize:
+            raise ValueError(f"{name} is at least 1 and at most {sys.maxsize}, not {number}")
+
+
+def check_options(
+    path: Any, durability: Any, readonly: Any, max_message_bytes: Any
+) -> tuple[str, str, bool, int]:
+    """What a store is opened with, or TypeError and ValueError."""
+    if durability not in ("full", "normal"):
+        raise ValueError(f'durability is "full" or "normal", not {durability!r}')
+    check_numbers(max_message_bytes=max_message_bytes)
+    if not isinstance(readonly, bool):
+        raise TypeError(f"readonly is a bool, not {type(readonly).__name__}")
+    where = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(where, str):
+        raise TypeError(f"path is a str or a Path, not {type(path).__name__}")
+    if not where or "\0" in where:
+        raise ValueError(f"path is not empty and holds no NUL: {where!r}")
+    if any("\ud800" <= character <= "\udfff" for character in where):
+        raise ValueError(f"path is valid Unicode, without lone surrogates: {where!a}")
+    return where, durability, readonly, max_message_bytes
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def claim(store: _core.StoreBase, given: type[Event]) -> None:
+    """The class stands for its stored name from now on.
+
+    NameClash where another does, SchemaMismatch where it would misread what is stored.
+    """
+    cls = cast("type[Event]", _core.newest(given))
+    name = cls.__escqrs_name__
+    before = store._classes.get(name)
+    if before is not None and before is not cls and _full_name(before) != _full_name(cls):
+        raise NameClash(
+            f"two events are named {name!r}: {_full_name(before)} and {_full_name(cls)}; "
+            f'give one of them another name: class {cls.__name__}(..., name="...")'
+        )
+    for stored, record, used in store._types():
+        if stored == name and used and record:
+            _core._compare_schema(cls, record)
+    store._classes[name] = cls
+
+
+def _abandoned(store: Store) -> None:
+    """A store was dropped without close: say so; C then lets go of its file."""
+    warnings.warn(f"unclosed {store!r}", ResourceWarning, source=store, stacklevel=2)
+
+
+def _log_text(level: int, text: str) -> None:
+    """A line from the core."""
+    _log.log(level, "%s", text)
+
+
+def _close_all() -> None:
+    """Before the interpreter goes, and after the systems: no thread of the core may be left."""
+    for store in list(_unclosed):
+        if not store.closed and not store._forked:
+            store.close()
+
+
+atexit.register(_close_all)
+
+_core._bind_store(claim=claim, abandoned=_abandoned, log_text=_log_text)
