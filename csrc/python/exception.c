@@ -2,12 +2,14 @@
  *
  * A handler's exception is handed over as the object it is. Its frames are let go, since they would
  * keep the handler's locals alive and grow with every raise of the same object; what they say stays
- * as text in one note, which a later raise of the same object replaces. The GIL is held throughout.
+ * as text in one note, which a later raise of the same object replaces. So do those of the
+ * exceptions that it is linked to: causes, contexts, members of groups. The GIL is held throughout.
  */
 #include "python/reply.h"
 #include "python/state.h"
 
 #define FRAMES_MAX 20
+#define CHAIN_MAX 100 /* exceptions that one is linked to */
 static const char note_prefix[] = "Traceback in the handler of ";
 
 /* The current exception, normalised, taken off the thread; its traceback (or NULL) in *traceback.
@@ -135,17 +137,87 @@ fail:
     return -1;
 }
 
-PyObject *esc_py_exception_take(const char *where, PyObject *what)
+/* Replace the frames of one exception, whose traceback is given (or NULL), by a note. */
+static void let_go(PyObject *exception, PyObject *traceback, const char *where, PyObject *what)
 {
-    PyObject *traceback = NULL;
-    PyObject *exception = fetch(&traceback);
     PyObject *note = traceback_text(where, what, traceback);
     if (note == NULL || set_note(exception, note) < 0) {
         PyErr_Clear(); /* the exception matters more than its note */
     }
     Py_XDECREF(note);
-    Py_XDECREF(traceback);
     (void)PyException_SetTraceback(exception, Py_None);
+}
+
+/* Add it to the list, unless it is none, or there already. The list begins with what is not ours.
+ */
+static int enlist(PyObject *list, PyObject *exception)
+{
+    if (exception == NULL || !PyExceptionInstance_Check(exception)) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        if (PyList_GET_ITEM(list, i) == exception) {
+            return 0;
+        }
+    }
+    return PyList_Append(list, exception);
+}
+
+static int enlist_members(PyObject *list, PyObject *group)
+{
+    PyObject *members = PyObject_GetAttrString(group, "exceptions");
+    int result = members == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; result == 0 && PyTuple_Check(members) && i < PyTuple_GET_SIZE(members);
+         i++) {
+        result = enlist(list, PyTuple_GET_ITEM(members, i));
+    }
+    Py_XDECREF(members);
+    return result;
+}
+
+/* The same for its causes, its contexts and the members of groups: they hold frames too. Not for
+ * the exception that the caller is handling, which is the context of all that is raised on his
+ * thread. */
+static int let_go_chain(PyObject *exception, const char *where, PyObject *what)
+{
+    PyObject *handled = PyErr_GetHandledException();
+    PyObject *chain = PyList_New(0);
+    int result = chain == NULL ? -1 : enlist(chain, handled);
+    Py_ssize_t first = chain == NULL ? 0 : PyList_GET_SIZE(chain);
+    Py_XDECREF(handled); /* the list has it */
+    if (result == 0) {
+        result = enlist(chain, exception);
+    }
+    for (Py_ssize_t i = first; result == 0 && i < PyList_GET_SIZE(chain) && i < CHAIN_MAX; i++) {
+        PyObject *one = PyList_GET_ITEM(chain, i);
+        PyObject *cause = PyException_GetCause(one);
+        PyObject *context = PyException_GetContext(one);
+        PyObject *traceback = one == exception ? NULL : PyException_GetTraceback(one);
+        if (traceback != NULL) {
+            let_go(one, traceback, where, what);
+        }
+        if (enlist(chain, cause) < 0 || enlist(chain, context) < 0 ||
+            (PyObject_TypeCheck(one, (PyTypeObject *)PyExc_BaseExceptionGroup) &&
+             enlist_members(chain, one) < 0)) {
+            result = -1;
+        }
+        Py_XDECREF(cause);
+        Py_XDECREF(context);
+        Py_XDECREF(traceback);
+    }
+    Py_XDECREF(chain);
+    return result;
+}
+
+PyObject *esc_py_exception_take(const char *where, PyObject *what)
+{
+    PyObject *traceback = NULL;
+    PyObject *exception = fetch(&traceback);
+    let_go(exception, traceback, where, what);
+    Py_XDECREF(traceback);
+    if (let_go_chain(exception, where, what) < 0) {
+        PyErr_Clear();
+    }
     return exception;
 }
 

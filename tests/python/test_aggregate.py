@@ -347,6 +347,7 @@ class Slotted(Exception):
 
 
 THE_SAME = ValueError("the same")
+INNER = KeyError("inner")
 
 
 class Raiser(es.Aggregate):
@@ -369,6 +370,16 @@ class Raiser(es.Aggregate):
                 raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
             case "cause":
                 raise ValueError("outer") from KeyError("inner")
+            case "linked":
+                try:
+                    raise INNER
+                except KeyError as error:
+                    raise THE_SAME from error
+            case "member":
+                try:
+                    raise INNER
+                except KeyError as error:
+                    raise ExceptionGroup("several", [error]) from None
             case "slotted":
                 raise Slotted("s")
             case "memory":
@@ -442,6 +453,29 @@ def test_raising_the_same_object_again_does_not_let_it_grow(raiser: Any) -> None
         depth, entry = depth + 1, entry.tb_next
     assert depth < 10
     assert THE_SAME.__context__ is None
+
+
+@pytest.mark.parametrize("what", ["linked", "member"])
+def test_what_an_exception_is_linked_to_does_not_grow_either(raiser: Any, what: str) -> None:
+    for _ in range(50):
+        with pytest.raises((ValueError, ExceptionGroup)) as caught:
+            raiser.ask(Raise(what))
+    assert INNER.__traceback__ is None and len(INNER.__notes__) == 1
+    text = "".join(traceback.format_exception(caught.value))
+    assert "raise INNER" in text and "Raiser/r" in text
+    assert len(text) < 5_000
+    THE_SAME.__cause__ = THE_SAME.__context__ = None
+    THE_SAME.__suppress_context__ = False
+
+
+def test_the_callers_own_exception_keeps_its_traceback(raiser: Any) -> None:
+    try:
+        raise KeyError("the caller's")
+    except KeyError as own:
+        with pytest.raises(Own) as caught:
+            raiser.ask(Raise("own"))
+        assert caught.value.__context__ is own and own.__traceback__ is not None
+        assert not hasattr(own, "__notes__")
 
 
 def test_an_exception_does_not_keep_the_handlers_locals(raiser: Any) -> None:
