@@ -284,6 +284,10 @@ escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection 
         int code =
             sqlite3_prepare_v3(connection->db, statement_texts[which], -1,
                                SQLITE_PREPARE_PERSISTENT, &connection->statements[which], NULL);
+        if (code == SQLITE_ERROR && connection->wanted.failure != SQLITE_OK) {
+            code = connection->wanted.failure; /* e.g. INTERRUPT while the store is closed */
+            connection->wanted.failure = SQLITE_OK;
+        }
         if (code != SQLITE_OK) {
             connection->statements[which] = NULL;
             escqrs_status status =

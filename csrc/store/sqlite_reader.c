@@ -534,7 +534,7 @@ static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size
         return status;
     }
     int64_t step = in->query->reverse ? -1 : 1;
-    connection->wanted = (esc_wanted){positions, count};
+    connection->wanted = (esc_wanted){.positions = positions, .count = count};
     for (size_t i = 0; i < count && !is_full(in); i++, version += step) {
         int code = sqlite3_step(statement);
         if (code == SQLITE_ROW && sqlite3_column_int64(statement, 0) == positions[i]) {
@@ -550,7 +550,7 @@ static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size
         in->page->examined = version;
     }
     sqlite3_reset(statement);
-    connection->wanted = (esc_wanted){NULL, 0};
+    connection->wanted = (esc_wanted){0};
     return status;
 }
 

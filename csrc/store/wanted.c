@@ -24,16 +24,20 @@ static int connect_table(sqlite3 *db, void *context, int count, const char *cons
                          sqlite3_vtab **result, char **message)
 {
     (void)count, (void)arguments, (void)message;
+    esc_wanted *wanted = context;
+    wanted_table *table = NULL;
     int code = sqlite3_declare_vtab(db, "CREATE TABLE escqrs_wanted(position INTEGER)");
-    if (code != SQLITE_OK) {
-        return code;
+    /* the text is right: what gets between is an interrupt, or want of memory */
+    wanted->failure = code == SQLITE_OK || code == SQLITE_NOMEM ? code : SQLITE_INTERRUPT;
+    if (wanted->failure == SQLITE_OK) {
+        table = sqlite3_malloc(sizeof *table);
+        wanted->failure = table == NULL ? SQLITE_NOMEM : SQLITE_OK;
     }
-    wanted_table *table = sqlite3_malloc(sizeof *table);
     if (table == NULL) {
-        return SQLITE_NOMEM;
+        return wanted->failure;
     }
     memset(table, 0, sizeof *table);
-    table->wanted = context;
+    table->wanted = wanted;
     *result = &table->base;
     return SQLITE_OK;
 }

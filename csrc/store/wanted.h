@@ -18,6 +18,8 @@
 typedef struct esc_wanted {
     const int64_t *positions; /* the reader's, for as long as the statement runs */
     size_t count;
+    /* why the table could not be made: INTERRUPT or NOMEM; SQLite says ERROR for both */
+    int failure;
 } esc_wanted;
 
 /* Make the table `escqrs_wanted(position)` in that connection. `wanted` must outlive it. Returns a
