@@ -1,7 +1,7 @@
 /* Iterations over events: pages asked from the provider one behind the other.
  *
- * From the second page on the next one is read ahead, on the store's thread for that (ahead.h),
- * into a page of its own. Meanwhile `query` is that thread's to read; whoever has the cursor takes
+ * In a long iteration the next page is read ahead, on the store's thread for that (ahead.h), into a
+ * page of its own. Meanwhile `query` is that thread's to read; whoever has the cursor takes
  * the request back before anything else is done.
  *
  * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so
@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "store/store.h"
 
-#define PAGES_BEFORE_AHEAD 2 /* short reads, the most by far, do without */
+#define AHEAD_EVENTS_MIN 256 /* waking the thread costs as much as reading a hundred */
 
 typedef struct next_page_ahead {
     esc_ahead_request request;
@@ -314,10 +314,18 @@ static void drop_ahead(esc_ahead_request *request)
     end_cursor(ESC_CONTAINER_OF(request, next_page_ahead, request)->cursor);
 }
 
+/* A stream is mostly read to its end; of the store often no more than a page is looked at. */
+static bool is_long(const escqrs_cursor *cursor)
+{
+    const esc_query *query = &cursor->query;
+    return query->upto - query->after >= AHEAD_EVENTS_MIN && cursor->left >= AHEAD_EVENTS_MIN &&
+           (query->stream.size > 0 || cursor->pages > 1);
+}
+
 /* Where it cannot be had it is not missed. */
 static void ask_ahead(escqrs_cursor *cursor)
 {
-    if (cursor->pages < PAGES_BEFORE_AHEAD || is_at_end(cursor)) {
+    if (!is_long(cursor)) {
         return;
     }
     if (cursor->ahead == NULL) {
