@@ -114,6 +114,7 @@ def _rebuild(cls: type[_M], data: bytes, /) -> _M: ...
 
 # ---- stores --------------------------------------------------------------------------------------
 
+@final
 class NewEvent:
     __match_args__: ClassVar[tuple[str, ...]]
     def __new__(

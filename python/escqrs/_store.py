@@ -348,7 +348,7 @@ def check_options(
     check_numbers(max_message_bytes=max_message_bytes)
     if not isinstance(readonly, bool):
         raise TypeError(f"readonly is a bool, not {type(readonly).__name__}")
-    where = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    where = cast("Any", os.fspath(path)) if hasattr(path, "__fspath__") else path
     if not isinstance(where, str):
         raise TypeError(f"path is a str or a Path, not {type(path).__name__}")
     if not where or "\0" in where:
@@ -367,7 +367,7 @@ def claim(store: _core.StoreBase, given: type[Event]) -> None:
 
     NameClash where another does, SchemaMismatch where it would misread what is stored.
     """
-    cls = cast("type[Event]", _core.newest(given))
+    cls = _core.newest(given)
     name = cls.__escqrs_name__
     before = store._classes.get(name)
     if before is not None and before is not cls and _full_name(before) != _full_name(cls):
