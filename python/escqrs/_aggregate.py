@@ -1,7 +1,7 @@
 """Aggregates: from a class with ``@es.handles`` and ``@es.applies`` methods to what the core runs.
 
 The class itself is read here, once when it is defined (or when it is opened, where its annotations
-name what does not exist yet); calling its methods is C (``csrc/python/definition.c``).
+name what does not exist yet); calling its methods is C (``csrc/python/dispatch.c``).
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false

@@ -58,6 +58,17 @@ class Look(es.Command[dict[str, int]]):
     pass
 
 
+class Sort(es.Command):
+    pass
+
+
+class Meddle(es.Command):
+    """Change the state in the handler, which cannot be."""
+
+    key: str
+    after: bool
+
+
 class Was(es.Event):
     key: str
     amount: int
@@ -66,6 +77,10 @@ class Was(es.Event):
 
 class Dropped(es.Event):
     key: str
+
+
+class Sorted(es.Event):
+    pass
 
 
 class Store(es.Aggregate):
@@ -112,7 +127,18 @@ class Store(es.Aggregate):
 
     @es.handles
     def look(self, cmd: Look) -> dict[str, int]:
-        return dict(self.amounts)
+        return self.amounts
+
+    @es.handles
+    def sort(self, cmd: Sort) -> None:
+        self.emit(Sorted())
+
+    @es.handles
+    def meddle(self, cmd: Meddle) -> None:
+        if cmd.after:
+            self.emit(Was(cmd.key, 1))
+            self.keys.append(cmd.key)
+        self.amounts[cmd.key] = 7
 
     @es.applies
     def was(self, event: Was) -> None:
@@ -129,6 +155,12 @@ class Store(es.Aggregate):
     def dropped(self, event: Dropped) -> None:
         del self.amounts[event.key]
         self.last = None
+
+    @es.applies
+    def sorted(self, event: Sorted) -> None:
+        self.keys = sorted(self.keys)
+        before, self.amounts = self.amounts, {}
+        self.amounts |= before
 
 
 def snapshotting(every: int) -> Any:
@@ -163,9 +195,11 @@ class Model:
                 if event.line is not None:
                     lines.append(event.line)
                 last = event.key
-            else:
+            elif isinstance(event, Dropped):
                 del amounts[event.key]
                 last = None
+            else:
+                keys.sort()
         return amounts, keys, lines, last
 
     def add(self, id: str, *events: Any) -> bool:
@@ -176,7 +210,7 @@ class Model:
                 amounts[event.key] = amounts.get(event.key, 0) + event.amount
                 if abs(amounts[event.key]) > 1000:
                     return False
-            else:
+            elif isinstance(event, Dropped):
                 del amounts[event.key]
         for event in events:
             self.streams.setdefault(id, []).append(event)
@@ -243,6 +277,16 @@ class Life(RuleBasedStateMachine):
             assert isinstance(outcome, OverflowError)
         elif how != "tell":
             assert outcome == self.model.fold(id)[0][key]
+
+    @rule(id=IDS, how=SEND)
+    def sort(self, id: str, how: str) -> None:
+        assert self.send(id, Sort(), how) is None
+        self.model.add(id, Sorted())
+
+    @rule(id=IDS, key=KEYS, after=st.booleans(), how=SEND)
+    def meddle(self, id: str, key: str, after: bool, how: str) -> None:
+        outcome = self.send(id, Meddle(key, after), how)
+        assert isinstance(outcome, (AttributeError, OverflowError))
 
     @rule(
         id=IDS,
