@@ -107,7 +107,8 @@ static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *record
         return NULL;
     }
     self->stream = stream;
-    self->own_id = self->correlation = self->causation = self->metadata = self->tags = self->event = NULL;
+    self->own_id = self->correlation = self->causation = self->metadata = self->tags = self->event =
+        NULL;
     if (recorded->data.size > 0) {
         memcpy(self->data, recorded->data.data, recorded->data.size);
     }

@@ -1,4 +1,5 @@
-/* Values as JSON text, for whoever has them not in a message: escqrs_message_to_json writes the same. */
+/* Values as JSON text, for whoever has them not in a message: escqrs_message_to_json writes the
+ * same. */
 #ifndef ESC_SCHEMA_JSON_H
 #define ESC_SCHEMA_JSON_H
 
