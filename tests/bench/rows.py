@@ -34,6 +34,7 @@ ROWS = [
     Row("load", "shallow", "state not in memory, 10 events", "µs", False, None, 8, 60),
     Row("load", "deep", "state not in memory, 1,000 events", "µs", False, None, 15, 1_500),
     Row("replay", "rate", "replay with Python @applies", "events/s", True, limit=1_000_000),
+    Row("replay", "apart", "  each event apart from its stream's others", "events/s", True),
     Row("project", "rate", "read model from SQL, catching up", "events/s", True, 0.7, 50),
     Row("scan", "rate", "shop.events(), one field read", "events/s", True, limit=1_500_000),
     Row("opening", "large", "opening a file of {events} events", "ms", False, limit=200),

@@ -1,6 +1,8 @@
-"""Replay with Python's `@applies`: ten entities of 30,000 events each, from disk.
+"""Replay with Python's `@applies`: 300,000 events from disk.
 
-The floor reads the same number of rows in the order of positions.
+Once ten entities of 30,000 events, whose commands emitted many at a time, so that a stream's events
+lie together; once 1,000 entities of 300, written in turn, so that none lies beside another of its
+stream. The floor reads the same number of rows in the order of positions.
 """
 
 from __future__ import annotations
@@ -11,27 +13,37 @@ from measure import Figures, run_floor, stopwatch
 
 ENTITIES = 10
 EVENTS = 30_000
+APART = (1000, 300)  # entities, events in each
 PEER_EVENTS = 5_000
 
 
 def floor(folder: Path, part: float) -> Figures:
     file = folder / "floor.db"
     run_floor("fill", file, ENTITIES, max(1000, int(EVENTS * part)))
-    return run_floor("scan", file)
+    rate = run_floor("scan", file)["rate"]
+    return {"rate": rate, "apart": rate}
 
 
-def ours(folder: Path, part: float) -> Figures:
+def replay(file: Path, entities: int, events: int, at_once: int) -> float:
+    """Fill the file, open it again, and read the state of each entity: events/s."""
     import escqrs as es
     from model import Account, fill_accounts
 
-    events = max(1000, int(EVENTS * part))
-    fill_accounts(folder / "ours.db", ENTITIES, events, at_once=1000)
-    with es.open(folder / "ours.db", Account) as bank:
-        accounts = [bank[Account, f"account-{number}"] for number in range(ENTITIES)]
+    fill_accounts(file, entities, events, at_once)
+    with es.open(file, Account) as bank:
+        accounts = [bank[Account, f"account-{number}"] for number in range(entities)]
         with stopwatch() as watch:
             states = [account.state for account in accounts]
         assert all(state.balance == events for state in states)
-    return {"rate": ENTITIES * events / watch.seconds}
+    return entities * events / watch.seconds
+
+
+def ours(folder: Path, part: float) -> Figures:
+    entities, apart = APART
+    return {
+        "rate": replay(folder / "ours.db", ENTITIES, max(1000, int(EVENTS * part)), 1000),
+        "apart": replay(folder / "apart.db", entities, max(30, int(apart * part)), 1),
+    }
 
 
 def peer(folder: Path, part: float) -> Figures:
