@@ -169,6 +169,18 @@ def read_models(shop: es.System) -> None:
     shop[Cart]  # type: ignore[type-var]
 
 
+async def the_store_below(store: es.Store) -> None:
+    done = store.append("Cart/1", [ItemAdded("1", "book", 1)], expected=0)
+    assert_type(done, es.Commit)
+    again = store.commit([es.Write("Cart/1", [es.NewEvent("Noted", b"")])], key="once")
+    assert_type(again.versions["Cart/1"], int)
+    for recorded in store.history("Cart/1"):
+        assert_type(recorded, es.Recorded)
+    async for recorded in store.subscribe(after=done.position):
+        assert_type(recorded, es.Recorded)
+    store.append("Cart/1", [AddItem("book")])  # type: ignore[list-item]
+
+
 def main() -> None:
     with es.open(Path("shop.db"), Cart, Items, Names, durability="normal") as shop:
         assert_type(shop, es.System)
