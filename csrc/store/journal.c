@@ -494,8 +494,9 @@ escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_wor
         journal->last = NULL;
     }
     esc_mutex_unlock(&journal->mutex);
-    escqrs_status status = execute(journal, sync, own, work, context, error);
+    /* Before the work, which asks whether others wait for it. */
     atomic_fetch_sub_explicit(&journal->backlog, 1, memory_order_relaxed);
+    escqrs_status status = execute(journal, sync, own, work, context, error);
     esc_mutex_lock(&journal->mutex);
     hand_over(journal);
     esc_mutex_unlock(&journal->mutex);

@@ -277,6 +277,31 @@ static escqrs_status count_rows(void *context, void *sqlite, escqrs_error *error
     return sqlite3_exec(sqlite, sql, NULL, NULL, NULL) == SQLITE_OK ? ESCQRS_OK : ESCQRS_IO;
 }
 
+static escqrs_status look_at_backlog(void *context, void *sqlite, escqrs_error *error)
+{
+    (void)sqlite;
+    (void)error;
+    void *const *both = context;
+    *(size_t *)both[1] = escqrs_store_backlog(both[0]);
+    return ESCQRS_OK;
+}
+
+static void test_work_does_not_wait_for_itself(void **state)
+{
+    (void)state;
+    static slot waiting;
+    escqrs_store *store = open_manual();
+    size_t seen = 99;
+    void *both[] = {store, &seen};
+    assert_int_equal(escqrs_store_run(store, false, look_at_backlog, both, NULL), ESCQRS_OK);
+    assert_int_equal(seen, 0);
+    fill(store, &waiting, "s", 0);
+    assert_int_equal(escqrs_store_submit(store, &waiting.commit, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_store_backlog(store), 1);
+    escqrs_store_pump(store);
+    escqrs_store_destroy(store);
+}
+
 static void *run_work(void *context)
 {
     worker *w = context;
@@ -422,6 +447,8 @@ int main(void)
         cmocka_unit_test(test_commit_in_manual_store),
         cmocka_unit_test(test_submit_from_done),
         cmocka_unit_test_setup_teardown(test_run, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_work_does_not_wait_for_itself, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test(test_wait),
         cmocka_unit_test_setup_teardown(test_close_under_load, setup_folder, teardown_folder),
     };
