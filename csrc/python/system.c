@@ -30,7 +30,9 @@ typedef struct log_line {
 
 /* ---- entering ------------------------------------------------------------------------------------------ */
 
-static int refuse(esc_py_system *self, uint32_t closed_min)
+/* Apart from the rest: an error is large, and what is called for each event should not clear one.
+ */
+static int refuse(esc_py_system *self)
 {
     escqrs_error error = {0};
     if (self->fork_generation != escqrs_fork_generation()) {
@@ -38,25 +40,32 @@ static int refuse(esc_py_system *self, uint32_t closed_min)
                                "%s was opened by the parent process and cannot be used after "
                                "fork; open it in this process, once the parent has closed it",
                                PyUnicode_AsUTF8(self->path));
-    } else if (atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
-        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
     } else {
-        /* relaxed: only close(), which has the GIL when it looks, waits for it */
-        (void)atomic_fetch_add_explicit(&self->pins, 1, memory_order_relaxed);
-        return 0;
+        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
     }
     esc_py_raise(self->state, &error);
     return -1;
 }
 
+static int enter(esc_py_system *self, uint32_t closed_min)
+{
+    if (self->fork_generation != escqrs_fork_generation() ||
+        atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
+        return refuse(self);
+    }
+    /* relaxed: only close(), which has the GIL when it looks, waits for it */
+    (void)atomic_fetch_add_explicit(&self->pins, 1, memory_order_relaxed);
+    return 0;
+}
+
 int esc_py_system_pin(esc_py_system *self)
 {
-    return refuse(self, 1);
+    return enter(self, 1);
 }
 
 int esc_py_system_pin_inside(esc_py_system *self)
 {
-    return refuse(self, 2);
+    return enter(self, 2);
 }
 
 void esc_py_system_unpin(esc_py_system *self)
@@ -470,24 +479,47 @@ static void drop_replies(esc_py_system *self)
     Py_XDECREF(held);
 }
 
-/* Take the parts down, whatever is still under way in them: it is dropped and said so. */
-static void shut(esc_py_system *self, int64_t deadline_ns)
+/* TIMEOUT: the slice has ended; DONE: it is time to give up. */
+static escqrs_status pause_slice(void *context, int64_t deadline_ns)
+{
+    esc_py_system *self = context;
+    /* relaxed: as in drain_slice */
+    int64_t until_ns = atomic_load_explicit(&self->close_until_ns, memory_order_relaxed);
+    bool last = until_ns <= deadline_ns;
+    escqrs_status status = escqrs_projector_pause(self->projector, last ? until_ns : deadline_ns);
+    return status == ESCQRS_TIMEOUT && last ? ESCQRS_DONE : status;
+}
+
+/* Take the parts down, whatever is still under way in them: it is dropped and said so. Where a read
+ * model's handler does not come back (`rests` is false) it has the writer, and the store stays
+ * open. */
+static void shut(esc_py_system *self, int64_t deadline_ns, bool rests)
 {
     escqrs_error error = {0};
     escqrs_status status;
     Py_BEGIN_ALLOW_THREADS
-    if (self->projector != NULL) {
+    if (self->projector != NULL && rests) {
         escqrs_projector_stop(self->projector);
     }
     status = escqrs_system_close(self->system, deadline_ns, &error);
     Py_END_ALLOW_THREADS
-    esc_py_store_set_host(self->keeper, NULL);
-    if (self->owns_store) {
-        esc_py_store_close(self->keeper);
+    if (rests) {
+        esc_py_store_set_host(self->keeper, NULL);
+        if (self->owns_store) {
+            esc_py_store_close(self->keeper);
+        }
+    } else {
+        /* to close it would wait for the handler */
+        atomic_store_explicit(&self->keeper->closed, 1, memory_order_relaxed);
+        log_function(
+            self, ESCQRS_LOG_ERROR,
+            "a read model's handler has not come back; it holds the file, which stays open");
     }
     if (status != ESCQRS_OK) {
-        leave_behind(self);
         log_function(self, ESCQRS_LOG_ERROR, error.message);
+    }
+    if (status != ESCQRS_OK || !rests) {
+        leave_behind(self);
         drop_replies(self);
     }
 }
@@ -505,17 +537,25 @@ static int close_first(esc_py_system *self, int64_t deadline_ns)
 {
     atomic_store_explicit(&self->close_until_ns, deadline_ns, memory_order_relaxed);
     set_closed(self, 1);
-    if (wait_drained(self, &self->close_until_ns, INT64_MAX) < 0) {
+    int status = wait_drained(self, &self->close_until_ns, INT64_MAX);
+    if (status >= 0 && self->projector != NULL) {
+        status = wait_in_slices(pause_slice, self, INT64_MAX);
+    }
+    if (status < 0) {
+        if (self->projector != NULL) {
+            escqrs_projector_resume(self->projector);
+        }
         set_closed(self, 0);
         return -1;
     }
+    bool rests = self->projector == NULL || status == ESCQRS_OK;
     deadline_ns = atomic_load_explicit(&self->close_until_ns, memory_order_relaxed);
-    shut(self, deadline_ns);
+    shut(self, deadline_ns, rests);
     esc_py_system_tidy(self);
     /* Whoever waited for a reply has been told and is on its way out; queries and iterations end
      * by themselves. */
     int64_t grace_ns = esc_deadline_after(self->left_behind ? 0 : SLICE_NS);
-    int status =
+    status =
         esc_py_wait(wait_unpinned, &self->pins, deadline_ns > grace_ns ? deadline_ns : grace_ns);
     if (status != ESCQRS_OK) {
         leave_behind(self);

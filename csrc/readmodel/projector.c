@@ -226,9 +226,24 @@ static bool run_once(escqrs_projector *projector, const choice *chosen, size_t *
 static bool is_stopping(escqrs_projector *projector)
 {
     esc_mutex_lock(&projector->mutex);
-    bool stopping = projector->stopping;
+    bool stopping = projector->stopping || projector->pausing;
     esc_mutex_unlock(&projector->mutex);
     return stopping;
+}
+
+/* The thread, between transactions: while it is asked to. False: it is to end. */
+static bool rest(escqrs_projector *projector)
+{
+    esc_mutex_lock(&projector->mutex);
+    while (projector->pausing && !projector->stopping) {
+        projector->resting = true;
+        esc_cond_broadcast(&projector->changed);
+        esc_cond_wait(&projector->changed, &projector->mutex);
+    }
+    projector->resting = false;
+    bool stopping = projector->stopping;
+    esc_mutex_unlock(&projector->mutex);
+    return !stopping;
 }
 
 static void run_group(escqrs_projector *projector, const choice *chosen, int64_t head)
@@ -290,13 +305,13 @@ static bool take_turn(escqrs_projector *projector, int64_t *head, int64_t *wake_
 
 static void follow(escqrs_projector *projector)
 {
-    while (!is_stopping(projector)) {
+    while (rest(projector)) {
         int64_t head = 0;
         int64_t wake_ns = ESC_DEADLINE_NEVER;
         /* Before looking at what is wanted; pairs with the release in wake_up. */
         (void)atomic_exchange_explicit(&projector->cancel, 0, memory_order_acq_rel);
         if (is_stopping(projector)) {
-            return;
+            continue;
         }
         if (take_turn(projector, &head, &wake_ns)) {
             continue;
@@ -362,6 +377,38 @@ bool escqrs_projector_step(escqrs_projector *projector)
     int64_t head = 0;
     int64_t wake_ns = 0;
     return take_turn(projector, &head, &wake_ns);
+}
+
+escqrs_status escqrs_projector_pause(escqrs_projector *projector, int64_t deadline_ns)
+{
+    if (esc_projector_is_forked(projector) || !projector->started) {
+        return ESCQRS_OK;
+    }
+    esc_mutex_lock(&projector->mutex);
+    bool wake = !projector->pausing;
+    projector->pausing = true;
+    esc_mutex_unlock(&projector->mutex);
+    if (wake) {
+        esc_projector_wake(projector);
+    }
+    esc_mutex_lock(&projector->mutex);
+    bool in_time = true;
+    while (!projector->resting && !projector->ended && in_time) {
+        in_time = esc_cond_wait_until(&projector->changed, &projector->mutex, deadline_ns);
+    }
+    bool rests = projector->resting || projector->ended;
+    esc_mutex_unlock(&projector->mutex);
+    return rests ? ESCQRS_OK : ESCQRS_TIMEOUT;
+}
+
+void escqrs_projector_resume(escqrs_projector *projector)
+{
+    if (!esc_projector_is_forked(projector)) {
+        esc_mutex_lock(&projector->mutex);
+        projector->pausing = false;
+        esc_cond_broadcast(&projector->changed);
+        esc_mutex_unlock(&projector->mutex);
+    }
 }
 
 void escqrs_projector_stop(escqrs_projector *projector)

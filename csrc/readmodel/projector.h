@@ -149,6 +149,8 @@ struct escqrs_projector {
     bool started;      /* by whoever starts and stops it */
     bool ended;        /* mutex */
     bool stopping;     /* mutex */
+    bool pausing;      /* mutex; the thread is asked to rest */
+    bool resting;      /* mutex; it does */
     atomic_int cancel; /* see wake_up in projector.c */
     esc_thread thread;
 };

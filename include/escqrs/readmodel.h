@@ -92,6 +92,11 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_add(escqrs_projector *projector,
  * stores: does nothing. Errors: as for adding; FULL, IO and the like. */
 ESCQRS_MUST_USE escqrs_status escqrs_projector_start(escqrs_projector *projector,
                                                      escqrs_error *error);
+/* Let the thread rest after the transaction that it is in, until it is resumed. TIMEOUT: it is still
+ * in one, in the author's code perhaps, and rests afterwards. Any thread; blocks. */
+ESCQRS_MUST_USE escqrs_status escqrs_projector_pause(escqrs_projector *projector,
+                                                     int64_t deadline_ns);
+void escqrs_projector_resume(escqrs_projector *projector);
 /* End the thread after the transaction that it is in. Call detached; blocks. Twice is once. */
 void escqrs_projector_stop(escqrs_projector *projector);
 void escqrs_projector_destroy(escqrs_projector *projector); /* stops first; NULL is fine */

@@ -773,6 +773,64 @@ def test_containers_are_copied(tmp_path: Path) -> None:
         assert copy.copy(event) == event and pickle.loads(pickle.dumps(event)) == event
 
 
+def test_close_gives_up_on_a_read_model_s_handler(
+    tmp_path: Path, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(es.ReadModel):
+        schema = "CREATE TABLE slow (amount INTEGER)"
+
+        @es.on(Added)
+        def on_added(self, db: es.Rows, event: Added) -> None:
+            door.reached.set()
+            door.open.wait(support.SECONDS)
+
+    system = es.open(tmp_path / "shop.db", Counter, Slow)
+    assert system[Counter, "a"].ask(Add(1)) == 1
+    door.wait()
+    behind = system[Counter, "a"].submit(Add(1))  # the handler holds the writer
+    system.close(timeout=0)
+    assert system.closed
+    assert isinstance(behind.exception(0), es.Closed)
+    assert any("read model" in one.getMessage() for one in caplog.records)
+    door.open.set()
+
+
+def test_ctrl_c_in_a_close_that_waits_for_a_read_model() -> None:
+    """It is as it was before: the read model goes on as well."""
+    out, _ = support.run(
+        """
+        class Slow(es.ReadModel):
+            schema = "CREATE TABLE slow (amount INTEGER)"
+            @es.on(Added)
+            def on_added(self, db: es.Rows, event: Added) -> None:
+                entered.set()
+                release.wait()
+                db.execute("INSERT INTO slow VALUES (1)")
+            @es.query
+            def count(self, db: es.Rows) -> int:
+                return db.execute("SELECT count(*) FROM slow").fetchone()[0]
+        system = es.open(":memory:", Counter, Slow)
+        system[Counter, "a"].ask(Add(1))
+        entered.wait()
+        def interrupt():
+            while not system.closed:
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=interrupt).start()
+        try:
+            system.close()
+        except KeyboardInterrupt:
+            print("interrupted", system.closed)
+        release.set()
+        system[Counter, "a"].ask(Add(1))
+        system.flush()
+        print(system[Slow].count())
+        system.close()
+        """
+    )
+    assert out == "interrupted False\n2\n"
+
+
 # ---- what cannot be replayed ---------------------------------------------------------------------
 
 
