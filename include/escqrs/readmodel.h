@@ -76,24 +76,25 @@ ESCQRS_MUST_USE escqrs_status escqrs_projector_create(escqrs_store *store,
                                                       void *host_context, const escqrs_log *log,
                                                       escqrs_projector **projector,
                                                       escqrs_error *error);
-/* Would these be accepted together, as far as can be told without a store? Errors: INVALID, NAME_CLASH, as
- * below. Any thread. */
-ESCQRS_MUST_USE escqrs_status escqrs_readmodel_check(const escqrs_readmodel_spec *specs, size_t count,
-                                                     escqrs_error *error);
-/* Check the SQL against its schema in a scratch database and compare with what the file has; writes nothing. Errors:
- * INVALID (bad SQL, unknown parameter, an empty statement: names read model and statement), NAME_CLASH (a table of
- * another read model, of the engine or of somebody else), SCHEMA_MISMATCH, READ_ONLY (readonly stores: a read model
- * that the file does not have as specified). */
+/* Would these be accepted together, as far as can be told without a store? Errors: INVALID,
+ * NAME_CLASH, as below. Any thread. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_check(const escqrs_readmodel_spec *specs,
+                                                     size_t count, escqrs_error *error);
+/* Check the SQL against its schema in a scratch database and compare with what the file has; writes
+ * nothing. Errors: INVALID (bad SQL, unknown parameter, an empty statement: names read model and
+ * statement), NAME_CLASH (a table of another read model, of the engine or of somebody else),
+ * SCHEMA_MISMATCH, READ_ONLY (readonly stores: a read model that the file does not have as
+ * specified). */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_add(escqrs_projector *projector,
                                                    const escqrs_readmodel_spec *spec,
                                                    escqrs_readmodel **readmodel,
                                                    escqrs_error *error);
-/* Make the tables of new read models, all or none, and follow the feed; no read model is added after it. Readonly
- * stores: does nothing. Errors: as for adding; FULL, IO and the like. */
+/* Make the tables of new read models, all or none, and follow the feed; no read model is added
+ * after it. Readonly stores: does nothing. Errors: as for adding; FULL, IO and the like. */
 ESCQRS_MUST_USE escqrs_status escqrs_projector_start(escqrs_projector *projector,
                                                      escqrs_error *error);
-/* Let the thread rest after the transaction that it is in, until it is resumed. TIMEOUT: it is still
- * in one, in the author's code perhaps, and rests afterwards. Any thread; blocks. */
+/* Let the thread rest after the transaction that it is in, until it is resumed. TIMEOUT: it is
+ * still in one, in the author's code perhaps, and rests afterwards. Any thread; blocks. */
 ESCQRS_MUST_USE escqrs_status escqrs_projector_pause(escqrs_projector *projector,
                                                      int64_t deadline_ns);
 void escqrs_projector_resume(escqrs_projector *projector);
