@@ -603,11 +603,14 @@ static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *row
     return result;
 }
 
-/* A connection with a snapshot that all statements of the query see. */
+/* A connection with a snapshot that all statements of the query see. Reading something at once
+ * begins it, and has SQLite look whether the tables have changed: else a statement might be
+ * compiled for those of before, with their columns. */
 static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error *error)
 {
     escqrs_status status = escqrs_store_reader(system->store, sqlite, error);
-    if (status == ESCQRS_OK && sqlite3_exec(*sqlite, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) {
+    if (status == ESCQRS_OK && sqlite3_exec(*sqlite, "BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1",
+                                            NULL, NULL, NULL) != SQLITE_OK) {
         status =
             escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
         escqrs_store_reader_return(system->store, *sqlite);

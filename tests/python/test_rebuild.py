@@ -249,6 +249,30 @@ def test_changed_tables_clash_with_nothing(tmp_path: Path) -> None:
     assert {"other", "rows", "v"} <= set(tables(path))
 
 
+def test_queries_see_the_columns_of_their_rows(tmp_path: Path) -> None:
+    """Also in the moment of the swap, on connections that have met the old tables."""
+    path = tmp_path / "a.db"
+    fill(path, ("a", 1))
+    insert = "INSERT INTO rows (key, number) VALUES (:key, :number)"
+
+    def both(self: Any, db: es.Rows) -> tuple[tuple[str, ...], list[tuple]]:
+        cursor = db.execute("SELECT * FROM rows")
+        return cursor.columns, cursor.fetchall()
+
+    for more in (True, False) * 10:
+        schema = SCHEMA.replace(")", ", more TEXT DEFAULT 'm')") if more else SCHEMA
+        changed = model(insert, schema, both=es.query(both))
+        with es.open(path, Box, changed) as system:
+            while system[changed].status.state != "live":
+                found = system[changed].both()
+                assert found in (
+                    (("key", "number"), [("a", 1)]),
+                    (("key", "number", "more"), [("a", 1, "m")]),
+                )
+            columns, rows = system[changed].both()
+            assert len(columns) == len(rows[0]) == 2 + more
+
+
 def test_every_object_of_a_schema_is_swapped(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     fill(path, ("a", 1), ("b", 2))
