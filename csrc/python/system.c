@@ -18,16 +18,6 @@
 #include "python/recorded.h"
 #include "python/state.h"
 
-#define SLICE_NS 100000000 /* between two looks for signals */
-
-static _Thread_local int tidying; /* callbacks that this thread is in */
-
-typedef struct log_line {
-    esc_queue_node queued;
-    escqrs_log_level level;
-    char text[];
-} log_line;
-
 /* ---- entering ------------------------------------------------------------------------------------------ */
 
 /* Apart from the rest: an error is large, and what is called for each event should not clear one.
@@ -91,118 +81,6 @@ PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name)
     return (PyTypeObject *)PyDict_GetItemWithError(self->events, name);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------------- */
-
-int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
-{
-    *deadline_ns = INT64_MAX;
-    if (timeout == NULL || timeout == Py_None) {
-        return 0;
-    }
-    if (PyBool_Check(timeout) || (!PyFloat_Check(timeout) && !PyLong_Check(timeout))) {
-        PyErr_Format(PyExc_TypeError, "timeout is a number of seconds or None, not %s",
-                     Py_TYPE(timeout)->tp_name);
-        return -1;
-    }
-    double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return -1;
-        }
-        PyErr_Clear(); /* an int of more than 300 digits */
-        int positive = PyObject_RichCompareBool(timeout, Py_False, Py_GT);
-        if (positive < 0) {
-            return -1;
-        }
-        seconds = positive ? Py_HUGE_VAL : -Py_HUGE_VAL;
-    }
-    if (seconds != seconds) {
-        PyErr_SetString(PyExc_ValueError, "timeout is NaN");
-        return -1;
-    }
-    if (seconds < 1e9) {
-        *deadline_ns = esc_deadline_after(seconds <= 0 ? 0 : (int64_t)(seconds * 1e9));
-    }
-    return 0;
-}
-
-/* Whether Python runs signal handlers on this thread; -1 with an exception. Looked up once a
- * thread. */
-static int runs_signal_handlers(void)
-{
-    static _Thread_local struct {
-        unsigned generation; /* after fork the thread that forked is the main one */
-        bool known, is_main;
-    } here;
-    if (here.known && here.generation == escqrs_fork_generation()) {
-        return here.is_main;
-    }
-    PyObject *threading = PyImport_ImportModule("threading");
-    PyObject *main = NULL, *ident = NULL;
-    if (threading != NULL) {
-        main = PyObject_CallMethod(threading, "main_thread", NULL);
-        Py_DECREF(threading);
-    }
-    if (main != NULL) {
-        ident = PyObject_GetAttrString(main, "ident");
-        Py_DECREF(main);
-    }
-    if (ident == NULL) {
-        return -1;
-    }
-    unsigned long number = PyLong_AsUnsignedLongMask(ident);
-    Py_DECREF(ident);
-    if (PyErr_Occurred()) {
-        return -1;
-    }
-    here.is_main = number == PyThread_get_thread_ident();
-    here.generation = escqrs_fork_generation();
-    here.known = true;
-    return here.is_main;
-}
-
-static escqrs_status wait_detached(esc_py_wait_function *wait, void *context, int64_t deadline_ns)
-{
-    escqrs_status status = escqrs_runtime_block() ? wait(context, deadline_ns) : ESCQRS_NO_MEMORY;
-    escqrs_runtime_unblock();
-    return status;
-}
-
-static int wait_in_slices(esc_py_wait_function *wait, void *context, int64_t deadline_ns)
-{
-    for (;;) {
-        escqrs_status status;
-        int64_t slice_ns = esc_deadline_after(SLICE_NS);
-        bool last = slice_ns >= deadline_ns;
-        Py_BEGIN_ALLOW_THREADS
-        status = wait_detached(wait, context, last ? deadline_ns : slice_ns);
-        Py_END_ALLOW_THREADS
-        if (status != ESCQRS_TIMEOUT) {
-            return (int)status;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return -1;
-        }
-        if (last) {
-            return ESCQRS_TIMEOUT;
-        }
-    }
-}
-
-int esc_py_wait(esc_py_wait_function *wait, void *context, int64_t deadline_ns)
-{
-    int sliced = runs_signal_handlers();
-    if (sliced != 0) {
-        return sliced < 0 ? -1 : wait_in_slices(wait, context, deadline_ns);
-    }
-    /* Thousands may wait at once, in asks of handlers: none of them wakes for nothing. */
-    escqrs_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = wait_detached(wait, context, deadline_ns);
-    Py_END_ALLOW_THREADS
-    return (int)status;
-}
-
 /* Whether this thread is in a handler of this system, or in a callback or worker of it. */
 static bool is_inside(const esc_py_system *self)
 {
@@ -214,110 +92,12 @@ static bool is_inside(const esc_py_system *self)
     return esc_py_host_is_own_thread(self) || esc_py_in_projection();
 }
 
-/* ---- tidying ------------------------------------------------------------------------------------------- */
-
-static void log_function(void *context, escqrs_log_level level, const char *text)
-{
-    esc_py_system *self = context;
-    size_t size = strlen(text) + 1;
-    log_line *line = escqrs_alloc(sizeof *line + size);
-    if (line == NULL) {
-        escqrs_log_write(NULL, level, "%s", text);
-        return;
-    }
-    line->level = level;
-    memcpy(line->text, text, size);
-    esc_queue_push(&self->logged, &line->queued);
-    if (self->host != NULL) {
-        escqrs_host_poke(self->host);
-    }
-}
-
-void esc_py_system_log(void *system, escqrs_log_level level, const char *text)
-{
-    log_function(system, level, text);
-}
-
-static void tidy_log(esc_py_system *self)
-{
-    esc_queue_node *node = esc_queue_take_all(&self->logged);
-    while (node != NULL) {
-        log_line *line = (log_line *)((char *)node - offsetof(log_line, queued));
-        node = node->next;
-        PyObject *result =
-            PyObject_CallFunction(self->state->system.log_text, "is", (int)line->level, line->text);
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        Py_XDECREF(result);
-        escqrs_free(line);
-    }
-}
-
-void esc_py_system_push_completed(esc_py_system *self, esc_py_reply *reply)
-{
-    /* relaxed: whoever waits for zero has seen the reply done, which comes after the command is
-     * counted out */
-    (void)atomic_fetch_add_explicit(&self->completing, 1, memory_order_relaxed);
-    esc_queue_push(&self->completed, &reply->queued);
-    escqrs_host_poke(self->host);
-}
-
-static void complete(esc_py_system *self, esc_py_reply *reply)
-{
-    tidying++;
-    esc_py_reply_complete(reply);
-    tidying--;
-    /* release: pairs with the acquire in wait_completed */
-    if (atomic_fetch_sub_explicit(&self->completing, 1, memory_order_release) == 1) {
-        esc_futex_wake(&self->completing, INT_MAX);
-    }
-}
-
-static escqrs_status wait_completed(void *context, int64_t deadline_ns)
-{
-    _Atomic uint32_t *completing = context;
-    uint32_t now;
-    while ((now = atomic_load_explicit(completing, memory_order_acquire)) != 0) {
-        if (!esc_futex_wait(completing, now, deadline_ns)) {
-            return ESCQRS_TIMEOUT;
-        }
-    }
-    return ESCQRS_OK;
-}
-
-void esc_py_system_tidy(esc_py_system *self)
-{
-    PyObject *error_type, *value,
-        *traceback; /* the caller may be about to raise; destructors and callbacks run here */
-    PyErr_Fetch(&error_type, &value, &traceback);
-    Py_INCREF((PyObject *)self); /* the last reply may hold the last reference */
-    esc_queue_node *node = esc_queue_take_all(&self->released);
-    while (node != NULL) {
-        esc_queue_node *next = node->next;
-        Py_DECREF((PyObject *)((char *)node - offsetof(esc_py_reply, queued)));
-        node = next;
-    }
-    node = esc_py_turn_current() == NULL ? esc_queue_take_all(&self->completed) : NULL;
-    while (node != NULL) {
-        esc_queue_node *next = node->next;
-        complete(self, (esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued)));
-        node = next;
-    }
-    if (!esc_queue_is_empty(&self->logged)) {
-        tidy_log(self);
-    }
-    esc_py_store_tidy(self->keeper);
-    Py_DECREF((PyObject *)self);
-    PyErr_Restore(error_type, value, traceback);
-}
-
 /* ---- open ---------------------------------------------------------------------------------------------- */
 
 static int open_core(esc_py_system *self, size_t in_flight_max, size_t live_max)
 {
     escqrs_error error = {0};
-    escqrs_log log = {log_function, self};
+    escqrs_log log = {esc_py_system_log, self};
     escqrs_system_options options = {
         .in_flight_max = in_flight_max, .live_max = live_max, .log = log, .runtime = {.log = log}};
     escqrs_status status;
@@ -379,7 +159,7 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         open_core(self, (size_t)in_flight_max, (size_t)live_max) < 0) {
         PyObject *error_type, *value, *traceback;
         PyErr_Fetch(&error_type, &value, &traceback);
-        tidy_log(self);
+        esc_py_system_tidy_log(self);
         PyErr_Restore(error_type, value, traceback);
         Py_DECREF((PyObject *)self);
         return NULL;
@@ -418,7 +198,7 @@ static int wait_drained(esc_py_system *self, _Atomic int64_t *until_ns, int64_t 
     wait.ticket = escqrs_system_drain_begin(self->system);
     Py_END_ALLOW_THREADS
     /* in slices on any thread: `until_ns` may change */
-    return until_ns != NULL ? wait_in_slices(drain_slice, &wait, deadline_ns)
+    return until_ns != NULL ? esc_py_wait_in_slices(drain_slice, &wait, deadline_ns)
                             : esc_py_wait(drain_slice, &wait, deadline_ns);
 }
 
@@ -461,24 +241,6 @@ static void leave_behind(esc_py_system *self)
     }
 }
 
-/* What the core has not answered says so now. */
-static void drop_replies(esc_py_system *self)
-{
-    /* Callbacks may send and let go of replies: each is held while it is dropped, and stays in its
-     * place. */
-    esc_list_node *node = esc_list_first(&self->replies);
-    PyObject *held = NULL;
-    tidying++;
-    while (node != NULL) {
-        esc_py_reply *reply = ESC_CONTAINER_OF(node, esc_py_reply, listed);
-        Py_XSETREF(held, Py_NewRef((PyObject *)reply));
-        esc_py_reply_drop(reply);
-        node = esc_list_next(&self->replies, node);
-    }
-    tidying--;
-    Py_XDECREF(held);
-}
-
 /* TIMEOUT: the slice has ended; DONE: it is time to give up. */
 static escqrs_status pause_slice(void *context, int64_t deadline_ns)
 {
@@ -511,16 +273,16 @@ static void shut(esc_py_system *self, int64_t deadline_ns, bool rests)
     } else {
         /* to close it would wait for the handler */
         atomic_store_explicit(&self->keeper->closed, 1, memory_order_relaxed);
-        log_function(
+        esc_py_system_log(
             self, ESCQRS_LOG_ERROR,
             "a read model's handler has not come back; it holds the file, which stays open");
     }
     if (status != ESCQRS_OK) {
-        log_function(self, ESCQRS_LOG_ERROR, error.message);
+        esc_py_system_log(self, ESCQRS_LOG_ERROR, error.message);
     }
     if (status != ESCQRS_OK || !rests) {
         leave_behind(self);
-        drop_replies(self);
+        esc_py_system_drop_replies(self);
     }
 }
 
@@ -539,7 +301,7 @@ static int close_first(esc_py_system *self, int64_t deadline_ns)
     set_closed(self, 1);
     int status = wait_drained(self, &self->close_until_ns, INT64_MAX);
     if (status >= 0 && self->projector != NULL) {
-        status = wait_in_slices(pause_slice, self, INT64_MAX);
+        status = esc_py_wait_in_slices(pause_slice, self, INT64_MAX);
     }
     if (status < 0) {
         if (self->projector != NULL) {
@@ -554,7 +316,7 @@ static int close_first(esc_py_system *self, int64_t deadline_ns)
     esc_py_system_tidy(self);
     /* Whoever waited for a reply has been told and is on its way out; queries and iterations end
      * by themselves. */
-    int64_t grace_ns = esc_deadline_after(self->left_behind ? 0 : SLICE_NS);
+    int64_t grace_ns = esc_deadline_after(self->left_behind ? 0 : ESC_PY_SLICE_NS);
     status =
         esc_py_wait(wait_unpinned, &self->pins, deadline_ns > grace_ns ? deadline_ns : grace_ns);
     if (status != ESCQRS_OK) {
@@ -658,7 +420,7 @@ static void system_dealloc(PyObject *object)
         escqrs_projector_destroy(self->projector);
         escqrs_system_destroy(self->system); /* with the GIL: states are Python objects */
         Py_XDECREF((PyObject *)self->keeper);
-        tidy_log(self);
+        esc_py_system_tidy_log(self);
         Py_XDECREF(self->definitions);
     }
     Py_XDECREF(self->events);
@@ -739,8 +501,8 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     int status = wait_drained(self, NULL, deadline_ns);
     esc_py_system_tidy(self);
     if (status == ESCQRS_OK &&
-        tidying == 0) { /* the log lines and callbacks of what has failed or ended */
-        status = esc_py_wait(wait_completed, &self->completing, deadline_ns);
+        !esc_py_is_tidying()) { /* the log lines and callbacks of what has failed or ended */
+        status = esc_py_system_wait_completed(self, deadline_ns);
     }
     esc_py_system_unpin(self);
     if (status < 0) {

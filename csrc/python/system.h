@@ -19,6 +19,7 @@
 
 #include "base/list.h"
 #include "base/queue.h"
+#include "python/wait.h"
 #include "python/store.h"
 
 struct esc_py_state;
@@ -86,20 +87,16 @@ PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name);
 /* Drop the references that the core has let go, and run completions (not inside a handler: what a
  * callback sends is not the handler's). Holds the GIL. */
 void esc_py_system_tidy(esc_py_system *self);
+/* The log lines alone. */
+void esc_py_system_tidy_log(esc_py_system *self);
+/* Whether this thread is in a callback that tidying runs. */
+bool esc_py_is_tidying(void);
+/* Wait until the callbacks and log lines of all that is done have run: as esc_py_wait. */
+int esc_py_system_wait_completed(esc_py_system *self, int64_t deadline_ns);
+/* What the core has not answered says so now. Holds the GIL; runs callbacks. */
+void esc_py_system_drop_replies(esc_py_system *self);
 /* A reply whose completion runs Python code, from any thread: one with the GIL is woken for it. */
 void esc_py_system_push_completed(esc_py_system *self, struct esc_py_reply *reply);
-
-/* Wait: OK or another status of what is waited for; TIMEOUT where `deadline_ns` (monotonic) has
- * passed. Detached. */
-typedef escqrs_status esc_py_wait_function(void *context, int64_t deadline_ns);
-/* Call it until it answers something else than TIMEOUT or `deadline_ns` (INT64_MAX: never) has
- * passed, and return that (NO_MEMORY: every worker waits and no thread can be started); or -1 with
- * an exception set (Ctrl-C): on the thread that runs Python's signal handlers it is called in
- * slices of at most 100 ms. Lets other workers run meanwhile. What it waits for must be pinned. */
-int esc_py_wait(esc_py_wait_function *wait, void *context, int64_t deadline_ns);
-/* Seconds from Python (None: never; negative: now) as a monotonic deadline; -1 with an exception
- * set. */
-int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns);
 
 int esc_py_system_exec(PyObject *module);
 int esc_py_system_traverse_state(esc_py_system_state *section, visitproc visit, void *arg);
