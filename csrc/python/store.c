@@ -617,6 +617,10 @@ static int take_checkpoint(batch *self, PyObject *given)
             0) {
         return -1;
     }
+    if (self->commit.checkpoint_position == INT64_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the position of a checkpoint is below 2**63 - 1");
+        return -1;
+    }
     if (self->commit.checkpoint.size == 0) {
         PyErr_SetString(PyExc_ValueError, "the name of a checkpoint is not empty");
         return -1;
@@ -681,6 +685,57 @@ static PyObject *answer(const batch *self)
                                             self->commit.repeated ? Py_True : Py_False);
 }
 
+/* The name that the core's error is about, whole: the error itself has room for its beginning. */
+static escqrs_slice subject_of(const batch *self, const char **attribute)
+{
+    size_t size = strlen(self->error.subject);
+    const escqrs_commit *commit = &self->commit;
+    switch (self->error.status) {
+    case ESCQRS_WRONG_VERSION:
+        *attribute = "stream";
+        for (size_t i = 0; i < self->write_count; i++) {
+            escqrs_slice stream = self->writes[i].stream;
+            if (stream.size >= size && memcmp(stream.data, self->error.subject, size) == 0 &&
+                self->writes[i].expected == self->error.expected) {
+                return stream;
+            }
+        }
+        break;
+    case ESCQRS_CHECKPOINT_BEHIND:
+        *attribute = "name";
+        return commit->checkpoint;
+    case ESCQRS_KEY_REUSED:
+        *attribute = "key";
+        if (commit->key.size > size && memcmp(commit->key.data, self->error.subject, size) == 0) {
+            return commit->key;
+        }
+        break;
+    default:
+        break;
+    }
+    return (escqrs_slice){NULL, 0};
+}
+
+static PyObject *raise_refusal(batch *self)
+{
+    const char *attribute = NULL;
+    esc_py_store_tidy(self->store);
+    PyObject *exception = esc_py_error_new(self->store->state, &self->error);
+    escqrs_slice subject = subject_of(self, &attribute);
+    if (exception != NULL && subject.size > strlen(self->error.subject)) {
+        PyObject *whole = PyUnicode_DecodeUTF8(subject.data, (Py_ssize_t)subject.size, NULL);
+        if (whole == NULL || PyObject_SetAttrString(exception, attribute, whole) < 0) {
+            Py_CLEAR(exception);
+        }
+        Py_XDECREF(whole);
+    }
+    if (exception != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+    }
+    return NULL;
+}
+
 /* _commit(writes, condition, checkpoint, key) */
 static PyObject *store_commit(PyObject *object, PyObject *args)
 {
@@ -695,7 +750,7 @@ static PyObject *store_commit(PyObject *object, PyObject *args)
     if (take_writes(&made, writes) == 0 && take_condition(&made, condition) == 0 &&
         take_checkpoint(&made, checkpoint) == 0 && take_key(&made, key) == 0) {
         escqrs_status status = commit_detached(&made);
-        result = status == ESCQRS_OK ? answer(&made) : raise(self, &made.error);
+        result = status == ESCQRS_OK ? answer(&made) : raise_refusal(&made);
     }
     batch_fini(&made);
     esc_py_store_tidy(self);
@@ -861,6 +916,95 @@ static PyObject *store_delete_snapshots(PyObject *object, PyObject *args)
     return status == ESCQRS_OK ? Py_NewRef(Py_None) : raise(self, &error);
 }
 
+/* ---- the whole -------------------------------------------------------------------------------- */
+
+#define STREAMS_PAGE 1000
+
+typedef struct stream_page {
+    esc_arena arena;
+    escqrs_stream_info items[STREAMS_PAGE];
+    size_t count;
+    bool no_memory;
+} stream_page;
+
+/* Without the GIL. */
+static bool keep_stream(void *context, const escqrs_stream_info *stream)
+{
+    stream_page *page = context;
+    char *name = esc_arena_strdup(&page->arena, stream->name);
+    page->no_memory = name == NULL;
+    if (name != NULL) {
+        page->items[page->count] = *stream;
+        page->items[page->count++].name.data = name;
+    }
+    return name != NULL;
+}
+
+static PyObject *streams_list(const stream_page *page)
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < page->count; i++) {
+        const escqrs_stream_info *stream = &page->items[i];
+        PyObject *item =
+            Py_BuildValue("(Ls#L)", (long long)stream->number, (const char *)stream->name.data,
+                          (Py_ssize_t)stream->name.size, (long long)stream->version);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+/* _streams(after): list of (number, name, version), the next of them */
+static PyObject *store_streams(PyObject *object, PyObject *after_given)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    int64_t after;
+    if (esc_py_store_check(self) < 0 || number(after_given, "after", 0, &after) < 0) {
+        return NULL;
+    }
+    stream_page *page = escqrs_alloc_zero(sizeof *page);
+    if (page == NULL) {
+        return PyErr_NoMemory();
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_streams(self->core, after, STREAMS_PAGE, keep_stream, page, &error);
+    Py_END_ALLOW_THREADS
+    PyObject *result = NULL;
+    if (status != ESCQRS_OK) {
+        raise(self, &error);
+    } else if (page->no_memory) {
+        PyErr_NoMemory();
+    } else {
+        result = streams_list(page);
+    }
+    esc_arena_fini(&page->arena);
+    escqrs_free(page);
+    return result;
+}
+
+/* _backup(path) */
+static PyObject *store_backup(PyObject *object, PyObject *given)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    PyObject *path = NULL;
+    if (esc_py_store_check(self) < 0 || !PyUnicode_FSConverter(given, &path)) {
+        return NULL;
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    escqrs_runtime_block();
+    status = escqrs_store_backup(self->core, PyBytes_AS_STRING(path), &error);
+    escqrs_runtime_unblock();
+    Py_END_ALLOW_THREADS
+    Py_DECREF(path);
+    return status == ESCQRS_OK ? Py_NewRef(Py_None) : raise(self, &error);
+}
+
 /* ---- types ------------------------------------------------------------------------------------ */
 
 typedef struct type_list {
@@ -979,6 +1123,8 @@ static PyMethodDef store_methods[] = {
     {"_save_snapshot", store_save_snapshot, METH_VARARGS, NULL},
     {"_snapshot", store_snapshot, METH_VARARGS, NULL},
     {"_delete_snapshots", store_delete_snapshots, METH_VARARGS, NULL},
+    {"_streams", store_streams, METH_O, NULL},
+    {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

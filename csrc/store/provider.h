@@ -48,6 +48,11 @@ typedef struct esc_provider_class {
     /* Fill the page as the query says; see store/page.h. */
     escqrs_status (*read)(esc_provider *self, const esc_query *query, esc_page *page,
                           escqrs_error *error);
+    /* See escqrs_store_streams and escqrs_store_backup. */
+    escqrs_status (*streams)(esc_provider *self, int64_t after, size_t max,
+                             bool (*visit)(void *context, const escqrs_stream_info *stream),
+                             void *context, escqrs_error *error);
+    escqrs_status (*backup)(esc_provider *self, const char *path, escqrs_error *error);
     /* Version of a stream (0: unknown), and a number that makes later reads of it cheaper (0:
      * none). */
     escqrs_status (*version)(esc_provider *self, escqrs_slice stream, int64_t *version,

@@ -85,6 +85,7 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
                            " AND position BETWEEN ?2 AND ?3 ORDER BY position DESC LIMIT 1",
     [ESC_SQL_PUT_TAG] = "INSERT OR IGNORE INTO escqrs_tag(tag, position) VALUES (?1, ?2)",
     [ESC_SQL_ID] = "SELECT position FROM escqrs_id WHERE id = ?1",
+    [ESC_SQL_STREAMS] = "SELECT id, name FROM escqrs_stream WHERE id > ?1 ORDER BY id",
     [ESC_SQL_PUT_ID] = "INSERT INTO escqrs_id(id, position) VALUES (?1, ?2)",
 };
 
@@ -681,6 +682,8 @@ static const esc_provider_class sqlite_class = {
     .upkeep = esc_sqlite_upkeep,
     .run = esc_sqlite_run,
     .delete_snapshots = esc_sqlite_delete_snapshots,
+    .streams = esc_sqlite_streams,
+    .backup = esc_sqlite_backup,
     .read = esc_sqlite_read,
     .version = esc_sqlite_version,
     .checkpoint = esc_sqlite_checkpoint,

@@ -3,6 +3,7 @@
  *   sqlite_file.c    open, check, create; connections and their statements; errors
  *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
+ *   sqlite_backup.c  copies of the file, the list of its streams
  *   sqlite_reader.c  the pool of reading connections; pages of events
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     snapshots, keys, checkpoints
@@ -75,6 +76,7 @@ typedef enum esc_statement {
     ESC_SQL_PUT_TAG,
     ESC_SQL_ID,
     ESC_SQL_PUT_ID,
+    ESC_SQL_STREAMS,
     ESC_SQL_COUNT,
 } esc_statement;
 
@@ -232,6 +234,13 @@ escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64
                                   escqrs_snapshot *snapshot, escqrs_error *error);
 escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
                              size_t *size, int64_t *position, escqrs_error *error);
+
+/* ---- sqlite_backup.c ---- */
+
+escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_error *error);
+escqrs_status esc_sqlite_streams(esc_provider *self, int64_t after, size_t max,
+                                 bool (*visit)(void *context, const escqrs_stream_info *stream),
+                                 void *context, escqrs_error *error);
 
 /* ---- sqlite_condition.c ---- */
 

@@ -578,6 +578,33 @@ escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice st
     return status;
 }
 
+escqrs_status escqrs_store_streams(escqrs_store *store, int64_t after, size_t max,
+                                   bool (*visit)(void *context, const escqrs_stream_info *stream),
+                                   void *context, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK) {
+        status =
+            store->provider->class->streams(store->provider, after, max, visit, context, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+escqrs_status escqrs_store_backup(escqrs_store *store, const char *path, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->backup(store->provider, path, error);
+        esc_store_leave(store);
+    }
+    return status;
+}
+
 escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key,
                                void **reply, size_t *size, int64_t *position, escqrs_error *error)
 {

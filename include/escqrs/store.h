@@ -298,6 +298,22 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_version(escqrs_store *store, escqrs_s
 /* -1 where there is none. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_checkpoint(escqrs_store *store, escqrs_slice name,
                                                       int64_t *position, escqrs_error *error);
+typedef struct escqrs_stream_info {
+    int64_t number;    /* grows with each new stream */
+    escqrs_slice name; /* valid during the call */
+    int64_t version;
+} escqrs_stream_info;
+
+/* The streams, at most `max`, whose numbers are above `after`, in order: calls `visit` until it
+ * returns false. It must not call back into the store. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_streams(escqrs_store *store, int64_t after, size_t max,
+                                                   bool (*visit)(void *context,
+                                                                 const escqrs_stream_info *stream),
+                                                   void *context, escqrs_error *error);
+/* Copy the store, as it is at one moment, to a new file; commits go on meanwhile. Blocks. An
+ * existing file is IO with EEXIST; after a failure there is none. READ_ONLY, FULL, IO, CLOSED. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_backup(escqrs_store *store, const char *path,
+                                                  escqrs_error *error);
 /* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none. Bad ones
  * are skipped and said in the log. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream,

@@ -263,6 +263,24 @@ class Store(_core.StoreBase):
             return _ProviderFeed(self, after, match)
         return _CoreFeed(self, min(after, _POSITION_MAX), match)
 
+    # ---- the whole
+
+    def streams(self) -> Iterator[tuple[str, int]]:
+        """Iterate over the streams, in the order they were made: name and version of each."""
+        page = self._streams(0)
+        while page:
+            for _number, name, version in page:
+                yield name, version
+            page = self._streams(page[-1][0])
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy the store, as it is at one moment, to a new file; commits go on meanwhile.
+
+        ``es.StorageError`` (``.errno``) where the file exists or cannot be written; after a failure
+        there is none. The copy is a store as this one is, and opens as such.
+        """
+        self._backup(os.fspath(path))
+
     # ---- snapshots
 
     def save_snapshot(self, stream: str, version: int, type: str, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import pickle
 import threading
@@ -100,6 +101,20 @@ def test_wrong_version(store):
         store.append("new", [raw()], expected=1)
     with pytest.raises(es.WrongVersion):
         store.append("a", [], expected=0)
+
+
+def test_errors_have_whole_names(store):
+    name = "ä" * 1000
+    store.append(name, [raw()], checkpoint=(name, 3), key=name)
+    with pytest.raises(es.WrongVersion) as wrong:
+        store.commit([es.Write("a", [raw()], 0), es.Write(name, [raw()], 4)])
+    assert wrong.value.stream == name
+    with pytest.raises(es.CheckpointBehind) as behind:
+        store.set_checkpoint(name, 3)
+    assert behind.value.name == name
+    with pytest.raises(es.KeyReused) as reused:
+        store.append(name, [raw("Other")], key=name)
+    assert reused.value.key == name
 
 
 def test_condition(store):
@@ -233,6 +248,7 @@ def test_limits(tmp_path):
         (lambda s: s.append("a", [raw()], checkpoint="billing"), TypeError),
         (lambda s: s.append("a", [raw()], checkpoint=("", 1)), ValueError),
         (lambda s: s.append("a", [raw()], checkpoint=("x", -1)), ValueError),
+        (lambda s: s.append("a", [raw()], checkpoint=("x", 2**70)), ValueError),
         (lambda s: s.append("a", [raw()], condition=es.Match()), TypeError),
         (lambda s: s.commit([("a", [raw()])]), TypeError),
         (lambda s: s.history(""), ValueError),
@@ -586,3 +602,60 @@ def test_time_limit_of_waiting(store):
     with store.subscribe() as feed, pytest.raises(TimeoutError):
         feed.next(timeout=0.01)
     assert time.monotonic() - began < SECONDS
+
+
+# ---- the whole -----------------------------------------------------------------------------------
+
+
+def test_streams(store):
+    assert list(store.streams()) == []
+    store.append("b", [raw()])
+    store.append("a", [raw()] * 3)
+    store.append("b", [raw()])
+    store.commit([es.Write("empty", [])])
+    assert list(store.streams()) == [("b", 2), ("a", 3)]
+    store.commit([es.Write(f"many-{i}", [raw()]) for i in range(2500)])
+    assert [name for name, _ in store.streams()][2:] == [f"many-{i}" for i in range(2500)]
+    assert dict(store.streams())["many-7"] == 1
+
+
+def test_backup(store, tmp_path):
+    store.append("a", [raw(tags=["t"]), ItemAdded("book")], key="k", checkpoint=("c", 7))
+    store.save_snapshot("a", 2, "State", b"s")
+    store.backup(tmp_path / "copy.db")
+    store.append("a", [raw()])
+    with es.Store(tmp_path / "copy.db", ItemAdded) as copy:
+        assert [e.id for e in copy.events()] == [e.id for e in store.events(upto=2)]
+        assert (copy.head, copy.checkpoint("c"), copy.version("a")) == (2, 7, 2)
+        assert positions(copy.events(match=es.Match(tags=["t"]))) == [1]
+        assert copy.snapshot("a").data == b"s"
+        assert copy.append("a", [raw(tags=["t"]), ItemAdded("book")], key="k").repeated
+        assert copy.append("a", [raw()]).position == 3
+    with pytest.raises(es.StorageError) as caught:
+        store.backup(tmp_path / "copy.db")
+    assert caught.value.errno == errno.EEXIST
+    with pytest.raises(es.StorageError):
+        store.backup(tmp_path / "nowhere" / "copy.db")
+
+
+def test_backup_while_others_write(tmp_path):
+    with es.Store(tmp_path / "s.db", durability="normal") as store:
+        store.append("a", [raw()] * 5000)
+        ends = threading.Event()
+
+        def write():
+            while not ends.is_set():
+                store.commit([es.Write("a", [raw()]), es.Write("b", [raw()])])
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for i in range(3):
+                store.backup(tmp_path / f"copy-{i}.db")
+        finally:
+            ends.set()
+            writer.join()
+    for i in range(3):
+        with es.Store(tmp_path / f"copy-{i}.db") as copy:
+            assert positions(copy.events()) == list(range(1, copy.head + 1))
+            assert copy.version("a") - 5000 == copy.version("b")
