@@ -54,6 +54,27 @@ static int check_changeable(PyObject *self)
     return -1;
 }
 
+/* The field that it belongs to, or -1. Another definition of the class, taken up while this state
+ * was at work, has titles of its own. */
+static Py_ssize_t find_title(const esc_py_definition *definition, PyObject *self)
+{
+    PyObject *title = belonging_of(self)->title;
+    escqrs_label label = PyList_Check(self) ? ESCQRS_LIST : ESCQRS_MAP;
+    Py_ssize_t count = PyTuple_GET_SIZE(definition->titles);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PyTuple_GET_ITEM(definition->titles, i) == title) {
+            return i;
+        }
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (definition->layout->fields[i].label == label &&
+            PyUnicode_Compare(PyTuple_GET_ITEM(definition->titles, i), title) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 /* 0: it may be changed, and target_leave is due. */
 static int target_enter(PyObject *self, target *at)
 {
@@ -62,17 +83,17 @@ static int target_enter(PyObject *self, target *at)
     }
     const belonging *in = belonging_of(self);
     const esc_py_definition *definition = in->owner->definition;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(definition->titles); i++) {
-        if (PyTuple_GET_ITEM(definition->titles, i) == in->title) {
-            at->layout = (esc_py_layout *)Py_NewRef((PyObject *)definition->layout);
-            at->index = (uint32_t)i;
-            return 0;
-        }
+    Py_ssize_t index = find_title(definition, self);
+    if (index < 0) {
+        PyErr_Format(PyExc_AttributeError,
+                     "%U is no field of the newest definition of its class: it cannot be changed "
+                     "any more",
+                     in->title);
+        return -1;
     }
-    PyErr_Format(PyExc_AttributeError,
-                 "%U is of an older definition of its class, and cannot be changed any more",
-                 in->title);
-    return -1;
+    at->layout = (esc_py_layout *)Py_NewRef((PyObject *)definition->layout);
+    at->index = (uint32_t)index;
+    return 0;
 }
 
 static void target_leave(target *at)

@@ -226,6 +226,50 @@ def test_redefined_while_commands_are_under_way(notebook: Notebook) -> None:
         assert all(system[notebook.Counter, str(i)].state.total == 400 for i in range(5))
 
 
+LOG = """
+class Log(es.Aggregate):
+    {fields}
+    amounts: list[int]
+
+    @es.handles
+    def add(self, cmd: Add) -> int:
+        self.emit(Added(cmd.amount))
+        if cmd.amount == 1:
+            meanwhile()
+            self.system[Log, "other"].ask(Add(2))
+            self.emit(Added(cmd.amount))
+        return len(self.amounts)
+
+    @es.applies
+    def added(self, event: Added) -> None:
+        self.amounts.append(event.amount)
+"""
+
+
+def test_redefined_by_a_handler_that_goes_on(notebook: Notebook) -> None:
+    """The state of the old definition takes the events until the command ends."""
+    notebook.module.meanwhile = lambda: notebook.run(LOG.format(fields="more: int"))
+    notebook.run(LOG.format(fields=""))
+    with es.open(":memory:", notebook.Log) as system:
+        log = system[notebook.Log, "a"]
+        assert log.ask(notebook.Add(1)) == 2
+        assert log.state.amounts == [1, 1] and log.state.more == 0
+        assert log.ask(notebook.Add(3)) == 3
+        assert system[notebook.Log, "other"].state.amounts == [2]
+
+
+def test_a_field_that_is_gone_while_a_handler_goes_on(notebook: Notebook) -> None:
+    changed = LOG.format(fields="").replace("list[int]", "dict[int, int]")
+    changed = changed.replace("append(event.amount)", "setdefault(event.amount, 1)")
+    notebook.module.meanwhile = lambda: notebook.run(changed)
+    notebook.run(LOG.format(fields=""))
+    with es.open(":memory:", notebook.Log) as system:
+        log = system[notebook.Log, "a"]
+        with pytest.raises(AttributeError):
+            log.ask(notebook.Add(1))
+        assert log.state.amounts == {} and system[notebook.Log, "other"].state.amounts == {2: 1}
+
+
 def test_a_snapshot_of_another_reducer_is_not_used(notebook: Notebook, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     notebook.run(FIRST.replace("(es.Aggregate)", "(es.Aggregate, snapshot_every=1)"))
