@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.timeout(300)  # mypy has all of typeshed to read
+
 HERE = Path(__file__).resolve().parent
 
 
