@@ -107,6 +107,7 @@ void esc_outbox_drop(escqrs_command *first)
         escqrs_command *command = first;
         escqrs_entity *entity = command->entity;
         first = command->sent_next;
+        command->withheld = true;
         command->ops->done(command, status, &error); /* never counted */
         escqrs_entity_release(entity);
     }

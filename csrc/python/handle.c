@@ -611,8 +611,8 @@ static PyMethodDef handle_methods[] = {
      "as of ask."},
     {"tell", _PyCFunction_CAST(handle_tell), METH_FASTCALL | METH_KEYWORDS,
      "tell($self, command, *, key=None, metadata=None, correlation_id=None)\n--\n\n"
-     "Send the command and forget it; a failure is logged to the logger \"escqrs\". Arguments as "
-     "of ask."},
+     "Send the command and forget it. A failure is logged to the logger \"escqrs\" and kept in "
+     "system.dead_letters. Arguments as of ask."},
     {"state_at", _PyCFunction_CAST(handle_state_at), METH_VARARGS | METH_KEYWORDS,
      "state_at($self, version)\n--\n\nA read-only state as it was with the first `version` events; "
      "ValueError outside of "

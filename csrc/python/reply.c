@@ -93,6 +93,12 @@ static void reply_dealloc(PyObject *object)
 
 /* ---- the core's side: any thread, without the GIL ---------------------------------------------- */
 
+/* Nobody else will hear that it failed; of what never left the sender's failure says enough. */
+static bool is_lost(const esc_py_reply *self, escqrs_status status)
+{
+    return self->told && status != ESCQRS_OK && !self->command.withheld;
+}
+
 static void reply_done(escqrs_command *command, escqrs_status status, const escqrs_error *error)
 {
     esc_py_reply *self = esc_py_reply_of(command);
@@ -105,7 +111,7 @@ static void reply_done(escqrs_command *command, escqrs_status status, const escq
             self->error->status = status;
         }
     }
-    bool log = self->told && status != ESCQRS_OK;
+    bool log = is_lost(self, status);
     /* acq_rel: release pairs with the acquire of esc_py_reply_is_done, which then sees status and
      * error; acquire pairs with the release of NOTIFY in loop.c, so that `loop` is seen here */
     uint32_t before =
@@ -356,7 +362,7 @@ static void notify(esc_py_reply *self)
 
 static void log_if_told(esc_py_reply *self)
 {
-    if (self->told && outcome(self) != ESCQRS_OK) {
+    if (is_lost(self, outcome(self))) {
         escqrs_slice stream = escqrs_entity_stream(self->entity);
         PyObject *exception = failure(self);
         PyObject *result = NULL;

@@ -174,6 +174,7 @@ struct escqrs_command {
     escqrs_entity *entity;
     escqrs_command *sent_next;
     uint8_t epoch;
+    bool withheld; /* the handler that sent it failed, so it never left: `done` says ABORTED */
 };
 
 /* Accept a command and return at once. Never blocks: MAILBOX_FULL above in_flight_max (not for

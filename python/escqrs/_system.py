@@ -45,6 +45,10 @@ class System(_core.SystemBase):
     ``system[Cart, "cart-1"]`` is a reference to an entity, ``system[Items]`` a read model. Any
     thread may use it. Close it, or use it in a ``with`` statement. After ``fork`` the child cannot
     use it (``es.Forked``).
+
+    ``dead_letters`` has the last 1,000 commands that were told and failed, as ``DeadLetter(stream,
+    command, error)``: those that a handler refused as well as those that ``close`` dropped. What a
+    handler told before it failed itself never left, and is none.
     """
 
     dead_letters: collections.deque[DeadLetter]
