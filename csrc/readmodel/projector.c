@@ -362,7 +362,11 @@ escqrs_status escqrs_projector_start(escqrs_projector *projector, escqrs_error *
     }
     status =
         esc_thread_create(&projector->thread, "escqrs-project", 0, run_thread, projector, error);
+    /* Under the mutex, though the thread does not read it: the compiler may load its neighbours at
+     * once. */
+    esc_mutex_lock(&projector->mutex);
     projector->started = status == ESCQRS_OK;
+    esc_mutex_unlock(&projector->mutex);
     return status;
 }
 
