@@ -190,6 +190,14 @@ escqrs_status esc_lock_acquire(const char *path, esc_lock **result, escqrs_error
     return ESCQRS_OK;
 }
 
+void esc_lock_announce(const esc_lock *lock)
+{
+    char byte;
+    if (lock != NULL && pread(lock->descriptor, &byte, 1, 0) != 1) {
+        (void)!futimens(lock->descriptor, NULL); /* the holder could not be written in it */
+    }
+}
+
 void esc_lock_release(esc_lock *lock, bool discard)
 {
     if (lock == NULL) {

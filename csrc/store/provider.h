@@ -17,6 +17,7 @@
 
 #include "store/page.h"
 #include "store/type.h"
+#include "store/watch.h"
 
 #define ESC_PROVIDER_ABI 1u
 
@@ -65,6 +66,9 @@ typedef struct esc_provider_class {
                          size_t *size, int64_t *position, escqrs_error *error);
     /* Look whether another process has moved the head (read-only stores; NULL: nobody else can). */
     escqrs_status (*refresh)(esc_provider *self, escqrs_error *error);
+    /* Call `look` when another process may have moved it; see store/watch.h. */
+    escqrs_status (*watch)(esc_provider *self, void (*look)(void *context), void *context,
+                           esc_watch **watch, escqrs_error *error);
     escqrs_status (*reader)(esc_provider *self, void **sqlite, escqrs_error *error);
     void (*reader_return)(esc_provider *self, void *sqlite);
 

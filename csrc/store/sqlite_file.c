@@ -671,6 +671,13 @@ static void sqlite_destroy(esc_provider *self)
     escqrs_free(sqlite);
 }
 
+static escqrs_status sqlite_watch(esc_provider *self, void (*look)(void *context), void *context,
+                                  esc_watch **watch, escqrs_error *error)
+{
+    esc_sqlite *sqlite = (esc_sqlite *)self;
+    return esc_watch_start(sqlite->path, &sqlite->log, look, context, watch, error);
+}
+
 static const esc_provider_class sqlite_class = {
     .abi = ESC_PROVIDER_ABI,
     .size = sizeof(esc_provider_class),
@@ -690,6 +697,7 @@ static const esc_provider_class sqlite_class = {
     .snapshot = esc_sqlite_snapshot,
     .key = esc_sqlite_key,
     .refresh = esc_sqlite_refresh,
+    .watch = sqlite_watch,
     .reader = esc_sqlite_reader,
     .reader_return = esc_sqlite_reader_return,
     .stop_readers = esc_sqlite_stop_readers,

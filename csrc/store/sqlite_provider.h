@@ -8,6 +8,7 @@
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     snapshots, keys, checkpoints
  *   fork_vfs.c       what SQLite opens files with
+ *   watch.c          being told of other processes' commits
  *   sqlite_condition.c  conditions of commits, unique ids, the index of tags
  *
  * One connection writes and checkpoints: the leader's. Readers have connections of their own that

@@ -721,6 +721,7 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
     sqlite3_reset(statement);
     if (code == SQLITE_DONE) {
         publish(sqlite);
+        esc_lock_announce(sqlite->lock);
         return ESCQRS_OK;
     }
     status =

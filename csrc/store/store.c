@@ -16,8 +16,7 @@
 #define KEY_BYTES_MAX 4096
 #define TAGS_MAX 1000
 #define METADATA_MAX 1000
-#define ID_BYTES_MAX 255          /* of an id that is no UUID */
-#define READ_ONLY_LOOK_NS 5000000 /* read-only stores look for events of the writer that often */
+#define ID_BYTES_MAX 255 /* of an id that is no UUID */
 
 /* ---- gate and references ---------------------------------------------------------------------- */
 
@@ -65,6 +64,7 @@ void esc_store_release(escqrs_store *store)
     esc_mutex_fini(&store->close_mutex);
     esc_mutex_fini(&store->cursor_mutex);
     esc_ahead_fini(&store->ahead);
+    esc_mutex_fini(&store->watch_mutex);
     escqrs_free(store->path);
     escqrs_free(store);
 }
@@ -89,6 +89,7 @@ escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *op
     esc_mutex_init(&store->close_mutex);
     esc_mutex_init(&store->cursor_mutex);
     esc_ahead_init(&store->ahead, !store->options.manual);
+    esc_mutex_init(&store->watch_mutex);
     atomic_init(&store->references, 1);
     store->fork_generation = escqrs_fork_generation();
     store->path = escqrs_strdup(escqrs_slice_of(path));
@@ -131,6 +132,8 @@ void escqrs_store_close(escqrs_store *store)
         while ((inside = atomic_load_explicit(&store->gate, memory_order_acquire)) != GATE_CLOSED) {
             (void)esc_futex_wait(&store->gate, inside, ESC_DEADLINE_NEVER);
         }
+        esc_watch_stop(store->watch);
+        store->watch = NULL;
         esc_journal_fini(&store->journal);
         store->provider->class->close(store->provider);
         store->closed = true;
@@ -460,22 +463,62 @@ static bool is_closed(void *context)
     return (atomic_load_explicit(&store->gate, memory_order_acquire) & GATE_CLOSED) != 0;
 }
 
-/* Nobody tells this process when another one commits: look, and sleep between. */
+static bool is_closed_or_lost(void *context)
+{
+    escqrs_store *store = context;
+    /* relaxed: esc_journal_wake comes after it */
+    return is_closed(store) || atomic_load_explicit(&store->lost, memory_order_relaxed) != 0;
+}
+
+/* By the watch's thread: another process has committed, or may have. */
+static void look(void *context)
+{
+    escqrs_store *store = context;
+    int64_t before = esc_provider_head(store->provider);
+    escqrs_status status = store->provider->class->refresh(store->provider, NULL);
+    atomic_store_explicit(&store->lost, status == ESCQRS_CORRUPT ? (int)status : ESCQRS_OK,
+                          memory_order_relaxed);
+    if (status == ESCQRS_CORRUPT || esc_provider_head(store->provider) != before) {
+        esc_journal_wake(&store->journal);
+    }
+}
+
+static escqrs_status watch_of(escqrs_store *store, esc_watch **watch)
+{
+    escqrs_status status = ESCQRS_OK;
+    esc_mutex_lock(&store->watch_mutex);
+    if (store->watch == NULL) {
+        status = store->provider->class->watch(store->provider, look, store, &store->watch, NULL);
+    }
+    *watch = store->watch;
+    esc_mutex_unlock(&store->watch_mutex);
+    return status;
+}
+
+/* The head of a read-only store is moved by other processes. */
 static escqrs_status wait_read_only(escqrs_store *store, int64_t position,
                                     const _Atomic(int) *cancel, int64_t deadline_ns)
 {
-    for (;;) {
-        escqrs_status status = store->provider->class->refresh(store->provider, NULL);
-        int64_t look_ns = esc_deadline_after(READ_ONLY_LOOK_NS);
-        if (status == ESCQRS_CLOSED || status == ESCQRS_CORRUPT) {
-            return status;
-        }
-        status = esc_journal_wait(&store->journal, position, cancel, is_closed, store,
-                                  look_ns < deadline_ns ? look_ns : deadline_ns);
-        if (status != ESCQRS_TIMEOUT || look_ns >= deadline_ns) {
-            return status;
-        }
+    esc_watch *watch;
+    escqrs_status status = store->provider->class->refresh(store->provider, NULL);
+    if (status == ESCQRS_CLOSED || status == ESCQRS_CORRUPT) {
+        return status;
     }
+    if (esc_provider_head(store->provider) > position) {
+        return ESCQRS_OK;
+    }
+    status = watch_of(store, &watch);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    esc_watch_enter(watch);
+    status =
+        esc_journal_wait(&store->journal, position, cancel, is_closed_or_lost, store, deadline_ns);
+    esc_watch_leave(watch);
+    if (status == ESCQRS_CLOSED && !is_closed(store)) {
+        status = (escqrs_status)atomic_load_explicit(&store->lost, memory_order_relaxed);
+    }
+    return status;
 }
 
 escqrs_status escqrs_store_wait(escqrs_store *store, int64_t position, const _Atomic(int) *cancel,

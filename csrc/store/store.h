@@ -33,6 +33,9 @@ struct escqrs_store {
     escqrs_cursor *kept;    /* cursor_mutex: closed cursors, for their memory and names */
     size_t kept_count;      /* cursor_mutex */
     esc_ahead ahead;        /* of the cursors */
+    esc_mutex watch_mutex;  /* a leaf, but for the start of the thread */
+    esc_watch *watch;       /* watch_mutex: read-only stores, once somebody has waited */
+    _Atomic int lost;       /* escqrs_status: why the watch cannot look any more */
 };
 
 /* Enter: OK, CLOSED or FORKED. Leave after OK. Any thread; enter never blocks. */
