@@ -37,9 +37,22 @@ static int answer_matches(PyObject *check, PyObject *value)
     return matches;
 }
 
+/* What the caller gets of an answer: nothing that changes later. New reference. */
+static PyObject *leave_state(esc_py_definition *self, esc_py_instance *state, PyObject *answer)
+{
+    if (answer != (PyObject *)state) {
+        return esc_py_container_plain(self->state, answer);
+    }
+    esc_py_instance *copy = esc_py_instance_copy(state);
+    if (copy != NULL) {
+        copy->version = state->version;
+    }
+    return (PyObject *)copy;
+}
+
 /* Check the handler's answer; store it where the command has a key. What goes to the caller: new
  * reference. */
-static PyObject *take_answer(esc_py_definition *self, esc_py_reply *reply, escqrs_turn *turn,
+static PyObject *take_answer(esc_py_definition *self, esc_py_reply *reply, const esc_py_turn *turn,
                              PyObject *check, PyObject *answer)
 {
     if (PyCoro_CheckExact(answer)) {
@@ -62,7 +75,7 @@ static PyObject *take_answer(esc_py_definition *self, esc_py_reply *reply, escqr
                      Py_TYPE(answer)->tp_name);
         return NULL;
     }
-    PyObject *own = esc_py_container_plain(self->state, answer);
+    PyObject *own = leave_state(self, turn->instance, answer);
     if (own == NULL || reply->command.key.size == 0) {
         return own;
     }
@@ -73,7 +86,7 @@ static PyObject *take_answer(esc_py_definition *self, esc_py_reply *reply, escqr
     }
     escqrs_error error = {0};
     escqrs_slice slice = {PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
-    escqrs_status status = escqrs_turn_reply(turn, slice, &error);
+    escqrs_status status = escqrs_turn_reply(turn->turn, slice, &error);
     Py_DECREF(bytes);
     if (status != ESCQRS_OK) {
         esc_py_raise(self->state, &error);
@@ -140,7 +153,7 @@ escqrs_status esc_py_dispatch_handle(void *context, void *state, escqrs_turn *tu
     PyObject *answer = run_handler(self, &frame, handler, reply->message);
     PyObject *own = NULL;
     if (answer != NULL) {
-        own = take_answer(self, reply, turn, PyTuple_GET_ITEM(handler, 1), answer);
+        own = take_answer(self, reply, &frame, PyTuple_GET_ITEM(handler, 1), answer);
         Py_DECREF(answer);
     }
     Py_DECREF(handler);

@@ -445,6 +445,13 @@ def test_a_reply_is_a_copy(box: Any) -> None:
     assert box.ask(Ask(), key="k") == box.ask(Ask(), key="k") == {"x": 1, "y": 2}
 
 
+def test_the_state_itself_as_a_reply_is_a_copy(system: es.System, box: Any) -> None:
+    state = decide(box, lambda self: self)
+    assert type(state) is Box and state == box.state and state.version == 1
+    box.ask(Emit(["c"], {}))
+    assert state.names == ["b", "a"] and state.version == 1 and state.system is system
+
+
 def test_an_event_takes_what_the_state_has(box: Any) -> None:
     def emit(self: Any) -> None:
         event = self.emit(Given(self.names, self.counts))
