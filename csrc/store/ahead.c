@@ -89,11 +89,16 @@ bool esc_ahead_submit(esc_ahead *ahead, esc_ahead_request *request)
     return accepted;
 }
 
-bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request)
+bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request, int64_t *waited_ns)
 {
+    *waited_ns = 0;
     esc_mutex_lock(&ahead->mutex);
-    while (request->running) {
-        esc_cond_wait(&ahead->answered, &ahead->mutex);
+    if (request->running) {
+        int64_t since = escqrs_clock_monotonic_ns(NULL);
+        while (request->running) {
+            esc_cond_wait(&ahead->answered, &ahead->mutex);
+        }
+        *waited_ns = escqrs_clock_monotonic_ns(NULL) - since;
     }
     bool done = request->done;
     if (!done) {

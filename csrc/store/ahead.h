@@ -44,8 +44,9 @@ void esc_ahead_fini(esc_ahead *ahead); /* after stop */
 
 /* False: not accepted, the owner's as before. */
 bool esc_ahead_submit(esc_ahead *ahead, esc_ahead_request *request);
-/* True: it has run; blocks while it does. False: it had not begun, and never will. */
-bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request);
+/* True: it has run; blocks while it does, for *waited_ns. False: it had not begun, and never will.
+ */
+bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request, int64_t *waited_ns);
 /* True: it is the owner's again. False: it runs, and `drop` will end it. Does not block. */
 bool esc_ahead_give_up(esc_ahead *ahead, esc_ahead_request *request);
 

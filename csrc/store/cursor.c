@@ -14,6 +14,10 @@
 #include "store/store.h"
 
 #define AHEAD_EVENTS_MIN 256 /* waking the thread costs as much as reading a hundred */
+/* When the processors are busy with other work, waiting for the thread to get one costs more than
+ * it spares: after a wait so long, so many pages are read without it. */
+#define AHEAD_WAIT_NS_MAX 1000000
+#define PAGES_ALONE 64
 
 typedef struct next_page_ahead {
     esc_ahead_request request;
@@ -32,6 +36,7 @@ struct escqrs_cursor {
     esc_page page;
     size_t next;            /* in the page */
     size_t pages;           /* read so far */
+    unsigned pages_alone;   /* to be read before it is asked ahead again */
     next_page_ahead *ahead; /* NULL: never read ahead */
     char *stream;
     size_t stream_capacity;
@@ -80,6 +85,7 @@ static escqrs_cursor *take_cursor(escqrs_store *store)
     }
     memset(&cursor->query, 0, sizeof cursor->query);
     cursor->page.count = cursor->next = cursor->pages = 0;
+    cursor->pages_alone = 0;
     cursor->ended = false;
     cursor->store = store;
     esc_store_hold(store);
@@ -325,6 +331,10 @@ static bool is_long(const escqrs_cursor *cursor)
 /* Where it cannot be had it is not missed. */
 static void ask_ahead(escqrs_cursor *cursor)
 {
+    if (cursor->pages_alone > 0) {
+        cursor->pages_alone--;
+        return;
+    }
     if (!is_long(cursor)) {
         return;
     }
@@ -347,7 +357,12 @@ static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
     next_page_ahead *ahead = cursor->ahead;
     if (ahead != NULL && ahead->asked) {
         ahead->asked = false;
-        if (esc_ahead_take(&cursor->store->ahead, &ahead->request)) {
+        int64_t waited_ns;
+        bool read = esc_ahead_take(&cursor->store->ahead, &ahead->request, &waited_ns);
+        if (!read || waited_ns > AHEAD_WAIT_NS_MAX) {
+            cursor->pages_alone = PAGES_ALONE;
+        }
+        if (read) {
             esc_page page = cursor->page;
             cursor->page = ahead->page;
             ahead->page = page;

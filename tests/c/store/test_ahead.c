@@ -228,6 +228,7 @@ static void test_requests(void **state)
 {
     (void)state;
     esc_ahead ahead;
+    int64_t waited;
     task first = {.request = {.run = run_task, .drop = drop_task}}, second = first, third = first;
     esc_ahead_init(&ahead, true);
     if (!esc_ahead_submit(&ahead, &first.request)) {
@@ -240,9 +241,9 @@ static void test_requests(void **state)
     }
     assert_true(esc_ahead_submit(&ahead, &second.request));
     assert_true(esc_ahead_submit(&ahead, &third.request));
-    assert_false(esc_ahead_take(&ahead, &second.request));   /* not begun */
-    assert_true(esc_ahead_give_up(&ahead, &third.request));  /* nor this */
-    assert_false(esc_ahead_give_up(&ahead, &first.request)); /* it runs */
+    assert_false(esc_ahead_take(&ahead, &second.request, &waited)); /* not begun */
+    assert_true(esc_ahead_give_up(&ahead, &third.request));         /* nor this */
+    assert_false(esc_ahead_give_up(&ahead, &first.request));        /* it runs */
     assert_true(esc_ahead_submit(&ahead, &second.request));
     let_go(&second);
     let_go(&first);
@@ -250,7 +251,7 @@ static void test_requests(void **state)
         esc_futex_wait(&second.begun, 0, ESC_DEADLINE_NEVER);
     }
     assert_int_equal(atomic_load(&first.dropped), 1);
-    assert_true(esc_ahead_take(&ahead, &second.request));
+    assert_true(esc_ahead_take(&ahead, &second.request, &waited));
     assert_int_equal(atomic_load(&third.begun), 0);
     esc_ahead_stop(&ahead);
     esc_ahead_stop(&ahead);
