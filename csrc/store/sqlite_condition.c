@@ -106,20 +106,6 @@ static int64_t watched_from(const esc_sqlite *sqlite, const escqrs_type *type)
     return type->watched ? type->watched_from : sqlite->writer.opened_at;
 }
 
-void esc_sqlite_forget_types(esc_sqlite *sqlite)
-{
-    int64_t head = esc_provider_head(&sqlite->base);
-    int64_t last = esc_type_registry_last(&sqlite->base.types);
-    for (int64_t id = 1; id <= last; id++) {
-        escqrs_type *type = esc_type_registry_find(&sqlite->base.types, id);
-        if (type != NULL && type->last_position > head) {
-            type->last_position = 0;
-            type->watched = true;
-            type->watched_from = head;
-        }
-    }
-}
-
 static bool names_type(const escqrs_match *match, const escqrs_type *type)
 {
     for (size_t i = 0; i < match->type_count; i++) {

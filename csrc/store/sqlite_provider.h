@@ -254,8 +254,6 @@ escqrs_status esc_sqlite_check_ids(esc_sqlite *sqlite, const escqrs_commit *comm
 /* Enter the tags and the id of the event written at `position`: SQLITE_DONE, or what failed. */
 int esc_sqlite_index_event(esc_sqlite *sqlite, const escqrs_new_event *event, int64_t position,
                            escqrs_error *error) ESCQRS_MUST_USE;
-/* The running batch is gone: what was noted of types in it too. */
-void esc_sqlite_forget_types(esc_sqlite *sqlite);
 /* The first position in low .. high (the last if `reverse`) whose event bears all tags of one of
  * the matches, each of which has tags; 0 where there is none. Any connection. */
 escqrs_status esc_sqlite_next_tagged(const esc_sqlite *sqlite, esc_connection *connection,

@@ -156,7 +156,6 @@ static void forget_batch(esc_sqlite *sqlite)
     }
     esc_vector_clear(&sqlite->writer.types);
     sqlite->writer.next_position = esc_provider_head(&sqlite->base) + 1;
-    esc_sqlite_forget_types(sqlite);
     sqlite->writer.in_batch = false;
     sqlite->base.broken = false;
 }

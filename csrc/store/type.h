@@ -26,11 +26,12 @@ struct escqrs_type {
     uint64_t hash;         /* of the name, as in the checksum of an event */
     _Atomic bool stored;   /* an event of it is durable */
     bool pending;          /* the leader's: written in the running batch */
-    /* The leader's, for conditions: all events of the type above `watched_from` (where it is not
-     * `watched`: above where the writer opened the file) are known of, and the last is this. */
+    /* The leader's, for conditions: no event of the type stands above `last_position` but at or
+     * below `watched_from` (where it is not `watched`: where the writer opened the file). A batch
+     * that was rolled back may leave `last_position` too high, which costs a look and no more. */
     bool watched;
     int64_t watched_from;
-    int64_t last_position; /* 0: there is none */
+    int64_t last_position; /* 0: none was written */
 };
 
 typedef struct esc_type_table { /* by number */

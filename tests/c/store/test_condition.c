@@ -1,5 +1,6 @@
 /* Conditions, tags, ids that programs give, and what keys compare. */
 #include "store/fixture.h"
+#include "support/fault_vfs.h"
 
 #define TAGS_MAX 4
 
@@ -132,6 +133,28 @@ static void test_condition_in_a_batch(void **state)
     assert_int_equal(commits[0].status, ESCQRS_OK);
     assert_int_equal(commits[1].status, ESCQRS_CONDITION_FAILED);
     assert_int_equal(error.position, 1);
+    escqrs_store_destroy(store);
+}
+
+/* What a batch wrote that failed is not seen: no event, no tag, no id. */
+static void test_condition_after_a_failed_commit(void **state)
+{
+    (void)state;
+    fault_vfs_register();
+    fault_vfs_arm(FAULT_NONE, 0, false);
+    escqrs_store_options options = {.sqlite_vfs = FAULT_VFS_NAME};
+    escqrs_store *store = open_with(fixture_path, &options);
+    event what = {.type = "Booked", .tags = {"room-7"}, .id = "id-1"};
+    must(store, (event){.type = "Booked"});
+    fault_vfs_arm(FAULT_FULL, 1, true);
+    assert_int_equal(put(store, what, NULL, NULL, NULL, NULL), ESCQRS_FULL);
+    fault_vfs_arm(FAULT_NONE, 0, false);
+    assert_int_equal(blocked_by(store, "Booked", NULL, NULL, 1), 0);
+    assert_int_equal(blocked_by(store, NULL, "room-7", NULL, 0), 0);
+    must(store, (event){.type = "Other"}); /* where the failed one would have stood */
+    assert_int_equal(blocked_by(store, "Booked", NULL, NULL, 1), 0);
+    must(store, what);
+    assert_int_equal(blocked_by(store, "Booked", NULL, NULL, 1), 3);
     escqrs_store_destroy(store);
 }
 
@@ -279,6 +302,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_conditions, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_condition_in_a_batch, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_condition_after_a_failed_commit, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test_setup_teardown(test_ids, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_ids_in_one_commit, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_key_compares_tags, setup_folder, teardown_folder),
