@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import gc
 import pickle
+import sqlite3
 import threading
 import time
 import uuid
@@ -413,6 +415,30 @@ def test_events_end_at_the_head_as_it_was(store):
     events = store.events()
     store.append("a", [raw()])
     assert positions(events) == [1]
+
+
+def test_an_event_that_does_not_verify(tmp_path):
+    path = tmp_path / "s.db"
+    with es.Store(path) as store:
+        store.append("a", [raw(tags=["t"]), raw(tags=["t"]), raw()])
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE escqrs_journal SET data = 'y' WHERE position = 2")
+        db.commit()
+    with es.Store(path) as store:
+        for read in (
+            lambda: store.events(),
+            lambda: store.history("a"),
+            lambda: store.events(match=es.Match(tags=["t"])),
+            lambda: store.subscribe(),
+        ):
+            events = iter(read())
+            assert next(events).position == 1
+            for _ in range(2):
+                with pytest.raises(es.Corrupt) as caught:
+                    next(events)
+                error = caught.value
+                assert (error.stream, error.version, error.position) == ("a", 2, 2)
+        assert next(store.events(after=2)).position == 3
 
 
 def test_snapshots(store):
