@@ -338,11 +338,16 @@ static void rows_dealloc(PyObject *object)
 PyDoc_STRVAR(
     execute_doc,
     "execute($self, sql, /, parameters=())\n--\n\nRun one statement and return a Cursor. "
-    "``parameters`` are a mapping for "
-    "``:name`` or a sequence for ``?``.\n\nRaises ReadOnly for a statement that writes in a query, "
-    "and Error with SQLite's text for one that is wrong.");
+    "``parameters`` are a mapping for ``:name`` or a sequence for ``?``. Values are bound as "
+    "es.sql "
+    "binds fields: a bool as 0 or 1, an enum by its name, a datetime as text in UTC, lists, dicts "
+    "and messages as JSON.\n\nRaises ReadOnly for a statement that writes in a query, ValueError "
+    "or "
+    "TypeError for a value that SQL cannot hold (NaN among them), and Error with SQLite's text for "
+    "a statement that is wrong.");
 PyDoc_STRVAR(rows_doc,
              "The database in a query or a handler of a read model; usable during the call alone.");
+
 static PyMethodDef rows_methods[] = {
     {"execute", (PyCFunction)(void (*)(void))rows_execute, METH_FASTCALL | METH_KEYWORDS,
      execute_doc},

@@ -286,6 +286,8 @@ class ReadModel:
             """Build it anew from the first event, beside the live rows, and swap when level.
 
             Returns at once; ``flush()`` waits for it. What ``skip()`` left out is tried again.
+            Where it fails, the old rows stay and are followed as before; the log and
+            ``status.error`` say why.
             """
             _core_of(self).rebuild()
 
