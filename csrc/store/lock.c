@@ -190,6 +190,11 @@ escqrs_status esc_lock_acquire(const char *path, esc_lock **result, escqrs_error
     return ESCQRS_OK;
 }
 
+bool esc_lock_is_held(const esc_lock *lock)
+{
+    return is_current(lock->descriptor, lock->path);
+}
+
 void esc_lock_announce(const esc_lock *lock)
 {
     char byte;

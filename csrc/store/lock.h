@@ -19,6 +19,8 @@ escqrs_status esc_lock_acquire(const char *path, esc_lock **lock,
 /* Tell the watches of other processes (store/watch.h) that something was committed; NULL is fine.
  * It costs a system call that leaves nothing to be written. */
 void esc_lock_announce(const esc_lock *lock);
+/* Whether the file of that name is still the one that is locked. */
+bool esc_lock_is_held(const esc_lock *lock);
 /* Let go; NULL is fine. With `discard`, a lock file that this lock created is removed again. In a
  * child of fork nothing is touched: its copies of the descriptors were closed there already. */
 void esc_lock_release(esc_lock *lock, bool discard);

@@ -13,6 +13,7 @@
 #include "store/sqlite_provider.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -320,6 +321,45 @@ escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *conne
     }
     sqlite3_reset(statement);
     return status;
+}
+
+/* ---- its place -------------------------------------------------------------------------------- */
+
+escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
+{
+    static const char *const suffixes[2] = {"", "-wal"};
+    char path[PATH_MAX + 8];
+    for (size_t i = 0; sqlite->lock != NULL && i < 2; i++) {
+        struct stat now;
+        snprintf(path, sizeof path, "%s%s", sqlite->path, suffixes[i]);
+        int failed = stat(path, &now) == 0 ? 0 : errno;
+        if (failed == 0 && sqlite->writer.places[i].number == 0) {
+            sqlite->writer.places[i].device = now.st_dev;
+            sqlite->writer.places[i].number = now.st_ino;
+        } else if (failed == ENOENT || failed == ENOTDIR ||
+                   (failed == 0 && (sqlite->writer.places[i].device != now.st_dev ||
+                                    sqlite->writer.places[i].number != now.st_ino))) {
+            (void)escqrs_error_set(error, ESCQRS_IO,
+                                   "%s%s was deleted, moved or replaced while it was open",
+                                   sqlite->shown, suffixes[i]);
+            esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+            return ESCQRS_IO;
+        }
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error)
+{
+    if (sqlite->lock == NULL || esc_lock_is_held(sqlite->lock)) {
+        return ESCQRS_OK;
+    }
+    (void)escqrs_error_set(error, ESCQRS_IO,
+                           "%s-lock was deleted, moved or replaced while it was open: another "
+                           "process may be writing too",
+                           sqlite->shown);
+    esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+    return ESCQRS_IO;
 }
 
 /* ---- what is in the file ---------------------------------------------------------------------- */
@@ -782,6 +822,11 @@ static escqrs_status open_for_writing(esc_sqlite *sqlite, escqrs_error *error)
     }
     if (status == ESCQRS_OK) {
         status = esc_sqlite_writer_start(sqlite, error);
+    }
+    struct stat now;
+    if (status == ESCQRS_OK && sqlite->lock != NULL && stat(sqlite->path, &now) == 0) {
+        sqlite->writer.places[0].device = now.st_dev;
+        sqlite->writer.places[0].number = now.st_ino;
     }
     return status;
 }

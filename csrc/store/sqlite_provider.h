@@ -115,6 +115,9 @@ typedef struct esc_sqlite {
         int64_t opened_at; /* the head when the file was opened */
         esc_vector types;  /* escqrs_type *, written in the running batch */
         esc_buffer header; /* of the event being written */
+        struct {
+            uint64_t device, number; /* 0: not known yet */
+        } places[2];       /* what the names of the file and of its WAL stood for at first */
         int wal_frames;    /* in the WAL after the last commit */
         int checkpoint_at; /* wal_frames from which to try again */
         size_t merge_credit;
@@ -159,6 +162,12 @@ escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connecti
 /* Load all types of the file into the registry. */
 escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
                                     escqrs_error *error) ESCQRS_MUST_USE;
+
+/* Are the file and its WAL still what their names stand for? What is written after somebody has
+ * deleted, moved or replaced one is lost. IO. */
+escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* Is the lock file? Otherwise another process may be writing too. IO. */
+escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- checksums (sqlite_reader.c) ---- */
 

@@ -135,7 +135,11 @@ escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error)
     esc_sqlite *sqlite = of(self);
     ESC_ASSERT(!sqlite->writer.in_batch && !self->failed);
     self->broken = false;
-    escqrs_status status = ESCQRS_OK;
+    escqrs_status status = esc_sqlite_check_lock(sqlite, error);
+    if (status != ESCQRS_OK) {
+        self->failed = true;
+        return status;
+    }
     int code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
     if (code != SQLITE_OK) {
         status = esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot use");
@@ -719,6 +723,12 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
     int extended = sqlite3_extended_errcode(sqlite->writer.connection.db);
     sqlite3_reset(statement);
     if (code == SQLITE_DONE) {
+        status = esc_sqlite_check_places(sqlite, error);
+        if (status != ESCQRS_OK) {
+            forget_batch(sqlite);
+            self->failed = true;
+            return status;
+        }
         publish(sqlite);
         esc_lock_announce(sqlite->lock);
         return ESCQRS_OK;

@@ -404,6 +404,31 @@ def test_many_openings_leave_no_descriptors(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
+# ---- taken away while open -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-lock"])
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_what_is_taken_away_is_not_written_to(tmp_path: Path, suffix: str, how: str) -> None:
+    """Nothing is acknowledged into a file that nobody will find, or that another one may write."""
+    path = tmp_path / "shop.db"
+    victim = tmp_path / f"shop.db{suffix}"
+    with es.open(path, Counter) as system:
+        assert system[Counter, "a"].ask(Add(1)) == 1
+        if how == "replaced":
+            shutil.copy(victim, tmp_path / "copy")
+            os.replace(tmp_path / "copy", victim)
+        elif how == "moved":
+            victim.rename(tmp_path / "elsewhere")
+        else:
+            victim.unlink()
+        for _ in range(2):
+            with pytest.raises(es.StorageError, match=r"shop\.db.* was deleted, moved or replaced"):
+                system[Counter, "a"].ask(Add(1))
+        with pytest.raises(es.StorageError, match="was deleted, moved or replaced"):
+            system[Counter, "b"].submit(Add(1)).result(support.SECONDS)
+
+
 # ---- reading beside a writer ---------------------------------------------------------------------
 
 
