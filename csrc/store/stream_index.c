@@ -91,7 +91,7 @@ esc_stream *esc_stream_index_find_id(esc_stream_index *index, int64_t id)
 
 escqrs_status esc_stream_index_name(esc_stream_index *index, esc_stream *stream, escqrs_slice name)
 {
-    ESC_ASSERT(stream->name == NULL);
+    ESC_ASSERT(stream->name == NULL && name.size <= UINT16_MAX);
     char *copy = escqrs_strdup(name);
     if (copy == NULL) {
         return ESCQRS_NO_MEMORY;
@@ -99,7 +99,7 @@ escqrs_status esc_stream_index_name(esc_stream_index *index, esc_stream *stream,
     uint64_t hash = esc_hash(name, 0);
     esc_mutex_lock(&index->mutex);
     stream->name = copy;
-    stream->name_size = (uint32_t)name.size;
+    stream->name_size = (uint16_t)name.size;
     stream->name_hash = hash;
     escqrs_status status = esc_map_insert(&index->by_name, stream);
     if (status != ESCQRS_OK) {

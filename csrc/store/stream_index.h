@@ -38,11 +38,11 @@ typedef struct esc_stream {
     int64_t *tail; /* positions of consecutive versions; behind tail_count those of the batch */
     uint32_t tail_count;
     uint32_t tail_capacity;
-    uint32_t name_size;
-    uint32_t planned;   /* the leader's: events of the commit being checked */
-    bool stored;        /* the leader's: its row is durable */
-    bool made;          /* the leader's: its row is written in the running batch */
-    bool touched;       /* the leader's: in the running batch */
+    uint32_t planned; /* the leader's: events of the commit being checked */
+    uint16_t name_size;
+    bool stored : 1;    /* the leader's: its row is durable */
+    bool made : 1;      /* the leader's: its row is written in the running batch */
+    bool touched : 1;   /* the leader's: in the running batch */
     uint64_t name_hash; /* as in the checksum */
     char *name;         /* NULL: not known yet (tail read at open) */
     esc_list_node recent;
