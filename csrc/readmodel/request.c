@@ -5,6 +5,7 @@
  * a rebuild begins or ends. Lock order: the projector's mutex is a leaf. */
 #include "readmodel/projector.h"
 
+#include "base/assert.h"
 #include "base/error.h"
 #include "readmodel/sql.h"
 
@@ -131,6 +132,7 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_error *error
     esc_mutex_lock(&projector->mutex);
     model->busy = false;
     if (status == ESCQRS_OK) {
+        ESC_ASSERT(follower != NULL);
         follower->position++;
         model->stopped = false;
         model->level = false;

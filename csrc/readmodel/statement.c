@@ -3,6 +3,7 @@
  * Called within `apply` only, by the thread that projects. Locks: none. */
 #include "readmodel/projector.h"
 
+#include "base/assert.h"
 #include "base/error.h"
 #include "readmodel/sql.h"
 
@@ -89,6 +90,7 @@ escqrs_status escqrs_readmodel_statement(escqrs_readmodel *model, void *sqlite, 
         if (status != ESCQRS_OK) {
             return status;
         }
+        ESC_ASSERT(entry != NULL);
     }
     entry->in_use = true;
     entry->used = ++follower->cache->clock;
