@@ -684,10 +684,30 @@ static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection
 
 /* ---- open ------------------------------------------------------------------------------------- */
 
+/* A read-only connection leaves the empty WAL that it needed. One that may write takes it away when
+ * it is closed, unless somebody else has the file open. */
+static void tidy_after_reading(const esc_sqlite *sqlite)
+{
+    sqlite3 *db = NULL;
+    int64_t version;
+    if (sqlite->had_wal || sqlite->immutable || !has_companion(sqlite, "-wal", false) ||
+        has_companion(sqlite, "-wal", true)) {
+        return;
+    }
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
+    if (sqlite3_open_v2(sqlite->path, &db, flags, sqlite->vfs) == SQLITE_OK) {
+        (void)read_pragma(db, "PRAGMA schema_version", &version); /* opens the WAL */
+    }
+    sqlite3_close(db);
+}
+
 static void sqlite_close(esc_provider *self)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;
     esc_sqlite_close_readers(sqlite);
+    if (sqlite->readonly) {
+        tidy_after_reading(sqlite);
+    }
     if (sqlite->writer.connection.db != NULL) {
         esc_sqlite_writer_stop(sqlite);
     }
@@ -939,7 +959,7 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
             }
         }
         if (status == ESCQRS_OK) {
-            had_wal = has_companion(sqlite, "-wal", false);
+            had_wal = sqlite->had_wal = has_companion(sqlite, "-wal", false);
             status = check_header(sqlite, error);
         }
     }

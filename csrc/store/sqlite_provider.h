@@ -94,6 +94,7 @@ typedef struct esc_sqlite {
     char *shown;     /* as given, for messages */
     const char *vfs; /* name */
     bool readonly;
+    bool had_wal;   /* when it was opened */
     bool immutable; /* read-only and the folder too: SQLite looks for no WAL */
     escqrs_durability durability;
     escqrs_clock clock;

@@ -462,6 +462,7 @@ def test_readonly_without_a_writer(tmp_path: Path) -> None:
         assert reader[Counter, "a"].state.total == 15
         assert second[Counter, "a"].state.total == 15
     assert path.read_bytes() == before
+    assert set(os.listdir(tmp_path)) <= {"shop.db", "shop.db-lock"}
 
 
 def test_a_writer_beside_a_reader(tmp_path: Path) -> None:
