@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/assert.h"
+
 /* The item that holds a node (of this or any other kind) as a member; NULL stays NULL. */
 #define ESC_CONTAINER_OF(node, type, member)                                                       \
     ((type *)esc_container_of((node), offsetof(type, member)))
@@ -61,6 +63,7 @@ static inline void esc_list_push_back(esc_list *list, esc_list_node *node)
 
 static inline void esc_list_remove(esc_list_node *node)
 {
+    ESC_ASSERT(node->previous != NULL && node->next != NULL); /* it is in a list */
     node->previous->next = node->next;
     node->next->previous = node->previous;
     node->next = node->previous = NULL;
