@@ -67,7 +67,8 @@ static Py_ssize_t find_title(const esc_py_definition *definition, PyObject *self
         }
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (definition->layout->fields[i].label == label &&
+        const esc_py_field *field = &definition->layout->fields[i];
+        if (field->label == label && field->collection == ESC_PY_LIST &&
             PyUnicode_Compare(PyTuple_GET_ITEM(definition->titles, i), title) == 0) {
             return i;
         }
@@ -123,7 +124,8 @@ static bool is_stored_form(escqrs_kind kind, PyObject *value)
 /* esc_py_item_check and esc_py_key_check, for what is on its way into `at`. */
 static PyObject *stored_item(const target *at, PyObject *key, Py_ssize_t index, PyObject *item)
 {
-    return is_stored_form(at->layout->fields[at->index].kind, item)
+    const esc_py_field *field = &at->layout->fields[at->index];
+    return field->literals == NULL && is_stored_form(field->kind, item)
                ? Py_NewRef(item)
                : esc_py_item_check(at->layout, at->index, key, index, item);
 }

@@ -45,9 +45,11 @@ void esc_py_applying_resume(void *suspended)
 
 /* ---- fields --------------------------------------------------------------------------------------- */
 
+/* A tuple or a frozenset is a value like any other. */
 static bool is_container_field(const esc_py_field *field)
 {
-    return field->label == ESCQRS_LIST || field->label == ESCQRS_MAP;
+    return (field->label == ESCQRS_LIST && field->collection == ESC_PY_LIST) ||
+           field->label == ESCQRS_MAP;
 }
 
 PyObject *esc_py_instance_get(esc_py_instance *self, const esc_py_field *field)

@@ -124,15 +124,25 @@ PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escq
 /* Of a decoded message; bounded, since decoding bounds it. */
 static size_t depth_of_struct(const esc_py_layout *layout, const ProtobufCMessage *packed);
 
+static size_t depth_of_value(const esc_py_field *field, const ProtobufCMessage *inner)
+{
+    if (inner == NULL) {
+        return 0;
+    }
+    if (!field->is_union) {
+        return depth_of_struct(((esc_py_message_type *)field->type)->layout, inner);
+    }
+    const esc_py_member *member = NULL;
+    inner = esc_py_union_value(field, inner, &member);
+    return 1 + (inner == NULL ? 0 : depth_of_struct(esc_py_member_layout(member), inner));
+}
+
 static size_t depth_of_field(const esc_py_field *field, const ProtobufCMessage *packed)
 {
     const char *base = (const char *)packed;
-    const esc_py_layout *nested = ((esc_py_message_type *)field->type)->layout;
     size_t deepest = 0;
     if (field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL) {
-        const ProtobufCMessage *inner =
-            *(ProtobufCMessage *const *)(base + field->in->value_offset);
-        return inner == NULL ? 0 : depth_of_struct(nested, inner);
+        return depth_of_value(field, *(ProtobufCMessage *const *)(base + field->in->value_offset));
     }
     size_t count = *(const size_t *)(base + field->in->count_offset);
     ProtobufCMessage *const *items =
@@ -144,8 +154,7 @@ static size_t depth_of_field(const esc_py_field *field, const ProtobufCMessage *
         if (value != NULL) {
             inner = *(ProtobufCMessage *const *)((const char *)items[i] + value->value_offset);
         }
-        size_t depth = inner == NULL ? 0 : depth_of_struct(nested, inner);
-        depth += value != NULL;
+        size_t depth = depth_of_value(field, inner) + (value != NULL);
         deepest = depth > deepest ? depth : deepest;
     }
     return deepest;
@@ -199,7 +208,7 @@ static inline PyObject *checked(esc_py_layout *layout, uint32_t index, PyObject 
 {
     const esc_py_field *field = &layout->fields[index];
     if (field->label == ESCQRS_ONE) {
-        if (field->kind == ESCQRS_KIND_STRING) {
+        if (field->kind == ESCQRS_KIND_STRING && field->literals == NULL) {
             if (PyUnicode_CheckExact(value) && PyUnicode_IS_READY(value) &&
                 PyUnicode_KIND(value) == PyUnicode_1BYTE_KIND) {
                 return Py_NewRef(value);
@@ -223,12 +232,21 @@ static PyObject *joined(PyObject *names)
 
 static void raise_too_many(esc_py_message_type *type, Py_ssize_t given)
 {
-    PyObject *names = joined(type->field_names);
+    const esc_py_layout *layout = type->layout;
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < layout->count; i++) {
+        if (!layout->fields[i].keyword_only && PyList_Append(list, layout->fields[i].name) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    PyObject *names = list == NULL ? NULL : joined(list);
     if (names != NULL) {
-        PyErr_Format(PyExc_TypeError, "%U takes %u value%s (%U), got %zd", type->layout->title,
-                     type->field_count, type->field_count == 1 ? "" : "s", names, given);
+        const char *kind = layout->positional < layout->count ? " by position" : "";
+        PyErr_Format(PyExc_TypeError, "%U takes %u value%s%s (%U), got %zd", layout->title,
+                     layout->positional, layout->positional == 1 ? "" : "s", kind, names, given);
         Py_DECREF(names);
     }
+    Py_XDECREF(list);
 }
 
 static void raise_unknown(esc_py_message_type *type, PyObject *name)
@@ -362,7 +380,7 @@ PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t
         layout = type->layout;
     }
     Py_ssize_t given = PyVectorcall_NARGS(nargsf);
-    if (given > (Py_ssize_t)layout->count) {
+    if (given > (Py_ssize_t)layout->positional) {
         raise_too_many(type, given);
         return NULL;
     }
@@ -371,8 +389,9 @@ PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t
         return NULL;
     }
     for (Py_ssize_t i = 0; i < given; i++) {
-        message->slots[i] = checked(layout, (uint32_t)i, args[i]);
-        if (message->slots[i] == NULL) {
+        uint32_t index = layout->positions == NULL ? (uint32_t)i : layout->positions[i];
+        message->slots[index] = checked(layout, index, args[i]);
+        if (message->slots[index] == NULL) {
             goto fail;
         }
     }
@@ -483,14 +502,11 @@ done:
 
 /* ---- showing ---------------------------------------------------------------------------------- */
 
-static PyObject *shown_value(PyObject *value)
+static PyObject *shown_value(const esc_py_field *field, PyObject *value)
 {
-    if (!PyTuple_CheckExact(value)) {
-        return PyObject_Repr(value);
-    }
-    PyObject *list = PySequence_List(value);
-    PyObject *text = list == NULL ? NULL : PyObject_Repr(list);
-    Py_XDECREF(list);
+    PyObject *copy = esc_py_value_copy(field, value);
+    PyObject *text = copy == NULL ? NULL : PyObject_Repr(copy);
+    Py_XDECREF(copy);
     return text;
 }
 
@@ -505,7 +521,7 @@ static PyObject *message_repr(PyObject *self)
     }
     for (uint32_t i = 0; i < type->field_count; i++) {
         PyObject *value = esc_py_message_slot((esc_py_message *)self, i);
-        PyObject *shown = value == NULL ? NULL : shown_value(value);
+        PyObject *shown = value == NULL ? NULL : shown_value(&type->layout->fields[i], value);
         PyObject *part =
             shown == NULL
                 ? NULL
@@ -540,17 +556,20 @@ static int message_setattro(PyObject *self, PyObject *name, PyObject *value)
 
 /* ---- bytes ------------------------------------------------------------------------------------ */
 
-/* In the module's buffer, which packing may use because it runs no Python code. */
+/* In the module's buffer, which is taken while it is used: packing may run Python code. */
 static PyObject *bytes_of(esc_py_state *state, PyObject *message)
 {
-    esc_buffer *scratch = &state->message.scratch;
-    esc_buffer_reset(scratch);
+    esc_buffer scratch = state->message.scratch;
+    state->message.scratch = (esc_buffer){0};
+    esc_buffer_reset(&scratch);
     PyObject *bytes = NULL;
-    if (esc_py_message_pack(message, scratch) == 0) {
-        bytes = PyBytes_FromStringAndSize((const char *)scratch->data, (Py_ssize_t)scratch->size);
+    if (esc_py_message_pack(message, &scratch) == 0) {
+        bytes = PyBytes_FromStringAndSize((const char *)scratch.data, (Py_ssize_t)scratch.size);
     }
-    if (scratch->capacity > SCRATCH_MAX) {
-        esc_buffer_fini(scratch);
+    if (scratch.capacity > SCRATCH_MAX || state->message.scratch.data != NULL) {
+        esc_buffer_fini(&scratch);
+    } else {
+        state->message.scratch = scratch;
     }
     return bytes;
 }
@@ -841,9 +860,9 @@ int esc_py_message_object_exec(PyObject *module)
 
 int esc_py_message_exec(PyObject *module)
 {
-    if (esc_py_message_value_exec(module) < 0 || esc_py_message_pack_exec(module) < 0 ||
-        esc_py_message_layout_exec(module) < 0 || esc_py_message_type_exec(module) < 0 ||
-        esc_py_message_object_exec(module) < 0) {
+    if (esc_py_message_value_exec(module) < 0 || esc_py_form_exec(module) < 0 ||
+        esc_py_message_pack_exec(module) < 0 || esc_py_message_layout_exec(module) < 0 ||
+        esc_py_message_type_exec(module) < 0 || esc_py_message_object_exec(module) < 0) {
         return -1;
     }
     return 0;
@@ -860,6 +879,8 @@ int esc_py_message_traverse(esc_py_message_state *section, visitproc visit, void
     Py_VISIT(section->signature);
     Py_VISIT(section->registry);
     Py_VISIT(section->utc);
+    Py_VISIT(section->decimal);
+    Py_VISIT(section->uuid);
     Py_VISIT(section->rebuild);
     return 0;
 }
@@ -875,6 +896,8 @@ void esc_py_message_clear(esc_py_message_state *section)
     Py_CLEAR(section->signature);
     Py_CLEAR(section->registry);
     Py_CLEAR(section->utc);
+    Py_CLEAR(section->decimal);
+    Py_CLEAR(section->uuid);
     Py_CLEAR(section->rebuild);
     esc_buffer_fini(&section->scratch);
 }

@@ -8,8 +8,9 @@
  * its layout behind it. A message is a head, the C struct it was decoded from (or NULL), and one
  * slot a field.
  *   - A slot holds the *stored form* of a value: exact str, int, float, bool, bytes; an aware
- * datetime in UTC; an enum member; a message; for a list a tuple; for a dict a dict nobody else
- * holds. A decoded message fills a slot when the field is first read. Slots never change once
+ * datetime in UTC; a date, time, timedelta, Decimal, UUID; an enum member; a message; for a list or
+ * a tuple a tuple; for a set or a frozenset a frozenset; for a dict a dict nobody else holds. A
+ * decoded message fills a slot when the field is first read. Slots never change once
  * filled.
  *   - Messages are not tracked by the garbage collector: what they hold cannot form cycles.
  * Locks: none; the GIL guards the filling of slots. Nothing here blocks, nothing releases the GIL,
@@ -36,26 +37,47 @@ typedef enum esc_py_kind {
     ESC_PY_COMMAND = 3,
 } esc_py_kind;
 
-/* One member of an enum. */
+/* What a field of the label LIST is in Python. */
+typedef enum esc_py_collection {
+    ESC_PY_LIST = 0,
+    ESC_PY_TUPLE = 1,
+    ESC_PY_SET = 2,
+    ESC_PY_FROZENSET = 3,
+} esc_py_collection;
+
+/* One member of an enum, or one class of a union and its field's number in the union's message. */
 typedef struct esc_py_member {
     PyObject *object; /* strong */
     int32_t number;
 } esc_py_member;
 
+/* One value of a Literal. */
+typedef struct esc_py_literal {
+    PyObject *object; /* strong: an exact str or int */
+    const char *text; /* str: its UTF-8, which the object keeps */
+    size_t size;
+    int64_t number; /* int */
+} esc_py_literal;
+
 typedef struct esc_py_field {
     PyObject *name; /* interned str */
     escqrs_kind kind;
     escqrs_label label;
-    escqrs_kind key_kind; /* MAP */
+    escqrs_kind key_kind;         /* MAP */
+    esc_py_collection collection; /* LIST */
+    bool is_union;                /* MESSAGE: of one of several classes, the members */
+    bool keyword_only;
     uint32_t number;
     const escqrs_field *in;    /* in the sealed schema: offsets */
     PyObject *default_value;   /* stored form, or NULL */
     PyObject *default_factory; /* or NULL */
-    PyObject *type;            /* MESSAGE: the class; ENUM: the enum; else NULL */
+    PyObject *type;            /* MESSAGE but no union: the class; ENUM: the enum; else NULL */
     bool default_ready;        /* default_value is checked and in stored form */
-    esc_py_member *by_object;  /* ENUM: members sorted by address */
-    esc_py_member *by_number;  /* ENUM: sorted by number; borrows from by_object */
+    esc_py_member *by_object;  /* ENUM, union: members sorted by address */
+    esc_py_member *by_number;  /* sorted by number; borrows from by_object */
     size_t member_count;
+    esc_py_literal *literals; /* a Literal's values in order; else NULL */
+    size_t literal_count;
     uint8_t tag[5]; /* the encoded tag of the field */
     uint8_t tag_size;
 } esc_py_field;
@@ -77,6 +99,8 @@ typedef struct esc_py_layout {
     bool nests;           /* some field holds messages */
     esc_py_field *fields; /* NULL until sealed */
     uint32_t *order;      /* indices by field number; NULL where they are in order already */
+    uint32_t positional;  /* fields that may be given by position ... */
+    uint32_t *positions;  /* ... their indices; NULL where they are the first ones */
 } esc_py_layout;
 
 /* Type object of a message class. */
@@ -117,8 +141,10 @@ typedef struct esc_py_message_state {
     PyObject *prepare;    /* functions of _message.py, NULL until it has bound them */
     PyObject *resolve;
     PyObject *signature;
-    PyObject *registry;  /* dict (module, qualname) -> weak reference to the newest class */
-    PyObject *utc;       /* datetime.timezone.utc */
+    PyObject *registry; /* dict (module, qualname) -> weak reference to the newest class */
+    PyObject *utc;      /* datetime.timezone.utc */
+    PyObject *decimal;  /* decimal.Decimal and uuid.UUID; NULL until a field is one */
+    PyObject *uuid;
     PyObject *rebuild;   /* the module's function _rebuild, for pickle */
     esc_buffer scratch;  /* for packing on the way to bytes */
     uint64_t generation; /* class definitions so far */
@@ -188,12 +214,12 @@ PyObject *esc_py_value_check(esc_py_layout *layout, uint32_t index, PyObject *va
 PyObject *esc_py_item_check(esc_py_layout *layout, uint32_t index, PyObject *key, Py_ssize_t at,
                             PyObject *item);
 PyObject *esc_py_key_check(esc_py_layout *layout, uint32_t index, PyObject *key);
-/* What a reader gets of a stored form: itself, or a new list or dict. Also copies a live list or
- * dict of a state. New reference. */
+/* What a reader gets of a stored form: itself, or a new list, set or dict. Also copies a live
+ * container of a state. New reference. */
 PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value);
 /* The value a field begins with: its default, else the kind's zero value ("", 0, [], {}, None for T
- * | None), else NULL without an exception (datetime, message, an enum without the number 0).
- * Containers are new lists and dicts. New reference. */
+ * | None), else NULL without an exception (a date or time, UUID, message, an enum without the
+ * number 0, a Literal without the zero value). Containers are new ones. New reference. */
 PyObject *esc_py_value_initial(esc_py_layout *layout, uint32_t index);
 
 /* Append the bytes of `layout->count` values, NULL for absent ones, each checked as above. */

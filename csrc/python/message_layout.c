@@ -100,6 +100,10 @@ static void free_fields(esc_py_field *fields, uint32_t count)
         for (size_t k = 0; k < field->member_count; k++) {
             Py_CLEAR(field->by_object[k].object);
         }
+        for (size_t k = 0; k < field->literal_count; k++) {
+            Py_CLEAR(field->literals[k].object);
+        }
+        PyMem_Free(field->literals);
         PyMem_Free(field->by_object);
         PyMem_Free(field->by_number);
     }
@@ -119,6 +123,7 @@ static void layout_dealloc(PyObject *self)
     }
     PyMem_Free(layout->fields);
     PyMem_Free(layout->order);
+    PyMem_Free(layout->positions);
     Py_CLEAR(layout->title);
     type->tp_free(self);
     Py_DECREF(type);
@@ -145,6 +150,37 @@ static int compare_members(const void *a, const void *b)
     int32_t x = ((const esc_py_member *)a)->number;
     int32_t y = ((const esc_py_member *)b)->number;
     return (x > y) - (x < y);
+}
+
+/* `literals`: tuple of exact str or of exact int. */
+static int read_literals(esc_py_field *field, PyObject *literals)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(literals);
+    if (count == 0) {
+        return 0;
+    }
+    field->literals = PyMem_Calloc((size_t)count, sizeof *field->literals);
+    if (field->literals == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *object = PyTuple_GET_ITEM(literals, i);
+        esc_py_literal *literal = &field->literals[i];
+        if (field->kind == ESCQRS_KIND_STRING) {
+            escqrs_slice text = slice_of(object);
+            literal->text = text.data;
+            literal->size = text.size;
+        } else {
+            literal->number = PyLong_AsLongLong(object);
+        }
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+        literal->object = Py_NewRef(object);
+        field->literal_count++;
+    }
+    return 0;
 }
 
 /* `members`: tuple of (member, name, number). */
@@ -181,6 +217,19 @@ static bool is_message_class(esc_py_state *state, PyObject *object)
     return esc_py_class_kind(state, object) != ESC_PY_NONE;
 }
 
+static int check_classes(const esc_py_layout *layout, const esc_py_field *field)
+{
+    bool good = field->is_union || is_message_class(layout->state, field->type);
+    for (size_t i = 0; field->is_union && i < field->member_count; i++) {
+        good = good && is_message_class(layout->state, field->by_number[i].object) &&
+               field->by_number[i].number == (int32_t)i + 1;
+    }
+    if (!good) {
+        PyErr_Format(PyExc_TypeError, "%U.%U: not a message class", layout->title, field->name);
+    }
+    return good ? 0 : -1;
+}
+
 /* `spec`: see _spec in _message.py. */
 static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec,
                       PyObject **members)
@@ -189,10 +238,12 @@ static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec
     PyObject *value = NULL;
     PyObject *factory = NULL;
     PyObject *type = NULL;
+    PyObject *literals = NULL;
     unsigned number = 0;
-    int kind = 0, label = 0, key_kind = 0, has_default = 0;
-    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!", &name, &number, &kind, &label, &key_kind,
-                          &has_default, &value, &factory, &type, &PyTuple_Type, members)) {
+    int kind = 0, label = 0, key_kind = 0, has_default = 0, collection = 0, keyword_only = 0;
+    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!iO!p", &name, &number, &kind, &label, &key_kind,
+                          &has_default, &value, &factory, &type, &PyTuple_Type, members,
+                          &collection, &PyTuple_Type, &literals, &keyword_only)) {
         return -1;
     }
     field->name = Py_NewRef(name);
@@ -201,30 +252,25 @@ static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec
     field->kind = (escqrs_kind)kind;
     field->label = (escqrs_label)label;
     field->key_kind = (escqrs_kind)key_kind;
+    field->collection = (esc_py_collection)collection;
+    field->keyword_only = keyword_only != 0;
     if (factory != Py_None) {
         field->default_factory = Py_NewRef(factory);
     } else if (has_default) {
         field->default_value = Py_NewRef(value);
     }
-    if (field->kind == ESCQRS_KIND_MESSAGE || field->kind == ESCQRS_KIND_ENUM) {
+    field->is_union = field->kind == ESCQRS_KIND_MESSAGE && type == Py_None;
+    if (type != Py_None) {
         field->type = Py_NewRef(type);
     }
-    if (field->kind == ESCQRS_KIND_MESSAGE && !is_message_class(layout->state, type)) {
-        PyErr_Format(PyExc_TypeError, "%U.%U: not a message class", layout->title, name);
+    if (read_members(field, *members) < 0 || read_literals(field, literals) < 0 ||
+        esc_py_form_load(layout->state, field->kind) < 0 ||
+        (field->label == ESCQRS_MAP && esc_py_form_load(layout->state, field->key_kind) < 0) ||
+        (field->kind == ESCQRS_KIND_MESSAGE && check_classes(layout, field) < 0)) {
         return -1;
     }
-    bool packed = field->label == ESCQRS_LIST &&
-                  (field->kind == ESCQRS_KIND_INT || field->kind == ESCQRS_KIND_FLOAT ||
-                   field->kind == ESCQRS_KIND_BOOL || field->kind == ESCQRS_KIND_ENUM);
-    uint32_t wire = 2; /* bytes */
-    if (!packed && field->label != ESCQRS_MAP) {
-        if (field->kind == ESCQRS_KIND_FLOAT) {
-            wire = 1;
-        } else if (field->kind == ESCQRS_KIND_INT || field->kind == ESCQRS_KIND_BOOL ||
-                   field->kind == ESCQRS_KIND_ENUM) {
-            wire = 0;
-        }
-    }
+    bool single = field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL;
+    uint32_t wire = single ? esc_py_wire_of(field->kind) : 2; /* bytes */
     uint8_t tag[ESC_VARINT_SIZE_MAX];
     field->tag_size = (uint8_t)esc_varint_encode((uint64_t)number << 3 | wire, tag);
     if (field->tag_size > sizeof field->tag) {
@@ -232,7 +278,79 @@ static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec
         return -1;
     }
     memcpy(field->tag, tag, field->tag_size);
-    return read_members(field, *members);
+    return 0;
+}
+
+/* "payment_method" of "shop.Order": "shop.Order.PaymentMethod". NULL with an exception. */
+static PyObject *union_name(const esc_py_layout *layout, const esc_py_field *field)
+{
+    const char *name = PyUnicode_AsUTF8(field->name);
+    char *camel = name == NULL ? NULL : PyMem_Malloc(strlen(name) + 1);
+    if (camel == NULL) {
+        return name == NULL ? NULL : PyErr_NoMemory();
+    }
+    size_t used = 0;
+    bool upper = true;
+    for (; *name != '\0'; name++) {
+        if (*name == '_') {
+            upper = true;
+            continue;
+        }
+        bool lower = *name >= 'a' && *name <= 'z';
+        camel[used++] = (char)(upper && lower ? *name - 'a' + 'A' : *name);
+        upper = false;
+    }
+    camel[used] = '\0';
+    PyObject *full = PyUnicode_FromFormat("%s.%s", escqrs_schema_name(layout->schema), camel);
+    PyMem_Free(camel);
+    return full;
+}
+
+/* The message type that stands for a union: one field a class. It belongs to the layout's. */
+static escqrs_schema *make_union(esc_py_layout *layout, const esc_py_field *field,
+                                 PyObject *members)
+{
+    escqrs_error error = {0};
+    escqrs_schema *made = NULL;
+    PyObject *name = union_name(layout, field);
+    escqrs_slice text = name == NULL ? (escqrs_slice){0} : slice_of(name);
+    if (text.data == NULL) {
+        Py_XDECREF(name);
+        return NULL;
+    }
+    escqrs_status status = escqrs_schema_create(text, &made, &error);
+    Py_DECREF(name);
+    if (status == ESCQRS_OK) {
+        escqrs_schema_make_union(made);
+        status = escqrs_schema_own(layout->schema, made);
+        if (status != ESCQRS_OK) {
+            escqrs_schema_destroy(made);
+            PyErr_NoMemory();
+            return NULL;
+        }
+    }
+    for (size_t i = 0; status == ESCQRS_OK && i < field->member_count; i++) {
+        PyObject *member = PyTuple_GET_ITEM(members, (Py_ssize_t)i);
+        escqrs_field_spec spec = {
+            .name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(member, 1)),
+            .number = (uint32_t)i + 1,
+            .kind = ESCQRS_KIND_MESSAGE,
+            .label = ESCQRS_OPTIONAL,
+            .message = esc_py_member_layout(&field->by_number[i])->schema,
+        };
+        if (spec.name == NULL) {
+            return NULL;
+        }
+        status = escqrs_schema_add(made, &spec, &error);
+    }
+    if (status == ESCQRS_OK) {
+        status = escqrs_schema_seal(made, &error);
+    }
+    if (status != ESCQRS_OK) {
+        raise_definition(layout->state, &error);
+        return NULL;
+    }
+    return made;
 }
 
 static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObject *members)
@@ -248,7 +366,12 @@ static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObj
     if (spec.name == NULL) {
         return -1;
     }
-    if (field->kind == ESCQRS_KIND_MESSAGE) {
+    if (field->is_union) {
+        spec.message = make_union(layout, field, members);
+        if (spec.message == NULL) {
+            return -1;
+        }
+    } else if (field->kind == ESCQRS_KIND_MESSAGE) {
         spec.message = ((esc_py_message_type *)field->type)->layout->schema;
     }
     escqrs_enum_value *values = NULL;
@@ -303,15 +426,41 @@ static int make_order(esc_py_layout *layout)
     return 0;
 }
 
+/* Indices of the fields that may be given by position where a keyword-only one is among them. */
+static int make_positions(esc_py_layout *layout)
+{
+    uint32_t count = 0;
+    bool first = true; /* so far all are */
+    for (uint32_t i = 0; i < layout->count; i++) {
+        first = first && (layout->fields[i].keyword_only || count == i);
+        count += layout->fields[i].keyword_only ? 0 : 1;
+    }
+    layout->positional = count;
+    if (first) {
+        return 0;
+    }
+    layout->positions = PyMem_Calloc(count, sizeof *layout->positions);
+    if (layout->positions == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    count = 0;
+    for (uint32_t i = 0; i < layout->count; i++) {
+        if (!layout->fields[i].keyword_only) {
+            layout->positions[count++] = i;
+        }
+    }
+    return 0;
+}
+
 static void look_over(esc_py_layout *layout)
 {
     layout->leaf_depth = 1;
     for (uint32_t i = 0; i < layout->count; i++) {
         esc_py_field *field = &layout->fields[i];
-        bool time = field->kind == ESCQRS_KIND_TIME;
+        bool time = field->kind == ESCQRS_KIND_TIME || field->kind == ESCQRS_KIND_DURATION;
         layout->nests = layout->nests || field->kind == ESCQRS_KIND_MESSAGE;
-        layout->checked = layout->checked || time || field->kind == ESCQRS_KIND_MESSAGE ||
-                          field->kind == ESCQRS_KIND_ENUM;
+        layout->checked = layout->checked || esc_py_field_is_verified(field);
         uint32_t depth = 1u + (field->label == ESCQRS_MAP) + time;
         layout->leaf_depth = depth > layout->leaf_depth ? depth : layout->leaf_depth;
     }
@@ -350,7 +499,7 @@ int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs)
     }
     layout->fields = fields;
     layout->count = (uint32_t)count;
-    if (make_order(layout) < 0) {
+    if (make_order(layout) < 0 || make_positions(layout) < 0) {
         return -1; /* what was made goes with the layout */
     }
     look_over(layout);
@@ -408,9 +557,14 @@ static int close_over(esc_py_layout *layout, PyObject *seen)
     }
     for (uint32_t i = 0; i < layout->count; i++) {
         const esc_py_field *field = &layout->fields[i];
-        if (field->kind == ESCQRS_KIND_MESSAGE &&
+        if (field->kind == ESCQRS_KIND_MESSAGE && !field->is_union &&
             close_over(((esc_py_message_type *)field->type)->layout, seen) < 0) {
             return -1;
+        }
+        for (size_t k = 0; field->is_union && k < field->member_count; k++) {
+            if (close_over(esc_py_member_layout(&field->by_number[k]), seen) < 0) {
+                return -1;
+            }
         }
     }
     return 0;

@@ -4,15 +4,18 @@
  * included. One that was made in Python has no struct: its bytes are written here from the stored
  * forms, fields by number, every one of them (see the presence rule in escqrs/schema.h), without
  * building a struct first. Nested messages reserve one byte for their length and move up if it
- * needs more. Nothing here runs Python code, so the buffer may be the module's.
+ * needs more. The items of a set are sorted by their bytes, so that equal messages have equal ones.
  */
 #include "python/message_parts.h"
 
 #include <datetime.h>
 #include <endian.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/varint.h"
+#include "schema/wire.h"
 
 #define WIRE_VARINT 0u
 #define WIRE_64BIT 1u
@@ -204,28 +207,83 @@ static int pack_time(PyObject *value, esc_buffer *out)
     return 0;
 }
 
-static int64_t member_number(const esc_py_field *field, PyObject *value)
+/* Seconds and nanoseconds of one sign, zero parts left out, as every other writer of Durations. */
+static int pack_duration(PyObject *value, esc_buffer *out)
+{
+    int64_t seconds = (int64_t)PyDateTime_DELTA_GET_DAYS(value) * ESC_PY_SECONDS_A_DAY +
+                      PyDateTime_DELTA_GET_SECONDS(value);
+    int64_t nanos = (int64_t)PyDateTime_DELTA_GET_MICROSECONDS(value) * 1000;
+    if (seconds < 0 && nanos > 0) {
+        seconds++;
+        nanos -= 1000000000;
+    }
+    if (room(out, 1 + 2 * (1 + ESC_VARINT_SIZE_MAX)) < 0) {
+        return -1;
+    }
+    uint8_t *length = out->data + out->size;
+    put_byte(out, 0);
+    if (seconds != 0) {
+        put_byte(out, 1u << 3 | WIRE_VARINT);
+        put_varint(out, (uint64_t)seconds);
+    }
+    if (nanos != 0) {
+        put_byte(out, 2u << 3 | WIRE_VARINT);
+        put_varint(out, (uint64_t)nanos);
+    }
+    *length = (uint8_t)(out->data + out->size - length - 1);
+    return 0;
+}
+
+const esc_py_member *esc_py_member_find(const esc_py_field *field, const PyObject *object)
 {
     size_t low = 0;
     size_t high = field->member_count;
-    while (low + 1 < high) {
+    while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if ((uintptr_t)field->by_object[middle].object <= (uintptr_t)value) {
-            low = middle;
+        if ((uintptr_t)field->by_object[middle].object < (uintptr_t)object) {
+            low = middle + 1;
         } else {
             high = middle;
         }
     }
-    return field->by_object[low].number;
+    bool found = low < field->member_count && field->by_object[low].object == object;
+    return found ? &field->by_object[low] : NULL;
 }
 
-static int pack_message(PyObject *value, esc_buffer *out)
+static int64_t member_number(const esc_py_field *field, PyObject *value)
 {
+    const esc_py_member *member = esc_py_member_find(field, value);
+    ESC_ASSERT(member != NULL); /* stored forms are checked */
+    return member->number;
+}
+
+static int pack_message(const esc_py_field *field, PyObject *value, esc_buffer *out)
+{
+    size_t outer = 0;
     size_t start = 0;
-    if (begin_length(out, &start) < 0 || esc_py_message_pack(value, out) < 0) {
+    if (field->is_union) {
+        int64_t number = member_number(field, (PyObject *)Py_TYPE(value));
+        if (begin_length(out, &outer) < 0 || room(out, ESC_VARINT_SIZE_MAX) < 0) {
+            return -1;
+        }
+        put_varint(out, (uint64_t)number << 3 | WIRE_BYTES);
+    }
+    if (begin_length(out, &start) < 0 || esc_py_message_pack(value, out) < 0 ||
+        end_length(out, start) < 0) {
         return -1;
     }
-    return end_length(out, start);
+    return field->is_union ? end_length(out, outer) : 0;
+}
+
+/* The bits of a checked integer of that kind as they are written. */
+static uint64_t integer_bits(escqrs_kind kind, PyObject *value)
+{
+    if (kind == ESCQRS_KIND_UINT64) {
+        return PyLong_AsUnsignedLongLong(value);
+    }
+    int64_t number = PyLong_AsLongLong(value);
+    bool zigzag = kind == ESCQRS_KIND_SINT32 || kind == ESCQRS_KIND_SINT64;
+    return zigzag ? esc_wire_zigzag(number) : (uint64_t)number;
 }
 
 /* The value without its tag. */
@@ -245,8 +303,16 @@ static int pack_one(const esc_py_field *field, escqrs_kind kind, PyObject *value
     }
     case ESCQRS_KIND_TIME:
         return pack_time(value, out);
+    case ESCQRS_KIND_DURATION:
+        return pack_duration(value, out);
     case ESCQRS_KIND_MESSAGE:
-        return pack_message(value, out);
+        return pack_message(field, value, out);
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
+        return esc_py_form_pack(kind, value, out);
     default:
         break;
     }
@@ -267,22 +333,19 @@ static int pack_one(const esc_py_field *field, escqrs_kind kind, PyObject *value
         put_varint(out, (uint64_t)member_number(field, value));
         return 0;
     default:
-        Py_UNREACHABLE();
+        put_varint(out, integer_bits(kind, value));
+        return 0;
     }
 }
 
-static uint8_t wire_of(escqrs_kind kind)
+uint8_t esc_py_wire_of(escqrs_kind kind)
 {
-    switch (kind) {
-    case ESCQRS_KIND_INT:
-    case ESCQRS_KIND_BOOL:
-    case ESCQRS_KIND_ENUM:
-        return WIRE_VARINT;
-    case ESCQRS_KIND_FLOAT:
+    if (kind == ESCQRS_KIND_FLOAT) {
         return WIRE_64BIT;
-    default:
-        return WIRE_BYTES;
     }
+    bool varint =
+        escqrs_kind_is_integer(kind) || kind == ESCQRS_KIND_BOOL || kind == ESCQRS_KIND_ENUM;
+    return varint ? WIRE_VARINT : WIRE_BYTES;
 }
 
 static int pack_tag(const esc_py_field *field, esc_buffer *out)
@@ -294,24 +357,93 @@ static int pack_tag(const esc_py_field *field, esc_buffer *out)
     return 0;
 }
 
+static int pack_items(const esc_py_field *field, PyObject *items, bool packed, esc_buffer *out)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
+        if ((!packed && pack_tag(field, out) < 0) ||
+            pack_one(field, field->kind, PyTuple_GET_ITEM(items, i), out) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+typedef struct piece {
+    size_t offset; /* in the buffer */
+    size_t size;
+    const uint8_t *data; /* once the buffer has stopped growing */
+} piece;
+
+static int compare_pieces(const void *a, const void *b)
+{
+    const piece *x = a;
+    const piece *y = b;
+    int order = memcmp(x->data, y->data, x->size < y->size ? x->size : y->size);
+    return order != 0 ? order : (x->size > y->size) - (x->size < y->size);
+}
+
+/* The pieces, which stand behind each other at the end of the buffer, in the order of their bytes.
+ */
+static int sort_pieces(piece *pieces, size_t count, esc_buffer *out)
+{
+    size_t start = pieces[0].offset;
+    uint8_t *sorted = PyMem_Malloc(out->size - start + 1);
+    if (sorted == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t end = i + 1 < count ? pieces[i + 1].offset : out->size;
+        pieces[i].size = end - pieces[i].offset;
+        pieces[i].data = out->data + pieces[i].offset;
+    }
+    qsort(pieces, count, sizeof *pieces, compare_pieces);
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(sorted + used, pieces[i].data, pieces[i].size);
+        used += pieces[i].size;
+    }
+    memcpy(out->data + start, sorted, used);
+    PyMem_Free(sorted);
+    return 0;
+}
+
+static int pack_set_items(const esc_py_field *field, PyObject *set, bool packed, esc_buffer *out)
+{
+    size_t count = 0;
+    piece *pieces = PyMem_Calloc((size_t)PySet_GET_SIZE(set), sizeof *pieces);
+    PyObject *iterator = pieces == NULL ? PyErr_NoMemory() : PyObject_GetIter(set);
+    PyObject *item;
+    int result = iterator == NULL ? -1 : 0;
+    while (result == 0 && (item = PyIter_Next(iterator)) != NULL) {
+        pieces[count++].offset = out->size;
+        if ((!packed && pack_tag(field, out) < 0) || pack_one(field, field->kind, item, out) < 0) {
+            result = -1;
+        }
+        Py_DECREF(item);
+    }
+    if (result == 0) {
+        result = PyErr_Occurred() ? -1 : sort_pieces(pieces, count, out);
+    }
+    Py_XDECREF(iterator);
+    PyMem_Free(pieces);
+    return result;
+}
+
 static int pack_list(const esc_py_field *field, PyObject *value, esc_buffer *out)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(value);
-    if (count == 0) {
+    bool is_set = PyFrozenSet_CheckExact(value);
+    if ((is_set ? PySet_GET_SIZE(value) : PyTuple_GET_SIZE(value)) == 0) {
         return 0;
     }
-    bool packed = wire_of(field->kind) != WIRE_BYTES;
+    bool packed = esc_py_wire_of(field->kind) != WIRE_BYTES;
     size_t start = 0;
     if (packed && (pack_tag(field, out) < 0 || begin_length(out, &start) < 0)) {
         return -1;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if ((!packed && pack_tag(field, out) < 0) ||
-            pack_one(field, field->kind, PyTuple_GET_ITEM(value, i), out) < 0) {
-            return -1;
-        }
-    }
-    return packed ? end_length(out, start) : 0;
+    int result =
+        is_set ? pack_set_items(field, value, packed, out) : pack_items(field, value, packed, out);
+    return result == 0 && packed ? end_length(out, start) : result;
 }
 
 static int pack_map(const esc_py_field *field, PyObject *value, esc_buffer *out)
@@ -324,11 +456,11 @@ static int pack_map(const esc_py_field *field, PyObject *value, esc_buffer *out)
         if (pack_tag(field, out) < 0 || begin_length(out, &start) < 0 || room(out, 1) < 0) {
             return -1;
         }
-        put_byte(out, (uint8_t)(1u << 3 | wire_of(field->key_kind)));
+        put_byte(out, (uint8_t)(1u << 3 | esc_py_wire_of(field->key_kind)));
         if (pack_one(field, field->key_kind, key, out) < 0 || room(out, 1) < 0) {
             return -1;
         }
-        put_byte(out, (uint8_t)(2u << 3 | wire_of(field->kind)));
+        put_byte(out, (uint8_t)(2u << 3 | esc_py_wire_of(field->kind)));
         if (pack_one(field, field->kind, item, out) < 0 || end_length(out, start) < 0) {
             return -1;
         }

@@ -45,6 +45,37 @@ PyObject *esc_py_default(esc_py_layout *layout, uint32_t index);
 PyObject *esc_py_value_read(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed,
                             esc_py_message *from);
 
+/* Has decoding something to verify of it? See esc_py_layout_verify. */
+static inline bool esc_py_field_is_verified(const esc_py_field *field)
+{
+    return field->kind == ESCQRS_KIND_ENUM || escqrs_kind_is_pointer(field->kind) ||
+           (escqrs_kind_is_text(field->kind) && field->kind != ESCQRS_KIND_STRING) ||
+           field->literals != NULL;
+}
+/* What a decoded union holds, and its member; NULL unless it is exactly one of them. */
+ProtobufCMessage *esc_py_union_value(const esc_py_field *field, const ProtobufCMessage *packed,
+                                     const esc_py_member **member);
+/* The member of a class or an enum's member; NULL where it is none. */
+const esc_py_member *esc_py_member_find(const esc_py_field *field, const PyObject *object);
+
+static inline esc_py_layout *esc_py_member_layout(const esc_py_member *member)
+{
+    return ((esc_py_message_type *)member->object)->layout;
+}
+
+/* ---- message_form.c: values that are written as text, and timedelta ---- */
+int esc_py_form_exec(PyObject *module);
+/* Import what values of that kind are made of. */
+int esc_py_form_load(esc_py_state *state, escqrs_kind kind);
+/* The value in stored form, a new reference. NULL with an exception; or without one: *fault says
+ * what is wrong with the value, or is NULL where it is of another type. */
+PyObject *esc_py_form_check(esc_py_state *state, escqrs_kind kind, PyObject *value,
+                            const char **fault);
+/* Append the value behind its length. */
+int esc_py_form_pack(escqrs_kind kind, PyObject *value, esc_buffer *out);
+PyObject *esc_py_form_read(esc_py_state *state, escqrs_kind kind, const ProtobufCBinaryData *text);
+PyObject *esc_py_duration_read(const escqrs_duration *duration);
+
 /* ---- message.c ---- */
 int esc_py_message_object_exec(PyObject *module);
 PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t nargsf,
@@ -58,6 +89,8 @@ PyObject *esc_py_message_inside(PyTypeObject *cls, ProtobufCMessage *packed, esc
 
 /* ---- message_pack.c ---- */
 int esc_py_message_pack_exec(PyObject *module);
+/* The wire type of a value of that kind. */
+uint8_t esc_py_wire_of(escqrs_kind kind);
 /* Append one field in stored form. */
 int esc_py_field_pack(const esc_py_field *field, PyObject *value, esc_buffer *out);
 /* Do two classes bear one module and qualified name? */

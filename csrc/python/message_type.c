@@ -28,7 +28,7 @@ typedef struct field_descriptor {
     uint32_t index; /* of the slot */
 } field_descriptor;
 
-static PyObject *field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
+static PyObject *field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(owner))
 {
     field_descriptor *field = (field_descriptor *)self;
     if (object == NULL) {
@@ -48,11 +48,9 @@ static PyObject *field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED
             return NULL;
         }
     }
-    if (PyTuple_CheckExact(value)) { /* the stored form of a list, and of nothing else */
-        return PySequence_List(value);
-    }
-    if (PyDict_CheckExact(value)) {
-        return PyDict_Copy(value);
+    PyTypeObject *type = Py_TYPE(value); /* of a container or of nothing else: */
+    if (type == &PyTuple_Type || type == &PyDict_Type || type == &PyFrozenSet_Type) {
+        return esc_py_value_copy(&esc_py_type_of(object)->layout->fields[field->index], value);
     }
     return Py_NewRef(value);
 }
@@ -776,12 +774,33 @@ int esc_py_message_type_exec(PyObject *module)
         const char *name;
         int value;
     } constants[] = {
-        {"INT", ESCQRS_KIND_INT},     {"FLOAT", ESCQRS_KIND_FLOAT},
-        {"BOOL", ESCQRS_KIND_BOOL},   {"STRING", ESCQRS_KIND_STRING},
-        {"BYTES", ESCQRS_KIND_BYTES}, {"TIME", ESCQRS_KIND_TIME},
-        {"ENUM", ESCQRS_KIND_ENUM},   {"MESSAGE", ESCQRS_KIND_MESSAGE},
-        {"ONE", ESCQRS_ONE},          {"OPTIONAL", ESCQRS_OPTIONAL},
-        {"LIST", ESCQRS_LIST},        {"MAP", ESCQRS_MAP},
+        {"INT", ESCQRS_KIND_INT},
+        {"FLOAT", ESCQRS_KIND_FLOAT},
+        {"BOOL", ESCQRS_KIND_BOOL},
+        {"STRING", ESCQRS_KIND_STRING},
+        {"BYTES", ESCQRS_KIND_BYTES},
+        {"TIME", ESCQRS_KIND_TIME},
+        {"ENUM", ESCQRS_KIND_ENUM},
+        {"MESSAGE", ESCQRS_KIND_MESSAGE},
+        {"INT32", ESCQRS_KIND_INT32},
+        {"UINT32", ESCQRS_KIND_UINT32},
+        {"UINT64", ESCQRS_KIND_UINT64},
+        {"SINT32", ESCQRS_KIND_SINT32},
+        {"SINT64", ESCQRS_KIND_SINT64},
+        {"DURATION", ESCQRS_KIND_DURATION},
+        {"DATE", ESCQRS_KIND_DATE},
+        {"CLOCK", ESCQRS_KIND_CLOCK},
+        {"LOCAL", ESCQRS_KIND_LOCAL},
+        {"DECIMAL", ESCQRS_KIND_DECIMAL},
+        {"UUID", ESCQRS_KIND_UUID},
+        {"ONE", ESCQRS_ONE},
+        {"OPTIONAL", ESCQRS_OPTIONAL},
+        {"LIST", ESCQRS_LIST},
+        {"MAP", ESCQRS_MAP},
+        {"AS_LIST", ESC_PY_LIST},
+        {"AS_TUPLE", ESC_PY_TUPLE},
+        {"AS_SET", ESC_PY_SET},
+        {"AS_FROZENSET", ESC_PY_FROZENSET},
     };
     esc_py_message_state *section = &esc_py_state_of(module)->message;
     section->registry = PyDict_New();

@@ -9,6 +9,7 @@
 
 #include <datetime.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 
@@ -74,11 +75,44 @@ static PyObject *value_error(const place *at, const char *what, PyObject *value)
     return NULL;
 }
 
-static const char *kind_name(const esc_py_field *field, escqrs_kind kind)
+#define KIND_TEXT_SIZE 200
+
+/* The classes of a union; returns `text`. */
+static const char *union_text(const esc_py_field *field, char text[KIND_TEXT_SIZE])
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < field->member_count && used < KIND_TEXT_SIZE; i++) {
+        const char *name = ((PyTypeObject *)field->by_number[i].object)->tp_name;
+        used +=
+            (size_t)snprintf(text + used, KIND_TEXT_SIZE - used, "%s%s", i > 0 ? " | " : "", name);
+    }
+    return text;
+}
+
+/* As it is annotated; may return `text`. */
+static const char *kind_name(const esc_py_field *field, escqrs_kind kind, char text[KIND_TEXT_SIZE])
 {
     switch (kind) {
     case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SINT64:
         return "int";
+    case ESCQRS_KIND_DATE:
+        return "date";
+    case ESCQRS_KIND_CLOCK:
+        return "time";
+    case ESCQRS_KIND_LOCAL:
+        return "datetime";
+    case ESCQRS_KIND_DURATION:
+        return "timedelta";
+    case ESCQRS_KIND_DECIMAL:
+        return "Decimal";
+    case ESCQRS_KIND_UUID:
+        return "UUID";
     case ESCQRS_KIND_FLOAT:
         return "float";
     case ESCQRS_KIND_BOOL:
@@ -91,7 +125,7 @@ static const char *kind_name(const esc_py_field *field, escqrs_kind kind)
         return "datetime";
     case ESCQRS_KIND_ENUM:
     case ESCQRS_KIND_MESSAGE:
-        return ((PyTypeObject *)field->type)->tp_name;
+        return field->is_union ? union_text(field, text) : ((PyTypeObject *)field->type)->tp_name;
     }
     return "?";
 }
@@ -154,18 +188,42 @@ static PyObject *check_text(const place *at, PyObject *value)
     return PyUnicode_FromObject(value); /* of a subclass: an exact copy */
 }
 
-static PyObject *check_int(const place *at, PyObject *value)
+static PyObject *check_uint64(const place *at, PyObject *value)
+{
+    unsigned long long number = PyLong_AsUnsignedLongLong(value);
+    if (number == (unsigned long long)-1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        return value_error(at, "does not fit in 64 bits without a sign", value);
+    }
+    return PyLong_CheckExact(value) ? Py_NewRef(value) : PyLong_FromUnsignedLongLong(number);
+}
+
+static PyObject *check_int(const place *at, escqrs_kind kind, PyObject *value)
 {
     if (!PyLong_Check(value) || PyBool_Check(value)) {
         return type_error(at, "int", value);
     }
+    if (kind == ESCQRS_KIND_UINT64) {
+        return check_uint64(at, value);
+    }
     int overflow = 0;
     long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
-    if (overflow != 0) {
-        return value_error(at, "does not fit in 64 bits", value);
-    }
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
+    }
+    if (kind == ESCQRS_KIND_UINT32) {
+        if (overflow != 0 || number < 0 || number > UINT32_MAX) {
+            return value_error(at, "does not fit in 32 bits without a sign", value);
+        }
+    } else if (kind == ESCQRS_KIND_INT32 || kind == ESCQRS_KIND_SINT32) {
+        if (overflow != 0 || number < INT32_MIN || number > INT32_MAX) {
+            return value_error(at, "does not fit in 32 bits", value);
+        }
+    } else if (overflow != 0) {
+        return value_error(at, "does not fit in 64 bits", value);
     }
     return PyLong_CheckExact(value) ? Py_NewRef(value) : PyLong_FromLongLong(number);
 }
@@ -213,7 +271,10 @@ static PyObject *check_time(const place *at, PyObject *value)
     PyObject *zone = PyDateTime_DATE_GET_TZINFO(value);
     if (zone == Py_None) {
         return value_error(
-            at, "has no time zone; use an aware datetime, e.g. datetime.now(timezone.utc)", value);
+            at,
+            "has no time zone; use an aware datetime, e.g. datetime.now(timezone.utc), or annotate "
+            "the field as es.naive_datetime",
+            value);
     }
     PyObject *moved = NULL;
     if (zone == utc) {
@@ -273,20 +334,27 @@ static PyObject *check_enum(const place *at, PyObject *value)
         Py_XDECREF(member);
         PyErr_Clear();
     }
-    return type_error(at, kind_name(at->field, ESCQRS_KIND_ENUM), value);
+    return type_error(at, type->tp_name, value);
 }
 
 /* Derived classes are refused: what is read back would be of the field's class. One of an older
  * definition of the same class is read anew. */
 static PyObject *check_message(const place *at, PyObject *value)
 {
-    PyTypeObject *type = (PyTypeObject *)at->field->type;
-    if (Py_IS_TYPE(value, type)) {
+    const esc_py_field *field = at->field;
+    PyTypeObject *type = (PyTypeObject *)field->type;
+    if (field->is_union ? esc_py_member_find(field, (PyObject *)Py_TYPE(value)) != NULL
+                        : Py_IS_TYPE(value, type)) {
         return Py_NewRef(value);
     }
     esc_py_state *state = at->layout->state;
-    if (esc_py_message_kind(state, value) != ESC_PY_NONE &&
-        esc_py_same_name(Py_TYPE(value), type)) {
+    bool is_message = esc_py_message_kind(state, value) != ESC_PY_NONE;
+    for (size_t i = 0; is_message && field->is_union && type == NULL && i < field->member_count;
+         i++) {
+        PyTypeObject *member = (PyTypeObject *)field->by_number[i].object;
+        type = esc_py_same_name(Py_TYPE(value), member) ? member : NULL;
+    }
+    if (is_message && type != NULL && esc_py_same_name(Py_TYPE(value), type)) {
         esc_buffer bytes = {0};
         PyObject *copy = NULL;
         if (esc_py_message_pack(value, &bytes) == 0) {
@@ -299,7 +367,50 @@ static PyObject *check_message(const place *at, PyObject *value)
         }
         PyErr_Clear();
     }
-    return type_error(at, kind_name(at->field, ESCQRS_KIND_MESSAGE), value);
+    char text[KIND_TEXT_SIZE];
+    return type_error(at, kind_name(field, ESCQRS_KIND_MESSAGE, text), value);
+}
+
+static PyObject *check_form(const place *at, escqrs_kind kind, PyObject *value)
+{
+    const char *fault = NULL;
+    PyObject *stored = esc_py_form_check(at->layout->state, kind, value, &fault);
+    if (stored != NULL || PyErr_Occurred()) {
+        return stored;
+    }
+    if (fault != NULL) {
+        return value_error(at, fault, value);
+    }
+    char text[KIND_TEXT_SIZE];
+    return type_error(at, kind_name(at->field, kind, text), value);
+}
+
+/* `stored` is of the right type; takes it over. */
+static PyObject *check_literal(const place *at, PyObject *stored)
+{
+    const esc_py_field *field = at->field;
+    for (size_t i = 0; i < field->literal_count; i++) {
+        int same = PyObject_RichCompareBool(field->literals[i].object, stored, Py_EQ);
+        if (same != 0) {
+            Py_DECREF(stored);
+            return same < 0 ? NULL : Py_NewRef(field->literals[i].object);
+        }
+    }
+    PyObject *values = PyList_New(0);
+    for (size_t i = 0; values != NULL && i < field->literal_count; i++) {
+        if (PyList_Append(values, field->literals[i].object) < 0) {
+            Py_CLEAR(values);
+        }
+    }
+    PyObject *text = values == NULL ? NULL : PyUnicode_FromFormat("is not one of %R", values);
+    const char *fault = text == NULL ? NULL : PyUnicode_AsUTF8(text);
+    if (fault != NULL) {
+        (void)value_error(at, fault, stored);
+    }
+    Py_XDECREF(values);
+    Py_XDECREF(text);
+    Py_DECREF(stored);
+    return NULL;
 }
 
 static PyObject *check_one(const place *at, escqrs_kind kind, PyObject *value)
@@ -308,7 +419,19 @@ static PyObject *check_one(const place *at, escqrs_kind kind, PyObject *value)
     case ESCQRS_KIND_STRING:
         return check_text(at, value);
     case ESCQRS_KIND_INT:
-        return check_int(at, value);
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SINT64:
+        return check_int(at, kind, value);
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DURATION:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
+        return check_form(at, kind, value);
     case ESCQRS_KIND_FLOAT:
         return check_float(at, value);
     case ESCQRS_KIND_BOOL:
@@ -325,14 +448,68 @@ static PyObject *check_one(const place *at, escqrs_kind kind, PyObject *value)
     Py_UNREACHABLE();
 }
 
+/* A value of the field itself, or of its items. */
+static PyObject *check_value(const place *at, PyObject *value)
+{
+    PyObject *stored = check_one(at, at->field->kind, value);
+    return stored == NULL || at->field->literals == NULL ? stored : check_literal(at, stored);
+}
+
 /* ---- checks: containers ----------------------------------------------------------------------- */
+
+static PyObject *container_error(const place *at, PyObject *value)
+{
+    static const char *const names[] = {"list", "tuple", "set", "frozenset"};
+    char text[KIND_TEXT_SIZE];
+    char expected[2 * KIND_TEXT_SIZE];
+    esc_py_collection collection = at->field->collection;
+    PyOS_snprintf(expected, sizeof expected, "%s[%s%s]", names[collection],
+                  kind_name(at->field, at->field->kind, text),
+                  collection == ESC_PY_TUPLE ? ", ..." : "");
+    return type_error(at, expected, value);
+}
+
+static bool is_collection(esc_py_collection collection, PyObject *value)
+{
+    switch (collection) {
+    case ESC_PY_TUPLE:
+        return PyTuple_Check(value);
+    case ESC_PY_SET:
+        return PySet_Check(value);
+    case ESC_PY_FROZENSET:
+        return PyFrozenSet_Check(value);
+    default:
+        return PyList_Check(value);
+    }
+}
+
+static PyObject *check_set(place *at, PyObject *value)
+{
+    /* A tuple of its own first: checks may run Python code that changes the set. */
+    PyObject *items = PySequence_Tuple(value);
+    PyObject *checked = items == NULL ? NULL : PyList_New(0);
+    for (Py_ssize_t i = 0; checked != NULL && i < PyTuple_GET_SIZE(items); i++) {
+        at->key = PyTuple_GET_ITEM(items, i);
+        PyObject *item = check_value(at, at->key);
+        if (item == NULL || PyList_Append(checked, item) < 0) {
+            Py_CLEAR(checked);
+        }
+        Py_XDECREF(item);
+    }
+    at->key = NULL;
+    PyObject *result = checked == NULL ? NULL : PyFrozenSet_New(checked);
+    Py_XDECREF(checked);
+    Py_XDECREF(items);
+    return result;
+}
 
 static PyObject *check_list(place *at, PyObject *value)
 {
-    if (!PyList_Check(value)) {
-        char expected[200];
-        PyOS_snprintf(expected, sizeof expected, "list[%s]", kind_name(at->field, at->field->kind));
-        return type_error(at, expected, value);
+    if (!is_collection(at->field->collection, value)) {
+        return container_error(at, value);
+    }
+    if (at->field->collection == ESC_PY_SET || at->field->collection == ESC_PY_FROZENSET) {
+        return check_set(at, value);
     }
     /* A tuple of its own first: checks may run Python code that changes the list. */
     PyObject *items = PySequence_Tuple(value);
@@ -343,7 +520,7 @@ static PyObject *check_list(place *at, PyObject *value)
     PyObject *result = PyTuple_New(count);
     for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
         at->index = i;
-        PyObject *item = check_one(at, at->field->kind, PyTuple_GET_ITEM(items, i));
+        PyObject *item = check_value(at, PyTuple_GET_ITEM(items, i));
         if (item == NULL) {
             Py_CLEAR(result);
             break;
@@ -357,10 +534,11 @@ static PyObject *check_list(place *at, PyObject *value)
 static PyObject *check_dict(place *at, PyObject *value)
 {
     if (!PyDict_Check(value)) {
-        char expected[200];
+        char texts[2][KIND_TEXT_SIZE];
+        char expected[3 * KIND_TEXT_SIZE];
         PyOS_snprintf(expected, sizeof expected, "dict[%s, %s]",
-                      kind_name(at->field, at->field->key_kind),
-                      kind_name(at->field, at->field->kind));
+                      kind_name(at->field, at->field->key_kind, texts[0]),
+                      kind_name(at->field, at->field->kind, texts[1]));
         return type_error(at, expected, value);
     }
     PyObject *copy =
@@ -372,7 +550,7 @@ static PyObject *check_dict(place *at, PyObject *value)
     while (result != NULL && PyDict_Next(copy, &position, &key, &item)) {
         place in_key = {at->layout, at->field, key, -1};
         PyObject *stored_key = check_one(&in_key, at->field->key_kind, key);
-        PyObject *stored = stored_key == NULL ? NULL : check_one(&in_key, at->field->kind, item);
+        PyObject *stored = stored_key == NULL ? NULL : check_value(&in_key, item);
         if (stored == NULL || PyDict_SetItem(result, stored_key, stored) < 0) {
             Py_CLEAR(result);
         }
@@ -392,13 +570,13 @@ PyObject *esc_py_value_check(esc_py_layout *layout, uint32_t index, PyObject *va
         if (value == Py_None) {
             return Py_NewRef(value);
         }
-        return check_one(&at, field->kind, value);
+        return check_value(&at, value);
     case ESCQRS_LIST:
         return check_list(&at, value);
     case ESCQRS_MAP:
         return check_dict(&at, value);
     default:
-        return check_one(&at, field->kind, value);
+        return check_value(&at, value);
     }
 }
 
@@ -407,7 +585,7 @@ PyObject *esc_py_item_check(esc_py_layout *layout, uint32_t index, PyObject *key
 {
     const esc_py_field *field = &layout->fields[index];
     place where = {layout, field, key, at};
-    return check_one(&where, field->kind, item);
+    return check_value(&where, item);
 }
 
 PyObject *esc_py_key_check(esc_py_layout *layout, uint32_t index, PyObject *key)
@@ -423,7 +601,16 @@ PyObject *esc_py_value_copy(const esc_py_field *field, PyObject *value)
 {
     switch (field->label) {
     case ESCQRS_LIST:
-        return PySequence_List(value);
+        switch (field->collection) {
+        case ESC_PY_TUPLE:
+            return PySequence_Tuple(value);
+        case ESC_PY_SET:
+            return PySet_New(value);
+        case ESC_PY_FROZENSET:
+            return PyFrozenSet_New(value);
+        default:
+            return PySequence_List(value);
+        }
     case ESCQRS_MAP:
         return PyDict_Copy(value);
     default:
@@ -454,21 +641,50 @@ PyObject *esc_py_default(esc_py_layout *layout, uint32_t index)
     return Py_NewRef(field->default_value);
 }
 
-static PyObject *zero_of(const esc_py_field *field)
+static bool is_set(const esc_py_field *field)
+{
+    return field->collection == ESC_PY_SET || field->collection == ESC_PY_FROZENSET;
+}
+
+/* The literal that is the zero value of its type, or NULL. */
+static const esc_py_literal *zero_literal(const esc_py_field *field)
+{
+    for (size_t i = 0; i < field->literal_count; i++) {
+        if (field->literals[i].size == 0 && field->literals[i].number == 0) {
+            return &field->literals[i];
+        }
+    }
+    return NULL;
+}
+
+static PyObject *zero_of(esc_py_state *state, const esc_py_field *field)
 {
     switch (field->label) {
     case ESCQRS_OPTIONAL:
         return Py_NewRef(Py_None);
     case ESCQRS_LIST:
-        return PyTuple_New(0);
+        return is_set(field) ? PyFrozenSet_New(NULL) : PyTuple_New(0);
     case ESCQRS_MAP:
         return PyDict_New();
     default:
         break;
     }
+    if (field->literals != NULL) {
+        const esc_py_literal *zero = zero_literal(field);
+        return zero == NULL ? NULL : Py_NewRef(zero->object);
+    }
     switch (field->kind) {
     case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SINT64:
         return PyLong_FromLong(0);
+    case ESCQRS_KIND_DECIMAL:
+        return PyObject_CallNoArgs(state->message.decimal);
+    case ESCQRS_KIND_DURATION:
+        return PyDelta_FromDSU(0, 0, 0);
     case ESCQRS_KIND_FLOAT:
         return PyFloat_FromDouble(0.0);
     case ESCQRS_KIND_BOOL:
@@ -485,6 +701,10 @@ static PyObject *zero_of(const esc_py_field *field)
         }
         return NULL;
     case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_UUID:
     case ESCQRS_KIND_MESSAGE:
         return NULL;
     }
@@ -502,7 +722,7 @@ static PyObject *absent_value(esc_py_layout *layout, uint32_t index)
             return value;
         }
     }
-    return zero_of(field);
+    return zero_of(layout->state, field);
 }
 
 PyObject *esc_py_value_initial(esc_py_layout *layout, uint32_t index)
@@ -512,7 +732,7 @@ PyObject *esc_py_value_initial(esc_py_layout *layout, uint32_t index)
         if (PyErr_Occurred()) {
             return NULL;
         }
-        stored = zero_of(&layout->fields[index]);
+        stored = zero_of(layout->state, &layout->fields[index]);
     }
     if (stored == NULL) {
         return NULL;
@@ -557,6 +777,15 @@ static void date_of_days(int64_t days, int *year, int *month, int *day)
     *year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
+#define NOT_ONE "the stored union is none of the classes that the field may hold, or several"
+
+static PyObject *corrupt(esc_py_layout *layout, const esc_py_field *field, const char *what)
+{
+    PyErr_Format(esc_py_error_class(layout->state, ESCQRS_CORRUPT), "%U.%U: %s", layout->title,
+                 field->name, what);
+    return NULL;
+}
+
 static PyObject *time_of(esc_py_layout *layout, const esc_py_field *field,
                          const escqrs_timestamp *stamp)
 {
@@ -578,10 +807,37 @@ static PyObject *time_of(esc_py_layout *layout, const esc_py_field *field,
         layout->state->message.utc, PyDateTimeAPI->DateTimeType);
 }
 
-static PyObject *nested_of(const esc_py_field *field, ProtobufCMessage *packed,
-                           esc_py_message *from)
+ProtobufCMessage *esc_py_union_value(const esc_py_field *field, const ProtobufCMessage *packed,
+                                     const esc_py_member **member)
+{
+    ProtobufCMessage *found = NULL;
+    for (size_t i = 0; i < field->member_count; i++) {
+        const escqrs_field *in = escqrs_schema_field(field->in->message, i);
+        ProtobufCMessage *value =
+            *(ProtobufCMessage *const *)((const char *)packed + in->value_offset);
+        if (value != NULL) {
+            if (found != NULL) {
+                return NULL;
+            }
+            found = value;
+            *member = &field->by_number[i];
+        }
+    }
+    return found;
+}
+
+static PyObject *nested_of(esc_py_layout *layout, const esc_py_field *field,
+                           ProtobufCMessage *packed, esc_py_message *from)
 {
     PyTypeObject *cls = (PyTypeObject *)field->type;
+    if (field->is_union) {
+        const esc_py_member *member = NULL;
+        packed = esc_py_union_value(field, packed, &member);
+        if (packed == NULL) { /* verified when decoded */
+            return corrupt(layout, field, NOT_ONE);
+        }
+        cls = (PyTypeObject *)member->object;
+    }
     if (from != NULL) {
         return esc_py_message_inside(cls, packed, from);
     }
@@ -607,7 +863,23 @@ static PyObject *read_one(esc_py_layout *layout, const esc_py_field *field, escq
 {
     switch (kind) {
     case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_SINT64:
         return PyLong_FromLongLong(*(const int64_t *)at);
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_SINT32:
+        return PyLong_FromLong(*(const int32_t *)at);
+    case ESCQRS_KIND_UINT32:
+        return PyLong_FromUnsignedLong(*(const uint32_t *)at);
+    case ESCQRS_KIND_UINT64:
+        return PyLong_FromUnsignedLongLong(*(const uint64_t *)at);
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
+        return esc_py_form_read(layout->state, kind, at);
+    case ESCQRS_KIND_DURATION:
+        return esc_py_duration_read(*(escqrs_duration *const *)at);
     case ESCQRS_KIND_FLOAT:
         return PyFloat_FromDouble(*(const double *)at);
     case ESCQRS_KIND_BOOL:
@@ -625,28 +897,7 @@ static PyObject *read_one(esc_py_layout *layout, const esc_py_field *field, escq
     case ESCQRS_KIND_ENUM:
         return member_of(layout, field, *(const int *)at);
     case ESCQRS_KIND_MESSAGE:
-        return nested_of(field, *(ProtobufCMessage *const *)at, from);
-    }
-    Py_UNREACHABLE();
-}
-
-static size_t size_of_kind(escqrs_kind kind)
-{
-    switch (kind) {
-    case ESCQRS_KIND_INT:
-        return sizeof(int64_t);
-    case ESCQRS_KIND_FLOAT:
-        return sizeof(double);
-    case ESCQRS_KIND_BOOL:
-        return sizeof(protobuf_c_boolean);
-    case ESCQRS_KIND_STRING:
-    case ESCQRS_KIND_BYTES:
-        return sizeof(ProtobufCBinaryData);
-    case ESCQRS_KIND_TIME:
-    case ESCQRS_KIND_MESSAGE:
-        return sizeof(void *);
-    case ESCQRS_KIND_ENUM:
-        return sizeof(int);
+        return nested_of(layout, field, *(ProtobufCMessage *const *)at, from);
     }
     Py_UNREACHABLE();
 }
@@ -657,7 +908,7 @@ static PyObject *read_list(esc_py_layout *layout, const esc_py_field *field,
     const char *base = (const char *)packed;
     size_t count = *(const size_t *)(base + field->in->count_offset);
     const char *items = *(const char *const *)(base + field->in->value_offset);
-    size_t step = size_of_kind(field->kind);
+    size_t step = escqrs_kind_size(field->kind);
     PyObject *result = PyTuple_New((Py_ssize_t)count);
     for (size_t i = 0; result != NULL && i < count; i++) {
         PyObject *item = read_one(layout, field, field->kind, items + i * step, from);
@@ -667,23 +918,19 @@ static PyObject *read_list(esc_py_layout *layout, const esc_py_field *field,
         }
         PyTuple_SET_ITEM(result, (Py_ssize_t)i, item);
     }
+    if (result != NULL && is_set(field)) {
+        Py_SETREF(result, PyFrozenSet_New(result));
+    }
     return result;
 }
 
 static bool is_absent(const escqrs_field *field, const ProtobufCMessage *packed)
 {
     const char *base = (const char *)packed;
-    if (field->kind == ESCQRS_KIND_TIME || field->kind == ESCQRS_KIND_MESSAGE) {
+    if (escqrs_kind_is_pointer(field->kind)) {
         return *(void *const *)(base + field->value_offset) == NULL;
     }
     return !*(const protobuf_c_boolean *)(base + field->has_offset);
-}
-
-static PyObject *corrupt(esc_py_layout *layout, const esc_py_field *field, const char *what)
-{
-    PyErr_Format(esc_py_error_class(layout->state, ESCQRS_CORRUPT), "%U.%U: %s", layout->title,
-                 field->name, what);
-    return NULL;
 }
 
 /* Key or value of an entry; what another writer left out is the kind's zero value. */
@@ -695,7 +942,8 @@ static PyObject *read_entry(esc_py_layout *layout, const esc_py_field *field, bo
         esc_py_field zero = *field;
         zero.label = ESCQRS_ONE;
         zero.kind = is_key ? field->key_kind : field->kind;
-        PyObject *value = zero_of(&zero);
+        zero.literals = is_key ? NULL : field->literals;
+        PyObject *value = zero_of(layout->state, &zero);
         if (value == NULL && !PyErr_Occurred()) {
             return corrupt(layout, field, "an entry has no value");
         }
@@ -774,7 +1022,8 @@ int esc_py_values_unpack(esc_py_layout *layout, const ProtobufCMessage *packed, 
         if (stored == NULL) {
             goto fail;
         }
-        values[i] = field->label == ESCQRS_LIST ? PySequence_List(stored) : Py_NewRef(stored);
+        values[i] =
+            field->label == ESCQRS_LIST ? esc_py_value_copy(field, stored) : Py_NewRef(stored);
         Py_DECREF(stored); /* a dict was made for this call: nobody else has it */
         if (values[i] == NULL) {
             goto fail;
@@ -812,9 +1061,21 @@ size_t esc_py_value_depth(const esc_py_field *field, PyObject *value)
     if (field->kind != ESCQRS_KIND_MESSAGE || value == Py_None) {
         return 0;
     }
+    size_t own = field->is_union ? 1 : 0;
+    if (field->label == ESCQRS_LIST && is_set(field)) {
+        PyObject *iterator = PyObject_GetIter(value);
+        PyObject *item;
+        while (iterator != NULL && (item = PyIter_Next(iterator)) != NULL) {
+            size_t depth = esc_py_message_depth(item) + own;
+            deepest = depth > deepest ? depth : deepest;
+            Py_DECREF(item);
+        }
+        Py_XDECREF(iterator);
+        return deepest;
+    }
     if (field->label == ESCQRS_LIST) {
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); i++) {
-            size_t depth = esc_py_message_depth(PyTuple_GET_ITEM(value, i));
+            size_t depth = esc_py_message_depth(PyTuple_GET_ITEM(value, i)) + own;
             deepest = depth > deepest ? depth : deepest;
         }
         return deepest;
@@ -824,12 +1085,12 @@ size_t esc_py_value_depth(const esc_py_field *field, PyObject *value)
         PyObject *key;
         PyObject *item;
         while (PyDict_Next(value, &position, &key, &item)) {
-            size_t depth = esc_py_message_depth(item) + 1; /* the entry */
+            size_t depth = esc_py_message_depth(item) + own + 1; /* the entry */
             deepest = depth > deepest ? depth : deepest;
         }
         return deepest;
     }
-    return esc_py_message_depth(value);
+    return esc_py_message_depth(value) + own;
 }
 
 /* ---- verifying what was decoded --------------------------------------------------------------- */
@@ -839,6 +1100,25 @@ static escqrs_status bad(const esc_py_layout *layout, const esc_py_field *field,
 {
     return escqrs_error_set(error, ESCQRS_CORRUPT, "%s.%s: %s", escqrs_schema_name(layout->schema),
                             field->in->name, what);
+}
+
+static bool is_literal(const esc_py_field *field, const void *at)
+{
+    for (size_t i = 0; i < field->literal_count; i++) {
+        const esc_py_literal *literal = &field->literals[i];
+        if (field->kind == ESCQRS_KIND_INT) {
+            if (*(const int64_t *)at == literal->number) {
+                return true;
+            }
+            continue;
+        }
+        const ProtobufCBinaryData *text = at;
+        if (text->len == literal->size &&
+            (text->len == 0 || memcmp(text->data, literal->text, text->len) == 0)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static escqrs_status verify_one(const esc_py_layout *layout, const esc_py_field *field,
@@ -860,8 +1140,19 @@ static escqrs_status verify_one(const esc_py_layout *layout, const esc_py_field 
             return bad(layout, field, "a time outside the years 1 to 9999", error);
         }
     } else if (field->kind == ESCQRS_KIND_MESSAGE) {
-        const esc_py_layout *nested = ((const esc_py_message_type *)field->type)->layout;
-        return esc_py_layout_verify(nested, *(ProtobufCMessage *const *)at, error);
+        const ProtobufCMessage *inner = *(ProtobufCMessage *const *)at;
+        if (!field->is_union) {
+            return esc_py_layout_verify(((const esc_py_message_type *)field->type)->layout, inner,
+                                        error);
+        }
+        const esc_py_member *member = NULL;
+        inner = esc_py_union_value(field, inner, &member);
+        if (inner == NULL) {
+            return bad(layout, field, NOT_ONE, error);
+        }
+        return esc_py_layout_verify(esc_py_member_layout(member), inner, error);
+    } else if (field->literals != NULL && !is_literal(field, at)) {
+        return bad(layout, field, "the stored value is none of those of its Literal", error);
     }
     return ESCQRS_OK;
 }
@@ -877,7 +1168,20 @@ static bool may_be_absent(const esc_py_field *field)
         return bsearch(&zero, field->by_number, field->member_count, sizeof *field->by_number,
                        compare_numbers) != NULL;
     }
-    return field->kind != ESCQRS_KIND_TIME && field->kind != ESCQRS_KIND_MESSAGE;
+    if (field->literals != NULL) {
+        return zero_literal(field) != NULL;
+    }
+    switch (field->kind) {
+    case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_UUID:
+    case ESCQRS_KIND_MESSAGE:
+        return false;
+    default:
+        return true;
+    }
 }
 
 static escqrs_status verify_map(const esc_py_layout *layout, const esc_py_field *field,
@@ -917,7 +1221,7 @@ static escqrs_status verify_field(const esc_py_layout *layout, const esc_py_fiel
     if (field->label == ESCQRS_LIST) {
         size_t count = *(const size_t *)(base + field->in->count_offset);
         const char *items = *(const char *const *)(base + field->in->value_offset);
-        size_t step = size_of_kind(field->kind);
+        size_t step = escqrs_kind_size(field->kind);
         for (size_t i = 0; i < count; i++) {
             escqrs_status status = verify_one(layout, field, items + i * step, error);
             if (status != ESCQRS_OK) {
@@ -944,8 +1248,7 @@ escqrs_status esc_py_layout_verify(const esc_py_layout *layout, const ProtobufCM
     }
     for (uint32_t i = 0; i < layout->count; i++) {
         const esc_py_field *field = &layout->fields[i];
-        if (field->kind == ESCQRS_KIND_ENUM || field->kind == ESCQRS_KIND_TIME ||
-            field->kind == ESCQRS_KIND_MESSAGE) {
+        if (esc_py_field_is_verified(field)) {
             escqrs_status status = verify_field(layout, field, packed, error);
             if (status != ESCQRS_OK) {
                 return status;

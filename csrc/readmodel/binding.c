@@ -139,7 +139,7 @@ static bool is_absent(const escqrs_field *field, const ProtobufCMessage *message
         memcpy(&count, value_at(message, field->count_offset), sizeof count);
         return count == 0;
     }
-    if (field->kind == ESCQRS_KIND_TIME || field->kind == ESCQRS_KIND_MESSAGE) {
+    if (escqrs_kind_is_pointer(field->kind)) {
         const void *pointer = NULL;
         memcpy(&pointer, value_at(message, field->value_offset), sizeof pointer);
         return pointer == NULL;
@@ -188,6 +188,18 @@ static int bind_time(sqlite3_stmt *statement, int index, const char *name, int64
     return sqlite3_bind_text(statement, index, text, ESC_BINDING_TIME_SIZE - 1, SQLITE_TRANSIENT);
 }
 
+static int bind_uint64(sqlite3_stmt *statement, int index, const escqrs_field *field,
+                       uint64_t value, escqrs_error *error)
+{
+    if (value > INT64_MAX) {
+        (void)escqrs_error_set(error, ESCQRS_INVALID,
+                               "field %s is %llu, beyond the 63 bits of an integer in SQL",
+                               field->name, (unsigned long long)value);
+        return -1;
+    }
+    return sqlite3_bind_int64(statement, index, (int64_t)value);
+}
+
 static int bind_json(sqlite3_stmt *statement, int index, const escqrs_field *field,
                      const ProtobufCMessage *message, esc_buffer *json, escqrs_error *error)
 {
@@ -209,7 +221,15 @@ static int bind_present(sqlite3_stmt *statement, int index, const escqrs_field *
     const void *value = value_at(message, field->value_offset);
     switch (field->kind) {
     case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_SINT64:
         return sqlite3_bind_int64(statement, index, *(const int64_t *)value);
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_SINT32:
+        return sqlite3_bind_int64(statement, index, *(const int32_t *)value);
+    case ESCQRS_KIND_UINT32:
+        return sqlite3_bind_int64(statement, index, *(const uint32_t *)value);
+    case ESCQRS_KIND_UINT64:
+        return bind_uint64(statement, index, field, *(const uint64_t *)value, error);
     case ESCQRS_KIND_FLOAT:
         if (isnan(*(const double *)value)) {
             (void)escqrs_error_set(error, ESCQRS_INVALID, "field %s is NaN, which SQL cannot hold",
@@ -220,12 +240,22 @@ static int bind_present(sqlite3_stmt *statement, int index, const escqrs_field *
     case ESCQRS_KIND_BOOL:
         return sqlite3_bind_int(statement, index, *(const protobuf_c_boolean *)value != 0);
     case ESCQRS_KIND_STRING:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
         return bind_text_or_blob(statement, index, value, true);
     case ESCQRS_KIND_BYTES:
         return bind_text_or_blob(statement, index, value, false);
     case ESCQRS_KIND_TIME: {
         const escqrs_timestamp *time = *(escqrs_timestamp *const *)value;
         return bind_time(statement, index, field->name, time->seconds, time->nanos / 1000, error);
+    }
+    case ESCQRS_KIND_DURATION: {
+        const escqrs_duration *duration = *(escqrs_duration *const *)value;
+        return sqlite3_bind_double(statement, index,
+                                   (double)duration->seconds + duration->nanos / 1e9);
     }
     case ESCQRS_KIND_ENUM:
         return bind_enum(statement, index, field, *(const int *)value, error);
@@ -251,6 +281,11 @@ static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *f
     switch (field->kind) { /* foreign data: protobuf's zero values */
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_BOOL:
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SINT64:
         return sqlite3_bind_int(statement, index, 0);
     case ESCQRS_KIND_FLOAT:
         return sqlite3_bind_double(statement, index, 0.0);
@@ -261,6 +296,12 @@ static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *f
     case ESCQRS_KIND_ENUM:
         return bind_enum(statement, index, field, 0, error);
     case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_DURATION:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
     case ESCQRS_KIND_MESSAGE:
         break;
     }

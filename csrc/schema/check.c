@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/utf8.h"
+#include "schema/form.h"
 #include "schema/wire.h"
 
 #define ALIGNMENT ((size_t)8)
@@ -20,6 +21,7 @@
 #define SECONDS_MIN (-62135596800LL)
 #define SECONDS_MAX 253402300799LL
 #define NANOS_MAX 999999999LL
+#define SPAN_SECONDS_MAX 315576000000LL /* of google.protobuf.Duration */
 
 typedef struct check {
     const uint8_t *data; /* of the outermost message, for offsets in texts */
@@ -208,10 +210,27 @@ static const uint8_t *check_time(check *c, const esc_plan *plan, const esc_plan_
     for (size_t i = 0; at + i < stop; i++) {
         bits |= (uint64_t)(at[i] & 0x7f) << (7 * i);
     }
-    bool seconds = field->step == ESC_STEP_SECONDS;
-    int64_t value = seconds ? (int64_t)bits : (int64_t)(int32_t)(uint32_t)bits;
-    if (value < (seconds ? SECONDS_MIN : 0) || value > (seconds ? SECONDS_MAX : NANOS_MAX)) {
-        fail(c, ESCQRS_CORRUPT, at, plan, field, "a time outside the years 1 to 9999");
+    int64_t value =
+        field->store == ESC_STORE_INT64 ? (int64_t)bits : (int64_t)(int32_t)(uint32_t)bits;
+    bool good = false;
+    switch (field->step) {
+    case ESC_STEP_SECONDS:
+        good = value >= SECONDS_MIN && value <= SECONDS_MAX;
+        break;
+    case ESC_STEP_NANOS:
+        good = value >= 0 && value <= NANOS_MAX;
+        break;
+    case ESC_STEP_SPAN_SECONDS:
+        good = value >= -SPAN_SECONDS_MAX && value <= SPAN_SECONDS_MAX;
+        break;
+    default:
+        good = value >= -NANOS_MAX && value <= NANOS_MAX;
+        break;
+    }
+    if (!good) {
+        bool span = field->step == ESC_STEP_SPAN_SECONDS || field->step == ESC_STEP_SPAN_NANOS;
+        fail(c, ESCQRS_CORRUPT, at, plan, field,
+             span ? "a duration beyond 10,000 years" : "a time outside the years 1 to 9999");
         return NULL;
     }
     return stop;
@@ -284,6 +303,8 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
             break;
         case ESC_STEP_SECONDS:
         case ESC_STEP_NANOS:
+        case ESC_STEP_SPAN_SECONDS:
+        case ESC_STEP_SPAN_NANOS:
             at = check_time(c, plan, field, at, end);
             if (at == NULL) {
                 return false;
@@ -298,6 +319,10 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
             if (step == ESC_STEP_TEXT) {
                 if (!is_text(at, size)) {
                     return fail(c, ESCQRS_CORRUPT, start, plan, field, "text that is not UTF-8");
+                }
+                if (field->form != 0 && !esc_form_valid((escqrs_kind)field->form, at, size)) {
+                    return fail(c, ESCQRS_CORRUPT, start, plan, field,
+                                esc_form_fault((escqrs_kind)field->form));
                 }
                 at += size;
             } else if (step == ESC_STEP_BYTES) {

@@ -36,7 +36,7 @@ static bool fields_equal(const escqrs_field *a, const escqrs_field *b)
 
 static bool schemas_equal(const escqrs_schema *a, const escqrs_schema *b)
 {
-    if (a->field_count != b->field_count) {
+    if (a->field_count != b->field_count || a->is_union != b->is_union) {
         return false;
     }
     for (size_t i = 0; i < a->field_count; i++) {

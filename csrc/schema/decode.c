@@ -166,6 +166,12 @@ static inline void store_varint(const esc_plan_field *field, uint64_t value, uin
     case ESC_STORE_INT32:
         *(int32_t *)(void *)to = (int32_t)(uint32_t)value;
         break;
+    case ESC_STORE_SINT64:
+        *(int64_t *)(void *)to = esc_wire_unzigzag(value);
+        break;
+    case ESC_STORE_SINT32:
+        *(int32_t *)(void *)to = (int32_t)esc_wire_unzigzag((uint32_t)value);
+        break;
     default:
         *(protobuf_c_boolean *)(void *)to = value != 0;
         break;
@@ -246,6 +252,8 @@ static void decode_message(decoder *d, const esc_plan *plan, const uint8_t *at, 
         case ESC_STEP_VARINT:
         case ESC_STEP_SECONDS:
         case ESC_STEP_NANOS:
+        case ESC_STEP_SPAN_SECONDS:
+        case ESC_STEP_SPAN_NANOS:
             read_varint(o.data, &value);
             store_varint(o.field, value, to);
             break;

@@ -42,6 +42,20 @@ const ProtobufCMessageDescriptor escqrs_timestamp_descriptor = {
     .field_ranges = timestamp_ranges,
 };
 
+const ProtobufCMessageDescriptor escqrs_duration_descriptor = {
+    .magic = PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+    .name = "google.protobuf.Duration",
+    .short_name = "Duration",
+    .c_name = "Google__Protobuf__Duration",
+    .package_name = "google.protobuf",
+    .sizeof_message = sizeof(escqrs_duration),
+    .n_fields = 2,
+    .fields = timestamp_fields, /* the same two */
+    .fields_sorted_by_name = timestamp_by_name,
+    .n_field_ranges = 1,
+    .field_ranges = timestamp_ranges,
+};
+
 static ProtobufCType type_of(escqrs_kind kind)
 {
     switch (kind) {
@@ -53,11 +67,27 @@ static ProtobufCType type_of(escqrs_kind kind)
         return PROTOBUF_C_TYPE_BOOL;
     case ESCQRS_KIND_ENUM:
         return PROTOBUF_C_TYPE_ENUM;
+    case ESCQRS_KIND_INT32:
+        return PROTOBUF_C_TYPE_INT32;
+    case ESCQRS_KIND_UINT32:
+        return PROTOBUF_C_TYPE_UINT32;
+    case ESCQRS_KIND_UINT64:
+        return PROTOBUF_C_TYPE_UINT64;
+    case ESCQRS_KIND_SINT32:
+        return PROTOBUF_C_TYPE_SINT32;
+    case ESCQRS_KIND_SINT64:
+        return PROTOBUF_C_TYPE_SINT64;
     case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_DURATION:
     case ESCQRS_KIND_MESSAGE:
         return PROTOBUF_C_TYPE_MESSAGE;
     case ESCQRS_KIND_STRING:
     case ESCQRS_KIND_BYTES:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
         break;
     }
     return PROTOBUF_C_TYPE_BYTES;
@@ -155,6 +185,8 @@ static bool fill_field(escqrs_schema *schema, const escqrs_field *field,
         out->descriptor = &field->message->descriptor;
     } else if (field->kind == ESCQRS_KIND_TIME) {
         out->descriptor = &escqrs_timestamp_descriptor;
+    } else if (field->kind == ESCQRS_KIND_DURATION) {
+        out->descriptor = &escqrs_duration_descriptor;
     } else if (field->kind == ESCQRS_KIND_ENUM) {
         out->descriptor = make_enum(&schema->arena, field);
         return out->descriptor != NULL;

@@ -33,6 +33,28 @@ static const char *kind_name(const escqrs_field *field, escqrs_kind kind)
         return "bytes";
     case ESCQRS_KIND_TIME:
         return "datetime";
+    case ESCQRS_KIND_INT32:
+        return "es.int32";
+    case ESCQRS_KIND_UINT32:
+        return "es.uint32";
+    case ESCQRS_KIND_UINT64:
+        return "es.uint64";
+    case ESCQRS_KIND_SINT32:
+        return "es.sint32";
+    case ESCQRS_KIND_SINT64:
+        return "es.sint64";
+    case ESCQRS_KIND_DURATION:
+        return "timedelta";
+    case ESCQRS_KIND_DATE:
+        return "date";
+    case ESCQRS_KIND_CLOCK:
+        return "time";
+    case ESCQRS_KIND_LOCAL:
+        return "es.naive_datetime";
+    case ESCQRS_KIND_DECIMAL:
+        return "Decimal";
+    case ESCQRS_KIND_UUID:
+        return "UUID";
     case ESCQRS_KIND_ENUM:
         return field->enum_name;
     case ESCQRS_KIND_MESSAGE:
@@ -172,6 +194,33 @@ static escqrs_status enter(esc_vector *pairs, const escqrs_schema *now, const es
     return ESCQRS_OK;
 }
 
+/* Does the new kind read what was written as the old one, with the same meaning? */
+static bool is_wider(escqrs_kind now, escqrs_kind stored)
+{
+    switch (stored) {
+    case ESCQRS_KIND_INT32:
+        return now == ESCQRS_KIND_INT;
+    case ESCQRS_KIND_UINT32:
+        return now == ESCQRS_KIND_INT || now == ESCQRS_KIND_UINT64;
+    case ESCQRS_KIND_SINT32:
+        return now == ESCQRS_KIND_SINT64;
+    default:
+        return false;
+    }
+}
+
+static bool kinds_agree(const escqrs_field *now, const escqrs_field *stored)
+{
+    if (now->kind != stored->kind && !is_wider(now->kind, stored->kind)) {
+        return false;
+    }
+    if (now->kind == ESCQRS_KIND_MESSAGE && now->message->is_union != stored->message->is_union) {
+        return false;
+    }
+    return now->label != ESCQRS_MAP || now->key_kind == stored->key_kind ||
+           is_wider(now->key_kind, stored->key_kind);
+}
+
 static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escqrs_field *now,
                                     const escqrs_field *stored, escqrs_error *error)
 {
@@ -180,8 +229,7 @@ static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escq
     }
     bool labels = now->label == stored->label ||
                   (now->label == ESCQRS_OPTIONAL && stored->label == ESCQRS_ONE);
-    if (!labels || now->kind != stored->kind ||
-        (now->label == ESCQRS_MAP && now->key_kind != stored->key_kind)) {
+    if (!labels || !kinds_agree(now, stored)) {
         return refuse_type(p, now, stored, error);
     }
     if (now->kind == ESCQRS_KIND_ENUM) {

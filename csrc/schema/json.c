@@ -155,6 +155,17 @@ static void print_time(esc_writer *w, const escqrs_timestamp *time)
                       (int)(second % 60), (long)(nanos / 1000));
 }
 
+/* As seconds, to the microsecond. Parts of different signs count as their sum. */
+static void print_duration(esc_writer *w, const escqrs_duration *duration)
+{
+    int64_t seconds = duration->has_seconds ? duration->seconds : 0;
+    int32_t nanos = duration->has_nanos ? duration->nanos : 0;
+    int64_t micros = seconds * 1000000 + nanos / 1000;
+    uint64_t size = micros < 0 ? 0 - (uint64_t)micros : (uint64_t)micros;
+    esc_writer_format(w, "%s%" PRIu64 ".%06" PRIu64, micros < 0 ? "-" : "", size / 1000000,
+                      size % 1000000);
+}
+
 static void print_enum(esc_writer *w, const escqrs_field *field, int number)
 {
     size_t low = 0;
@@ -182,7 +193,18 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
     esc_writer *w = &p->writer;
     switch (field->kind) {
     case ESCQRS_KIND_INT:
+    case ESCQRS_KIND_SINT64:
         esc_writer_format(w, "%" PRId64, *(const int64_t *)at);
+        break;
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_SINT32:
+        esc_writer_format(w, "%" PRId32, *(const int32_t *)at);
+        break;
+    case ESCQRS_KIND_UINT32:
+        esc_writer_format(w, "%" PRIu32, *(const uint32_t *)at);
+        break;
+    case ESCQRS_KIND_UINT64:
+        esc_writer_format(w, "%" PRIu64, *(const uint64_t *)at);
         break;
     case ESCQRS_KIND_FLOAT:
         if (!isfinite(*(const double *)at)) {
@@ -194,7 +216,12 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
     case ESCQRS_KIND_BOOL:
         esc_writer_text(w, *(const protobuf_c_boolean *)at ? "true" : "false");
         break;
-    case ESCQRS_KIND_STRING: {
+    case ESCQRS_KIND_STRING:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID: {
         const ProtobufCBinaryData *text = at;
         esc_json_text(w, text->data, text->len);
         break;
@@ -206,6 +233,9 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
     }
     case ESCQRS_KIND_TIME:
         print_time(w, *(const escqrs_timestamp *const *)at);
+        break;
+    case ESCQRS_KIND_DURATION:
+        print_duration(w, *(const escqrs_duration *const *)at);
         break;
     case ESCQRS_KIND_ENUM:
         print_enum(w, field, *(const int *)at);
@@ -229,8 +259,19 @@ static escqrs_slice entry_key(const void *value)
     const ProtobufCMessage *entry = value;
     const ProtobufCFieldDescriptor *key = &entry->descriptor->fields[0];
     const void *at = member(entry, key->offset);
-    if (key->type == PROTOBUF_C_TYPE_INT64) {
+    switch (key->type) {
+    case PROTOBUF_C_TYPE_INT64:
+    case PROTOBUF_C_TYPE_UINT64:
+    case PROTOBUF_C_TYPE_SINT64:
         return (escqrs_slice){at, sizeof(int64_t)};
+    case PROTOBUF_C_TYPE_INT32:
+    case PROTOBUF_C_TYPE_UINT32:
+    case PROTOBUF_C_TYPE_SINT32:
+        return (escqrs_slice){at, sizeof(int32_t)};
+    case PROTOBUF_C_TYPE_BOOL:
+        return (escqrs_slice){at, sizeof(protobuf_c_boolean)};
+    default:
+        break;
     }
     const ProtobufCBinaryData *text = at;
     return (escqrs_slice){text->data, text->len};
@@ -270,20 +311,19 @@ static void print_entry(printer *p, const escqrs_field *field, const ProtobufCMe
 {
     esc_writer *w = &p->writer;
     const escqrs_field *value = &field->entry->fields[1];
-    escqrs_slice key = entry_key(entry);
-    if (field->key_kind == ESCQRS_KIND_INT) {
-        esc_writer_format(w, "\"%" PRId64 "\":", *(const int64_t *)key.data);
-    } else {
-        esc_json_text(w, key.data, key.size);
-        esc_writer_put(w, ":", 1);
-    }
+    const escqrs_field *key = &field->entry->fields[0];
+    bool is_text = escqrs_kind_is_text(key->kind);
+    esc_writer_put(w, "\"", is_text ? 0 : 1);
+    print_value(p, entry, key, member(entry, key->value_offset), depth);
+    esc_writer_text(w, is_text ? ":" : "\":");
     const void *at = member(entry, value->value_offset);
-    bool is_pointer = value->kind == ESCQRS_KIND_TIME || value->kind == ESCQRS_KIND_MESSAGE;
-    if (is_pointer && *(const void *const *)at == NULL) {
+    if (escqrs_kind_is_pointer(value->kind) && *(const void *const *)at == NULL) {
         /* An absent value of a map stands for one with nothing in it. */
         escqrs_timestamp zero = {.base = PROTOBUF_C_MESSAGE_INIT(&escqrs_timestamp_descriptor)};
         if (value->kind == ESCQRS_KIND_TIME) {
             print_time(w, &zero);
+        } else if (value->kind == ESCQRS_KIND_DURATION) {
+            print_duration(w, &zero);
         } else {
             esc_writer_text(w, "{}");
         }
@@ -324,7 +364,7 @@ static void print_list(printer *p, const ProtobufCMessage *message, const escqrs
 {
     size_t count = *(const size_t *)member(message, field->count_offset);
     const uint8_t *items = *(const uint8_t *const *)member(message, field->value_offset);
-    size_t item_size = esc_kind_size(field->kind);
+    size_t item_size = escqrs_kind_size(field->kind);
     esc_writer_put(&p->writer, "[", 1);
     for (size_t i = 0; i < count && p->status == ESCQRS_OK; i++) {
         if (i > 0) {
@@ -333,6 +373,14 @@ static void print_list(printer *p, const ProtobufCMessage *message, const escqrs
         print_value(p, message, field, items + i * item_size, depth);
     }
     esc_writer_put(&p->writer, "]", 1);
+}
+
+static bool is_present(const ProtobufCMessage *message, const escqrs_field *field)
+{
+    if (field->has_offset != 0) {
+        return *(const protobuf_c_boolean *)member(message, field->has_offset) != 0;
+    }
+    return *(const void *const *)member(message, field->value_offset) != NULL;
 }
 
 static void print_field(printer *p, const ProtobufCMessage *message, const escqrs_field *field,
@@ -346,12 +394,8 @@ static void print_field(printer *p, const ProtobufCMessage *message, const escqr
         print_map(p, message, field, depth);
         return;
     }
-    const void *at = member(message, field->value_offset);
-    bool present = field->has_offset != 0
-                       ? *(const protobuf_c_boolean *)member(message, field->has_offset) != 0
-                       : *(const void *const *)at != NULL;
-    if (present) {
-        print_value(p, message, field, at, depth);
+    if (is_present(message, field)) {
+        print_value(p, message, field, member(message, field->value_offset), depth);
     } else {
         esc_writer_text(&p->writer, "null");
     }
@@ -360,12 +404,15 @@ static void print_field(printer *p, const ProtobufCMessage *message, const escqr
 static void print_fields(printer *p, const escqrs_schema *schema, const ProtobufCMessage *message,
                          unsigned depth)
 {
+    const char *separator = "";
     esc_writer_put(&p->writer, "{", 1);
     for (size_t i = 0; i < schema->field_count && p->status == ESCQRS_OK; i++) {
         const escqrs_field *field = &schema->fields[i];
-        if (i > 0) {
-            esc_writer_put(&p->writer, ",", 1);
+        if (schema->is_union && !is_present(message, field)) {
+            continue;
         }
+        esc_writer_text(&p->writer, separator);
+        separator = ",";
         esc_json_text(&p->writer, (const uint8_t *)field->name, strlen(field->name));
         esc_writer_put(&p->writer, ":", 1);
         print_field(p, message, field, depth);

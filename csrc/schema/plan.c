@@ -32,6 +32,29 @@ static const esc_plan_field timestamp_plan_fields[] = {
      .name = "nanos"},
     {.short_tag = ESC_PLAN_NO_SHORT_TAG},
 };
+static const esc_plan_field duration_plan_fields[] = {
+    {.short_tag = 1 << 3 | ESC_WIRE_VARINT,
+     .step = ESC_STEP_SPAN_SECONDS,
+     .item_step = ESC_STEP_SPAN_SECONDS,
+     .wire = ESC_WIRE_VARINT,
+     .item_wire = ESC_WIRE_VARINT,
+     .store = ESC_STORE_INT64,
+     .number = 1,
+     .offset = offsetof(escqrs_duration, seconds),
+     .has_offset = offsetof(escqrs_duration, has_seconds),
+     .name = "seconds"},
+    {.short_tag = 2 << 3 | ESC_WIRE_VARINT,
+     .step = ESC_STEP_SPAN_NANOS,
+     .item_step = ESC_STEP_SPAN_NANOS,
+     .wire = ESC_WIRE_VARINT,
+     .item_wire = ESC_WIRE_VARINT,
+     .store = ESC_STORE_INT32,
+     .number = 2,
+     .offset = offsetof(escqrs_duration, nanos),
+     .has_offset = offsetof(escqrs_duration, has_nanos),
+     .name = "nanos"},
+    {.short_tag = ESC_PLAN_NO_SHORT_TAG},
+};
 static const uint16_t timestamp_dense[] = {2, 0, 1};
 
 const esc_plan esc_timestamp_plan = {
@@ -44,12 +67,27 @@ const esc_plan esc_timestamp_plan = {
     .dense = timestamp_dense,
 };
 
+const esc_plan esc_duration_plan = {
+    .name = "google.protobuf.Duration",
+    .cost = sizeof(escqrs_duration),
+    .descriptor = &escqrs_duration_descriptor,
+    .fields = duration_plan_fields,
+    .count = 2,
+    .dense_count = 3,
+    .dense = timestamp_dense,
+};
+
 static void fill_step(esc_plan_field *out, const escqrs_field *field)
 {
     bool packed = field->label == ESCQRS_LIST && esc_kind_is_packable(field->kind);
     switch (field->label == ESCQRS_MAP ? ESCQRS_KIND_MESSAGE : field->kind) {
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_ENUM:
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SINT64:
         out->item_step = ESC_STEP_VARINT;
         out->item_wire = ESC_WIRE_VARINT;
         out->step = ESC_STEP_PACKED_VARINT;
@@ -65,6 +103,11 @@ static void fill_step(esc_plan_field *out, const escqrs_field *field)
         out->step = ESC_STEP_PACKED_64BIT;
         break;
     case ESCQRS_KIND_STRING:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
         out->item_step = ESC_STEP_TEXT;
         out->item_wire = ESC_WIRE_BYTES;
         break;
@@ -73,6 +116,7 @@ static void fill_step(esc_plan_field *out, const escqrs_field *field)
         out->item_wire = ESC_WIRE_BYTES;
         break;
     case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_DURATION:
     case ESCQRS_KIND_MESSAGE:
         out->item_step = ESC_STEP_MESSAGE;
         out->item_wire = ESC_WIRE_BYTES;
@@ -82,6 +126,24 @@ static void fill_step(esc_plan_field *out, const escqrs_field *field)
     if (!packed) {
         out->step = out->item_step;
         out->wire = out->item_wire;
+    }
+}
+
+static uint8_t store_of(escqrs_kind kind)
+{
+    switch (kind) {
+    case ESCQRS_KIND_BOOL:
+        return ESC_STORE_BOOL;
+    case ESCQRS_KIND_ENUM:
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+        return ESC_STORE_INT32;
+    case ESCQRS_KIND_SINT32:
+        return ESC_STORE_SINT32;
+    case ESCQRS_KIND_SINT64:
+        return ESC_STORE_SINT64;
+    default:
+        return ESC_STORE_INT64;
     }
 }
 
@@ -95,9 +157,10 @@ static void fill_field(esc_plan_field *out, const escqrs_field *field)
     out->offset = (uint32_t)field->value_offset;
     out->has_offset = (uint32_t)field->has_offset;
     out->count_offset = (uint32_t)field->count_offset;
-    out->store = field->kind == ESCQRS_KIND_BOOL   ? ESC_STORE_BOOL
-                 : field->kind == ESCQRS_KIND_ENUM ? ESC_STORE_INT32
-                                                   : ESC_STORE_INT64;
+    out->store = store_of(field->kind);
+    if (escqrs_kind_is_text(field->kind) && field->kind != ESCQRS_KIND_STRING) {
+        out->form = (uint8_t)field->kind;
+    }
     uint64_t tag = (uint64_t)field->number << 3 | out->wire;
     out->short_tag = tag < 0x80 ? (uint16_t)tag : ESC_PLAN_NO_SHORT_TAG;
     if (field->label == ESCQRS_MAP) {
@@ -105,11 +168,13 @@ static void fill_field(esc_plan_field *out, const escqrs_field *field)
         out->nested = &field->entry->plan;
         return;
     }
-    out->item_size = (uint32_t)esc_kind_size(field->kind);
+    out->item_size = (uint32_t)escqrs_kind_size(field->kind);
     if (field->kind == ESCQRS_KIND_MESSAGE) {
         out->nested = &field->message->plan;
     } else if (field->kind == ESCQRS_KIND_TIME) {
         out->nested = &esc_timestamp_plan;
+    } else if (field->kind == ESCQRS_KIND_DURATION) {
+        out->nested = &esc_duration_plan;
     }
 }
 
@@ -120,7 +185,7 @@ static size_t base_cost(const escqrs_schema *schema)
     size_t cost = schema->descriptor.sizeof_message;
     for (size_t i = 0; i < schema->field_count; i++) {
         const escqrs_field *field = &schema->fields[i];
-        if (field->label == ESCQRS_LIST && esc_kind_size(field->kind) % ALIGNMENT != 0) {
+        if (field->label == ESCQRS_LIST && escqrs_kind_size(field->kind) % ALIGNMENT != 0) {
             cost += ALIGNMENT;
         }
     }

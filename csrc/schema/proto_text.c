@@ -52,6 +52,7 @@ typedef struct file {
     escqrs_slice package; /* as declared */
     char *package_name;   /* in the file; "" for none */
     bool has_time;
+    bool has_duration;
     bool out_of_memory;
 } file;
 
@@ -438,7 +439,27 @@ static void print_type(const file *f, esc_writer *w, const escqrs_field *field, 
     case ESCQRS_KIND_BOOL:
         esc_writer_text(w, "bool");
         break;
+    case ESCQRS_KIND_INT32:
+        esc_writer_text(w, "int32");
+        break;
+    case ESCQRS_KIND_UINT32:
+        esc_writer_text(w, "uint32");
+        break;
+    case ESCQRS_KIND_UINT64:
+        esc_writer_text(w, "uint64");
+        break;
+    case ESCQRS_KIND_SINT32:
+        esc_writer_text(w, "sint32");
+        break;
+    case ESCQRS_KIND_SINT64:
+        esc_writer_text(w, "sint64");
+        break;
     case ESCQRS_KIND_STRING:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
         esc_writer_text(w, "string");
         break;
     case ESCQRS_KIND_BYTES:
@@ -446,6 +467,9 @@ static void print_type(const file *f, esc_writer *w, const escqrs_field *field, 
         break;
     case ESCQRS_KIND_TIME:
         esc_writer_text(w, ".google.protobuf.Timestamp");
+        break;
+    case ESCQRS_KIND_DURATION:
+        esc_writer_text(w, ".google.protobuf.Duration");
         break;
     case ESCQRS_KIND_ENUM: {
         const char *name = enum_in_file(f, field);
@@ -488,7 +512,40 @@ static const char *field_name(file *f, scope *s, const escqrs_field *field)
     }
 }
 
-static void print_field(file *f, esc_writer *w, scope *s, const escqrs_field *field, int indent)
+/* What a text is, where the protobuf type does not tell. */
+static const char *form_name(escqrs_kind kind)
+{
+    switch (kind) {
+    case ESCQRS_KIND_DATE:
+        return "date";
+    case ESCQRS_KIND_CLOCK:
+        return "time";
+    case ESCQRS_KIND_LOCAL:
+        return "date and time without zone";
+    case ESCQRS_KIND_DECIMAL:
+        return "decimal";
+    case ESCQRS_KIND_UUID:
+        return "UUID";
+    default:
+        return NULL;
+    }
+}
+
+static void print_comment(esc_writer *w, const char *name, const escqrs_field *field)
+{
+    const char *form = form_name(field->kind);
+    bool bent = strcmp(name, field->name) != 0;
+    if (bent || form != NULL) {
+        esc_writer_text(w, "  // ");
+        esc_writer_text(w, bent ? field->name : "");
+        esc_writer_text(w, bent && form != NULL ? ": " : "");
+        esc_writer_text(w, form != NULL ? form : "");
+    }
+}
+
+/* In a union `label` is empty. */
+static void print_field(file *f, esc_writer *w, scope *s, const escqrs_field *field,
+                        const char *label, int indent)
 {
     const char *name = field_name(f, s, field);
     if (name == NULL) {
@@ -502,17 +559,32 @@ static void print_field(file *f, esc_writer *w, scope *s, const escqrs_field *fi
         print_type(f, w, field, field->kind);
         esc_writer_text(w, ">");
     } else {
-        esc_writer_text(w, field->label == ESCQRS_LIST ? "repeated " : "optional ");
+        esc_writer_text(w, field->label == ESCQRS_LIST ? "repeated " : label);
         print_type(f, w, field, field->kind);
     }
     esc_writer_put(w, " ", 1);
     esc_writer_text(w, name);
     esc_writer_format(w, " = %lu;", (unsigned long)field->number);
-    if (strcmp(name, field->name) != 0) {
-        esc_writer_text(w, "  // ");
-        esc_writer_text(w, field->name);
-    }
+    print_comment(w, name, field);
     esc_writer_put(w, "\n", 1);
+}
+
+static void print_fields(file *f, esc_writer *w, scope *s, const escqrs_schema *schema, int indent)
+{
+    const char *label = schema->is_union ? "" : "optional ";
+    if (schema->is_union) {
+        const char *name = unique(f, s, to_ascii(f, escqrs_slice_of("value")));
+        esc_writer_format(w, "%*soneof ", indent, "");
+        esc_writer_text(w, name != NULL ? name : "");
+        esc_writer_text(w, " {\n");
+    }
+    int inner = schema->is_union ? indent + INDENT : indent;
+    for (size_t i = 0; i < schema->field_count && !f->out_of_memory; i++) {
+        print_field(f, w, s, &schema->fields[i], label, inner);
+    }
+    if (schema->is_union) {
+        esc_writer_format(w, "%*s}\n", indent, "");
+    }
 }
 
 /* As deep as names have dots. */
@@ -531,9 +603,8 @@ static void print_message(file *f, esc_writer *w, node *place, int indent)
         esc_writer_put(w, place->component.data, place->component.size);
     }
     esc_writer_put(w, "\n", 1);
-    const escqrs_schema *schema = place->schema;
-    for (size_t i = 0; schema != NULL && i < schema->field_count && !f->out_of_memory; i++) {
-        print_field(f, w, &s, &schema->fields[i], indent + INDENT);
+    if (place->schema != NULL) {
+        print_fields(f, w, &s, place->schema, indent + INDENT);
     }
     for (node *child = place->first; child != NULL && !f->out_of_memory; child = child->next) {
         print_message(f, w, child, indent + INDENT);
@@ -591,6 +662,7 @@ static void prepare(file *f)
         for (size_t j = 0; j < schema->field_count; j++) {
             const escqrs_field *field = &schema->fields[j];
             f->has_time |= field->kind == ESCQRS_KIND_TIME;
+            f->has_duration |= field->kind == ESCQRS_KIND_DURATION;
             if (field->kind == ESCQRS_KIND_ENUM) {
                 add_enum(f, field);
             }
@@ -606,8 +678,14 @@ static void print_file(file *f, esc_writer *w)
         esc_writer_text(w, f->package_name);
         esc_writer_text(w, ";\n");
     }
+    if (f->has_time || f->has_duration) {
+        esc_writer_put(w, "\n", 1);
+    }
+    if (f->has_duration) {
+        esc_writer_text(w, "import \"google/protobuf/duration.proto\";\n");
+    }
     if (f->has_time) {
-        esc_writer_text(w, "\nimport \"google/protobuf/timestamp.proto\";\n");
+        esc_writer_text(w, "import \"google/protobuf/timestamp.proto\";\n");
     }
     for (node *child = f->root.first; child != NULL && !f->out_of_memory; child = child->next) {
         print_message(f, w, child, 0);

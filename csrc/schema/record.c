@@ -52,6 +52,7 @@ static bool fill_message(esc_arena *arena, const esc_vector *closure, const escq
         return false;
     }
     out->n_fields = count;
+    out->is_union = schema->is_union;
     for (size_t i = 0; i < count; i++) {
         const escqrs_field *field = &schema->fields[schema->by_number[i]];
         escqrs__v1__field__init(&fields[i]);
@@ -233,6 +234,9 @@ static escqrs_status load_messages(loading *l, const Escqrs__V1__Schema *record,
         escqrs_schema *made = NULL;
         escqrs_status status =
             escqrs_schema_create(escqrs_slice_of(record->messages[i]->name), &made, error);
+        if (status == ESCQRS_OK && record->messages[i]->is_union) {
+            escqrs_schema_make_union(made);
+        }
         if (status == ESCQRS_OK && esc_vector_push(&l->schemas, &made) != ESCQRS_OK) {
             escqrs_schema_destroy(made);
             status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
@@ -263,7 +267,7 @@ static escqrs_status hand_over(loading *l, escqrs_schema **root, escqrs_error *e
     escqrs_schema *first = ESC_VECTOR_AT(&l->schemas, escqrs_schema *, 0);
     while (l->schemas.count > 1) {
         escqrs_schema *nested = ESC_VECTOR_AT(&l->schemas, escqrs_schema *, l->schemas.count - 1);
-        if (esc_schema_own(first, nested) != ESCQRS_OK) {
+        if (escqrs_schema_own(first, nested) != ESCQRS_OK) {
             return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
         }
         esc_vector_pop(&l->schemas);

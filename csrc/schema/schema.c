@@ -60,20 +60,32 @@ bool esc_schema_is_name(escqrs_slice name)
     }
 }
 
-size_t esc_kind_size(escqrs_kind kind)
+size_t escqrs_kind_size(escqrs_kind kind)
 {
     switch (kind) {
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_FLOAT:
+    case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_SINT64:
         return 8;
+    case ESCQRS_KIND_INT32:
+    case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_SINT32:
+        return 4;
     case ESCQRS_KIND_BOOL:
         return sizeof(protobuf_c_boolean);
     case ESCQRS_KIND_ENUM:
         return sizeof(int);
     case ESCQRS_KIND_STRING:
     case ESCQRS_KIND_BYTES:
+    case ESCQRS_KIND_DATE:
+    case ESCQRS_KIND_CLOCK:
+    case ESCQRS_KIND_LOCAL:
+    case ESCQRS_KIND_DECIMAL:
+    case ESCQRS_KIND_UUID:
         return sizeof(ProtobufCBinaryData);
     case ESCQRS_KIND_TIME:
+    case ESCQRS_KIND_DURATION:
     case ESCQRS_KIND_MESSAGE:
         return sizeof(ProtobufCMessage *);
     }
@@ -139,14 +151,25 @@ static bool grow(void **items, size_t *capacity, size_t count, size_t item_size)
     return true;
 }
 
-escqrs_status esc_schema_own(escqrs_schema *owner, escqrs_schema *schema)
+void escqrs_schema_make_union(escqrs_schema *schema)
+{
+    ESC_ASSERT(!schema->sealed && schema->field_count == 0);
+    schema->is_union = true;
+}
+
+bool escqrs_schema_is_union(const escqrs_schema *schema)
+{
+    return schema->is_union;
+}
+
+escqrs_status escqrs_schema_own(escqrs_schema *owner, escqrs_schema *nested)
 {
     void *items = owner->owned;
     if (!grow(&items, &owner->owned_capacity, owner->owned_count, sizeof(escqrs_schema *))) {
         return ESCQRS_NO_MEMORY;
     }
     owner->owned = items;
-    owner->owned[owner->owned_count++] = schema;
+    owner->owned[owner->owned_count++] = nested;
     return ESCQRS_OK;
 }
 
@@ -206,16 +229,20 @@ static escqrs_status check_spec(const escqrs_schema *schema, const escqrs_field_
         return escqrs_error_set(error, ESCQRS_TOO_LARGE, "%s has more than %d fields", message,
                                 ESC_SCHEMA_FIELDS_MAX);
     }
-    if (spec->kind < ESCQRS_KIND_INT || spec->kind > ESCQRS_KIND_MESSAGE ||
-        spec->label < ESCQRS_ONE || spec->label > ESCQRS_MAP) {
+    if (spec->kind < ESCQRS_KIND_INT || spec->kind > ESCQRS_KIND_LAST || spec->label < ESCQRS_ONE ||
+        spec->label > ESCQRS_MAP) {
         return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: unknown kind %d or label %d",
                                 message, name, (int)spec->kind, (int)spec->label);
     }
-    if (spec->label == ESCQRS_MAP && spec->key_kind != ESCQRS_KIND_INT &&
-        spec->key_kind != ESCQRS_KIND_STRING) {
+    if (spec->label == ESCQRS_MAP && !escqrs_kind_is_key(spec->key_kind)) {
         return escqrs_error_set(error, ESCQRS_INVALID,
-                                "%s.%s: the keys of a dict are `int` or `str`, nothing else",
+                                "%s.%s: the keys of a dict are integers, `bool` or text, nothing "
+                                "else",
                                 message, name);
+    }
+    if (schema->is_union && (spec->kind != ESCQRS_KIND_MESSAGE || spec->label != ESCQRS_OPTIONAL)) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "%s.%s: what a union is made of are messages", message, name);
     }
     if (spec->kind == ESCQRS_KIND_MESSAGE && spec->message == NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: a nested message needs its schema",
@@ -299,7 +326,7 @@ static escqrs_status make_entry(escqrs_schema *schema, const escqrs_field_spec *
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = esc_schema_own(schema, entry);
+    status = escqrs_schema_own(schema, entry);
     if (status != ESCQRS_OK) {
         escqrs_schema_destroy(entry);
         return escqrs_error_set(error, status, "out of memory for a message type");
@@ -382,7 +409,7 @@ escqrs_status escqrs_schema_add(escqrs_schema *schema, const escqrs_field_spec *
 static bool has_flag(const escqrs_field *field)
 {
     bool one = field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL;
-    return one && field->kind != ESCQRS_KIND_TIME && field->kind != ESCQRS_KIND_MESSAGE;
+    return one && !escqrs_kind_is_pointer(field->kind);
 }
 
 /* Everything of eight bytes first, then what has four, so that there is no padding between. */
@@ -395,16 +422,16 @@ static void lay_out(escqrs_schema *schema)
             field->count_offset = offset;
             field->value_offset = offset + sizeof(size_t);
             offset += sizeof(size_t) + sizeof(void *);
-        } else if (esc_kind_size(field->kind) % ALIGNMENT == 0) {
+        } else if (escqrs_kind_size(field->kind) % ALIGNMENT == 0) {
             field->value_offset = offset;
-            offset += esc_kind_size(field->kind);
+            offset += escqrs_kind_size(field->kind);
         }
     }
     for (size_t i = 0; i < schema->field_count; i++) {
         escqrs_field *field = &schema->fields[i];
         if (field->value_offset == 0) {
             field->value_offset = offset;
-            offset += esc_kind_size(field->kind);
+            offset += escqrs_kind_size(field->kind);
         }
         if (has_flag(field)) {
             field->has_offset = offset;

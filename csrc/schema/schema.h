@@ -29,6 +29,8 @@ typedef enum esc_plan_step {
     ESC_STEP_PACKED_64BIT,
     ESC_STEP_SECONDS,
     ESC_STEP_NANOS,
+    ESC_STEP_SPAN_SECONDS, /* of a duration */
+    ESC_STEP_SPAN_NANOS,
 } esc_plan_step;
 
 /* The C type that a varint becomes. */
@@ -36,6 +38,8 @@ typedef enum esc_plan_store {
     ESC_STORE_INT64,
     ESC_STORE_INT32,
     ESC_STORE_BOOL,
+    ESC_STORE_SINT64,
+    ESC_STORE_SINT32,
 } esc_plan_store;
 
 typedef struct esc_plan esc_plan;
@@ -47,6 +51,7 @@ typedef struct esc_plan_field {
     uint8_t wire;       /* of `step` */
     uint8_t item_wire;  /* of `item_step` */
     uint8_t store;      /* esc_plan_store */
+    uint8_t form;       /* escqrs_kind of a text that is more than UTF-8; else 0 */
     bool repeated;
     uint16_t slot; /* 1, 2, ... among the singular messages; else 0 */
     uint32_t number;
@@ -76,6 +81,7 @@ struct esc_plan {
 };
 
 extern const esc_plan esc_timestamp_plan;
+extern const esc_plan esc_duration_plan;
 
 struct escqrs_schema {
     ProtobufCMessageDescriptor descriptor; /* magic is 0 until sealed */
@@ -90,7 +96,8 @@ struct escqrs_schema {
     size_t owned_capacity;
     esc_arena arena; /* names, descriptors, tables */
     bool sealed;
-    bool is_entry;                /* of a map */
+    bool is_entry; /* of a map */
+    bool is_union;
     _Atomic uint64_t fingerprint; /* 0: not yet computed */
 };
 
@@ -103,19 +110,12 @@ bool esc_schema_is_name(escqrs_slice name);
 escqrs_status esc_plan_build(escqrs_schema *schema) ESCQRS_MUST_USE;
 escqrs_status esc_descriptor_build(escqrs_schema *schema) ESCQRS_MUST_USE;
 
-/* `schema` will be destroyed with `owner`. NO_MEMORY. */
-escqrs_status esc_schema_own(escqrs_schema *owner, escqrs_schema *schema) ESCQRS_MUST_USE;
-
 /* The field of that number, or NULL. Sealed schemas only. */
 const escqrs_field *esc_schema_find_number(const escqrs_schema *schema, uint32_t number);
 
-/* Size of one value of that kind in a message or in a list's array. */
-size_t esc_kind_size(escqrs_kind kind);
-
 static inline bool esc_kind_is_packable(escqrs_kind kind)
 {
-    return kind == ESCQRS_KIND_INT || kind == ESCQRS_KIND_FLOAT || kind == ESCQRS_KIND_BOOL ||
-           kind == ESCQRS_KIND_ENUM;
+    return !escqrs_kind_is_pointer(kind) && !escqrs_kind_is_text(kind) && kind != ESCQRS_KIND_BYTES;
 }
 
 #endif

@@ -14,6 +14,17 @@
 #define ESC_WIRE_SHORT_SIZE_MAX 5u
 #define ESC_WIRE_VARINT_SIZE_MAX 10u
 
+/* Of sint32 and sint64: 0, -1, 1, -2 are written as 0, 1, 2, 3. */
+static inline uint64_t esc_wire_zigzag(int64_t value)
+{
+    return (uint64_t)value << 1 ^ (value < 0 ? UINT64_MAX : 0);
+}
+
+static inline int64_t esc_wire_unzigzag(uint64_t value)
+{
+    return (int64_t)(value >> 1 ^ (~(value & 1) + 1));
+}
+
 /* Behind the varint at `at`, or NULL if it is cut off or longer than ten bytes. */
 static inline const uint8_t *esc_wire_skip_varint(const uint8_t *at, const uint8_t *end)
 {

@@ -35,6 +35,21 @@ extern "C" {
  *   TIME      google.protobuf.Timestamp   escqrs_timestamp *
  *   ENUM      an enum                     int
  *   MESSAGE   a message                   ProtobufCMessage *
+ *   INT32     int32                       int32_t
+ *   UINT32    uint32                      uint32_t
+ *   UINT64    uint64                      uint64_t
+ *   SINT32    sint32                      int32_t
+ *   SINT64    sint64                      int64_t
+ *   DURATION  google.protobuf.Duration    escqrs_duration *
+ *   DATE      string "2024-02-29"         ProtobufCBinaryData
+ *   CLOCK     string "23:59:59.123456"    ProtobufCBinaryData
+ *   LOCAL     string of both, a `T` between ProtobufCBinaryData
+ *   DECIMAL   string "-12.50", "1E+5"     ProtobufCBinaryData
+ *   UUID      string of 36 characters     ProtobufCBinaryData
+ *
+ * CLOCK is a time of day and LOCAL a date with one, both without a zone; their fraction of a second
+ * has six digits or is left out. DECIMAL is a finite number of at most 4,096 characters whose
+ * exponent has at most 6 digits. The check proves these forms as it proves UTF-8.
  */
 typedef enum escqrs_kind {
     ESCQRS_KIND_INT = 1,
@@ -45,7 +60,48 @@ typedef enum escqrs_kind {
     ESCQRS_KIND_TIME = 6,
     ESCQRS_KIND_ENUM = 7,
     ESCQRS_KIND_MESSAGE = 8,
+    ESCQRS_KIND_INT32 = 9,
+    ESCQRS_KIND_UINT32 = 10,
+    ESCQRS_KIND_UINT64 = 11,
+    ESCQRS_KIND_SINT32 = 12,
+    ESCQRS_KIND_SINT64 = 13,
+    ESCQRS_KIND_DURATION = 14,
+    ESCQRS_KIND_DATE = 15,
+    ESCQRS_KIND_CLOCK = 16,
+    ESCQRS_KIND_LOCAL = 17,
+    ESCQRS_KIND_DECIMAL = 18,
+    ESCQRS_KIND_UUID = 19,
 } escqrs_kind;
+
+#define ESCQRS_KIND_LAST ESCQRS_KIND_UUID
+#define ESCQRS_DECIMAL_SIZE_MAX 4096 /* characters */
+
+/* Is a value of that kind a pointer to a message? Then NULL is absent. */
+static inline bool escqrs_kind_is_pointer(escqrs_kind kind)
+{
+    return kind == ESCQRS_KIND_TIME || kind == ESCQRS_KIND_MESSAGE || kind == ESCQRS_KIND_DURATION;
+}
+
+/* Is it a string on the wire, of any form? */
+static inline bool escqrs_kind_is_text(escqrs_kind kind)
+{
+    return kind == ESCQRS_KIND_STRING || (kind >= ESCQRS_KIND_DATE && kind <= ESCQRS_KIND_UUID);
+}
+
+/* Is it a whole number other than a bool or an enum? */
+static inline bool escqrs_kind_is_integer(escqrs_kind kind)
+{
+    return kind == ESCQRS_KIND_INT || (kind >= ESCQRS_KIND_INT32 && kind <= ESCQRS_KIND_SINT64);
+}
+
+/* May the keys of a map be of that kind? */
+static inline bool escqrs_kind_is_key(escqrs_kind kind)
+{
+    return escqrs_kind_is_text(kind) || escqrs_kind_is_integer(kind) || kind == ESCQRS_KIND_BOOL;
+}
+
+/* Size of one value of that kind in a message or in a list's array. */
+size_t escqrs_kind_size(escqrs_kind kind);
 
 /* How often a field occurs:
  *
@@ -53,9 +109,9 @@ typedef enum escqrs_kind {
  *   OPTIONAL  may be absent on purpose (T | None); laid out like ONE
  *   LIST      size_t count, pointer to an array of the C type; packed where proto3 packs
  *   MAP       size_t count, pointer to an array of ProtobufCMessage *: the entries, each a message
- *             of field `entry` with key = 1 and value = 2. Keys: INT or STRING; the last of several
- *             equal keys counts; a key or value that is absent stands for zero, "", an empty
- *             message or 1970-01-01
+ *             of field `entry` with key = 1 and value = 2. Keys: integers, BOOL and texts; the last
+ *             of several equal keys counts; a key or value that is absent stands for zero, "", an
+ *             empty message, 1970-01-01 or no time; where text has another form, it may not be
  */
 typedef enum escqrs_label {
     ESCQRS_ONE = 1,
@@ -73,7 +129,12 @@ typedef struct escqrs_timestamp {
     int32_t nanos; /* 0 to 999,999,999 */
 } escqrs_timestamp;
 
+/* google.protobuf.Duration, which is laid out alike: nanos from -999,999,999 to 999,999,999, the
+ * whole within 315,576,000,000 seconds (10,000 years) to either side. */
+typedef escqrs_timestamp escqrs_duration;
+
 extern const ProtobufCMessageDescriptor escqrs_timestamp_descriptor;
+extern const ProtobufCMessageDescriptor escqrs_duration_descriptor;
 
 typedef struct escqrs_schema escqrs_schema;
 
@@ -88,7 +149,7 @@ typedef struct escqrs_field_spec {
     uint32_t number;  /* 1 to 536,870,911 without 19,000-19,999; unique in the message */
     escqrs_kind kind; /* of the value */
     escqrs_label label;
-    escqrs_kind key_kind;         /* MAP: INT or STRING */
+    escqrs_kind key_kind;         /* MAP */
     bool has_default;             /* the reader fills it in where the field is absent */
     const escqrs_schema *message; /* kind MESSAGE; need not be sealed yet */
     const char *enum_name;        /* kind ENUM */
@@ -125,7 +186,13 @@ ESCQRS_MUST_USE escqrs_status escqrs_schema_create(escqrs_slice name, escqrs_sch
 ESCQRS_MUST_USE escqrs_status escqrs_schema_add(escqrs_schema *schema,
                                                 const escqrs_field_spec *field,
                                                 escqrs_error *error);
+/* Make it a union, before fields are added: a message of which one field is set, which is printed
+ * as a oneof. Its fields are OPTIONAL messages. */
+void escqrs_schema_make_union(escqrs_schema *schema);
+bool escqrs_schema_is_union(const escqrs_schema *schema);
 ESCQRS_MUST_USE escqrs_status escqrs_schema_seal(escqrs_schema *schema, escqrs_error *error);
+/* `nested` will be destroyed with `owner`. Errors: NO_MEMORY; then it is the caller's still. */
+ESCQRS_MUST_USE escqrs_status escqrs_schema_own(escqrs_schema *owner, escqrs_schema *nested);
 void escqrs_schema_destroy(escqrs_schema *schema);
 
 const char *escqrs_schema_name(const escqrs_schema *schema);
@@ -151,8 +218,9 @@ typedef struct escqrs_limits {
  *
  * Prove that `data` can be unpacked: size, depth, counts, wire types (a known field with the wrong
  * one is an error, packed and unpacked lists are both accepted), varints of at most 10 bytes,
- * lengths inside the message, tags between 1 and 2^29-1, no groups, UTF-8 of strings, times within
- * the years 1 to 9999. Unknown fields are fine, and so are numbers that an enum does not have.
+ * lengths inside the message, tags between 1 and 2^29-1, no groups, UTF-8 of strings and the form
+ * of dates, decimals and their like, times within the years 1 to 9999 and durations within 10,000
+ * years. Unknown fields are fine, and so are numbers that an enum does not have.
  * Errors: CORRUPT with the byte offset in the text; TOO_LARGE. */
 ESCQRS_MUST_USE escqrs_status escqrs_message_check(const escqrs_schema *schema, escqrs_slice data,
                                                    const escqrs_limits *limits,
@@ -187,8 +255,9 @@ void escqrs_message_init(const escqrs_schema *schema, ProtobufCMessage *message)
 /* ---- JSON, one way: for SQL parameters and for people ----------------------------------------- */
 
 /* The value of one field as JSON text appended by `write` (text is UTF-8, may come in pieces):
- * lists as arrays, maps as objects, messages as objects with the names as declared, bytes as
- * base64, times as RFC 3339 in UTC with microseconds, enums by name, 64-bit integers as numbers.
+ * lists as arrays, maps as objects, messages as objects with the names as declared (of a union the
+ * one that is set), bytes as base64, times as RFC 3339 in UTC with microseconds, durations as
+ * seconds, enums by name, 64-bit integers as numbers, texts of any form as they are.
  * NaN and infinities are INVALID. `write` returns false when it is out of memory. */
 typedef bool (*escqrs_write_function)(void *context, const char *text, size_t size);
 ESCQRS_MUST_USE escqrs_status escqrs_field_to_json(const escqrs_field *field,
@@ -227,9 +296,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_schema_load(escqrs_slice record, escqrs_sch
 
 /* May data written with `record` be read with `schema`? OK where it may: the same fields, fields
  * added with a default (or OPTIONAL, LIST, MAP) under numbers never used, removed fields whose
- * number nobody else took, changed order, ONE to OPTIONAL. SCHEMA_MISMATCH otherwise: a number that
- * means another name (renamed), another kind, label, enum number or nested message; a new field
- * without default. The text names class, field, both meanings and the mend. */
+ * number nobody else took, changed order, ONE to OPTIONAL, a wider integer that reads the same
+ * bytes (INT32 and UINT32 to INT, UINT32 to UINT64, SINT32 to SINT64). SCHEMA_MISMATCH otherwise: a
+ * number that means another name (renamed), another kind, label, enum number or nested message; a
+ * new field without default. The text names class, field, both meanings and the mend. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_compare(const escqrs_schema *schema,
                                                     escqrs_slice record, escqrs_error *error);
 

@@ -17,7 +17,19 @@ from __future__ import annotations
 from ._aggregate import Aggregate, applies, handles
 from ._core import Handle, NewEvent, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
 from ._match import Match
-from ._message import Command, Event, Message, field
+from ._message import (
+    Command,
+    Event,
+    Message,
+    field,
+    int32,
+    int64,
+    naive_datetime,
+    sint32,
+    sint64,
+    uint32,
+    uint64,
+)
 from ._readmodel import ReadModel, ReadModelStatus, on, query, sql
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._system import DeadLetter, System, open
@@ -99,11 +111,18 @@ __all__ = [
     "field",
     "from_bytes",
     "handles",
+    "int32",
+    "int64",
+    "naive_datetime",
     "new_id",
     "on",
     "open",
     "proto",
     "query",
+    "sint32",
+    "sint64",
     "sql",
     "to_bytes",
+    "uint32",
+    "uint64",
 ]

@@ -18,7 +18,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
 
 from . import _core
 
@@ -29,7 +29,19 @@ if TYPE_CHECKING:
 else:
     R_co = TypeVar("R_co", covariant=True)
 
-__all__ = ["Command", "Event", "Message", "field"]
+__all__ = [
+    "Command",
+    "Event",
+    "Message",
+    "field",
+    "int32",
+    "int64",
+    "naive_datetime",
+    "sint32",
+    "sint64",
+    "uint32",
+    "uint64",
+]
 
 NUMBER_MAX = 536_870_911  # of a protobuf field
 _RESERVED = range(19_000, 20_000)  # protobuf keeps these field numbers for itself
@@ -42,11 +54,45 @@ _SCALARS: dict[object, int] = {
     str: _core.STRING,
     bytes: _core.BYTES,
     datetime.datetime: _core.TIME,
+    datetime.date: _core.DATE,
+    datetime.time: _core.CLOCK,
+    datetime.timedelta: _core.DURATION,
+}
+_IMPORTED = {("decimal", "Decimal"): _core.DECIMAL, ("uuid", "UUID"): _core.UUID}
+
+
+class _Kind(NamedTuple):
+    """Metadata of an ``Annotated``: stored as another kind than its type's own."""
+
+    kind: int
+
+
+int32 = Annotated[int, _Kind(_core.INT32)]
+int64 = Annotated[int, _Kind(_core.INT)]
+uint32 = Annotated[int, _Kind(_core.UINT32)]
+uint64 = Annotated[int, _Kind(_core.UINT64)]
+sint32 = Annotated[int, _Kind(_core.SINT32)]
+sint64 = Annotated[int, _Kind(_core.SINT64)]
+naive_datetime = Annotated[datetime.datetime, _Kind(_core.LOCAL)]
+
+_KEYS = frozenset(
+    {
+        _core.STRING, _core.INT, _core.BOOL, _core.INT32, _core.UINT32, _core.UINT64, _core.SINT32,
+        _core.SINT64, _core.DATE, _core.CLOCK, _core.LOCAL, _core.DECIMAL, _core.UUID,
+    }
+)  # fmt: skip
+_COLLECTIONS: dict[object, int] = {
+    list: _core.AS_LIST,
+    tuple: _core.AS_TUPLE,
+    set: _core.AS_SET,
+    frozenset: _core.AS_FROZENSET,
 }
 _ALLOWED = (
-    "a field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, "
-    "list[T], dict[str, T] or dict[int, T] of these"
+    "a field is str, int, float, bool, bytes, datetime, date, time, timedelta, Decimal, UUID, an "
+    "Enum, a Literal, a message class, a union of message classes, T | None, list[T], "
+    "tuple[T, ...], set[T], frozenset[T] or dict[K, T] of these"
 )
+_KEYWORD_ONLY = re.compile(r"\s*(?:\w+\s*\.\s*)*KW_ONLY\s*$")
 _CLASS_VAR = re.compile(r"\s*(?:\w+\s*\.\s*)*ClassVar\b")
 _REFUSED = {
     "__init__": "write __post_init__ to check a message that was made",
@@ -71,10 +117,13 @@ _MISSING = _Missing()
 class _Field:
     """What ``es.field(...)`` returns: number and default of one field, until the class is made."""
 
-    __slots__ = ("default", "default_factory", "number")
+    __slots__ = ("default", "default_factory", "kw_only", "number")
 
-    def __init__(self, number: object, default: object, default_factory: object) -> None:
+    def __init__(
+        self, number: object, default: object, default_factory: object, kw_only: bool
+    ) -> None:
         self.number = number
+        self.kw_only = kw_only
         self.default = default
         self.default_factory = default_factory
 
@@ -84,6 +133,7 @@ def field(
     *,
     default: Any = _MISSING,
     default_factory: Callable[[], Any] | _Missing = _MISSING,
+    kw_only: bool = False,
 ) -> Any:
     """Say more of a field than its type: ``x: int = es.field(3, default=5)``.
 
@@ -91,18 +141,30 @@ def field(
     before it.
     default: the value where none is given, also for stored messages that do not have the field.
     default_factory: called without arguments for each message that needs the default.
+    kw_only: the value is given by name only, as are those of all fields behind ``_: KW_ONLY``
+    (of ``dataclasses``).
     """
     if not isinstance(default, _Missing) and not isinstance(default_factory, _Missing):
         raise TypeError("es.field: give default or default_factory, not both")
     if not isinstance(default_factory, _Missing) and not callable(default_factory):
         raise TypeError(f"es.field: default_factory must be callable, got {default_factory!r}")
-    return _Field(number, default, default_factory)
+    return _Field(number, default, default_factory, kw_only)
 
 
 class _Declared:
     """One field as declared; ``spec`` is what C needs of it, once its annotation could be read."""
 
-    __slots__ = ("annotation", "default", "factory", "name", "number", "spec", "title", "variables")
+    __slots__ = (
+        "annotation",
+        "default",
+        "factory",
+        "keyword_only",
+        "name",
+        "number",
+        "spec",
+        "title",
+        "variables",
+    )
 
     def __init__(
         self,
@@ -112,7 +174,9 @@ class _Declared:
         annotation: object,
         given: object,
         number: int,
+        keyword_only: bool,
     ) -> None:
+        self.keyword_only = keyword_only
         self.title = title  # the class that declared it
         self.variables = variables  # the globals that the annotation refers to
         self.name = name
@@ -140,6 +204,14 @@ def _is_class_var(annotation: object) -> bool:
     return annotation is typing.ClassVar or typing.get_origin(annotation) is typing.ClassVar
 
 
+def _is_keyword_only(name: str, annotation: object) -> bool:
+    """``_: KW_ONLY``, as dataclasses have it."""
+    if isinstance(annotation, str):
+        return name == "_" and _KEYWORD_ONLY.match(annotation) is not None
+    dataclasses = sys.modules.get("dataclasses")
+    return name == "_" and dataclasses is not None and annotation is dataclasses.KW_ONLY
+
+
 def _declare(
     title: str,
     variables: dict[str, Any],
@@ -151,8 +223,12 @@ def _declare(
     highest = max((one.number for one in inherited.values()), default=0)
     numbers = {one.number: one.name for one in inherited.values()}
     found: dict[str, _Declared] = {}
+    keyword_only = False
     for name, annotation in annotations.items():
         if _is_class_var(annotation):
+            continue
+        if _is_keyword_only(name, annotation):
+            keyword_only = True
             continue
         if name.startswith("_"):
             raise TypeError(
@@ -179,13 +255,16 @@ def _declare(
             )
         numbers[number] = name
         highest = max(highest, number)
-        found[name] = _Declared(title, variables, name, annotation, given, number)
+        by_name = keyword_only or (isinstance(given, _Field) and given.kw_only)
+        found[name] = _Declared(title, variables, name, annotation, given, number, by_name)
     return found
 
 
 def _check_order(title: str, fields: Mapping[str, _Declared]) -> None:
     first: str | None = None
     for name, one in fields.items():
+        if one.keyword_only:
+            continue
         if one.has_default:
             first = first or name
         elif first is not None:
@@ -239,7 +318,9 @@ def _prepare(
 
     made = {key: value for key, value in namespace.items() if key not in own}
     made["__slots__"] = ()
-    made.setdefault("__match_args__", tuple(fields))
+    made.setdefault(
+        "__match_args__", tuple(one.name for one in fields.values() if not one.keyword_only)
+    )
     return made, tuple(fields.values()), tuple(own), stored, _reply_of(name, namespace, bases)
 
 
@@ -317,7 +398,13 @@ def _evaluate(one: _Declared, names: Mapping[str, Any]) -> object:
     if one.annotation in _PLAIN:
         return one.annotation
     holder = types.SimpleNamespace(__annotations__={one.name: one.annotation})
-    return typing.get_type_hints(holder, one.variables, names)[one.name]
+    try:
+        hints = typing.get_type_hints(holder, one.variables, names, include_extras=True)
+    except NameError:
+        raise
+    except Exception as error:
+        raise one.error(f"the annotation {one.annotation!r} cannot be read: {error}") from error
+    return hints[one.name]
 
 
 class _Plain(dict[object, bool]):
@@ -345,74 +432,113 @@ def _resolve(cls: type, final: bool) -> bool:
         if names is None:
             names = _Names(cls)
         try:
-            annotation = _evaluate(one, names)
+            one.spec = _spec(one, _evaluate(one, names))
         except NameError as error:
             if final:
                 raise one.error(f"{error}; define it before the class is first used") from None
             complete = False
-            continue
-        except Exception as error:
-            raise one.error(f"the annotation {one.annotation!r} cannot be read: {error}") from error
-        one.spec = _spec(one, annotation)
     if complete:
         _core.seal(_core.layout_of(cls), tuple(one.spec for one in declared))
     return complete
 
 
+class _Item(NamedTuple):
+    """One value: its kind, its class if it has one, members of an enum or a union, values of a
+    Literal."""
+
+    kind: int
+    cls: type | None = None
+    members: tuple[tuple[object, str, int], ...] = ()
+    literals: tuple[object, ...] = ()
+
+
+class _Shape(NamedTuple):
+    """What an annotation stands for."""
+
+    label: int
+    item: _Item
+    key: int = 0
+    collection: int = _core.AS_LIST
+
+
 def _spec(one: _Declared, annotation: object) -> tuple[Any, ...]:
-    """(name, number, kind, label, key kind, has default, default, factory, class, enum members)"""
-    kind, label, key, cls = _read(one, annotation)
-    members = _members(one, cls) if kind == _core.ENUM and isinstance(cls, type) else ()
+    """(name, number, kind, label, key kind, has default, default, factory, class, members of an
+    enum or a union, collection, literals, keyword-only)"""
+    label, item, key, collection = _read(one, annotation)
     has = one.has_default
     default = one.default if has and one.factory is None else None
-    return (one.name, one.number, kind, label, key, has, default, one.factory, cls, members)
+    return (
+        one.name, one.number, item.kind, label, key, has, default, one.factory, item.cls,
+        item.members, collection, item.literals, one.keyword_only,
+    )  # fmt: skip
 
 
-def _strip(annotation: object) -> object:
+def _strip(annotation: Any) -> tuple[Any, int | None]:
+    """Without Annotated, NewType and type aliases; and the kind that an Annotated asked for."""
+    kind: int | None = None
+    alias = getattr(typing, "TypeAliasType", ())
     while True:
-        if typing.get_origin(annotation) is typing.Annotated:
-            annotation = typing.get_args(annotation)[0]
+        if typing.get_origin(annotation) is Annotated:
+            for note in annotation.__metadata__:
+                if isinstance(note, _Kind) and kind is None:
+                    kind = note.kind
+            annotation = annotation.__origin__
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
+        elif alias and isinstance(annotation, alias):
+            annotation = annotation.__value__
         else:
-            return annotation
+            return annotation, kind
 
 
-def _read(one: _Declared, annotation: object) -> tuple[int, int, int, object]:
-    """Kind, label, kind of the keys and class that an annotation stands for."""
-    annotation = _strip(annotation)
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
-    if origin is typing.Union or origin is types.UnionType:
-        inner = [_strip(argument) for argument in arguments if argument is not type(None)]
-        if len(inner) != 1 or len(inner) == len(arguments):
-            raise one.error(
-                f"{_show(annotation)} is not supported: a union is T | None and nothing else; "
-                f"{_ALLOWED}"
-            )
-        if _is_container(inner[0]):
-            raise one.error(
-                f"{_show(annotation)} is not supported: protobuf does not tell an empty container "
-                "from an absent one; leave out `| None`, or wrap it in an es.Message"
-            )
-        kind, cls = _read_one(one, inner[0])
-        return kind, _core.OPTIONAL, 0, cls
-    container: object = origin or annotation
-    if not arguments and (container is list or container is dict):  # typing.List too
-        raise one.error("say what it holds: list[T], dict[str, T] or dict[int, T]")
-    if origin is list:
-        kind, cls = _read_item(one, annotation, arguments[0])
-        return kind, _core.LIST, 0, cls
+def _is_union(annotation: object) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _alternatives(annotation: object) -> list[object]:
+    """The parts of a union, those of aliases and unions in it among them."""
+    found: list[object] = []
+    for part in typing.get_args(annotation):
+        plain = _strip(part)[0]
+        found.extend(_alternatives(plain) if _is_union(plain) else [part])
+    return found
+
+
+def _read(one: _Declared, annotation: object) -> _Shape:
+    plain, _ = _strip(annotation)
+    origin = typing.get_origin(plain)
+    arguments = typing.get_args(plain)
+    if _is_union(plain):
+        parts = _alternatives(plain)
+        inner = [part for part in parts if part is not type(None)]
+        if len(inner) == len(parts):
+            return _Shape(_core.ONE, _read_item(one, plain, inner))
+        for part in inner:
+            if _is_container(_strip(part)[0]):
+                raise one.error(
+                    f"{_show(plain)} is not supported: protobuf does not tell an empty container "
+                    "from an absent one; leave out `| None`, or wrap it in an es.Message"
+                )
+        return _Shape(_core.OPTIONAL, _read_item(one, plain, inner))
+    if origin is typing.Literal and None in arguments:
+        values = tuple(value for value in arguments if value is not None)
+        return _Shape(_core.OPTIONAL, _literal(one, plain, values))
+    container: object = origin or plain
+    if not arguments and _is_container(container):  # typing.List too
+        raise one.error("say what it holds: list[T], tuple[T, ...], set[T], dict[K, T]")
     if origin is dict:
-        key = _strip(arguments[0])
-        if key is not str and key is not int:
-            raise one.error(
-                f"{_show(annotation)} is not supported: a key is str or int, not {_show(key)}"
-            )
-        kind, cls = _read_item(one, annotation, arguments[1])
-        return kind, _core.MAP, _SCALARS[key], cls
-    kind, cls = _read_one(one, annotation)
-    return kind, _core.ONE, 0, cls
+        return _Shape(
+            _core.MAP, _read_inner(one, plain, arguments[1]), _read_key(one, plain, arguments[0])
+        )
+    if origin is tuple and (len(arguments) != 2 or arguments[1] is not ...):
+        raise one.error(
+            f"{_show(plain)} is not supported: a tuple is tuple[T, ...]; make an es.Message of one "
+            "whose items differ"
+        )
+    if origin in _COLLECTIONS:
+        item = _read_inner(one, plain, arguments[0])
+        return _Shape(_core.LIST, item, collection=_COLLECTIONS[origin])
+    return _Shape(_core.ONE, _read_one(one, annotation))
 
 
 def _is_container(annotation: object) -> bool:
@@ -420,44 +546,111 @@ def _is_container(annotation: object) -> bool:
     return isinstance(origin, type) and issubclass(origin, (list, dict, set, frozenset, tuple))
 
 
-def _read_item(one: _Declared, whole: object, item: object) -> tuple[int, object]:
-    item = _strip(item)
-    if _is_container(item):
+def _read_key(one: _Declared, whole: object, key: object) -> int:
+    try:
+        kind = _read_one(one, key).kind
+    except TypeError:
+        kind = 0
+    if kind not in _KEYS or _strip(key)[0] is typing.Literal:
+        raise one.error(
+            f"{_show(whole)} is not supported: a key is str, int, bool, date, time, Decimal or "
+            f"UUID, not {_show(key)}"
+        )
+    return kind
+
+
+def _read_inner(one: _Declared, whole: object, item: object) -> _Item:
+    """What a container holds."""
+    plain, _ = _strip(item)
+    if _is_container(plain):
         raise one.error(
             f"{_show(whole)} is not supported: a container cannot hold containers; "
             "wrap the inner one in an es.Message"
         )
-    if typing.get_origin(item) in (typing.Union, types.UnionType):
+    parts = _alternatives(plain) if _is_union(plain) else [item]
+    if type(None) in parts or (
+        typing.get_origin(plain) is typing.Literal and None in typing.get_args(plain)
+    ):
         raise one.error(
-            f"{_show(whole)} is not supported: what a container holds cannot be None or one of "
-            "several types; wrap it in an es.Message"
+            f"{_show(whole)} is not supported: what a container holds cannot be None; wrap it in "
+            "an es.Message"
         )
-    return _read_one(one, item)
+    return _read_item(one, whole, parts)
 
 
-def _read_one(one: _Declared, annotation: object) -> tuple[int, object]:
-    if annotation in _PLAIN:
-        return _SCALARS[annotation], None
-    if isinstance(annotation, _core.MessageMeta):
-        if annotation.__escqrs_abstract__:
+def _read_item(one: _Declared, whole: object, parts: list[object]) -> _Item:
+    """One type, or a union of message classes."""
+    if len(parts) == 1:
+        return _read_one(one, parts[0])
+    items = [
+        plain if isinstance(plain, _core.MessageMeta) else None
+        for plain in (_strip(part)[0] for part in parts)
+    ]
+    classes = [cls for cls in items if cls is not None]
+    if len(classes) < len(parts):
+        raise one.error(
+            f"{_show(whole)} is not supported: a union is T | None, or of message classes; "
+            f"{_ALLOWED}"
+        )
+    members: dict[str, tuple[object, str, int]] = {}
+    for number, cls in enumerate(classes, 1):
+        _read_one(one, cls)
+        name = _snake(cls.__escqrs_name__)
+        if name in members:
             raise one.error(
-                f"es.{annotation.__name__} itself has no fields; name a class derived from it"
+                f"{_show(whole)}: two of its classes are named {name!r} in protobuf; give one of "
+                "them another name with name="
             )
-        return _core.MESSAGE, annotation
-    if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
-        if issubclass(annotation, enum.Flag):
+        members[name] = (cls, name, number)
+    return _Item(_core.MESSAGE, None, tuple(members.values()))
+
+
+def _snake(name: str) -> str:
+    """ "shop.CardPayment" to "card_payment"."""
+    last = name.rpartition(".")[2].lstrip("_")
+    return re.sub(r"(?<=[^\W_])(?=[A-Z][^\WA-Z_])|(?<=[^\WA-Z_])(?=[A-Z])", "_", last).lower()
+
+
+def _literal(one: _Declared, whole: object, values: tuple[object, ...]) -> _Item:
+    if values and all(type(value) is str for value in values):
+        return _Item(_core.STRING, literals=values)
+    if values and all(type(value) is int for value in values):
+        return _Item(_core.INT, literals=values)
+    raise one.error(
+        f"{_show(whole)} is not supported: the values of a Literal are all str or all int; use an "
+        "Enum for others"
+    )
+
+
+def _read_one(one: _Declared, annotation: object) -> _Item:
+    plain, kind = _strip(annotation)
+    if kind is not None:
+        return _Item(kind)
+    if plain in _PLAIN:
+        return _Item(_SCALARS[plain])
+    if typing.get_origin(plain) is typing.Literal:
+        return _literal(one, plain, typing.get_args(plain))
+    if isinstance(plain, _core.MessageMeta):
+        if plain.__escqrs_abstract__:
             raise one.error(
-                f"{annotation.__name__} is a Flag, whose values combine; use an int or a list"
+                f"es.{plain.__name__} itself has no fields; name a class derived from it"
             )
-        return _core.ENUM, annotation
-    raise one.error(f"{_show(annotation)} is not supported; {_ALLOWED}")
+        return _Item(_core.MESSAGE, plain)
+    if isinstance(plain, type) and issubclass(plain, enum.Enum):
+        if issubclass(plain, enum.Flag):
+            raise one.error(
+                f"{plain.__name__} is a Flag, whose values combine; use an int or a list"
+            )
+        return _Item(_core.ENUM, plain, _members(one, plain))
+    for (module, name), imported in _IMPORTED.items():
+        if module in sys.modules and plain is getattr(sys.modules[module], name):
+            return _Item(imported)
+    raise one.error(f"{_show(plain)} is not supported; {_ALLOWED}")
 
 
-def _members(one: _Declared, cls: type) -> tuple[tuple[enum.Enum, str, int], ...]:
+def _members(one: _Declared, cls: type[enum.Enum]) -> tuple[tuple[enum.Enum, str, int], ...]:
     """Members of an enum with their numbers: their values where all of these are different ints of
     32 bits, else the order of declaration from 0."""
-    if not issubclass(cls, enum.Enum):
-        return ()
     members = list(cls)
     if not members:
         raise one.error(f"the enum {cls.__name__} has no members")
@@ -482,14 +675,16 @@ def _show(annotation: object) -> str:
 def _signature(cls: type) -> inspect.Signature:
     """For help() and inspect: the fields as parameters."""
     parameters: list[inspect.Parameter] = []
-    for one in _core.declared(cls):
+    for one in sorted(_core.declared(cls), key=lambda one: one.keyword_only):
         default: object = inspect.Parameter.empty
         if one.has_default:
             default = one.factory if one.factory is not None else one.default
         parameters.append(
             inspect.Parameter(
                 one.name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                inspect.Parameter.KEYWORD_ONLY
+                if one.keyword_only
+                else inspect.Parameter.POSITIONAL_OR_KEYWORD,
                 default=default,
                 annotation=one.annotation,
             )
@@ -513,11 +708,11 @@ def layout_of_state(cls: type, name: str, *, stop: tuple[type, ...] = (object,))
             names = _Names(cls)
         try:
             annotation = _evaluate(one, names)
+            specs.append(_spec(one, annotation))
         except NameError as error:
             raise one.error(f"{error}; define it before the class is first used") from None
-        except Exception as error:
-            raise one.error(f"the annotation {one.annotation!r} cannot be read: {error}") from error
-        specs.append(_spec(one, annotation))
+        if _read(one, annotation).collection == _core.AS_SET:
+            raise one.error("a state has no set[T]: use frozenset[T], and assign a new one")
     _core.seal(layout, tuple(specs))
     return layout
 
@@ -555,8 +750,10 @@ class Message(_core.MessageBase, metaclass=_core.MessageMeta):
         >>> Money(5)
         Money(amount=5, currency='EUR')
 
-    A field is str, int, float, bool, bytes, datetime, an Enum, a message class, T | None, list[T],
-    dict[str, T] or dict[int, T] of these. ``name="shop.Money"`` as a class keyword is its name in a
+    A field is str, int, float, bool, bytes, datetime, date, time, timedelta, Decimal, UUID, an
+    Enum, a Literal, a message class, a union of message classes, T | None, list[T],
+    tuple[T, ...], set[T], frozenset[T] or dict[K, T] of these; ``es.int32``, ``es.uint64`` and
+    their like are ints of other ranges. ``name="shop.Money"`` as a class keyword is its name in a
     store, ``= es.field(3)`` a field's protobuf number. A ``__post_init__(self)`` may check a
     message that was just made; it is not called for stored ones.
 

@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import escqrs as es
 import pytest
@@ -37,12 +39,16 @@ message Timestamp { int64 seconds = 1; int32 nanos = 2; }
 """
 
 
+DURATION = TIMESTAMP.replace("Timestamp", "Duration")
+
+
 def google_classes(*classes: Any) -> list[Any]:
     """The classes that Google's library makes of our .proto text."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "google/protobuf").mkdir(parents=True)
         (folder / "google/protobuf/timestamp.proto").write_text(TIMESTAMP)
+        (folder / "google/protobuf/duration.proto").write_text(DURATION)
         (folder / "ours.proto").write_text(es.proto(*classes))
         done = subprocess.run(
             ["protoc", f"-I{folder}", "--include_imports", f"--descriptor_set_out={folder}/set",
@@ -369,3 +375,67 @@ def test_the_command_line_says_what_is_no_message_class(tmp_path: Path, wrong: s
     done = run(tmp_path, "proto", wrong)
     assert done.returncode == 2 and done.stdout == ""
     assert wrong in done.stderr and "Traceback" not in done.stderr
+
+
+class Card(es.Message):
+    number: str
+
+
+class Cash(es.Message):
+    amount: Decimal
+
+
+class Paid(es.Event, name="shop.Paid"):
+    small: es.int32
+    natural: es.uint32
+    large: es.uint64
+    zigzag: es.sint32
+    zagzig: es.sint64
+    day: date
+    price: Decimal
+    id: UUID
+    span: timedelta
+    payment: Card | Cash
+    payments: list[Card | Cash]
+    zigzags: list[es.sint64]
+    spans: dict[bool, timedelta]
+    tags: frozenset[str]
+
+
+@SLOW
+@given(
+    st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), INT64,
+    st.dates(), st.decimals(allow_nan=False, allow_infinity=False), st.uuids(),
+    st.timedeltas(timedelta(days=-3652500), timedelta(days=3652499)), st.sets(TEXT, max_size=5),
+)  # fmt: skip
+def test_sized_numbers_texts_durations_unions(
+    small: int,
+    natural: int,
+    large: int,
+    signed: int,
+    day: date,
+    price: Decimal,
+    id: UUID,
+    span: timedelta,
+    tags: set[str],
+) -> None:
+    ours = Paid(
+        small, natural, large, small, signed, day, price, id, span, Card("x"),
+        [Cash(price), Card("")], [signed, small], {True: span}, frozenset(tags),
+    )  # fmt: skip
+    theirs = PAID.FromString(es.to_bytes(ours))
+    assert (theirs.small, theirs.natural, theirs.large) == (small, natural, large)
+    assert (theirs.zigzag, theirs.zagzig, list(theirs.zigzags)) == (small, signed, [signed, small])
+    assert (theirs.day, theirs.price, theirs.id) == (day.isoformat(), str(price), str(id))
+    for duration in (theirs.span, theirs.spans[True]):
+        whole = timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+        assert whole == span
+        assert duration.seconds * duration.nanos >= 0
+    assert theirs.payment.WhichOneof("value") == "card"
+    assert [one.WhichOneof("value") for one in theirs.payments] == ["cash", "card"]
+    assert set(theirs.tags) == tags
+    assert es.from_bytes(Paid, theirs.SerializeToString()) == ours
+
+
+if shutil.which("protoc") is not None:
+    (PAID,) = google_classes(Paid)

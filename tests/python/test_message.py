@@ -12,7 +12,19 @@ import subprocess
 import sys
 import weakref
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Annotated, Any, ClassVar, Dict, Generic, List, NewType, Optional, TypeVar, Union  # noqa: UP035
+from typing import (  # noqa: UP035
+    Annotated,
+    Any,
+    ClassVar,
+    Dict,
+    Generic,
+    List,
+    Literal,
+    NewType,
+    Optional,
+    TypeVar,
+    Union,
+)
 
 import escqrs as es
 import pytest
@@ -603,10 +615,10 @@ T = TypeVar("T")
         (Any, ["x", "Any"]),
         (complex, ["complex"]),
         (None, ["x"]),
-        (set[int], ["set[int]"]),
-        (tuple[int, ...], ["tuple"]),
+        (set, ["set[T]"]),
+        (tuple[int, str], ["tuple[T, ...]", "es.Message"]),
         (list, ["list[T]"]),
-        (dict, ["dict[str, T]"]),
+        (dict, ["dict[K, T]"]),
         (List, ["list[T]"]),  # noqa: UP006
         (list[list[int]], ["es.Message", "wrap"]),
         (list[dict[str, int]], ["es.Message"]),
@@ -616,16 +628,17 @@ T = TypeVar("T")
         (dict[str, int | None], ["es.Message"]),
         (list[int] | None, ["es.Message"]),
         (Optional[dict[str, int]], ["es.Message"]),  # noqa: UP045  # noqa: UP045
-        (dict[float, int], ["float", "str or int"]),
-        (dict[bool, int], ["bool", "str or int"]),
-        (dict[Color, int], ["Color", "str or int"]),
+        (dict[float, int], ["float", "a key is str, int"]),
+        (dict[Color, int], ["Color", "a key is str, int"]),
+        (Literal[1, "a"], ["Literal", "all str or all int"]),
+        (Money | int, ["Money", "a union is"]),
+        (list[Money | None], ["None", "es.Message"]),
         (int | str, ["int | str"]),
         (int | str | None, ["T | None"]),
         (Flags, ["Flags", "Flag"]),
         (Empty, ["Empty", "members"]),
         (es.Message, ["es.Message", "derived"]),
         (list[es.Event], ["es.Event"]),
-        (timedelta, ["timedelta"]),
         (T, ["T"]),
         ("int +", ["int +"]),
         ("1 / 0", ["division"]),

@@ -83,14 +83,14 @@ static void test_fields_refused(void **state)
         refuse(schema, spec, ESCQRS_INVALID, "shop.Item.b");
     }
     spec.number = 2;
-    spec.kind = 9;
+    spec.kind = ESCQRS_KIND_LAST + 1;
     refuse(schema, spec, ESCQRS_INVALID, "shop.Item.b");
     spec.kind = ESCQRS_KIND_INT;
     spec.label = 5;
     refuse(schema, spec, ESCQRS_INVALID, "shop.Item.b");
     spec.label = ESCQRS_MAP;
     spec.key_kind = ESCQRS_KIND_FLOAT;
-    refuse(schema, spec, ESCQRS_INVALID, "`int` or `str`");
+    refuse(schema, spec, ESCQRS_INVALID, "integers, `bool` or text");
     spec.label = ESCQRS_ONE;
     spec.kind = ESCQRS_KIND_MESSAGE;
     refuse(schema, spec, ESCQRS_INVALID, "schema");
