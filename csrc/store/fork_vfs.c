@@ -5,7 +5,8 @@
  *   1. Its static mutexes. The handlers hold all of them over fork(), in an order that agrees with
  *      SQLite's own: it never takes one of `static_ids` while it holds a later one.
  *   2. The mutexes of an open file, which all connections of a process to that file share. They are
- *      taken inside a few methods only; those enter `gate` as readers, and fork() as the writer.
+ *      taken inside a few methods only; those count themselves inside, and fork() waits until none
+ *      is, and lets none in.
  *   3. What the process knows of its own locks on a file. The kernel gives the child none of them,
  *      but SQLite's books in the child would still show them, and a connection that the child opens
  *      to the same file would rely on them. So the child closes the parent's files below their
@@ -14,7 +15,8 @@
  * Mutexes of connections do not matter: the child uses connections that it has opened itself.
  *
  * Lock order: `gate`, then SQLite's own; `files_mutex` is a leaf. The static mutexes are held for
- * short sections that call nothing of ours, so who forks may wait for them with the GIL. */
+ * short sections that call nothing of ours, so who forks may wait for them with the GIL; the
+ * methods that count themselves lock, map, open and close, and never sync. */
 #include "store/fork_vfs.h"
 
 #include <pthread.h>
@@ -22,9 +24,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/assert.h"
 #include "base/list.h"
+
+#define FORK_LOOK_US 20 /* how often who forks looks whether the others have come out */
 
 typedef struct layered_file { /* the platform's file is behind it */
     sqlite3_file base;
@@ -47,7 +51,8 @@ static const int static_ids[] = {
 /* Global, since handlers of pthread_atfork have no context, and SQLite finds a VFS by its name. */
 static struct {
     pthread_once_t once;
-    pthread_rwlock_t gate; /* prefers who forks, or he would wait for as long as others are busy */
+    pthread_mutex_t gate;    /* passed by who goes inside, held over fork() */
+    _Atomic unsigned inside; /* raised under `gate` */
     pthread_mutex_t files_mutex;
     esc_list files; /* files_mutex */
     sqlite3_mutex *statics[STATIC_COUNT];
@@ -57,20 +62,22 @@ static struct {
     bool registered;
 } layer = {
     .once = PTHREAD_ONCE_INIT,
-    .gate = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
+    .gate = PTHREAD_MUTEX_INITIALIZER,
     .files_mutex = PTHREAD_MUTEX_INITIALIZER,
 };
 
 static void enter(void)
 {
-    int failed = pthread_rwlock_rdlock(&layer.gate);
-    ESC_ASSERT(failed == 0);
+    pthread_mutex_lock(&layer.gate);
+    /* relaxed: before_fork reads it under `gate` */
+    atomic_fetch_add_explicit(&layer.inside, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&layer.gate);
 }
 
 static void leave(void)
 {
-    int failed = pthread_rwlock_unlock(&layer.gate);
-    ESC_ASSERT(failed == 0);
+    /* release: pairs with the load in before_fork */
+    atomic_fetch_sub_explicit(&layer.inside, 1, memory_order_release);
 }
 
 static sqlite3_file *real_of(sqlite3_file *file)
@@ -82,8 +89,12 @@ static sqlite3_file *real_of(sqlite3_file *file)
 
 static void before_fork(void)
 {
-    int failed = pthread_rwlock_wrlock(&layer.gate);
-    ESC_ASSERT(failed == 0);
+    const struct timespec pause = {.tv_nsec = FORK_LOOK_US * 1000};
+    pthread_mutex_lock(&layer.gate);
+    /* acquire: pairs with the release in leave */
+    while (atomic_load_explicit(&layer.inside, memory_order_acquire) != 0) {
+        nanosleep(&pause, NULL);
+    }
     for (size_t i = 0; i < STATIC_COUNT; i++) {
         sqlite3_mutex_enter(layer.statics[i]);
     }
@@ -99,12 +110,11 @@ static void leave_statics(void)
 static void after_fork_parent(void)
 {
     leave_statics();
-    leave();
+    pthread_mutex_unlock(&layer.gate);
 }
 
 static void after_fork_child(void)
 {
-    static const pthread_rwlock_t fresh = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
     esc_list_node *node;
     leave_statics();
     while ((node = esc_list_pop_front(&layer.files)) != NULL) {
@@ -116,7 +126,7 @@ static void after_fork_child(void)
         (void)real->pMethods->xClose(real);
         file->base.pMethods = NULL;
     }
-    layer.gate = fresh; /* its writer was a thread of the parent */
+    pthread_mutex_unlock(&layer.gate);
 }
 
 /* ---- files ------------------------------------------------------------------------------------ */
