@@ -10,6 +10,7 @@
 
 #include "base/arena.h"
 #include "python/feed.h"
+#include "python/inspect.h"
 #include "python/new_event.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
@@ -243,6 +244,11 @@ static PyObject *store_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     if (esc_py_in_projection()) {
         PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
                         "close() waits for the read models, so it cannot be called by one");
+        return NULL;
+    }
+    if (esc_py_inspects(self)) {
+        PyErr_SetString(esc_py_error_class(self->state, ESCQRS_DEADLOCK),
+                        "close() waits for those who read, so it cannot be called by one");
         return NULL;
     }
     esc_py_store_close(self);
@@ -1126,6 +1132,7 @@ static PyMethodDef store_methods[] = {
     {"_streams", store_streams, METH_O, NULL},
     {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
+    {"_verify", esc_py_store_verify, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,6 +4,7 @@
  *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
  *   sqlite_backup.c  copies of the file, the list of its streams
+ *   sqlite_verify.c  the proof that a file is whole
  *   sqlite_reader.c  the pool of reading connections; pages of events
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     snapshots, keys, checkpoints
@@ -252,6 +253,11 @@ escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_err
 escqrs_status esc_sqlite_streams(esc_provider *self, int64_t after, size_t max,
                                  bool (*visit)(void *context, const escqrs_stream_info *stream),
                                  void *context, escqrs_error *error);
+
+/* ---- sqlite_verify.c ---- */
+
+escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *observer,
+                                escqrs_verification *found, escqrs_error *error);
 
 /* ---- sqlite_condition.c ---- */
 

@@ -648,6 +648,18 @@ escqrs_status escqrs_store_backup(escqrs_store *store, const char *path, escqrs_
     return status;
 }
 
+escqrs_status escqrs_store_verify(escqrs_store *store, const escqrs_observer *observer,
+                                  escqrs_verification *found, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        memset(found, 0, sizeof *found);
+        status = store->provider->class->verify(store->provider, observer, found, error);
+        esc_store_leave(store);
+    }
+    return status;
+}
+
 escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key,
                                void **reply, size_t *size, int64_t *position, escqrs_error *error)
 {

@@ -314,6 +314,36 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_streams(escqrs_store *store, int64_t 
  * existing file is IO with EEXIST; after a failure there is none. READ_ONLY, FULL, IO, CLOSED. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_backup(escqrs_store *store, const char *path,
                                                   escqrs_error *error);
+
+/* Something that is not as it should be. All of it is valid during the call. */
+typedef struct escqrs_problem {
+    const char *part;    /* of the store: "file", "stream", "type", "event", "index", "tag", "id",
+                            "snapshot", "checkpoint", "key", "read model" */
+    const char *text;    /* what is wrong */
+    escqrs_slice stream; /* empty: none, or its name does not read */
+    int64_t version, position; /* 0: none */
+} escqrs_problem;
+
+/* Who is told while a whole store is read; both may be NULL, and false ends it. They are called on
+ * the calling thread and must not commit. */
+typedef struct escqrs_observer {
+    bool (*problem)(void *context, const escqrs_problem *problem);
+    bool (*progress)(void *context, int64_t position, int64_t head); /* now and then */
+    void *context;
+} escqrs_observer;
+
+typedef struct escqrs_verification { /* what was read */
+    int64_t events, streams, types, snapshots, checkpoints, keys, tags, ids, read_models;
+    int64_t problems;
+} escqrs_verification;
+
+/* Prove the store as it is at one moment: pages, positions, versions, checksums, decodability, the
+ * index of streams, tags, ids, snapshots, checkpoints, keys and read models' positions. Reads all
+ * of it and blocks nobody. OK also where there are problems; DONE where the observer ended it;
+ * CLOSED, IO, NO_MEMORY. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_verify(escqrs_store *store,
+                                                  const escqrs_observer *observer,
+                                                  escqrs_verification *found, escqrs_error *error);
 /* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none. Bad ones
  * are skipped and said in the log. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from ._aggregate import Aggregate, applies, handles
 from ._core import Handle, NewEvent, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
+from ._inspect import Problem, Verification
 from ._match import Match
 from ._message import (
     Command,
@@ -88,6 +89,7 @@ __all__ = [
     "NameExists",
     "NewEvent",
     "NotAStore",
+    "Problem",
     "ReadModel",
     "ReadModelStatus",
     "ReadModelStopped",
@@ -105,6 +107,7 @@ __all__ = [
     "TooLarge",
     "UnknownType",
     "Unless",
+    "Verification",
     "Write",
     "WrongVersion",
     "applies",

@@ -1,4 +1,5 @@
-"""``python -m escqrs proto shop:ItemAdded``: the .proto text of message classes."""
+"""``python -m escqrs``: ``proto shop:ItemAdded`` prints the .proto text of message classes,
+``verify shop.db`` proves a store."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._core import MessageMeta, proto
+from ._store import Store
+from .errors import Error
 
 
 def _classes(text: str) -> list[MessageMeta]:
@@ -36,6 +39,19 @@ def _is_message(one: object) -> bool:
     return isinstance(one, MessageMeta) and not one.__escqrs_abstract__
 
 
+def _print_proto(given: argparse.Namespace) -> int:
+    several: list[list[Any]] = given.classes
+    sys.stdout.write(proto(*dict.fromkeys(cls for classes in several for cls in classes)))
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    with Store(given.file, readonly=True) as store:
+        found = store.verify()
+    print(repr(found)[1:-1])
+    return 0 if found.ok else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -43,12 +59,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("proto", help="print the .proto text of message classes")
+    command.set_defaults(run=_print_proto)
     command.add_argument(
         "classes", nargs="+", type=_classes, metavar="MODULE[:CLASS]", help="e.g. shop:ItemAdded"
     )
+    command = commands.add_parser(
+        "verify",
+        help="prove that a store is whole",
+        description="Exit status: 0 where nothing is wrong, 1 where something is, 2 where the file "
+        "cannot be read. The store may be open elsewhere.",
+    )
+    command.set_defaults(run=_verify)
+    command.add_argument("file")
     given = parser.parse_args(arguments)
-    several: list[list[Any]] = given.classes
-    sys.stdout.write(proto(*dict.fromkeys(cls for classes in several for cls in classes)))
+    try:
+        status = given.run(given)
+    except Error as error:
+        sys.exit(_failure(error))
+    if status != 0:
+        sys.exit(status)
+
+
+def _failure(error: Error) -> int:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

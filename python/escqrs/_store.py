@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from . import _core
 from ._core import NewEvent, Recorded
+from ._inspect import Verification, verify, verify_by_reading
 from ._match import Match, matches
 from ._message import Event
 from .errors import Closed, NameClash, Timeout
@@ -259,7 +260,7 @@ class Store(_core.StoreBase):
         """Follow the store: every matching event after the position, each once, in order, as it
         becomes durable."""
         _check_position("after", after)
-        if type(self).events is not Store.events or not self._opened:
+        if not self._is_core:
             return _ProviderFeed(self, after, match)
         return _CoreFeed(self, min(after, _POSITION_MAX), match)
 
@@ -281,6 +282,19 @@ class Store(_core.StoreBase):
         """
         self._backup(os.fspath(path))
 
+    def verify(self, *, progress: Callable[[int, int], object] | None = None) -> Verification:
+        """Prove the whole store, as it is at one moment: its pages, gapless positions and versions,
+        checksums, that every event and snapshot decodes with its recorded schema, the indexes of
+        streams, tags and ids, and that no checkpoint or read model is beyond the head.
+
+        It reads everything and blocks no writer. What is wrong is in the answer's ``problems``, not
+        raised. progress: called with a position and the head now and then; what it raises ends
+        it. Of a provider of one's own, what can be read through it is proved.
+        """
+        if self._is_core:
+            return verify(self, progress)
+        return verify_by_reading(self, progress)
+
     # ---- snapshots
 
     def save_snapshot(self, stream: str, version: int, type: str, data: bytes) -> None:
@@ -299,6 +313,11 @@ class Store(_core.StoreBase):
     def delete_snapshots(self, stream: str, *, upto: int | None = None) -> None:
         """Delete the snapshots of a stream, those of version ``upto`` at most."""
         self._delete_snapshots(stream, upto)
+
+    @property
+    def _is_core(self) -> bool:
+        """Whether its events are those of its file."""
+        return self._opened and type(self).events is Store.events
 
     def __enter__(self) -> Store:
         return self

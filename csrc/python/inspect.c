@@ -1,0 +1,93 @@
+/* python/inspect.c - es.Store read as a whole: verify. See inspect.h.
+ *
+ * The core reads without the GIL and calls back on the same thread, which takes it for the time of
+ * the call. It holds a reading connection meanwhile and is inside the store: close() there would
+ * wait for itself, so it is refused (esc_py_inspects). */
+#include "python/inspect.h"
+
+#include "python/state.h"
+
+typedef struct inspection {
+    PyObject *problem, *progress; /* borrowed from the call's arguments; None: nobody asks */
+    PyThreadState *thread;
+} inspection;
+
+static _Thread_local const esc_py_store *inspected; /* this thread is inside a call for it */
+
+bool esc_py_inspects(const esc_py_store *store)
+{
+    return inspected == store;
+}
+
+/* Did it return without an exception? Steals `result`. */
+static bool went_well(PyObject *result)
+{
+    Py_XDECREF(result);
+    return result != NULL && PyErr_CheckSignals() == 0;
+}
+
+static bool on_problem(void *context, const escqrs_problem *problem)
+{
+    inspection *self = context;
+    PyEval_RestoreThread(self->thread);
+    PyObject *text =
+        PyUnicode_DecodeUTF8(problem->text, (Py_ssize_t)strlen(problem->text), "replace");
+    PyObject *stream = problem->stream.size == 0
+                           ? Py_NewRef(Py_None)
+                           : PyUnicode_DecodeUTF8(problem->stream.data,
+                                                  (Py_ssize_t)problem->stream.size, "replace");
+    PyObject *result = NULL;
+    if (text != NULL && stream != NULL) {
+        result = PyObject_CallFunction(self->problem, "sOOLL", problem->part, text, stream,
+                                       (long long)problem->version, (long long)problem->position);
+    }
+    Py_XDECREF(text);
+    Py_XDECREF(stream);
+    bool more = went_well(result);
+    self->thread = PyEval_SaveThread();
+    return more;
+}
+
+static bool on_progress(void *context, int64_t position, int64_t head)
+{
+    inspection *self = context;
+    PyEval_RestoreThread(self->thread);
+    PyObject *result =
+        self->progress == Py_None
+            ? Py_NewRef(Py_None)
+            : PyObject_CallFunction(self->progress, "LL", (long long)position, (long long)head);
+    bool more = went_well(result);
+    self->thread = PyEval_SaveThread();
+    return more;
+}
+
+PyObject *esc_py_store_verify(PyObject *object, PyObject *args)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    inspection made;
+    if (!PyArg_ParseTuple(args, "OO", &made.problem, &made.progress) ||
+        esc_py_store_check(self) < 0) {
+        return NULL;
+    }
+    escqrs_observer observer = {on_problem, on_progress, &made};
+    escqrs_verification found = {0};
+    escqrs_error error = {0};
+    const esc_py_store *outer = inspected;
+    inspected = self;
+    made.thread = PyEval_SaveThread();
+    escqrs_status status = escqrs_store_verify(self->core, &observer, &found, &error);
+    PyEval_RestoreThread(made.thread);
+    inspected = outer;
+    esc_py_store_tidy(self);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (status != ESCQRS_OK) {
+        return esc_py_raise(self->state, &error);
+    }
+    return Py_BuildValue("(LLLLLLLLLL)", (long long)found.events, (long long)found.streams,
+                         (long long)found.types, (long long)found.snapshots,
+                         (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
+                         (long long)found.ids, (long long)found.read_models,
+                         (long long)found.problems);
+}

@@ -1,0 +1,17 @@
+/* python/inspect.h - methods of es.Store that read all of it. */
+#ifndef ESC_PYTHON_INSPECT_H
+#define ESC_PYTHON_INSPECT_H
+
+#include <stdbool.h>
+
+#include "python/store.h"
+
+/* _verify(problem, progress): problem(part, text, stream, version, position) and progress(position,
+ * head) or None; (events, streams, types, snapshots, checkpoints, keys, tags, ids, read models,
+ * problems). */
+PyObject *esc_py_store_verify(PyObject *object, PyObject *args);
+
+/* Is this thread inside a callback of such a call for the store? */
+bool esc_py_inspects(const esc_py_store *store);
+
+#endif
