@@ -112,6 +112,28 @@ static escqrs_status refuse_name(const pair *p, const escqrs_field *now, const e
                             type_text(now, is), stored->name, now->name);
 }
 
+/* Two classes of a union under one number. Their names here are those of the union's fields. */
+static escqrs_status refuse_member(const pair *p, const escqrs_field *now,
+                                   const escqrs_field *stored, escqrs_error *error)
+{
+    if (now == NULL) {
+        return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                                "%s: the union had the class %s (`%s` = %lu) in stored data and "
+                                "has none of that number now. Stored values could not be read: "
+                                "keep the class in the union",
+                                p->now->descriptor.name, stored->message->descriptor.name,
+                                stored->name, (unsigned long)stored->number);
+    }
+    return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                            "%s: class %lu of the union was %s (`%s`) in stored data and is now %s "
+                            "(`%s`). Stored values would be read as another class: keep the "
+                            "union's classes in their order, under their names, and add new ones "
+                            "at the end",
+                            p->now->descriptor.name, (unsigned long)stored->number,
+                            stored->message->descriptor.name, stored->name,
+                            now->message->descriptor.name, now->name);
+}
+
 static escqrs_status refuse_type(const pair *p, const escqrs_field *now, const escqrs_field *stored,
                                  escqrs_error *error)
 {
@@ -224,8 +246,9 @@ static bool kinds_agree(const escqrs_field *now, const escqrs_field *stored)
 static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escqrs_field *now,
                                     const escqrs_field *stored, escqrs_error *error)
 {
+    bool is_union = p->now->is_union && p->stored->is_union;
     if (strcmp(now->name, stored->name) != 0) {
-        return refuse_name(p, now, stored, error);
+        return is_union ? refuse_member(p, now, stored, error) : refuse_name(p, now, stored, error);
     }
     bool labels = now->label == stored->label ||
                   (now->label == ESCQRS_OPTIONAL && stored->label == ESCQRS_ONE);
@@ -237,7 +260,8 @@ static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escq
     }
     if (now->kind == ESCQRS_KIND_MESSAGE) {
         if (strcmp(now->message->descriptor.name, stored->message->descriptor.name) != 0) {
-            return refuse_type(p, now, stored, error);
+            return is_union ? refuse_member(p, now, stored, error)
+                            : refuse_type(p, now, stored, error);
         }
         return enter(pairs, now->message, stored->message, error);
     }
@@ -278,6 +302,9 @@ static escqrs_status compare_messages(esc_vector *pairs, const pair *p, escqrs_e
     for (size_t i = 0; i < p->stored->field_count; i++) {
         const escqrs_field *stored = &p->stored->fields[p->stored->by_number[i]];
         const escqrs_field *now = esc_schema_find_number(p->now, stored->number);
+        if (now == NULL && p->stored->is_union) {
+            return refuse_member(p, NULL, stored, error);
+        }
         if (now == NULL) {
             continue; /* removed; its values are kept as unknown fields */
         }

@@ -297,9 +297,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_schema_load(escqrs_slice record, escqrs_sch
 /* May data written with `record` be read with `schema`? OK where it may: the same fields, fields
  * added with a default (or OPTIONAL, LIST, MAP) under numbers never used, removed fields whose
  * number nobody else took, changed order, ONE to OPTIONAL, a wider integer that reads the same
- * bytes (INT32 and UINT32 to INT, UINT32 to UINT64, SINT32 to SINT64). SCHEMA_MISMATCH otherwise: a
- * number that means another name (renamed), another kind, label, enum number or nested message; a
- * new field without default. The text names class, field, both meanings and the mend. */
+ * bytes (INT32 and UINT32 to INT, UINT32 to UINT64, SINT32 to SINT64), and what is added to a union
+ * or an enum. SCHEMA_MISMATCH otherwise: a number that means another name (renamed), another kind,
+ * label, enum number or nested message; a new field without default; a member of a union or an enum
+ * that is gone. The text names class, field, both meanings and the mend. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_compare(const escqrs_schema *schema,
                                                     escqrs_slice record, escqrs_error *error);
 

@@ -170,6 +170,92 @@ static void test_types(void **state)
                     "was `size: dict[str, int]` in stored data and is now `size: dict[int, int]`");
 }
 
+static void test_wider(void **state)
+{
+    (void)state;
+    static const escqrs_kind wider[][2] = {{ESCQRS_KIND_INT32, ESCQRS_KIND_INT},
+                                           {ESCQRS_KIND_UINT32, ESCQRS_KIND_INT},
+                                           {ESCQRS_KIND_UINT32, ESCQRS_KIND_UINT64},
+                                           {ESCQRS_KIND_SINT32, ESCQRS_KIND_SINT64}};
+    for (int was = ESCQRS_KIND_INT; was <= ESCQRS_KIND_LAST; was++) {
+        for (int is = ESCQRS_KIND_INT; is <= ESCQRS_KIND_LAST; is++) {
+            bool message = was == ESCQRS_KIND_MESSAGE || is == ESCQRS_KIND_MESSAGE;
+            if (message || was == ESCQRS_KIND_ENUM || is == ESCQRS_KIND_ENUM) {
+                continue;
+            }
+            bool accepted = was == is;
+            for (size_t i = 0; i < sizeof wider / sizeof wider[0]; i++) {
+                accepted |= (escqrs_kind)was == wider[i][0] && (escqrs_kind)is == wider[i][1];
+            }
+            change stored = {
+                .kind = (escqrs_kind)was, .label = ESCQRS_LIST, .name = "x", .number = 1};
+            change now = stored;
+            now.kind = (escqrs_kind)is;
+            compare_schemas(make(&stored, 1), make(&now, 1),
+                            accepted ? NULL : "Stored values cannot be read so");
+        }
+    }
+    change stored = {.kind = ESCQRS_KIND_BOOL,
+                     .label = ESCQRS_MAP,
+                     .key_kind = ESCQRS_KIND_UINT32,
+                     .name = "x",
+                     .number = 1};
+    change now = stored;
+    now.key_kind = ESCQRS_KIND_UINT64;
+    compare_schemas(make(&stored, 1), make(&now, 1), NULL);
+    compare_schemas(make(&now, 1), make(&stored, 1), "was `x: dict[es.uint64, bool]`");
+}
+
+/* shop.Item with a union of the classes of these letters; `classes` are shop.A to shop.C. */
+static escqrs_schema *with_union(const char *letters, escqrs_schema *const classes[3])
+{
+    escqrs_schema *item = NULL;
+    escqrs_schema *made = NULL;
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("shop.Item"), &item, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("shop.Item.Pay"), &made, NULL),
+                     ESCQRS_OK);
+    escqrs_schema_make_union(made);
+    for (uint32_t i = 0; letters[i] != '\0'; i++) {
+        char name[] = {(char)(letters[i] - 'A' + 'a'), '\0'};
+        assert_int_equal(rich_add(made, name, i + 1, ESCQRS_KIND_MESSAGE, ESCQRS_OPTIONAL,
+                                  classes[letters[i] - 'A'], NULL),
+                         ESCQRS_OK);
+    }
+    assert_int_equal(escqrs_schema_seal(made, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_own(item, made), ESCQRS_OK);
+    assert_int_equal(rich_add(item, "pay", 1, ESCQRS_KIND_MESSAGE, ESCQRS_ONE, made, NULL),
+                     ESCQRS_OK);
+    assert_int_equal(escqrs_schema_seal(item, NULL), ESCQRS_OK);
+    return item;
+}
+
+static void test_unions(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"shop.A", "shop.B", "shop.C"};
+    escqrs_schema *classes[3];
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(escqrs_schema_create(escqrs_slice_of(names[i]), &classes[i], NULL),
+                         ESCQRS_OK);
+        assert_int_equal(rich_add(classes[i], "x", 1, ESCQRS_KIND_INT, ESCQRS_ONE, NULL, NULL),
+                         ESCQRS_OK);
+        assert_int_equal(escqrs_schema_seal(classes[i], NULL), ESCQRS_OK);
+    }
+    compare_schemas(with_union("AB", classes), with_union("AB", classes), NULL);
+    compare_schemas(with_union("AB", classes), with_union("ABC", classes), NULL);
+    compare_schemas(with_union("AB", classes), with_union("BA", classes),
+                    "shop.Item.Pay: class 1 of the union was shop.A (`a`) in stored data and is "
+                    "now shop.B (`b`). Stored values would be read as another class: keep the "
+                    "union's classes in their order");
+    compare_schemas(with_union("AB", classes), with_union("A", classes),
+                    "shop.Item.Pay: the union had the class shop.B (`b` = 2) in stored data and "
+                    "has none of that number now");
+    compare_schemas(with_union("AB", classes), with_union("B", classes), "class 1 of the union");
+    for (size_t i = 0; i < 3; i++) {
+        escqrs_schema_destroy(classes[i]);
+    }
+}
+
 static escqrs_schema *with_enum(const escqrs_enum_value *values, size_t count)
 {
     escqrs_schema *schema = NULL;
@@ -260,7 +346,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accepted), cmocka_unit_test(test_renamed),
         cmocka_unit_test(test_moved),    cmocka_unit_test(test_added_without_default),
-        cmocka_unit_test(test_types),    cmocka_unit_test(test_enums),
+        cmocka_unit_test(test_types),    cmocka_unit_test(test_wider),
+        cmocka_unit_test(test_unions),   cmocka_unit_test(test_enums),
         cmocka_unit_test(test_nested),   cmocka_unit_test(test_damaged_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
