@@ -1,4 +1,4 @@
-/* python/inspect.c - es.Store read as a whole: verify. See inspect.h.
+/* python/inspect.c - es.Store read as a whole: verify and stats. See inspect.h.
  *
  * The core reads without the GIL and calls back on the same thread, which takes it for the time of
  * the call. It holds a reading connection meanwhile and is inside the store: close() there would
@@ -90,4 +90,47 @@ PyObject *esc_py_store_verify(PyObject *object, PyObject *args)
                          (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
                          (long long)found.ids, (long long)found.read_models,
                          (long long)found.problems);
+}
+
+typedef struct type_counts {
+    PyObject *counts; /* dict; NULL after a failure */
+    PyThreadState *thread;
+} type_counts;
+
+static void on_type(void *context, escqrs_slice type, int64_t count)
+{
+    type_counts *self = context;
+    PyEval_RestoreThread(self->thread);
+    PyObject *name = PyUnicode_DecodeUTF8(type.data, (Py_ssize_t)type.size, "replace");
+    PyObject *number = PyLong_FromLongLong(count);
+    if (self->counts != NULL &&
+        (name == NULL || number == NULL || PyDict_SetItem(self->counts, name, number) < 0)) {
+        Py_CLEAR(self->counts);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(number);
+    self->thread = PyEval_SaveThread();
+}
+
+PyObject *esc_py_store_stats(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_store *self = (esc_py_store *)object;
+    type_counts types = {0};
+    if (esc_py_store_check(self) < 0 || (types.counts = PyDict_New()) == NULL) {
+        return NULL;
+    }
+    escqrs_statistics found;
+    escqrs_error error = {0};
+    types.thread = PyEval_SaveThread();
+    escqrs_status status = escqrs_store_stats(self->core, &found, on_type, &types, &error);
+    PyEval_RestoreThread(types.thread);
+    if (status != ESCQRS_OK || types.counts == NULL) {
+        Py_XDECREF(types.counts);
+        return PyErr_Occurred() ? NULL : esc_py_raise(self->state, &error);
+    }
+    return Py_BuildValue("(LLLLLLLLLLLLN)", (long long)found.head, (long long)found.events,
+                         (long long)found.streams, (long long)found.snapshots,
+                         (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
+                         (long long)found.ids, (long long)found.bytes, (long long)found.created_us,
+                         (long long)found.first_us, (long long)found.last_us, types.counts);
 }

@@ -11,6 +11,10 @@
  * problems). */
 PyObject *esc_py_store_verify(PyObject *object, PyObject *args);
 
+/* _stats(): (head, events, streams, snapshots, checkpoints, keys, tags, ids, bytes, and in
+ * microseconds: created, first, last; {type: events}). */
+PyObject *esc_py_store_stats(PyObject *object, PyObject *ignored);
+
 /* Is this thread inside a callback of such a call for the store? */
 bool esc_py_inspects(const esc_py_store *store);
 

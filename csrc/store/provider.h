@@ -54,6 +54,9 @@ typedef struct esc_provider_class {
                              bool (*visit)(void *context, const escqrs_stream_info *stream),
                              void *context, escqrs_error *error);
     escqrs_status (*backup)(esc_provider *self, const char *path, escqrs_error *error);
+    escqrs_status (*stats)(esc_provider *self, escqrs_statistics *found,
+                           void (*visit)(void *context, escqrs_slice type, int64_t count),
+                           void *context, escqrs_error *error);
     escqrs_status (*verify)(esc_provider *self, const escqrs_observer *observer,
                             escqrs_verification *found, escqrs_error *error);
     /* Version of a stream (0: unknown), and a number that makes later reads of it cheaper (0:

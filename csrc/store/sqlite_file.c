@@ -751,6 +751,7 @@ static const esc_provider_class sqlite_class = {
     .delete_snapshots = esc_sqlite_delete_snapshots,
     .streams = esc_sqlite_streams,
     .backup = esc_sqlite_backup,
+    .stats = esc_sqlite_stats,
     .verify = esc_sqlite_verify,
     .read = esc_sqlite_read,
     .version = esc_sqlite_version,

@@ -5,6 +5,7 @@
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
  *   sqlite_backup.c  copies of the file, the list of its streams
  *   sqlite_verify.c  the proof that a file is whole
+ *   sqlite_stats.c   counts of what it holds
  *   sqlite_reader.c  the pool of reading connections; pages of events
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     snapshots, keys, checkpoints
@@ -258,6 +259,12 @@ escqrs_status esc_sqlite_streams(esc_provider *self, int64_t after, size_t max,
 
 escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *observer,
                                 escqrs_verification *found, escqrs_error *error);
+
+/* ---- sqlite_stats.c ---- */
+
+escqrs_status esc_sqlite_stats(esc_provider *self, escqrs_statistics *found,
+                               void (*visit)(void *context, escqrs_slice type, int64_t count),
+                               void *context, escqrs_error *error);
 
 /* ---- sqlite_condition.c ---- */
 

@@ -660,6 +660,19 @@ escqrs_status escqrs_store_verify(escqrs_store *store, const escqrs_observer *ob
     return status;
 }
 
+escqrs_status escqrs_store_stats(escqrs_store *store, escqrs_statistics *found,
+                                 void (*visit)(void *context, escqrs_slice type, int64_t count),
+                                 void *context, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        memset(found, 0, sizeof *found);
+        status = store->provider->class->stats(store->provider, found, visit, context, error);
+        esc_store_leave(store);
+    }
+    return status;
+}
+
 escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_slice key,
                                void **reply, size_t *size, int64_t *position, escqrs_error *error)
 {

@@ -344,6 +344,19 @@ typedef struct escqrs_verification { /* what was read */
 ESCQRS_MUST_USE escqrs_status escqrs_store_verify(escqrs_store *store,
                                                   const escqrs_observer *observer,
                                                   escqrs_verification *found, escqrs_error *error);
+typedef struct escqrs_statistics { /* of a store at one moment */
+    int64_t head, events, streams, snapshots, checkpoints, keys, tags, ids;
+    int64_t created_us, first_us, last_us; /* times: of the store, its first and last event; 0: none
+                                            */
+    int64_t bytes;                         /* of the database, read models included */
+} escqrs_statistics;
+
+/* Count what is stored, and the events of each type (`visit` may be NULL). Reads the whole journal
+ * and blocks nobody. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_stats(escqrs_store *store, escqrs_statistics *found,
+                                                 void (*visit)(void *context, escqrs_slice type,
+                                                               int64_t count),
+                                                 void *context, escqrs_error *error);
 /* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none. Bad ones
  * are skipped and said in the log. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from ._aggregate import Aggregate, applies, handles
 from ._core import Handle, NewEvent, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
-from ._inspect import Problem, Verification
+from ._inspect import Problem, Statistics, Verification
 from ._match import Match
 from ._message import (
     Command,
@@ -100,6 +100,7 @@ __all__ = [
     "Rows",
     "SchemaMismatch",
     "Snapshot",
+    "Statistics",
     "StorageError",
     "Store",
     "System",

@@ -1,5 +1,5 @@
 """``python -m escqrs``: ``proto shop:ItemAdded`` prints the .proto text of message classes,
-``verify shop.db`` proves a store."""
+``verify shop.db`` proves a store, ``stats shop.db`` says what it holds."""
 
 from __future__ import annotations
 
@@ -52,6 +52,12 @@ def _verify(given: argparse.Namespace) -> int:
     return 0 if found.ok else 1
 
 
+def _stats(given: argparse.Namespace) -> int:
+    with Store(given.file, readonly=True) as store:
+        print(repr(store.stats())[1:-1])
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -70,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cannot be read. The store may be open elsewhere.",
     )
     command.set_defaults(run=_verify)
+    command.add_argument("file")
+    command = commands.add_parser("stats", help="say what a store holds")
+    command.set_defaults(run=_stats)
     command.add_argument("file")
     given = parser.parse_args(arguments)
     try:

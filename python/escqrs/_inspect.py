@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .errors import Corrupt, UnknownType
@@ -11,7 +12,7 @@ from .errors import Corrupt, UnknownType
 if TYPE_CHECKING:
     from ._store import Store
 
-__all__ = ["Problem", "Verification", "verify"]
+__all__ = ["Problem", "Statistics", "Verification"]
 
 PROBLEMS_KEPT = 1000
 _PROGRESS_EVENTS = 8192
@@ -80,6 +81,79 @@ class Verification:
         rest = f"\n  and {more:,} more" if more > 0 else ""
         said = "1 problem" if self.problem_count == 1 else f"{self.problem_count:,} problems"
         return f"<Verification of {self.path!r}: {read}; {said}{lines}{rest}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What a store holds, at one moment.
+
+    types: events of each type's name. bytes: of the database, read models included; None where a
+        provider does not tell. created, first, last: times of the store, its first and its last
+        event.
+    """
+
+    path: str
+    head: int = 0
+    events: int = 0
+    streams: int = 0
+    snapshots: int | None = None
+    checkpoints: int | None = None
+    keys: int | None = None
+    tags: int | None = None
+    ids: int | None = None
+    bytes: int | None = None
+    created: datetime | None = None
+    first: datetime | None = None
+    last: datetime | None = None
+    types: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        lines = [f"<Statistics of {self.path!r}"]
+        for name, value in vars(self).items():
+            if value is None or name in ("path", "types"):
+                continue
+            text = f"{value:,}" if isinstance(value, int) else value.isoformat()
+            lines.append(f"  {name:12}{text}")
+        lines += [f"  type {name}  {count:,}" for name, count in self.types.items()]
+        return "\n".join(lines) + ">"
+
+
+def _time(microseconds: int) -> datetime | None:
+    if microseconds == 0:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+def stats(store: Store) -> Statistics:
+    """Of a store of the core."""
+    found = store._stats()
+    created, first, last = (_time(one) for one in found[9:12])
+    return Statistics(
+        store.path, *found[:9], created=created, first=first, last=last, types=found[12]
+    )
+
+
+def stats_by_reading(store: Store) -> Statistics:
+    """Of a provider of one's own, by reading its events."""
+    head = store.head
+    events, first, last = 0, None, None
+    streams: set[str] = set()
+    types: dict[str, int] = {}
+    for recorded in store.events(upto=head):
+        events += 1
+        first = recorded.time if first is None else first
+        last = recorded.time
+        streams.add(recorded.stream)
+        types[recorded.type] = types.get(recorded.type, 0) + 1
+    return Statistics(
+        type(store).__qualname__,
+        head,
+        events,
+        len(streams),
+        first=first,
+        last=last,
+        types=dict(sorted(types.items())),
+    )
 
 
 def verify(store: Store, progress: Progress | None) -> Verification:

@@ -19,7 +19,14 @@ from typing import Any, cast
 
 from . import _core
 from ._core import NewEvent, Recorded
-from ._inspect import Verification, verify, verify_by_reading
+from ._inspect import (
+    Statistics,
+    Verification,
+    stats,
+    stats_by_reading,
+    verify,
+    verify_by_reading,
+)
 from ._match import Match, matches
 from ._message import Event
 from .errors import Closed, NameClash, Timeout
@@ -281,6 +288,10 @@ class Store(_core.StoreBase):
         there is none. The copy is a store as this one is, and opens as such.
         """
         self._backup(os.fspath(path))
+
+    def stats(self) -> Statistics:
+        """How much of what the store holds, at one moment; reads the whole journal."""
+        return stats(self) if self._is_core else stats_by_reading(self)
 
     def verify(self, *, progress: Callable[[int, int], object] | None = None) -> Verification:
         """Prove the whole store, as it is at one moment: its pages, gapless positions and versions,

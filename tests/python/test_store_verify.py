@@ -1,4 +1,5 @@
-"""es.Store.verify: what is whole, and what is wrong in files that were damaged one way each."""
+"""es.Store.verify and stats: what is whole, what is wrong in files that were damaged one way each,
+and how much there is."""
 
 from __future__ import annotations
 
@@ -259,6 +260,39 @@ def test_a_provider_of_ones_own():
         assert es.Problem("event", "it follows version 1", "a", 1, 1) in found.problems
 
 
+# ---- stats ---------------------------------------------------------------------------------------
+
+
+def test_stats(whole):
+    with es.Store(whole, readonly=True) as store:
+        found = store.stats()
+        events = list(store.events())
+    assert found.types == {"Thing": 2, "verify.Added": 204}
+    assert (found.head, found.events, found.streams, found.snapshots) == (206, 206, 3, 1)
+    assert (found.checkpoints, found.keys, found.tags, found.ids) == (1, 4, 2, 1)
+    assert (found.first, found.last) == (events[0].time, events[-1].time)
+    assert found.created <= found.first
+    assert found.bytes == whole.stat().st_size
+    assert "type verify.Added  204" in repr(found)
+
+
+def test_stats_of_an_empty_store_and_of_a_provider_of_ones_own():
+    with es.Store(":memory:") as store:
+        found = store.stats()
+        assert (found.events, found.first, found.types) == (0, None, {})
+        assert found.bytes > 0
+    with pytest.raises(es.Closed):
+        store.stats()
+    with Doubled(":memory:") as provider:
+        provider.append("a", [Added("x"), Added("y")])
+        found = provider.stats()
+        assert (found.events, found.streams, found.types) == (2, 1, {"verify.Added": 2})
+        assert (found.bytes, found.first) == (None, next(provider.history("a")).time)
+
+
+# ---- the shell -----------------------------------------------------------------------------------
+
+
 def shell(*arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "escqrs", *arguments], capture_output=True, text=True, timeout=60
@@ -275,3 +309,8 @@ def test_from_the_shell(whole, damaged):
     status, out, error = shell("verify", str(path) + "x")
     assert (status, out) == (2, "")
     assert "cannot open" in error
+
+
+def test_stats_from_the_shell(whole):
+    status, out, _ = shell("stats", str(whole))
+    assert (status, "type verify.Added  204" in out) == (0, True)
