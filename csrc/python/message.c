@@ -881,6 +881,7 @@ int esc_py_message_traverse(esc_py_message_state *section, visitproc visit, void
     Py_VISIT(section->utc);
     Py_VISIT(section->decimal);
     Py_VISIT(section->uuid);
+    Py_VISIT(section->uuid_safety);
     Py_VISIT(section->rebuild);
     return 0;
 }
@@ -898,6 +899,7 @@ void esc_py_message_clear(esc_py_message_state *section)
     Py_CLEAR(section->utc);
     Py_CLEAR(section->decimal);
     Py_CLEAR(section->uuid);
+    Py_CLEAR(section->uuid_safety);
     Py_CLEAR(section->rebuild);
     esc_buffer_fini(&section->scratch);
 }

@@ -145,9 +145,10 @@ typedef struct esc_py_message_state {
     PyObject *utc;      /* datetime.timezone.utc */
     PyObject *decimal;  /* decimal.Decimal and uuid.UUID; NULL until a field is one */
     PyObject *uuid;
-    PyObject *rebuild;   /* the module's function _rebuild, for pickle */
-    esc_buffer scratch;  /* for packing on the way to bytes */
-    uint64_t generation; /* class definitions so far */
+    PyObject *uuid_safety; /* SafeUUID.unknown, an attribute of every UUID that is read */
+    PyObject *rebuild;     /* the module's function _rebuild, for pickle */
+    esc_buffer scratch;    /* for packing on the way to bytes */
+    uint64_t generation;   /* class definitions so far */
 } esc_py_message_state;
 
 int esc_py_message_exec(PyObject *module);

@@ -2,8 +2,8 @@
  * UUID), and timedelta.
  *
  * Their texts are those of isoformat() and str(); schema/form.h has proved what is read. Decimal
- * and uuid are imported when the first field of that type is sealed. Making a UUID and printing a
- * Decimal may run Python code. No locks; the GIL is held.
+ * and uuid are imported when the first field of that type is sealed. Making a Decimal and printing
+ * one may run Python code. No locks; the GIL is held.
  */
 #include "python/message_parts.h"
 
@@ -38,10 +38,21 @@ static int import_type(PyObject **slot, const char *module, const char *name)
 
 int esc_py_form_load(esc_py_state *state, escqrs_kind kind)
 {
+    esc_py_message_state *section = &state->message;
     if (kind == ESCQRS_KIND_DECIMAL) {
-        return import_type(&state->message.decimal, "decimal", "Decimal");
+        return import_type(&section->decimal, "decimal", "Decimal");
     }
-    return kind == ESCQRS_KIND_UUID ? import_type(&state->message.uuid, "uuid", "UUID") : 0;
+    if (kind != ESCQRS_KIND_UUID || section->uuid_safety != NULL) {
+        return 0;
+    }
+    PyObject *safety = NULL;
+    if (import_type(&section->uuid, "uuid", "UUID") < 0 ||
+        import_type(&safety, "uuid", "SafeUUID") < 0) {
+        return -1;
+    }
+    section->uuid_safety = PyObject_GetAttrString(safety, "unknown");
+    Py_DECREF(safety);
+    return section->uuid_safety == NULL ? -1 : 0;
 }
 
 /* ---- checks ----------------------------------------------------------------------------------- */
@@ -99,7 +110,9 @@ static PyObject *check_duration(PyObject *value, const char **fault)
         return NULL;
     }
     int days = PyDateTime_DELTA_GET_DAYS(value);
-    if (days < -SPAN_DAYS_MAX || days >= SPAN_DAYS_MAX) {
+    bool rest =
+        PyDateTime_DELTA_GET_SECONDS(value) != 0 || PyDateTime_DELTA_GET_MICROSECONDS(value) != 0;
+    if (days < -SPAN_DAYS_MAX || days > SPAN_DAYS_MAX || (days == SPAN_DAYS_MAX && rest)) {
         *fault = "is beyond the 10,000 years of a protobuf Duration";
         return NULL;
     }
@@ -293,6 +306,39 @@ static PyObject *read_local(const uint8_t *text, size_t size)
         digits_at(clock + 3, 2), digits_at(clock + 6, 2), micros_at(clock, size - DATE_SIZE - 1));
 }
 
+static int set_slot(PyObject *object, const char *name, PyObject *value)
+{
+    PyObject *key = PyUnicode_InternFromString(name);
+    int result = key == NULL ? -1 : PyObject_GenericSetAttr(object, key, value);
+    Py_XDECREF(key);
+    return result;
+}
+
+/* As UUID.__init__ leaves it, at a fraction of its cost: the attributes are set past __setattr__,
+ * which refuses. */
+static PyObject *read_uuid(const esc_py_message_state *section, const uint8_t *text, size_t size)
+{
+    char hex[33];
+    size_t used = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] != '-') {
+            hex[used++] = (char)text[i];
+        }
+    }
+    hex[used] = '\0';
+    PyTypeObject *type = (PyTypeObject *)section->uuid;
+    PyObject *number = PyLong_FromString(hex, NULL, 16);
+    PyObject *arguments = number == NULL ? NULL : PyTuple_New(0);
+    PyObject *value = arguments == NULL ? NULL : type->tp_new(type, arguments, NULL);
+    if (value != NULL && (set_slot(value, "int", number) < 0 ||
+                          set_slot(value, "is_safe", section->uuid_safety) < 0)) {
+        Py_CLEAR(value);
+    }
+    Py_XDECREF(arguments);
+    Py_XDECREF(number);
+    return value;
+}
+
 PyObject *esc_py_form_read(esc_py_state *state, escqrs_kind kind, const ProtobufCBinaryData *text)
 {
     const uint8_t *data = text->data;
@@ -308,12 +354,13 @@ PyObject *esc_py_form_read(esc_py_state *state, escqrs_kind kind, const Protobuf
                                micros_at(data, text->len));
     case ESCQRS_KIND_LOCAL:
         return read_local(data, text->len);
+    case ESCQRS_KIND_UUID:
+        return read_uuid(&state->message, data, text->len);
     default:
         break;
     }
-    PyObject *type = kind == ESCQRS_KIND_DECIMAL ? state->message.decimal : state->message.uuid;
     PyObject *string = PyUnicode_FromStringAndSize((const char *)data, (Py_ssize_t)text->len);
-    PyObject *value = string == NULL ? NULL : PyObject_CallOneArg(type, string);
+    PyObject *value = string == NULL ? NULL : PyObject_CallOneArg(state->message.decimal, string);
     Py_XDECREF(string);
     return value;
 }

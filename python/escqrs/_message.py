@@ -274,6 +274,11 @@ def _check_order(title: str, fields: Mapping[str, _Declared]) -> None:
             )
 
 
+def _is_unicode(text: str) -> bool:
+    """Can it be written as UTF-8?"""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _prepare(
     name: str, bases: tuple[type, ...], namespace: dict[str, Any], stored: object
 ) -> tuple[dict[str, Any], tuple[_Declared, ...], tuple[str, ...], str, object]:
@@ -284,6 +289,8 @@ def _prepare(
         raise TypeError(f"{name}: name= must be a str, got {stored!r}")
     if not stored:
         raise TypeError(f"{name}: name= must not be empty")
+    if not _is_unicode(stored):
+        raise TypeError(f"{name}: name={stored!a} is not valid Unicode: it has a lone surrogate")
     for refused, reason in _REFUSED.items():
         if refused in namespace:
             raise TypeError(f"{name}: a message class cannot define {refused}: {reason}")
@@ -613,6 +620,8 @@ def _snake(name: str) -> str:
 
 def _literal(one: _Declared, whole: object, values: tuple[object, ...]) -> _Item:
     if values and all(type(value) is str for value in values):
+        if not all(_is_unicode(str(value)) for value in values):
+            raise one.error(f"{_show(whole)} is not valid Unicode: it has a lone surrogate")
         return _Item(_core.STRING, literals=values)
     if values and all(type(value) is int for value in values):
         return _Item(_core.INT, literals=values)

@@ -681,6 +681,8 @@ def test_refused_definitions() -> None:
     for name in ("", 5, None, b"x", "a b", ".x", "x.", "a..b", "1a", "x" * 300, "a\0b"):
         with pytest.raises(TypeError):
             define({}, name=name)
+    with pytest.raises(TypeError, match=r"Refused: name='a\\ud800' is not valid Unicode"):
+        define({}, name="a\ud800")
     with pytest.raises(TypeError):
         define({}, surprise=1)
     with pytest.raises(TypeError, match="either an event or a command"):

@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NewType
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import escqrs as es
 import pytest
@@ -243,6 +243,36 @@ def test_literals_that_do_not_decode() -> None:
         es.from_bytes(Sized, es.to_bytes(Plain("l")))
 
 
+def test_literals_with_lone_surrogates() -> None:
+    with pytest.raises(TypeError, match="Odd.x: .* is not valid Unicode"):
+
+        class Odd(es.Message):
+            x: Literal["a", "\ud800"]
+
+
+def test_a_uuid_that_was_read_is_as_others() -> None:
+    class Named(es.Message):
+        id: UUID
+
+    for value in (ONE, UUID(int=0), UUID(int=2**128 - 1), uuid4()):
+        read = again(Named(value)).id
+        assert (read, hash(read), str(read)) == (value, hash(value), str(value))
+        assert read.is_safe is value.is_safe
+        assert pickle.loads(pickle.dumps(read)) == value
+        with pytest.raises(TypeError, match="immutable"):
+            read.int = 5
+
+
+def test_the_longest_spans() -> None:
+    class Span(es.Message):
+        span: timedelta
+
+    for days in (3652500, -3652500):
+        assert again(Span(timedelta(days))) == Span(timedelta(days))
+        with pytest.raises(ValueError, match="10,000 years"):
+            Span(timedelta(days) + timedelta(microseconds=1 if days > 0 else -1))
+
+
 def test_depth_of_unions_is_bounded() -> None:
     value = Cash(Decimal(0))
     with pytest.raises(ValueError, match="nested deeper"):
@@ -252,7 +282,7 @@ def test_depth_of_unions_is_bounded() -> None:
 
 
 @given(
-    st.timedeltas(timedelta(days=-3652500), timedelta(days=3652499)),
+    st.timedeltas(timedelta(days=-3652500), timedelta(days=3652500)),
     st.dates(), st.times(), st.datetimes(), st.uuids(),
     st.decimals(allow_nan=False, allow_infinity=False),
 )  # fmt: skip
