@@ -7,8 +7,6 @@
 
 #include "python/definition_parts.h"
 
-#define NESTING_MAX 16 /* of plain containers that are searched for ours */
-
 /* Whose it is. */
 typedef struct belonging {
     const esc_py_instance *owner; /* only compared, unless it is being applied */
@@ -435,6 +433,13 @@ static int container_traverse(PyObject *self, visitproc visit, void *arg)
     return (PyList_Check(self) ? &PyList_Type : &PyDict_Type)->tp_traverse(self, visit, arg);
 }
 
+/* Its values are no part of cycles, but list.append(self.items, ...) puts in whatever it is given.
+ */
+static int container_clear(PyObject *self)
+{
+    return (PyList_Check(self) ? &PyList_Type : &PyDict_Type)->tp_clear(self);
+}
+
 static void container_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
@@ -480,6 +485,7 @@ static PyType_Slot list_slots[] = {
     {Py_tp_init, list_init},
     {Py_tp_dealloc, container_dealloc},
     {Py_tp_traverse, container_traverse},
+    {Py_tp_clear, container_clear},
     {Py_tp_methods, list_methods},
     {Py_mp_ass_subscript, list_set},
     {Py_sq_ass_item, list_set_index},
@@ -494,6 +500,7 @@ static PyType_Slot dict_slots[] = {
     {Py_tp_init, dict_init},
     {Py_tp_dealloc, container_dealloc},
     {Py_tp_traverse, container_traverse},
+    {Py_tp_clear, container_clear},
     {Py_tp_methods, dict_methods},
     {Py_mp_ass_subscript, dict_set},
     {Py_nb_inplace_or, dict_inplace_or},
@@ -524,13 +531,15 @@ PyObject *esc_py_container_new(esc_py_state *state, const esc_py_instance *owner
     bool dict = PyDict_Check(from);
     PyTypeObject *plain = dict ? &PyDict_Type : &PyList_Type;
     PyTypeObject *type = dict ? state->container.dict : state->container.list;
+    Py_INCREF(title); /* before Python code can run: making an object may collect garbage */
     PyObject *args = PyTuple_New(0);
     PyObject *made = args == NULL ? NULL : plain->tp_new(type, args, NULL);
     Py_XDECREF(args);
     if (made == NULL) {
+        Py_DECREF(title);
         return NULL;
     }
-    *belonging_of(made) = (belonging){owner, Py_NewRef(title)};
+    *belonging_of(made) = (belonging){owner, title};
     if (dict ? PyDict_Merge(made, from, 1) < 0 : PyList_SetSlice(made, 0, 0, from) < 0) {
         Py_DECREF(made);
         return NULL;
@@ -550,62 +559,129 @@ bool esc_py_container_is_of(esc_py_state *state, PyObject *value, const esc_py_i
            belonging_of(value)->title == title;
 }
 
-/* Whether there is a container in it; runs no Python code. */
-static bool holds_container(const esc_py_state *state, PyObject *value, int nesting)
+/* What may have a container in it; others are values, or beyond what is searched. */
+static bool is_collection(PyObject *value)
 {
-    if (is_container(state, value)) {
-        return true;
-    }
-    if (nesting == NESTING_MAX) {
-        return false;
-    }
-    if (PyDict_CheckExact(value)) {
-        Py_ssize_t position = 0;
-        PyObject *key;
-        PyObject *item;
-        while (PyDict_Next(value, &position, &key, &item)) {
-            if (holds_container(state, item, nesting + 1)) {
-                return true;
-            }
-        }
-    } else if (PyList_CheckExact(value) || PyTuple_CheckExact(value)) {
-        for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(value); i++) {
-            if (holds_container(state, PySequence_Fast_GET_ITEM(value, i), nesting + 1)) {
-                return true;
-            }
-        }
-    }
-    return false;
+    return PyList_CheckExact(value) || PyDict_CheckExact(value) || PyTuple_CheckExact(value);
 }
 
-static PyObject *plain_dict(esc_py_state *state, PyObject *value)
+/* An answer on its way out. It may hold itself, and one object at many places. */
+typedef struct leaving {
+    esc_py_state *state;
+    PyObject *found; /* list: the collections in it, each once; so their addresses stay theirs */
+    PyObject *known; /* dict: address of each -> None, later its copy */
+} leaving;
+
+/* 1: it is a container. 0: if it is a collection, it is in `found`. */
+static int search_item(leaving *self, PyObject *item)
 {
-    PyObject *made = PyDict_Copy(value);
+    if (is_container(self->state, item)) {
+        return 1;
+    }
+    if (!is_collection(item)) {
+        return 0;
+    }
+    PyObject *address = PyLong_FromVoidPtr(item);
+    int known = address == NULL ? -1 : PyDict_Contains(self->known, address);
+    if (known == 0 && (PyDict_SetItem(self->known, address, Py_None) < 0 ||
+                       PyList_Append(self->found, item) < 0)) {
+        known = -1;
+    }
+    Py_XDECREF(address);
+    return known < 0 ? -1 : 0;
+}
+
+/* Whether there is a container in it, however deep; runs no Python code. */
+static int search(leaving *self, PyObject *answer)
+{
+    int result = search_item(self, answer);
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(self->found); i++) {
+        PyObject *collection = PyList_GET_ITEM(self->found, i);
+        if (PyDict_CheckExact(collection)) {
+            Py_ssize_t position = 0;
+            PyObject *item;
+            while (result == 0 && PyDict_Next(collection, &position, NULL, &item)) {
+                result = search_item(self, item);
+            }
+        } else {
+            for (Py_ssize_t j = 0; result == 0 && j < PySequence_Fast_GET_SIZE(collection); j++) {
+                result = search_item(self, PySequence_Fast_GET_ITEM(collection, j));
+            }
+        }
+    }
+    return result;
+}
+
+static PyObject *copy_of(leaving *self, PyObject *value);
+
+/* `made` is a copy that nobody else has yet. */
+static int fill_dict(leaving *self, PyObject *made)
+{
     Py_ssize_t position = 0;
     PyObject *key;
     PyObject *item;
-    while (made != NULL && PyDict_Next(value, &position, &key, &item)) {
-        PyObject *plain = esc_py_container_plain(state, item);
-        if (plain == NULL || PyDict_SetItem(made, key, plain) < 0) {
+    while (PyDict_Next(made, &position, &key, &item)) { /* its keys stay as they are */
+        PyObject *copy = copy_of(self, item);
+        int result = copy == NULL ? -1 : PyDict_SetItem(made, key, copy);
+        Py_XDECREF(copy);
+        if (result < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int fill_list(leaving *self, PyObject *made)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(made); i++) {
+        PyObject *copy = copy_of(self, PyList_GET_ITEM(made, i));
+        if (copy == NULL || PyList_SetItem(made, i, copy) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A list or dict is known before it is filled, since it may hold itself; a tuple can do so only by
+ * way of one. */
+static PyObject *copy_collection(leaving *self, PyObject *address, PyObject *value)
+{
+    bool dict = PyDict_CheckExact(value);
+    bool tuple = PyTuple_CheckExact(value);
+    PyObject *made = dict ? PyDict_Copy(value) : PySequence_List(value);
+    if (made == NULL || (!tuple && PyDict_SetItem(self->known, address, made) < 0) ||
+        (dict ? fill_dict(self, made) : fill_list(self, made)) < 0) {
+        Py_XDECREF(made);
+        return NULL;
+    }
+    if (tuple) {
+        Py_SETREF(made, PyList_AsTuple(made));
+        if (made != NULL && PyDict_SetItem(self->known, address, made) < 0) {
             Py_CLEAR(made);
         }
-        Py_XDECREF(plain);
     }
     return made;
 }
 
-static PyObject *plain_sequence(esc_py_state *state, PyObject *value)
+static PyObject *copy_of(leaving *self, PyObject *value)
 {
-    PyObject *made = PySequence_List(value);
-    for (Py_ssize_t i = 0; made != NULL && i < PyList_GET_SIZE(made); i++) {
-        PyObject *plain = esc_py_container_plain(state, PyList_GET_ITEM(made, i));
-        if (plain == NULL || PyList_SetItem(made, i, plain) < 0) {
-            Py_CLEAR(made);
-        }
+    if (is_container(self->state, value)) {
+        return plain_copy(value);
     }
-    if (made != NULL && PyTuple_CheckExact(value)) {
-        Py_SETREF(made, PyList_AsTuple(made));
+    if (!is_collection(value)) {
+        return Py_NewRef(value);
     }
+    PyObject *address = PyLong_FromVoidPtr(value);
+    PyObject *made = address == NULL ? NULL : PyDict_GetItemWithError(self->known, address);
+    if (made != NULL && made != Py_None) {
+        Py_INCREF(made);
+    } else if (PyErr_Occurred() || Py_EnterRecursiveCall(" in a handler's answer")) {
+        made = NULL;
+    } else {
+        made = copy_collection(self, address, value);
+        Py_LeaveRecursiveCall();
+    }
+    Py_XDECREF(address);
     return made;
 }
 
@@ -614,10 +690,18 @@ PyObject *esc_py_container_plain(esc_py_state *state, PyObject *value)
     if (is_container(state, value)) {
         return plain_copy(value);
     }
-    if (!holds_container(state, value, 0)) {
+    if (!is_collection(value)) {
         return Py_NewRef(value);
     }
-    return PyDict_CheckExact(value) ? plain_dict(state, value) : plain_sequence(state, value);
+    leaving self = {state, PyList_New(0), PyDict_New()};
+    PyObject *made = NULL;
+    if (self.found != NULL && self.known != NULL) {
+        int holds = search(&self, value);
+        made = holds < 0 ? NULL : holds ? copy_of(&self, value) : Py_NewRef(value);
+    }
+    Py_XDECREF(self.found);
+    Py_XDECREF(self.known);
+    return made;
 }
 
 static PyTypeObject *make_type(PyObject *module, PyType_Spec *spec, PyTypeObject *plain)

@@ -48,7 +48,7 @@ PyObject *esc_py_container_new(struct esc_py_state *state, const struct esc_py_i
 bool esc_py_container_is_of(struct esc_py_state *state, PyObject *value,
                             const struct esc_py_instance *owner, PyObject *title);
 /* What may leave the state: `value` itself, or where it is a container, or a list, tuple or dict
- * that holds one, a copy with plain ones. New reference. */
+ * that holds one at any depth, a copy with plain ones, of the same shape. New reference. */
 PyObject *esc_py_container_plain(struct esc_py_state *state, PyObject *value);
 
 int esc_py_container_exec(PyObject *module);

@@ -445,6 +445,45 @@ def test_a_reply_is_a_copy(box: Any) -> None:
     assert box.ask(Ask(), key="k") == box.ask(Ask(), key="k") == {"x": 1, "y": 2}
 
 
+def test_a_reply_of_any_shape_is_a_copy(box: Any) -> None:
+    def cyclic(self: Any) -> Any:
+        made: list[Any] = [self.names, {"counts": self.counts}, (self.names,)]
+        made[1]["whole"] = made
+        made += [made] * 10 + [(made,), made[1]]
+        return made
+
+    made = decide(box, cyclic)
+    assert type(made[0]) is list and type(made[1]["counts"]) is dict and type(made[2][0]) is list
+    assert made[1]["whole"] is made and made[12] is made and made[14] is made[1]
+    assert made[13][0] is made
+
+    def deep(self: Any) -> Any:
+        made = self.names
+        for _ in range(100):
+            made = (made,)
+        return made
+
+    made = decide(box, deep)
+    while isinstance(made, tuple):
+        (made,) = made
+    assert type(made) is list
+
+    def too_deep(self: Any) -> Any:
+        made: list[Any] = [self.names]
+        for _ in range(100_000):
+            made = [made]
+        return made
+
+    with pytest.raises(RecursionError):
+        decide(box, too_deep)
+
+
+def test_a_reply_that_holds_nothing_of_the_state_is_what_the_handler_returned(box: Any) -> None:
+    made: list[Any] = []
+    made.extend([made] * 10)
+    assert decide(box, lambda self: made) is made
+
+
 def test_the_state_itself_as_a_reply_is_a_copy(system: es.System, box: Any) -> None:
     state = decide(box, lambda self: self)
     assert type(state) is Box and state == box.state and state.version == 1
