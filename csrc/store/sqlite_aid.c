@@ -36,23 +36,28 @@ escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64
     return status;
 }
 
-/* The row as a snapshot; CORRUPT where it does not verify. */
-static escqrs_status take_snapshot(esc_sqlite *sqlite, sqlite3_stmt *statement, int64_t stream,
-                                   escqrs_snapshot *snapshot)
+/* The row as a snapshot; DONE where it does not verify. */
+static escqrs_status take_snapshot(esc_sqlite *sqlite, esc_connection *connection,
+                                   sqlite3_stmt *statement, int64_t stream,
+                                   escqrs_snapshot *snapshot, escqrs_error *error)
 {
     escqrs_slice data = {sqlite3_column_blob(statement, 2),
                          (size_t)sqlite3_column_bytes(statement, 2)};
     snapshot->version = sqlite3_column_int64(statement, 0);
-    snapshot->type =
-        esc_type_registry_find(&sqlite->base.types, sqlite3_column_int64(statement, 1));
-    if (snapshot->type == NULL ||
-        esc_snapshot_checksum(stream, snapshot->version, snapshot->type, data, sqlite->salt) !=
-            sqlite3_column_int64(statement, 3)) {
-        return ESCQRS_CORRUPT;
+    escqrs_type *type;
+    escqrs_status status =
+        esc_sqlite_type(sqlite, connection, sqlite3_column_int64(statement, 1), &type, error);
+    if (status != ESCQRS_OK && status != ESCQRS_CORRUPT) {
+        return status;
+    }
+    snapshot->type = type;
+    if (type == NULL || esc_snapshot_checksum(stream, snapshot->version, snapshot->type, data,
+                                              sqlite->salt) != sqlite3_column_int64(statement, 3)) {
+        return ESCQRS_DONE;
     }
     snapshot->data = escqrs_alloc(data.size + 1);
     if (snapshot->data == NULL) {
-        return ESCQRS_NO_MEMORY;
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a snapshot");
     }
     if (data.size > 0) {
         memcpy(snapshot->data, data.data, data.size);
@@ -83,17 +88,14 @@ static escqrs_status find_snapshot(esc_sqlite *sqlite, esc_connection *connectio
     int code;
     status = ESCQRS_DONE;
     while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
-        status = take_snapshot(sqlite, statement, stream, snapshot);
-        if (status != ESCQRS_CORRUPT) {
+        status = take_snapshot(sqlite, connection, statement, stream, snapshot, error);
+        if (status != ESCQRS_DONE) {
             break;
         }
         *skipped = snapshot->version;
-        status = ESCQRS_DONE;
     }
     if (code != SQLITE_ROW && code != SQLITE_DONE) {
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
-    } else if (status == ESCQRS_NO_MEMORY) {
-        (void)escqrs_error_set(error, status, "no memory for a snapshot");
     }
     sqlite3_reset(statement);
     return status;

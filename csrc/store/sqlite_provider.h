@@ -165,6 +165,10 @@ escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connecti
 /* Load all types of the file into the registry. */
 escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
                                     escqrs_error *error) ESCQRS_MUST_USE;
+/* The type of that number: it may be one that another process has added since this read-only store
+ * was opened. OK and *type NULL where the file has none either. */
+escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, int64_t id,
+                              escqrs_type **type, escqrs_error *error) ESCQRS_MUST_USE;
 
 /* Are the file and its WAL still what their names stand for? What is written after somebody has
  * deleted, moved or replaced one is lost. IO. */

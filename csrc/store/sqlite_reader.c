@@ -308,15 +308,18 @@ static escqrs_status row_corrupt(const page_reader *in, int64_t position, int64_
     return ESCQRS_CORRUPT;
 }
 
-/* A type that another process has added since this read-only store was opened. */
-static escqrs_type *load_type(const page_reader *in, int64_t id, escqrs_status *status)
+escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, int64_t id,
+                              escqrs_type **type, escqrs_error *error)
 {
+    *type = esc_type_registry_find(&sqlite->base.types, id);
+    if (*type != NULL) {
+        return ESCQRS_OK;
+    }
     sqlite3_stmt *statement = NULL;
-    escqrs_type *type = NULL;
-    *status =
-        esc_connection_statement(in->sqlite, in->connection, ESC_SQL_TYPE, &statement, in->error);
-    if (*status != ESCQRS_OK) {
-        return NULL;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_TYPE, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
     }
     sqlite3_bind_int64(statement, 1, id);
     int code = sqlite3_step(statement);
@@ -325,13 +328,12 @@ static escqrs_type *load_type(const page_reader *in, int64_t id, escqrs_status *
                              (size_t)sqlite3_column_bytes(statement, 0)};
         escqrs_slice record = {sqlite3_column_blob(statement, 1),
                                (size_t)sqlite3_column_bytes(statement, 1)};
-        *status =
-            esc_type_registry_load(&in->sqlite->base.types, id, name, record, &type, in->error);
+        status = esc_type_registry_load(&sqlite->base.types, id, name, record, type, error);
     } else if (code != SQLITE_DONE) {
-        *status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     }
     sqlite3_reset(statement);
-    return type;
+    return status;
 }
 
 /* The row that the statement stands on becomes the page's next event, if it matches the query. */
@@ -362,9 +364,9 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
             name = load_name(in->sqlite, in->connection, page, row.stream, &status, in->error);
         }
     }
-    escqrs_type *type = esc_type_registry_find(&in->sqlite->base.types, row.type);
-    if (type == NULL && status == ESCQRS_OK) {
-        type = load_type(in, row.type, &status);
+    escqrs_type *type = NULL;
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_type(in->sqlite, in->connection, row.type, &type, in->error);
     }
     if (status != ESCQRS_OK) {
         return status;

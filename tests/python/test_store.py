@@ -525,6 +525,14 @@ def test_locked_and_read_only(tmp_path):
                     call()
 
 
+def test_a_read_only_store_learns_of_new_types(tmp_path):
+    path = tmp_path / "s.db"
+    with es.Store(path) as store, es.Store(path, readonly=True) as reader:
+        store.append("a", [raw()])
+        store.save_snapshot("a", 1, "NewState", b"one")
+        assert reader.snapshot("a").data == b"one"
+
+
 def test_many_threads_commit(tmp_path):
     with es.Store(tmp_path / "s.db") as store:
         won = []
