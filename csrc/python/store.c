@@ -181,7 +181,8 @@ static PyObject *store_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     return (PyObject *)self;
 }
 
-/* _open(path, durability, readonly, max_message_bytes) */
+/* _open(path, durability, readonly, max_message_bytes, source=None): with a source, as a copy of it
+ * and with its max_message_bytes */
 static PyObject *store_open(PyObject *object, PyObject *args)
 {
     esc_py_store *self = (esc_py_store *)object;
@@ -189,7 +190,13 @@ static PyObject *store_open(PyObject *object, PyObject *args)
     const char *durability;
     int readonly;
     Py_ssize_t message_bytes_max;
-    if (!PyArg_ParseTuple(args, "Uspn", &path, &durability, &readonly, &message_bytes_max)) {
+    PyObject *given = Py_None;
+    if (!PyArg_ParseTuple(args, "Uspn|O", &path, &durability, &readonly, &message_bytes_max,
+                          &given)) {
+        return NULL;
+    }
+    esc_py_store *source = given == Py_None ? NULL : esc_py_store_cast(self->state, given);
+    if (source == NULL && given != Py_None) {
         return NULL;
     }
     const char *name = PyUnicode_AsUTF8(path);
@@ -200,6 +207,7 @@ static PyObject *store_open(PyObject *object, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "this store has been opened before");
         return NULL;
     }
+    message_bytes_max = source == NULL ? message_bytes_max : (Py_ssize_t)source->message_bytes_max;
     escqrs_store_options options = {
         .durability =
             strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
@@ -211,7 +219,8 @@ static PyObject *store_open(PyObject *object, PyObject *args)
     escqrs_status status;
     escqrs_store *core = NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = escqrs_store_open(name, &options, &core, &error);
+    status = source == NULL ? escqrs_store_open(name, &options, &core, &error)
+                            : escqrs_store_clone(source->core, name, &options, &core, &error);
     Py_END_ALLOW_THREADS
     if (status != ESCQRS_OK) {
         return raise(self, &error);

@@ -52,7 +52,7 @@ static escqrs_status copy_pages(esc_sqlite *sqlite, sqlite3 *from, sqlite3 *copy
 
 /* In a transaction that sees the store as it is now. */
 static escqrs_status copy_to(esc_sqlite *sqlite, esc_connection *connection, const char *path,
-                             escqrs_error *error)
+                             const char *vfs, escqrs_error *error)
 {
     sqlite3 *copy = NULL;
     int64_t salt;
@@ -63,7 +63,8 @@ static escqrs_status copy_to(esc_sqlite *sqlite, esc_connection *connection, con
     }
     status = esc_sqlite_meta(sqlite, connection, "salt", &salt, &found, error); /* begins it */
     if (status == ESCQRS_OK) {
-        int code = sqlite3_open_v2(path, &copy, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+        int code = sqlite3_open_v2(
+            path, &copy, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, vfs);
         status = code == SQLITE_OK
                      ? copy_pages(sqlite, connection->db, copy, path, error)
                      : esc_sqlite_error(sqlite, copy, code, error, "cannot open the copy of");
@@ -75,9 +76,21 @@ static escqrs_status copy_to(esc_sqlite *sqlite, esc_connection *connection, con
     return status;
 }
 
-escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_error *error)
+escqrs_status esc_sqlite_copy(esc_provider *self, const char *path, const char *vfs,
+                              escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
+    esc_connection *connection;
+    escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
+    if (status == ESCQRS_OK) {
+        status = copy_to(sqlite, connection, path, vfs, error);
+        esc_sqlite_give_reader(sqlite, connection);
+    }
+    return status;
+}
+
+escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_error *error)
+{
     int descriptor = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
     if (descriptor < 0) {
         int failure = errno;
@@ -85,12 +98,7 @@ escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_err
                                 "cannot make %s", path);
     }
     close(descriptor);
-    esc_connection *connection;
-    escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
-    if (status == ESCQRS_OK) {
-        status = copy_to(sqlite, connection, path, error);
-        esc_sqlite_give_reader(sqlite, connection);
-    }
+    escqrs_status status = esc_sqlite_copy(self, path, NULL, error);
     if (status != ESCQRS_OK) {
         (void)unlink(path);
     }

@@ -899,7 +899,7 @@ static void abandon(esc_sqlite *sqlite, bool had_wal)
 }
 
 escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
-                              esc_provider **provider, escqrs_error *error)
+                              esc_provider *source, esc_provider **provider, escqrs_error *error)
 {
     esc_sqlite *sqlite = escqrs_alloc_zero(sizeof *sqlite);
     if (sqlite == NULL) {
@@ -947,6 +947,9 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
             if (sqlite->path == NULL) {
                 status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
             }
+        }
+        if (status == ESCQRS_OK && source != NULL) {
+            status = esc_sqlite_copy(source, sqlite->path, sqlite->vfs, error);
         }
     } else {
         sqlite->vfs = options->sqlite_vfs != NULL ? options->sqlite_vfs : sqlite->vfs;

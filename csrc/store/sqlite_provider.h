@@ -255,6 +255,9 @@ escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slic
 /* ---- sqlite_backup.c ---- */
 
 escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_error *error);
+/* The same to an empty or missing file of that VFS (NULL: the platform's). */
+escqrs_status esc_sqlite_copy(esc_provider *self, const char *path, const char *vfs,
+                              escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_streams(esc_provider *self, int64_t after, size_t max,
                                  bool (*visit)(void *context, const escqrs_stream_info *stream),
                                  void *context, escqrs_error *error);
@@ -290,8 +293,10 @@ escqrs_status esc_sqlite_next_tagged(const esc_sqlite *sqlite, esc_connection *c
 
 /* ---- open ---- */
 
-/* Open or create; see escqrs_store_open. */
+/* Open or create; see escqrs_store_open. `source` (or NULL): a store in memory begins as a copy of
+ * it. */
 escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
-                              esc_provider **provider, escqrs_error *error) ESCQRS_MUST_USE;
+                              esc_provider *source, esc_provider **provider,
+                              escqrs_error *error) ESCQRS_MUST_USE;
 
 #endif

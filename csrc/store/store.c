@@ -71,8 +71,8 @@ void esc_store_release(escqrs_store *store)
 
 /* ---- open and close --------------------------------------------------------------------------- */
 
-escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *options,
-                                escqrs_store **result, escqrs_error *error)
+static escqrs_status open_store(const char *path, const escqrs_store_options *options,
+                                esc_provider *source, escqrs_store **result, escqrs_error *error)
 {
     escqrs_store *store = escqrs_alloc_zero(sizeof *store);
     if (store == NULL) {
@@ -97,7 +97,7 @@ escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *op
     if (store->path == NULL) {
         (void)escqrs_error_set(error, status, "no memory for a store");
     } else {
-        status = esc_sqlite_open(path, &store->options, &store->provider, error);
+        status = esc_sqlite_open(path, &store->options, source, &store->provider, error);
     }
     if (status == ESCQRS_OK) {
         status = esc_journal_start(&store->journal, store->provider, &store->options.log,
@@ -112,6 +112,30 @@ escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *op
     }
     *result = store;
     return ESCQRS_OK;
+}
+
+escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *options,
+                                escqrs_store **result, escqrs_error *error)
+{
+    return open_store(path, options, NULL, result, error);
+}
+
+escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
+                                 const escqrs_store_options *options, escqrs_store **result,
+                                 escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(source, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (strcmp(path, ":memory:") != 0) {
+        status = source->provider->class->backup(source->provider, path, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = open_store(path, options, source->provider, result, error);
+    }
+    esc_store_leave(source);
+    return status;
 }
 
 void escqrs_store_close(escqrs_store *store)

@@ -204,6 +204,12 @@ typedef struct escqrs_store_options {
 ESCQRS_MUST_USE escqrs_status escqrs_store_open(const char *path,
                                                 const escqrs_store_options *options,
                                                 escqrs_store **store, escqrs_error *error);
+/* Open a new store that begins as a copy of `source`, as it is at one moment, at a path where there
+ * is no file (else IO with EEXIST), or in memory. They have nothing in common afterwards but the
+ * ids of events. Errors: as of escqrs_store_backup and escqrs_store_open. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
+                                                 const escqrs_store_options *options,
+                                                 escqrs_store **store, escqrs_error *error);
 /* Refuse new commits, finish those submitted, stop the thread, release the file. All cursors must
  * be closed or are ended: their next call answers CLOSED. Blocks. After it only
  * escqrs_store_destroy and calls that answer CLOSED. Twice is once. */

@@ -181,7 +181,13 @@ class StoreBase:
     def _opened(self) -> bool: ...
     def close(self) -> None: ...
     def _open(
-        self, path: str, durability: str, readonly: bool, max_message_bytes: int, /
+        self,
+        path: str,
+        durability: str,
+        readonly: bool,
+        max_message_bytes: int,
+        source: StoreBase | None = None,
+        /,
     ) -> None: ...
     def _commit(
         self,

@@ -289,6 +289,20 @@ class Store(_core.StoreBase):
         """
         self._backup(os.fspath(path))
 
+    def clone(
+        self, path: str | os.PathLike[str] = ":memory:", *, durability: str = "full"
+    ) -> Store:
+        """Open a new store that begins as a copy of this one, as it is at one moment.
+
+        path: where there is no file yet, or ``":memory:"``. The copy is written to and closed by
+        itself; it knows the same classes. Errors are those of :meth:`backup` and of opening.
+        """
+        made = Store.__new__(Store)
+        made._open(*check_options(path, durability, False, MESSAGE_BYTES_MAX), self)
+        _unclosed.add(made)
+        made._classes.update(self._classes)
+        return made
+
     def stats(self) -> Statistics:
         """How much of what the store holds, at one moment; reads the whole journal."""
         return stats(self) if self._is_core else stats_by_reading(self)
