@@ -484,9 +484,8 @@ def flush(system: System, position: int, timeout: float | None) -> None:
     """
     until = None if timeout is None else time.monotonic() + timeout
     stopped: ReadModelStopped | None = None
-    for core in {
-        id(one._escqrs_core): one._escqrs_core for one in system._readmodels.values()
-    }.values():
+    readmodels = list(system._readmodels.values())  # another thread may add to it
+    for core in {id(one._escqrs_core): one._escqrs_core for one in readmodels}.values():
         try:
             for target in (position, -1):
                 left = None if until is None else max(0.0, until - time.monotonic())

@@ -75,8 +75,9 @@ class System(_core.SystemBase):
     def __repr__(self) -> str:
         if self.closed or self._forked:
             return f"<escqrs.System {self.path!r}, {'forked' if self._forked else 'closed'}>"
-        names = sorted(one.name for one in self._definitions.values())
-        names += sorted(cls.__name__ for cls in self._readmodels)
+        # copies, and sets: another thread may add a class that is defined anew, as a further key
+        names = sorted({one.name for one in list(self._definitions.values())})
+        names += sorted({cls.__name__ for cls in list(self._readmodels)})
         return (
             f"<escqrs.System {self.path!r}: {', '.join(names) or 'no classes'}; head {self.head}>"
         )
@@ -233,7 +234,7 @@ def find(system: System, key: Any) -> Any:
         raise TypeError("system[Aggregate, id] takes a class and an id")
     cls = parts[0]
     known: dict[Any, Any] = system._definitions if entity else system._readmodels
-    for one, found in known.items():
+    for one, found in list(known.items()):  # meanwhile another thread may add to it
         same = (
             _full_name(one) == _full_name(cls)
             if isinstance(cls, type)
@@ -254,7 +255,7 @@ def find(system: System, key: Any) -> Any:
         )
     kind = "aggregate" if entity else "read model"
     if isinstance(cls, type) and issubclass(cls, Aggregate if entity else ReadModel):
-        for one in known:
+        for one in list(known):
             if one.__escqrs_name__ == cls.__escqrs_name__:
                 _claim({one.__escqrs_name__: one}, cls.__escqrs_name__, cls, f"{kind}s")
     name = cls.__name__ if isinstance(cls, type) else cls

@@ -376,6 +376,23 @@ def namesake(kind: type, name: str, where: str, **space: Any) -> Any:
     return type(name, (kind,), {"__module__": __name__, "__qualname__": f"{where}.{name}", **space})
 
 
+def test_two_definitions_are_looked_up_at_once() -> None:
+    """As by two threads: a class is met for the first time while another one is looked up."""
+    meanwhile: list[Any] = []
+
+    def module(cls: type) -> str:
+        while meanwhile:
+            assert system[meanwhile.pop(), "a"].id == "a"
+        return __name__
+
+    named: Any = type("Named", (type(es.Aggregate),), {"__module__": property(module)})
+    first, second, newest = (named("Thing", (es.Aggregate,), {}) for _ in range(3))
+    with es.open(":memory:", named("Other", (es.Aggregate,), {}), newest) as system:
+        meanwhile.append(second)
+        assert system[first, "b"].id == "b" and not meanwhile
+        assert repr(system) == "<escqrs.System ':memory:': Other, Thing; head 0>"
+
+
 def test_two_classes_for_one_name_are_an_error_that_names_both() -> None:
     one, two = namesake(es.Aggregate, "Thing", "One"), namesake(es.Aggregate, "Thing", "Two")
     with pytest.raises(es.NameClash) as caught:
