@@ -207,6 +207,14 @@ static inline bool exists(const char *path, const char *suffix)
     return access(name, F_OK) == 0;
 }
 
+/* Ends a test that forks while other threads run, where they are not known after it. */
+static inline void skip_fork_among_threads(void)
+{
+#ifdef __SANITIZE_THREAD__
+    skip(); /* ThreadSanitizer starts no thread in such a child */
+#endif
+}
+
 /* Run in a child and wait for its end; its wait status. */
 static inline int in_child(void (*body)(void *context), void *context)
 {

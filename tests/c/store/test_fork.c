@@ -68,9 +68,7 @@ static void remove_store(const char *path)
 
 static void test_children_of_a_busy_process(void **state)
 {
-#ifdef __SANITIZE_THREAD__
-    skip(); /* it knows no threads in the child of a process that had some */
-#endif
+    skip_fork_among_threads();
     (void)state;
     char own[400], other[400];
     pthread_t threads[THREAD_COUNT];

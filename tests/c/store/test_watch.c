@@ -94,6 +94,7 @@ static void test_commits_of_another_process(void **state)
 static void test_a_lock_file_that_comes(void **state)
 {
     (void)state;
+    skip_fork_among_threads();
     char lock[400];
     snprintf(lock, sizeof lock, "%s-lock", fixture_path);
     make(1);
@@ -115,6 +116,7 @@ static void test_a_lock_file_that_comes(void **state)
 static void test_without_inotify(void **state)
 {
     (void)state;
+    skip_fork_among_threads();
     static int descriptors[DESCRIPTORS_MAX];
     int count = 0;
     make(1);
