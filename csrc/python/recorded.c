@@ -12,6 +12,7 @@
 typedef struct recorded_object {
     PyObject_VAR_HEAD
     esc_py_store *store;
+    const escqrs_type *stored; /* lives as long as the store */
     int64_t position, version, time_us;
     escqrs_uuid id, correlation_id, causation_id;
     PyObject *stream;
@@ -113,6 +114,7 @@ static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *record
         memcpy(self->data, recorded->data.data, recorded->data.size);
     }
     self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
+    self->stored = recorded->type;
     self->position = recorded->position;
     self->version = recorded->version;
     self->time_us = recorded->time_us;
@@ -229,6 +231,12 @@ static PyObject *get_data(PyObject *object, void *Py_UNUSED(closure))
     return PyBytes_FromStringAndSize(((recorded_object *)object)->data, Py_SIZE(object));
 }
 
+static PyObject *get_schema(PyObject *object, void *Py_UNUSED(closure))
+{
+    escqrs_slice record = escqrs_type_record(((recorded_object *)object)->stored);
+    return PyBytes_FromStringAndSize(record.data, (Py_ssize_t)record.size);
+}
+
 static PyObject *get_metadata(PyObject *object, void *Py_UNUSED(closure))
 {
     recorded_object *self = (recorded_object *)object;
@@ -275,7 +283,9 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
     }
     escqrs_limits limits = {.bytes_max = self->store->message_bytes_max};
     escqrs_slice data = {self->data, (size_t)Py_SIZE(object)};
+    Py_INCREF((PyObject *)cls); /* decoding may run Python code, which may define it anew */
     PyObject *event = esc_py_message_decode(cls, data, &limits);
+    Py_DECREF((PyObject *)cls);
     if (event != NULL && self->event == NULL) {
         self->event = Py_NewRef(event);
     }
@@ -344,6 +354,7 @@ static PyGetSetDef recorded_getset[] = {
     {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},
     {"tags", get_tags, NULL, "A tuple of texts.", NULL},
     {"data", get_data, NULL, "The stored bytes.", NULL},
+    {"_schema", get_schema, NULL, NULL, NULL},
     {"event", get_event, NULL,
      "The event itself, decoded when first read. Raises es.UnknownType, es.Corrupt.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -442,10 +453,21 @@ static PyObject *cursor_next(PyObject *object)
     return recorded;
 }
 
+/* No tp_clear: a cycle through it ends at the attributes of its owner. */
+static int cursor_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    cursor_object *self = (cursor_object *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)self->store);
+    Py_VISIT(self->owner);
+    return 0;
+}
+
 static void cursor_dealloc(PyObject *object)
 {
     cursor_object *self = (cursor_object *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     if (self->cursor != NULL && self->store->fork_generation == escqrs_fork_generation()) {
         escqrs_cursor_close(self->cursor);
     }
@@ -454,7 +476,7 @@ static void cursor_dealloc(PyObject *object)
     }
     Py_XDECREF((PyObject *)self->store);
     Py_XDECREF(self->owner);
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -571,13 +593,14 @@ PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice s
         integer(limit_object, "limit", -1, &limit) < 0 || esc_py_store_check(store) < 0) {
         return NULL;
     }
-    cursor_object *self = PyObject_New(cursor_object, store->state->recorded.cursor);
+    cursor_object *self = PyObject_GC_New(cursor_object, store->state->recorded.cursor);
     esc_py_matches matches = {0};
     bool failed = self == NULL || esc_py_matches_init(&matches, store->state, match) < 0;
     if (self != NULL) {
         memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
         self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
         self->owner = Py_NewRef(owner);
+        PyObject_GC_Track((PyObject *)self);
     }
     if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
         escqrs_range range = {.after = after,
@@ -611,6 +634,7 @@ static PyType_Slot cursor_slots[] = {
     {Py_tp_doc,
      "An iteration over stored events. Raises es.Closed when the store is closed under it."},
     {Py_tp_dealloc, cursor_dealloc},
+    {Py_tp_traverse, cursor_traverse},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, cursor_next},
     {0, NULL},
@@ -619,7 +643,8 @@ static PyType_Slot cursor_slots[] = {
 static PyType_Spec cursor_spec = {
     .name = "escqrs._core.EventIterator",
     .basicsize = sizeof(cursor_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = cursor_slots,
 };
 

@@ -326,6 +326,8 @@ typedef struct batch {
     esc_arena arena;
     esc_buffer packed; /* one message */
     PyObject *keep;    /* list: what the memory below borrows from */
+    PyObject *moved;   /* borrowed: a tuple of (time, schema's record), one an event; or NULL */
+    Py_ssize_t moved_next;
     escqrs_write *writes;
     size_t write_count;
     escqrs_condition condition;
@@ -438,6 +440,40 @@ static escqrs_type *type_by_class(esc_py_store *store, PyObject *cls)
     return type;
 }
 
+/* With that schema, as it was stored elsewhere. */
+static escqrs_type *type_by_record(esc_py_store *store, PyObject *name, PyObject *record)
+{
+    escqrs_slice text, bytes = {PyBytes_AS_STRING(record), (size_t)PyBytes_GET_SIZE(record)};
+    if (bytes.size == 0) {
+        return type_by_name(store, name);
+    }
+    PyObject *key = PyTuple_Pack(2, name, record);
+    escqrs_type *type = key == NULL ? NULL : known_type(store, key);
+    if (type == NULL && !PyErr_Occurred() && text_slice(name, "type", &text) == 0) {
+        type = note_type(store, key, text, bytes);
+    }
+    Py_XDECREF(key);
+    return type;
+}
+
+/* Of an event that is moved here from elsewhere: the time and schema that it has there. */
+static int take_moved(batch *self, PyObject *name, escqrs_new_event *event)
+{
+    long long time;
+    PyObject *record;
+    if (self->moved_next >= PyTuple_GET_SIZE(self->moved)) {
+        PyErr_SetString(PyExc_ValueError, "an event without time and schema");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(self->moved, self->moved_next++), "LS", &time,
+                          &record)) {
+        return -1;
+    }
+    event->time_us = time;
+    event->type = type_by_record(self->store, name, record);
+    return event->type == NULL ? -1 : 0;
+}
+
 /* A UUID is kept as one, where its text comes back the same; any other text as it is. */
 static int take_id(batch *self, PyObject *id, const escqrs_uuid **uuid, escqrs_slice *text)
 {
@@ -486,7 +522,13 @@ static int take_metadata(batch *self, PyObject *metadata, escqrs_origin *origin)
 
 static int take_new_event(batch *self, esc_py_new_event *given, escqrs_new_event *event)
 {
-    event->type = type_by_name(self->store, given->type);
+    if (self->moved != NULL) {
+        if (take_moved(self, given->type, event) < 0) {
+            return -1;
+        }
+    } else {
+        event->type = type_by_name(self->store, given->type);
+    }
     event->data =
         (escqrs_slice){PyBytes_AS_STRING(given->data), (size_t)PyBytes_GET_SIZE(given->data)};
     if (event->type == NULL || take_id(self, given->id, &event->id, &event->id_text) < 0) {
@@ -751,17 +793,20 @@ static PyObject *raise_refusal(batch *self)
     return NULL;
 }
 
-/* _commit(writes, condition, checkpoint, key) */
+/* _commit(writes, condition, checkpoint, key, moved=None); moved: a tuple of (time in microseconds,
+ * schema's record) for each event, all of them es.NewEvent */
 static PyObject *store_commit(PyObject *object, PyObject *args)
 {
     esc_py_store *self = (esc_py_store *)object;
-    PyObject *writes, *condition, *checkpoint, *key, *result = NULL;
+    PyObject *writes, *condition, *checkpoint, *key, *moved = NULL, *result = NULL;
     batch made;
-    if (!PyArg_ParseTuple(args, "OOOO", &writes, &condition, &checkpoint, &key) ||
+    if (!PyArg_ParseTuple(args, "OOOO|O!", &writes, &condition, &checkpoint, &key, &PyTuple_Type,
+                          &moved) ||
         esc_py_store_check(self) < 0 || refuse_in_projection(self) < 0 ||
         batch_init(&made, self) < 0) {
         return NULL;
     }
+    made.moved = moved;
     if (take_writes(&made, writes) == 0 && take_condition(&made, condition) == 0 &&
         take_checkpoint(&made, checkpoint) == 0 && take_key(&made, key) == 0) {
         escqrs_status status = commit_detached(&made);

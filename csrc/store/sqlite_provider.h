@@ -114,6 +114,7 @@ typedef struct esc_sqlite {
         bool synced; /* the connection's mode: whether a commit is fsynced */
         int64_t next_position;
         int64_t last_time_us;
+        int64_t batch_time_us; /* last_time_us as the running batch found it */
         int64_t last_stream;
         int64_t opened_at; /* the head when the file was opened */
         esc_vector types;  /* escqrs_type *, written in the running batch */

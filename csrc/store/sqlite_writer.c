@@ -148,6 +148,7 @@ escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error)
         status = esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_BEGIN_WRITE, error);
     }
     sqlite->writer.in_batch = status == ESCQRS_OK;
+    sqlite->writer.batch_time_us = sqlite->writer.last_time_us;
     sqlite->writer.merge_next = sqlite->index.frozen_next;
     return status;
 }
@@ -160,6 +161,7 @@ static void forget_batch(esc_sqlite *sqlite)
     }
     esc_vector_clear(&sqlite->writer.types);
     sqlite->writer.next_position = esc_provider_head(&sqlite->base) + 1;
+    sqlite->writer.last_time_us = sqlite->writer.batch_time_us;
     sqlite->writer.in_batch = false;
     sqlite->base.broken = false;
 }
@@ -438,6 +440,9 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
         return no_memory(sqlite, error);
     }
     escqrs_slice header = esc_buffer_slice(buffer);
+    if (event->time_us != 0) {
+        sqlite->writer.last_time_us = event->time_us;
+    }
     esc_row row = {
         .position = sqlite->writer.next_position,
         .stream = stream->id,
@@ -551,9 +556,40 @@ static escqrs_status store_key(esc_sqlite *sqlite, const escqrs_commit *commit, 
     return step(sqlite, statement, error);
 }
 
+/* All of its events have one, or none. */
+static bool has_times(const escqrs_commit *commit)
+{
+    for (size_t i = 0; i < commit->write_count; i++) {
+        if (commit->writes[i].event_count > 0) {
+            return commit->writes[i].events[0].time_us != 0;
+        }
+    }
+    return false;
+}
+
+/* Do the times that the commit gives go on from the last one? */
+static escqrs_status check_times(const esc_sqlite *sqlite, const escqrs_commit *commit,
+                                 escqrs_error *error)
+{
+    int64_t last = sqlite->writer.last_time_us;
+    for (size_t i = 0; has_times(commit) && i < commit->write_count; i++) {
+        for (size_t j = 0; j < commit->writes[i].event_count; j++) {
+            int64_t time = commit->writes[i].events[j].time_us;
+            if (time < last) {
+                return escqrs_error_set(error, ESCQRS_INVALID,
+                                        "the time of an event is %lld us, before the %lld us of "
+                                        "the event before it",
+                                        (long long)time, (long long)last);
+            }
+            last = time;
+        }
+    }
+    return ESCQRS_OK;
+}
+
 static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, escqrs_error *error)
 {
-    int64_t now = escqrs_clock_now_us(&sqlite->clock);
+    int64_t now = has_times(commit) ? 0 : escqrs_clock_now_us(&sqlite->clock);
     int64_t ordinal = 0;
     if (now > sqlite->writer.last_time_us) { /* or the clock went back: time stands */
         sqlite->writer.last_time_us = now;
@@ -611,6 +647,9 @@ static escqrs_status check(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t h
     }
     if (status == ESCQRS_OK) {
         status = esc_sqlite_check_ids(sqlite, commit, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = check_times(sqlite, commit, error);
     }
     if (status == ESCQRS_OK && commit->checkpoint.size > 0) {
         status = check_checkpoint(sqlite, commit, error);

@@ -254,6 +254,9 @@ static escqrs_status check_event(const escqrs_store *store, const escqrs_write *
     if (event->type == NULL || (event->data.data == NULL && event->data.size > 0)) {
         return invalid(error, "an event needs a type and data");
     }
+    if (event->time_us < 0) {
+        return invalid(error, "the time of an event is 0 or more");
+    }
     size_t size = event->data.size;
     if (event->tag_count > TAGS_MAX) {
         return escqrs_error_set(error, ESCQRS_TOO_LARGE, "an event has at most %d tags", TAGS_MAX);
@@ -291,6 +294,7 @@ static escqrs_status check_event(const escqrs_store *store, const escqrs_write *
 static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit *commit,
                                   size_t *events, size_t *bytes, escqrs_error *error)
 {
+    size_t timed = 0;
     for (size_t i = 0; i < commit->write_count; i++) {
         const escqrs_write *write = &commit->writes[i];
         if (!is_name(write->stream, ESCQRS_STREAM_NAME_MAX)) {
@@ -311,7 +315,11 @@ static escqrs_status check_writes(const escqrs_store *store, const escqrs_commit
             if (status != ESCQRS_OK) {
                 return status;
             }
+            timed += write->events[j].time_us != 0;
         }
+    }
+    if (timed != 0 && timed != *events) {
+        return invalid(error, "all events of a commit have a time, or none has");
     }
     return ESCQRS_OK;
 }

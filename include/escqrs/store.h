@@ -55,6 +55,9 @@ typedef struct escqrs_new_event {
     const escqrs_slice *tags;
     size_t tag_count;
     const escqrs_origin *origin; /* NULL: as the commit says */
+    int64_t time_us; /* of an event that is moved here from elsewhere, not before the last one's
+                        (else INVALID); all events of a commit have one, or none: 0, the clock's.
+                        Say the causation as well: it would be derived from this event's time */
 } escqrs_new_event;
 
 #define ESCQRS_EXPECT_ANY (-1)

@@ -15,7 +15,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from . import _core
 from ._core import NewEvent, Recorded
@@ -29,6 +29,7 @@ from ._inspect import (
 )
 from ._match import Match, matches
 from ._message import Event
+from ._transfer import export, import_
 from .errors import Closed, NameClash, Timeout
 
 __all__ = ["Commit", "Feed", "Snapshot", "Store", "Unless", "Write"]
@@ -302,6 +303,46 @@ class Store(_core.StoreBase):
         _unclosed.add(made)
         made._classes.update(self._classes)
         return made
+
+    def export(
+        self,
+        file: str | os.PathLike[str] | IO[bytes],
+        *,
+        format: str = "jsonl",
+        after: int = 0,
+        upto: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Write the events after a position, up to the head as it is now, with their times, ids,
+        tags and schemas. Returns how many.
+
+        file: the path of a new file (FileExistsError), or a binary file to write to. format:
+            ``"jsonl"``, or ``"protobuf"``: messages of at most 16 MiB, each after its length.
+            progress: called with a position and the last one now and then.
+
+        Snapshots, checkpoints and keys are not exported; :meth:`backup` copies all.
+        """
+        _check_position("after", after)
+        return export(self, file, format, after, upto, progress)
+
+    def import_(
+        self,
+        file: str | os.PathLike[str] | IO[bytes],
+        *,
+        format: str = "jsonl",
+        progress: Callable[[int, int], object] | None = None,
+    ) -> int:
+        """Store the events of an export behind those that are there, with their times and ids.
+        Returns how many.
+
+        What is there already has to be the same, event by event; so importing again goes on where
+        it stopped. ``es.Conflict``: it does not continue this store's history. ``ValueError``: it
+        does not read, is cut short (what came before that is stored), or goes back in time. While
+        it runs, nobody else may commit (``es.Conflict``). Not for a provider of one's own.
+        """
+        if not self._is_core:
+            raise TypeError(f"{type(self).__name__} is a provider of its own and cannot import")
+        return import_(self, file, format, progress)
 
     def stats(self) -> Statistics:
         """How much of what the store holds, at one moment; reads the whole journal."""
