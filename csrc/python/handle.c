@@ -415,10 +415,7 @@ static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t 
     Py_XDECREF((PyObject *)reply);
     esc_py_system_unpin(self->system);
     if (!esc_queue_is_empty(&self->system->released)) {
-        PyObject *type, *value, *traceback; /* tidying runs destructors */
-        PyErr_Fetch(&type, &value, &traceback);
         esc_py_system_tidy(self->system);
-        PyErr_Restore(type, value, traceback);
     }
     return result;
 }

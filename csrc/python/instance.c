@@ -318,7 +318,7 @@ void esc_py_instance_cut_off(esc_py_instance *self)
         return;
     }
     PyObject *id = NULL;
-    if (Py_REFCNT(self) > 1) {
+    if (Py_REFCNT(self) > 1 || Py_TYPE(self)->tp_finalize != NULL) { /* a __del__ may ask for it */
         id = id_of(self);
         if (id == NULL) {
             PyErr_Clear();

@@ -285,7 +285,13 @@ static PyObject *failure(esc_py_reply *self)
         if (error == NULL) {
             explain(self, status, &plain);
         }
-        self->exception = esc_py_error_new(self->system->state, error != NULL ? error : &plain);
+        PyObject *made = esc_py_error_new(self->system->state, error != NULL ? error : &plain);
+        if (self->exception == NULL) {
+            self->exception = made;
+        } else { /* another thread has made it meanwhile */
+            Py_XDECREF(made);
+            PyErr_Clear();
+        }
     }
     return self->exception;
 }

@@ -487,6 +487,29 @@ def test_an_exception_does_not_keep_the_handlers_locals(raiser: Any) -> None:
     assert caught.value
 
 
+def test_a_state_that_is_let_go_of_still_says_what_it_was() -> None:
+    gone: list[tuple[str, int]] = []
+
+    class Ping(es.Command):
+        pass
+
+    class Brief(es.Aggregate):
+        def __del__(self) -> None:
+            gone.append((self.id, self.version))
+            if len(gone) == 1:  # ordinary code, which may ask
+                assert system[Brief, "last"].ask(Ping()) is None
+
+        @es.handles
+        def ping(self, cmd: Ping) -> None:
+            pass
+
+    with es.open(":memory:", Brief, max_entities=1) as system:
+        for i in range(4):
+            system[Brief, str(i)].ask(Ping())
+    gc.collect()
+    assert {"0", "1", "2"} <= {one for one, _version in gone}
+
+
 # ---- what is stored ------------------------------------------------------------------------------
 
 

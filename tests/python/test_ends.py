@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,21 @@ def test_a_closed_system_is_dropped_in_silence() -> None:
                 system.itself = system  # type: ignore[attr-defined]  # a cycle
             del system
             gc.collect()
+
+
+def test_what_reads_of_itself_it_is_dropped_with(tmp_path: Path) -> None:
+    for _ in range(2):
+        system: Any = es.open(tmp_path / "shop.db", Counter)
+        system[Counter, "a"].ask(Add(1))
+        system.reading = system.events()
+        system.store.reading = system.store.events()
+        assert next(system.reading).version == 1
+        closed = weakref.ref(system), weakref.ref(system.store)
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            del system
+            gc.collect()
+        gc.collect()  # that the system warns keeps the store until now
+        assert [one() for one in closed] == [None, None]
 
 
 def test_dropped_by_the_last_told_command(tmp_path: Path) -> None:
