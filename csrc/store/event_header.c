@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/varint.h"
 
 #define TAG_ID ((1 << 3) | 2)
@@ -245,10 +246,14 @@ static bool fill_lists(escqrs_slice header, escqrs_pair *pairs, escqrs_slice *ta
         if (!take_field(&in, &tag, &value)) {
             return false;
         }
-        if (tag == TAG_METADATA && !take_pair(value, pairs++)) {
-            return false;
+        if (tag == TAG_METADATA) {
+            ESC_ASSERT(pairs != NULL); /* there is room for as many as scan has counted */
+            if (!take_pair(value, pairs++)) {
+                return false;
+            }
         }
         if (tag == TAG_TAGS) {
+            ESC_ASSERT(tags != NULL);
             *tags++ = value;
         }
     }

@@ -28,7 +28,7 @@
 
 #include "base/list.h"
 
-#define FORK_LOOK_US 20 /* how often who forks looks whether the others have come out */
+#define FORK_LOOK_NS 20000 /* how often who forks looks whether the others have come out */
 
 typedef struct layered_file { /* the platform's file is behind it */
     sqlite3_file base;
@@ -89,7 +89,7 @@ static sqlite3_file *real_of(sqlite3_file *file)
 
 static void before_fork(void)
 {
-    const struct timespec pause = {.tv_nsec = FORK_LOOK_US * 1000};
+    const struct timespec pause = {.tv_nsec = FORK_LOOK_NS};
     pthread_mutex_lock(&layer.gate);
     /* acquire: pairs with the release in leave */
     while (atomic_load_explicit(&layer.inside, memory_order_acquire) != 0) {

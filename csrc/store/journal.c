@@ -265,6 +265,7 @@ static escqrs_commit *take_batch(esc_journal *journal, size_t *count)
         last = commit;
         (*count)++;
     }
+    ESC_ASSERT(last != NULL); /* a batch begins with a commit */
     journal->first = last->next;
     if (journal->first == NULL) {
         journal->last = NULL;

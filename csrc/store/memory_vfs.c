@@ -17,7 +17,7 @@
 #include "base/thread.h"
 #include "base/vector.h"
 
-#define CHUNK_SIZE (64 * 1024)
+#define CHUNK_SIZE 65536
 #define SHM_LOCK_COUNT 8 /* SQLITE_SHM_NLOCK */
 #define NAME_SIZE 64
 
@@ -441,8 +441,9 @@ static int vfs_time(sqlite3_vfs *vfs, double *days)
 static int vfs_last_error(sqlite3_vfs *vfs, int size, char *text)
 {
     (void)vfs;
-    (void)size;
-    (void)text;
+    if (size > 0) {
+        text[0] = '\0';
+    }
     return 0;
 }
 

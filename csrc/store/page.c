@@ -29,7 +29,7 @@ static void forget_names(esc_page *page)
 escqrs_status esc_page_reset(esc_page *page, size_t count)
 {
     if (page->arena.block_size == 0) {
-        esc_arena_init(&page->arena, 32 * 1024);
+        esc_arena_init(&page->arena, 32768);
         esc_arena_init(&page->name_arena, 4096);
     }
     esc_arena_reset(&page->arena);
