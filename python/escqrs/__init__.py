@@ -17,6 +17,7 @@ from __future__ import annotations
 from ._aggregate import Aggregate, applies, handles
 from ._core import Handle, NewEvent, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
 from ._inspect import Problem, Statistics, Verification
+from ._json import from_json, to_json
 from ._match import Match
 from ._message import (
     Command,
@@ -114,6 +115,7 @@ __all__ = [
     "applies",
     "field",
     "from_bytes",
+    "from_json",
     "handles",
     "int32",
     "int64",
@@ -127,6 +129,7 @@ __all__ = [
     "sint64",
     "sql",
     "to_bytes",
+    "to_json",
     "uint32",
     "uint64",
 ]

@@ -654,7 +654,7 @@ def _read_one(one: _Declared, annotation: object) -> _Item:
     for (module, name), imported in _IMPORTED.items():
         if module in sys.modules and plain is getattr(sys.modules[module], name):
             return _Item(imported)
-    raise one.error(f"{_show(plain)} is not supported; {_ALLOWED}")
+    raise one.error(f"{_show(annotation)} is not supported; {_ALLOWED}")
 
 
 def _members(one: _Declared, cls: type[enum.Enum]) -> tuple[tuple[enum.Enum, str, int], ...]:

@@ -42,8 +42,9 @@ message Timestamp { int64 seconds = 1; int32 nanos = 2; }
 DURATION = TIMESTAMP.replace("Timestamp", "Duration")
 
 
-def google_classes(*classes: Any) -> list[Any]:
-    """The classes that Google's library makes of our .proto text."""
+def google_classes(*classes: Any, names: list[str] | None = None) -> list[Any]:
+    """The classes that Google's library makes of our .proto text; `names` where they have others
+    there."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "google/protobuf").mkdir(parents=True)
@@ -61,8 +62,8 @@ def google_classes(*classes: Any) -> list[Any]:
     for file in files.file:
         pool.Add(file) if hasattr(pool, "Add") else pool.AddSerializedFile(file.SerializeToString())
     return [
-        message_factory.GetMessageClass(pool.FindMessageTypeByName(cls.__escqrs_name__))
-        for cls in classes
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+        for name in names or [cls.__escqrs_name__ for cls in classes]
     ]
 
 

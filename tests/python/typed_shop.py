@@ -112,6 +112,7 @@ def messages() -> None:
     item = AddItem("book", 2, price=Price(3))
     assert_type(item.price, Price | None)
     assert_type(es.from_bytes(Price, es.to_bytes(Price(1))), Price)
+    assert_type(es.from_json(Price, es.to_json(Price(1))), Price)
     assert_type(es.proto(Price, AddItem), str)
     AddItem()  # type: ignore[call-arg]
     AddItem(3)  # type: ignore[arg-type]
