@@ -81,6 +81,24 @@ static void read_holder(int descriptor, char holder[HOLDER_SIZE])
     }
 }
 
+/* Under the registry's mutex: is the file that somebody has locked one that we have locked? */
+static bool is_ours(int descriptor)
+{
+    struct stat wanted, held;
+    if (fstat(descriptor, &wanted) != 0) {
+        return false;
+    }
+    for (esc_list_node *node = esc_list_first(&registry.locks); node != NULL;
+         node = esc_list_next(&registry.locks, node)) {
+        const esc_lock *lock = ESC_CONTAINER_OF(node, esc_lock, node);
+        if (fstat(lock->descriptor, &held) == 0 && held.st_ino == wanted.st_ino &&
+            held.st_dev == wanted.st_dev) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void program_name(char *name, size_t size)
 {
     FILE *file = fopen("/proc/self/comm", "re");
@@ -169,6 +187,7 @@ escqrs_status esc_lock_acquire(const char *path, esc_lock **result, escqrs_error
             break;
         }
         char holder[HOLDER_SIZE];
+        bool ours = failed != 0 && is_ours(lock->descriptor);
         if (failed != 0) {
             read_holder(lock->descriptor, holder);
         }
@@ -177,9 +196,9 @@ escqrs_status esc_lock_acquire(const char *path, esc_lock **result, escqrs_error
         if (failed != 0) {
             status = failed == EWOULDBLOCK || failed == EINTR
                          ? escqrs_error_set(error, ESCQRS_LOCKED,
-                                            "%s is open for writing by %s; open it read-only, or "
+                                            "%s is open for writing by %s%s; open it read-only, or "
                                             "close it there first",
-                                            path, holder)
+                                            path, ours ? "this very process: " : "", holder)
                          : esc_error_system(error, ESCQRS_IO, failed, "cannot lock %s", lock->path);
             escqrs_free(lock);
             return status;
