@@ -243,7 +243,7 @@ static int emit_bytes(esc_py_definition *self, escqrs_turn *turn, esc_py_entry *
     int result = esc_py_message_pack(event, &buffer);
     if (result == 0 && buffer.size > self->system->message_bytes_max) {
         (void)escqrs_error_set(&error, ESCQRS_TOO_LARGE,
-                               "a %s of %zu bytes is larger than the limit of %zu; "
+                               "%s of %zu bytes is larger than the limit of %zu; "
                                "es.open(max_message_bytes=) sets it",
                                Py_TYPE(event)->tp_name, buffer.size,
                                self->system->message_bytes_max);

@@ -57,11 +57,14 @@ class _Sql:
 class _Handler:
     """What ``@es.on`` leaves on a method."""
 
-    __slots__ = ("_wants_recorded", "events", "parameter")
+    __slots__ = ("_wants_recorded", "events", "parameter", "takes_both")
 
-    def __init__(self, events: tuple[type[Event], ...], parameter: inspect.Parameter) -> None:
+    def __init__(
+        self, events: tuple[type[Event], ...], parameter: inspect.Parameter, *, takes_both: bool
+    ) -> None:
         self.events = events
-        self.parameter = parameter
+        self.parameter = parameter  # the third
+        self.takes_both = takes_both  # the event, and as a fourth what is recorded with it
         self._wants_recorded: bool | None = None  # not known yet
 
     def wants_recorded(self, cls: type, function: Callable[..., Any]) -> bool:
@@ -91,6 +94,14 @@ class _Handler:
         if any(event.__name__ == written for event in self.events):
             return False
         return written == "Recorded" or self.parameter.name == "recorded"
+
+
+def _with_both(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(self: ReadModel, db: Rows, recorded: _core.Recorded) -> None:
+        function(self, db, recorded.event, recorded)
+
+    return run
 
 
 def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...]:
@@ -153,10 +164,10 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
     ``@es.on(ItemAdded)`` on ``def added(self, db, event)``.
 
     ``db`` is an ``es.Rows`` within the transaction that also moves the read model's checkpoint; it
-    reads and writes the read model's own tables. A third parameter that is annotated with
-    ``es.Recorded``, or called ``recorded`` without being annotated with an event, gets the recorded
-    event. The method runs on a thread of the engine; it cannot ask entities nor wait for the
-    system.
+    reads and writes the read model's own tables. A fourth parameter gets the ``es.Recorded``; so
+    does a third one that is annotated with ``es.Recorded``, or called ``recorded`` without being
+    annotated with an event. The method runs on a thread of the engine; it cannot ask entities nor
+    wait for the system.
 
     An exception stops the read model at the event, with nothing of it applied; the others go on.
     """
@@ -166,9 +177,13 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
         _check_plain("@es.on", function)
         parameters = list(inspect.signature(function).parameters.values())
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        if len(parameters) != 3 or any(one.kind not in positional for one in parameters):
-            raise TypeError(f"{function.__qualname__}: an @es.on method takes self, db and event")
-        function.__escqrs_on__ = _Handler(checked, parameters[2])  # type: ignore[attr-defined]
+        if len(parameters) not in (3, 4) or any(one.kind not in positional for one in parameters):
+            raise TypeError(
+                f"{function.__qualname__}: an @es.on method takes self, db and event, and perhaps "
+                "recorded"
+            )
+        handler = _Handler(checked, parameters[2], takes_both=len(parameters) == 4)
+        function.__escqrs_on__ = handler  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -409,8 +424,9 @@ def _projections(cls: type[ReadModel]) -> list[_Projection]:
                 )
         else:
             handler: _Handler = one.__escqrs_on__  # type: ignore[attr-defined]
-            recorded = handler.wants_recorded(base, one)
-            projections.extend((event, None, one, recorded, name) for event in handler.events)
+            recorded = handler.takes_both or handler.wants_recorded(base, one)
+            function = _with_both(one) if handler.takes_both else one
+            projections.extend((event, None, function, recorded, name) for event in handler.events)
     return projections
 
 

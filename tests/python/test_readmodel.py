@@ -379,6 +379,26 @@ def test_python_handlers() -> None:
         assert len(shop[Items].all()) == 4
 
 
+def test_handler_that_takes_event_and_recorded() -> None:
+    class Both(es.ReadModel):
+        schema = "CREATE TABLE both_ (name TEXT, position INTEGER, stream TEXT)"
+
+        @es.on(ItemAdded)
+        def placed(self, db: es.Rows, event: ItemAdded, recorded: es.Recorded) -> None:
+            assert event == recorded.event
+            row = (event.name, recorded.position, recorded.stream)
+            db.execute("INSERT INTO both_ VALUES (?, ?, ?)", row)
+
+        @es.query
+        def all(self, db: es.Rows) -> list[tuple[object, ...]]:
+            return db.execute("SELECT * FROM both_").fetchall()
+
+    with es.open(":memory:", Cart, Both) as shop:
+        add(shop, "book")
+        shop.flush(SECONDS)
+        assert shop[Both].all() == [("book", 1, "Cart/c")]
+
+
 def test_annotation_says_what_a_handler_gets() -> None:
     class Recorded(es.Event):  # not es.Recorded
         text: str
