@@ -292,7 +292,7 @@ static PyObject *rows_execute(PyObject *object, PyObject *const *args, Py_ssize_
 
 PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel *model)
 {
-    esc_py_rows *self = PyObject_New(esc_py_rows, system->state->rows.type);
+    esc_py_rows *self = PyObject_GC_New(esc_py_rows, system->state->rows.type);
     if (self == NULL) {
         return NULL;
     }
@@ -302,6 +302,7 @@ PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel 
     self->model = model;
     self->thread = PyThread_get_thread_ident();
     esc_vector_init(&self->orphans, sizeof(sqlite3_stmt *));
+    PyObject_GC_Track((PyObject *)self);
     if (model == NULL) {
         sqlite3_progress_handler(self->db, LOOK_EVERY_OPS, look, self);
     }
@@ -324,12 +325,21 @@ void esc_py_rows_end(PyObject *object)
     self->db = NULL;
 }
 
+/* No tp_clear: a cycle (a read model that keeps it) ends at the read model's attributes. */
+static int rows_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)((esc_py_rows *)object)->system);
+    return 0;
+}
+
 static void rows_dealloc(PyObject *object)
 {
     esc_py_rows *self = (esc_py_rows *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     Py_XDECREF((PyObject *)self->system);
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -357,6 +367,7 @@ static PyMethodDef rows_methods[] = {
 static PyType_Slot rows_slots[] = {
     {Py_tp_doc, (void *)rows_doc},
     {Py_tp_dealloc, rows_dealloc},
+    {Py_tp_traverse, rows_traverse},
     {Py_tp_methods, rows_methods},
     {0, NULL},
 };
@@ -364,7 +375,8 @@ static PyType_Slot rows_slots[] = {
 static PyType_Spec rows_spec = {
     .name = "escqrs.Rows",
     .basicsize = sizeof(esc_py_rows),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = rows_slots,
 };
 

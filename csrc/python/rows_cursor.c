@@ -287,16 +287,25 @@ static PyObject *cursor_repr(PyObject *object)
                                 ((esc_py_rows_cursor *)object)->columns);
 }
 
+/* No tp_clear: see Rows. */
+static int cursor_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)((esc_py_rows_cursor *)object)->rows);
+    return 0;
+}
+
 static void cursor_dealloc(PyObject *object)
 {
     esc_py_rows_cursor *self = (esc_py_rows_cursor *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     cursor_end(self);
     Py_XDECREF((PyObject *)self->rows); /* of one that was cut */
     Py_XDECREF(self->columns);
     esc_vector_fini(&self->cells);
     esc_buffer_fini(&self->bytes);
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -318,13 +327,15 @@ static PyObject *column_names(sqlite3_stmt *statement, int count)
 /* Takes the statement over, also on failure. */
 PyObject *esc_py_rows_cursor_new(esc_py_rows *rows, sqlite3_stmt *statement)
 {
-    esc_py_rows_cursor *self = PyObject_New(esc_py_rows_cursor, rows->system->state->rows.cursor);
+    esc_py_rows_cursor *self =
+        PyObject_GC_New(esc_py_rows_cursor, rows->system->state->rows.cursor);
     if (self == NULL) {
         esc_py_rows_give_back(rows, statement);
         return NULL;
     }
     memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
     self->rows = (esc_py_rows *)Py_NewRef((PyObject *)rows);
+    PyObject_GC_Track((PyObject *)self);
     self->statement = statement;
     self->next = rows->cursors;
     if (self->next != NULL) {
@@ -380,16 +391,22 @@ static PyGetSetDef cursor_getset[] = {
 };
 
 static PyType_Slot cursor_slots[] = {
-    {Py_tp_doc, (void *)cursor_doc}, {Py_tp_dealloc, cursor_dealloc},
-    {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, cursor_next},
-    {Py_tp_repr, cursor_repr},       {Py_tp_methods, cursor_methods},
-    {Py_tp_getset, cursor_getset},   {0, NULL},
+    {Py_tp_doc, (void *)cursor_doc},
+    {Py_tp_dealloc, cursor_dealloc},
+    {Py_tp_traverse, cursor_traverse},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, cursor_next},
+    {Py_tp_repr, cursor_repr},
+    {Py_tp_methods, cursor_methods},
+    {Py_tp_getset, cursor_getset},
+    {0, NULL},
 };
 
 static PyType_Spec cursor_spec = {
     .name = "escqrs.Cursor",
     .basicsize = sizeof(esc_py_rows_cursor),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
     .slots = cursor_slots,
 };
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -181,6 +183,21 @@ def test_nothing_outlives_the_call(model: Model) -> None:
     with pytest.raises(KeyError):  # what the method raises is what the caller gets
         model.do(lambda db: {}["x"])
     assert run(model, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("what", ["db", "cursor"])
+def test_a_read_model_that_keeps_it_is_dropped_with_its_system(what: str) -> None:
+    def drop() -> weakref.ref[es.System]:
+        system = es.open(":memory:", Model)
+        model: Any = system[Model]
+        model.do(lambda db: setattr(model, "kept", db if what == "db" else db.execute("SELECT 1")))
+        return weakref.ref(system)
+
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        dropped = drop()
+        gc.collect()
+    gc.collect()
+    assert dropped() is None
 
 
 def test_ctrl_c_ends_a_long_query() -> None:
