@@ -50,6 +50,8 @@ static inline bool esc_py_field_is_verified(const esc_py_field *field)
 {
     return field->kind == ESCQRS_KIND_ENUM || escqrs_kind_is_pointer(field->kind) ||
            (escqrs_kind_is_text(field->kind) && field->kind != ESCQRS_KIND_STRING) ||
+           (field->label == ESCQRS_MAP && escqrs_kind_is_text(field->key_kind) &&
+            field->key_kind != ESCQRS_KIND_STRING) ||
            field->literals != NULL;
 }
 /* What a decoded union holds, and its member; NULL unless it is exactly one of them. */

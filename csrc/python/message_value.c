@@ -777,6 +777,8 @@ static void date_of_days(int64_t days, int *year, int *month, int *day)
     *year = (int)(year_of_era + era * 400 + (*month <= 2 ? 1 : 0));
 }
 
+#define NO_KEY "an entry has no key"
+#define NO_VALUE "an entry has no value"
 #define NOT_ONE "the stored union is none of the classes that the field may hold, or several"
 
 static PyObject *corrupt(esc_py_layout *layout, const esc_py_field *field, const char *what)
@@ -945,7 +947,7 @@ static PyObject *read_entry(esc_py_layout *layout, const esc_py_field *field, bo
         zero.literals = is_key ? NULL : field->literals;
         PyObject *value = zero_of(layout->state, &zero);
         if (value == NULL && !PyErr_Occurred()) {
-            return corrupt(layout, field, "an entry has no value");
+            return corrupt(layout, field, is_key ? NO_KEY : NO_VALUE);
         }
         return value;
     }
@@ -1191,18 +1193,25 @@ static escqrs_status verify_map(const esc_py_layout *layout, const esc_py_field 
     size_t count = *(const size_t *)(base + field->in->count_offset);
     ProtobufCMessage *const *entries =
         *(ProtobufCMessage *const *const *)(base + field->in->value_offset);
+    const escqrs_field *key = escqrs_schema_field(field->in->entry, 0);
     const escqrs_field *value = escqrs_schema_field(field->in->entry, 1);
     esc_py_field alone = *field; /* an entry's value has no default */
     alone.label = ESCQRS_ONE;
     alone.default_value = NULL;
     alone.default_factory = NULL;
+    esc_py_field key_alone = alone;
+    key_alone.kind = field->key_kind;
+    key_alone.literals = NULL;
     for (size_t i = 0; i < count; i++) {
         escqrs_status status = ESCQRS_OK;
         if (!is_absent(value, entries[i])) {
             status =
                 verify_one(layout, field, (const char *)entries[i] + value->value_offset, error);
         } else if (!may_be_absent(&alone)) {
-            status = bad(layout, field, "an entry has no value", error);
+            status = bad(layout, field, NO_VALUE, error);
+        }
+        if (status == ESCQRS_OK && is_absent(key, entries[i]) && !may_be_absent(&key_alone)) {
+            status = bad(layout, field, NO_KEY, error);
         }
         if (status != ESCQRS_OK) {
             return status;

@@ -273,6 +273,23 @@ def test_the_longest_spans() -> None:
             Span(timedelta(days) + timedelta(microseconds=1 if days > 0 else -1))
 
 
+def test_entries_without_key_or_value() -> None:
+    class Maps(es.Event):
+        by_day: dict[date, int] = {}
+        ids: dict[int, UUID] = {}
+        unions: dict[int, Card | Cash] = {}
+        by_price: dict[Decimal, timedelta] = {}
+
+    for data, words in (
+        (b"\x0a\x02\x10\x01", "Maps.by_day: an entry has no key"),
+        (b"\x12\x02\x08\x01", "Maps.ids: an entry has no value"),
+        (b"\x1a\x02\x08\x01", "Maps.unions: an entry has no value"),
+    ):
+        with pytest.raises(es.Corrupt, match=words):
+            es.from_bytes(Maps, data)
+    assert es.from_bytes(Maps, b"\x22\x00").by_price == {Decimal(0): timedelta(0)}
+
+
 def test_depth_of_unions_is_bounded() -> None:
     value = Cash(Decimal(0))
     with pytest.raises(ValueError, match="nested deeper"):
