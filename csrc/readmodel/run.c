@@ -83,6 +83,11 @@ static escqrs_status apply_function(esc_run *run, esc_follower *follower, size_t
         run->attached = true;
     }
     escqrs_status status = projection->apply(projection->context, &item->recorded, db, error);
+    if (status == ESCQRS_OK && sqlite3_get_autocommit(db)) { /* and it has kept that to itself */
+        status = escqrs_error_set(error, ESCQRS_INVALID,
+                                  "a statement of the function failed and rolled the transaction "
+                                  "back; the function must let its error pass");
+    }
     *transient = status == ESCQRS_FULL || status == ESCQRS_IO;
     if (status != ESCQRS_OK) {
         error->status = status;

@@ -78,6 +78,12 @@ escqrs_status escqrs_readmodel_statement(escqrs_readmodel *model, void *sqlite, 
 {
     esc_follower *follower = follower_on(model, sqlite);
     *statement = NULL;
+    if (sqlite != NULL && sqlite3_get_autocommit(sqlite)) { /* what it wrote now would stay */
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "read model %s: an earlier statement has rolled the transaction "
+                                "back; let its error pass",
+                                model->definition.name);
+    }
     if (follower->cache == NULL) {
         follower->cache = escqrs_alloc_zero(sizeof(esc_statement_cache));
         if (follower->cache == NULL) {

@@ -650,6 +650,53 @@ static void test_functions(void **state)
     assert_look(self, "SELECT count(*) FROM items", "49");
 }
 
+/* A failure that ends the transaction, and that the function keeps to itself. */
+static escqrs_status apply_rolling_back(void *context, const escqrs_recorded *recorded,
+                                        void *sqlite, escqrs_error *error)
+{
+    static const char *const texts[] = {"INSERT INTO seen VALUES (?)",
+                                        "INSERT OR ROLLBACK INTO seen VALUES (?)",
+                                        "INSERT INTO seen VALUES (1000 + ?)"};
+    handler *self = context;
+    self->calls++;
+    for (size_t i = 0; i < (recorded->position == self->fail_at ? 3 : 1); i++) {
+        void *statement = NULL;
+        if (escqrs_readmodel_statement(self->model, sqlite, escqrs_slice_of(texts[i]), &statement,
+                                       error) == ESCQRS_OK) {
+            sqlite3_bind_int64(statement, 1, recorded->position);
+            (void)sqlite3_step(statement);
+            escqrs_readmodel_statement_return(self->model, sqlite, statement);
+        }
+    }
+    return ESCQRS_OK;
+}
+
+static void test_function_that_hides_a_rollback(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    handler context = {.fail_at = 7};
+    escqrs_projection projection = {.type = escqrs_slice_of("ItemAdded"),
+                                    .apply = apply_rolling_back,
+                                    .context = &context,
+                                    .name = escqrs_slice_of("apply")};
+    escqrs_readmodel_spec spec = {.name = escqrs_slice_of("Seen"),
+                                  .schema =
+                                      escqrs_slice_of("CREATE TABLE seen (id INTEGER PRIMARY KEY)"),
+                                  .projections = &projection,
+                                  .projection_count = 1};
+    check(escqrs_readmodel_add(self->projector, &spec, &context.model, &error), &error);
+    append_many(self, 0, 10);
+    start(self);
+    assert_int_equal(wait_head(self, context.model, &error), ESCQRS_READ_MODEL_STOPPED);
+    assert_int_equal(error.position, 7);
+    assert_look(self, "SELECT count(*) || ' ' || max(id) FROM seen", "6 6");
+    context.fail_at = 0;
+    check(escqrs_readmodel_retry(context.model, &error), &error);
+    flush(self, context.model);
+    assert_look(self, "SELECT count(*) || ' ' || max(id) FROM seen", "10 10");
+}
+
 static void test_what_functions_may_do(void **state)
 {
     fixture *self = *state;
@@ -721,6 +768,7 @@ int main(void)
         BOTH(test_wait_times_out_and_ends),
         FILE_ONLY(test_step),
         BOTH(test_functions),
+        BOTH(test_function_that_hides_a_rollback),
         FILE_ONLY(test_what_functions_may_do),
         FILE_ONLY(test_out_of_memory),
     };
