@@ -84,13 +84,18 @@ escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **result
         (void)escqrs_error_set(error, status, "no memory for a connection");
     }
     esc_mutex_lock(&sqlite->pool.mutex);
-    if (status == ESCQRS_OK) {
+    stopped = sqlite->pool.stopped; /* meanwhile: nobody waits for one that is not in `busy` */
+    if (status == ESCQRS_OK && !stopped) {
         esc_list_push_front(&sqlite->pool.busy, &connection->node);
     } else {
         sqlite->pool.count--;
         esc_cond_signal(&sqlite->pool.returned);
     }
     esc_mutex_unlock(&sqlite->pool.mutex);
+    if (status == ESCQRS_OK && stopped) {
+        esc_connection_close(sqlite, connection);
+        status = escqrs_error_set(error, ESCQRS_CLOSED, "%s is closed", sqlite->shown);
+    }
     if (status != ESCQRS_OK) {
         escqrs_free(connection);
         return status;
