@@ -45,11 +45,15 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_HEAD] = "SELECT position, time FROM escqrs_journal ORDER BY position DESC LIMIT 1",
     [ESC_SQL_TAIL] = "SELECT position, stream, version FROM escqrs_journal"
                      " WHERE position > ?1 ORDER BY position",
-    [ESC_SQL_LAST_STREAM] = "SELECT id FROM escqrs_stream ORDER BY id DESC LIMIT 1",
+    /* Of a stream whose name was lost events may be left. */
+    [ESC_SQL_LAST_STREAM] = "SELECT max(0, ifnull((SELECT max(id) FROM escqrs_stream), 0),"
+                            " ifnull((SELECT stream FROM escqrs_index"
+                            " WHERE stream <= 9223372036854775807"
+                            " ORDER BY stream DESC LIMIT 1), 0))",
     [ESC_SQL_STREAM_ID] = "SELECT id FROM escqrs_stream WHERE name = ?1",
-    [ESC_SQL_STREAM] = "SELECT id, (SELECT first_version + count - 1 FROM escqrs_index"
-                       " WHERE stream = s.id ORDER BY first_version DESC LIMIT 1)"
-                       " FROM escqrs_stream AS s WHERE name = ?1",
+    [ESC_SQL_STREAM] = "SELECT s.id, i.first_version, i.count, i.positions FROM escqrs_stream AS s"
+                       " LEFT JOIN escqrs_index AS i ON i.stream = s.id WHERE s.name = ?1"
+                       " ORDER BY i.first_version DESC LIMIT 1",
     [ESC_SQL_STREAM_NAME] = "SELECT name FROM escqrs_stream WHERE id = ?1",
     [ESC_SQL_EVENTS_WANTED] = "SELECT " EVENT_COLUMNS_J " FROM escqrs_wanted AS w"
                               " CROSS JOIN escqrs_journal AS j ON j.position = w.position",
@@ -60,7 +64,7 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
                                " WHERE position > ?1 AND position <= ?2 ORDER BY position DESC",
     [ESC_SQL_INDEX_ROW] = "SELECT count, positions FROM escqrs_index"
                           " WHERE stream = ?1 AND first_version = ?2",
-    [ESC_SQL_INDEX_LAST] = "SELECT first_version + count - 1 FROM escqrs_index"
+    [ESC_SQL_INDEX_LAST] = "SELECT first_version, count, positions FROM escqrs_index"
                            " WHERE stream = ?1 ORDER BY first_version DESC LIMIT 1",
     [ESC_SQL_PUT_INDEX] =
         "INSERT OR REPLACE INTO escqrs_index(stream, first_version, count, positions)"
@@ -424,6 +428,29 @@ static int read_pragma(sqlite3 *db, const char *text, int64_t *value)
     }
     sqlite3_finalize(statement);
     return code;
+}
+
+escqrs_status esc_sqlite_check_ends(const esc_sqlite *sqlite, int64_t head, int64_t indexed,
+                                    escqrs_error *error)
+{
+    if (indexed >= 0 && indexed <= head && head <= ESC_POSITION_MAX) {
+        return ESCQRS_OK;
+    }
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
+                           "%s is damaged: it ends at position %lld, but its index goes on to %lld",
+                           sqlite->shown, (long long)head, (long long)indexed);
+    esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+    return ESCQRS_CORRUPT;
+}
+
+escqrs_status esc_sqlite_bad_number(const esc_sqlite *sqlite, escqrs_slice stream, int64_t number,
+                                    escqrs_error *error)
+{
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT, "%s is damaged: stream %.*s has the number %lld",
+                           sqlite->shown, (int)stream.size, (const char *)stream.data,
+                           (long long)number);
+    esc_error_subject(error, stream);
+    return ESCQRS_CORRUPT;
 }
 
 /* ---- before SQLite opens it ------------------------------------------------------------------- */

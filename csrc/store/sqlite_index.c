@@ -31,6 +31,53 @@ static escqrs_status corrupt(const esc_sqlite *sqlite, int64_t stream, int64_t v
     return ESCQRS_CORRUPT;
 }
 
+/* `said` positions out of the bytes of a row; false where the bytes are others. */
+static bool decode_row(int64_t said, escqrs_slice bytes, int64_t positions[ESC_INDEX_ROW_POSITIONS])
+{
+    uint64_t position = 0;
+    size_t done = 0;
+    if (said < 1 || said > ESC_INDEX_ROW_POSITIONS) {
+        return false;
+    }
+    for (int64_t i = 0; i < said; i++) {
+        uint64_t distance;
+        size_t used =
+            esc_varint_decode((const uint8_t *)bytes.data + done, bytes.size - done, &distance);
+        if (used == 0 || distance == 0 || distance > (uint64_t)ESC_POSITION_MAX - position) {
+            return false;
+        }
+        position += distance;
+        positions[i] = (int64_t)position;
+        done += used;
+    }
+    return done == bytes.size;
+}
+
+static escqrs_slice blob_of(sqlite3_stmt *statement, int column)
+{
+    const void *data = sqlite3_column_blob(statement, column);
+    size_t size = (size_t)sqlite3_column_bytes(statement, column);
+    return (escqrs_slice){data != NULL ? data : "", data != NULL ? size : 0};
+}
+
+escqrs_status esc_sqlite_index_last_of(const esc_sqlite *sqlite, sqlite3_stmt *statement,
+                                       int column, int64_t stream, int64_t *version,
+                                       escqrs_error *error)
+{
+    int64_t positions[ESC_INDEX_ROW_POSITIONS];
+    int64_t first = sqlite3_column_int64(statement, column);
+    int64_t count = sqlite3_column_int64(statement, column + 1);
+    *version = 0;
+    /* No version is above the position that it has. */
+    if (first < 1 || first > ESC_POSITION_MAX || first != row_of(first) ||
+        !decode_row(count, blob_of(statement, column + 2), positions) ||
+        positions[count - 1] < first + count - 1) {
+        return corrupt(sqlite, stream, first, error);
+    }
+    *version = first + count - 1;
+    return ESCQRS_OK;
+}
+
 /* Positions of one row; *count is 0 where there is none. */
 static escqrs_status read_row(const esc_sqlite *sqlite, esc_connection *connection, int64_t stream,
                               int64_t first, int64_t positions[ESC_INDEX_ROW_POSITIONS],
@@ -48,21 +95,11 @@ static escqrs_status read_row(const esc_sqlite *sqlite, esc_connection *connecti
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
         int64_t said = sqlite3_column_int64(statement, 0);
-        const uint8_t *bytes = sqlite3_column_blob(statement, 1);
-        size_t size = (size_t)sqlite3_column_bytes(statement, 1);
-        bool fine = said > 0 && said <= ESC_INDEX_ROW_POSITIONS;
-        uint64_t position = 0;
-        for (size_t i = 0; fine && i < (size_t)said; i++) {
-            uint64_t distance;
-            size_t used = esc_varint_decode(bytes, size, &distance);
-            fine = used > 0 && distance > 0 && distance < (uint64_t)INT64_MAX - position;
-            position += fine ? distance : 0;
-            positions[i] = (int64_t)position;
-            bytes += used;
-            size -= used;
+        if (decode_row(said, blob_of(statement, 1), positions)) {
+            *count = (size_t)said;
+        } else {
+            status = corrupt(sqlite, stream, first, error);
         }
-        *count = fine && size == 0 ? (size_t)said : 0;
-        status = *count > 0 ? ESCQRS_OK : corrupt(sqlite, stream, first, error);
     } else if (code != SQLITE_DONE) {
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     }
@@ -107,8 +144,10 @@ escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *co
     }
     sqlite3_bind_int64(statement, 1, stream);
     int code = sqlite3_step(statement);
-    *version = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+    *version = 0;
+    if (code == SQLITE_ROW) {
+        status = esc_sqlite_index_last_of(sqlite, statement, 0, stream, version, error);
+    } else if (code != SQLITE_DONE) {
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     }
     sqlite3_reset(statement);
@@ -165,7 +204,7 @@ static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, 
             if (status != ESCQRS_OK) {
                 return status;
             }
-            if (there < count) {
+            if (there < count || row[count - 1] >= stream->tail[done]) {
                 return corrupt(sqlite, stream->id, row_first + (int64_t)there, error);
             }
         }
@@ -222,8 +261,11 @@ static escqrs_status scan_row(esc_sqlite *sqlite, int64_t position, int64_t id, 
     esc_stream_index *index = &sqlite->index;
     esc_stream *stream = esc_stream_index_find_id(index, id);
     escqrs_status status = ESCQRS_OK;
-    if (id < 1 || version < 1) {
+    if (id < 1 || id > ESC_POSITION_MAX || version < 1 || version > position) {
         return corrupt(sqlite, id, version, error);
+    }
+    if (id > sqlite->writer.last_stream) {
+        sqlite->writer.last_stream = id;
     }
     if (stream == NULL) {
         status =

@@ -35,6 +35,7 @@
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
 #define ESC_FORMAT_VERSION 1
 #define ESC_PAGE_SIZE 4096
+#define ESC_POSITION_MAX (INT64_MAX / 2) /* of positions and numbers; a file with more is damaged */
 #define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
 #define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
 #define ESC_INDEX_ROW_POSITIONS 128
@@ -163,6 +164,12 @@ escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *conne
 escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection,
                               const char *name, int64_t *value, bool *found,
                               escqrs_error *error) ESCQRS_MUST_USE;
+/* Can a journal that ends at `head` have an index that ends at `indexed`? CORRUPT. */
+escqrs_status esc_sqlite_check_ends(const esc_sqlite *sqlite, int64_t head, int64_t indexed,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
+/* Always CORRUPT: the stream cannot have that number. */
+escqrs_status esc_sqlite_bad_number(const esc_sqlite *sqlite, escqrs_slice stream, int64_t number,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
 /* Load all types of the file into the registry. */
 escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
                                     escqrs_error *error) ESCQRS_MUST_USE;
@@ -199,6 +206,10 @@ escqrs_status esc_sqlite_index_look(const esc_sqlite *sqlite, esc_connection *co
 escqrs_status esc_sqlite_index_last(const esc_sqlite *sqlite, esc_connection *connection,
                                     int64_t stream, int64_t *version,
                                     escqrs_error *error) ESCQRS_MUST_USE;
+/* The same of a row: first_version, count and positions, from that column on. */
+escqrs_status esc_sqlite_index_last_of(const esc_sqlite *sqlite, sqlite3_stmt *statement,
+                                       int column, int64_t stream, int64_t *version,
+                                       escqrs_error *error) ESCQRS_MUST_USE;
 /* In the running transaction: merge about that many index rows of what is frozen, from
  * writer.merge_next on. */
 escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows,

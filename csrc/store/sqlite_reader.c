@@ -205,13 +205,18 @@ static escqrs_status stream_row(const esc_sqlite *sqlite, esc_connection *connec
     }
     sqlite3_bind_text(statement, 1, name.data, (int)name.size, SQLITE_STATIC);
     int code = sqlite3_step(statement);
-    *id = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-    *version = code == SQLITE_ROW ? sqlite3_column_int64(statement, 1) : 0;
-    sqlite3_reset(statement);
-    if (code != SQLITE_ROW && code != SQLITE_DONE) {
-        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    *id = *version = 0;
+    if (code == SQLITE_ROW) {
+        *id = sqlite3_column_int64(statement, 0);
+        status = *id < 1 ? esc_sqlite_bad_number(sqlite, name, *id, error) : ESCQRS_OK;
+        if (status == ESCQRS_OK && sqlite3_column_type(statement, 1) != SQLITE_NULL) {
+            status = esc_sqlite_index_last_of(sqlite, statement, 1, *id, version, error);
+        }
+    } else if (code != SQLITE_DONE) {
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     }
-    return ESCQRS_OK;
+    sqlite3_reset(statement);
+    return status;
 }
 
 static escqrs_status find_stream(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
@@ -271,12 +276,13 @@ static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection
     sqlite3_bind_int64(statement, 1, id);
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
+        bool has_name = sqlite3_column_type(statement, 0) != SQLITE_NULL;
         escqrs_slice text = {sqlite3_column_text(statement, 0),
                              (size_t)sqlite3_column_bytes(statement, 0)};
         if (text.data != NULL) {
             name = esc_page_keep_name(page, id, text, esc_hash(text, 0));
         }
-        if (name == NULL) {
+        if (name == NULL && has_name) {
             *status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a stream's name");
         }
     } else if (code != SQLITE_DONE) {
@@ -377,7 +383,7 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
         return status;
     }
     if (name == NULL || type == NULL || row.stream != name->id || row.position != position ||
-        (version != 0 && row.version != version)) {
+        (version != 0 && row.version != version) || row.ordinal < 0 || row.ordinal >= position) {
         return row_corrupt(in, position, version != 0 ? version : row.version,
                            name != NULL ? name->text : (escqrs_slice){NULL, 0},
                            name == NULL   ? "belongs to no known stream"
@@ -687,6 +693,9 @@ static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escq
 {
     int64_t head = 0, indexed = 0;
     escqrs_status status = read_head(sqlite, connection, &head, &indexed, error);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_check_ends(sqlite, head, indexed, error);
+    }
     if (status != ESCQRS_OK || head == sqlite->scanned) {
         return status;
     }

@@ -81,12 +81,12 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
 {
     int64_t head = 0;
     escqrs_status status = read_ends(sqlite, &head, error);
-    if (status == ESCQRS_OK && head < sqlite->index.watermark) {
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_check_ends(sqlite, head, sqlite->index.watermark, error);
+    }
+    if (status == ESCQRS_OK && sqlite->writer.last_stream > ESC_POSITION_MAX) {
         status =
-            escqrs_error_set(error, ESCQRS_CORRUPT,
-                             "%s is damaged: it ends at position %lld, but its index goes on to "
-                             "%lld",
-                             sqlite->shown, (long long)head, (long long)sqlite->index.watermark);
+            esc_sqlite_bad_number(sqlite, (escqrs_slice){"", 0}, sqlite->writer.last_stream, error);
     }
     if (status == ESCQRS_OK) {
         status = esc_sqlite_index_scan(sqlite, &sqlite->writer.connection, sqlite->index.watermark,
@@ -206,7 +206,12 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
         sqlite->writer.last_stream += status == ESCQRS_OK;
     } else if (code != SQLITE_ROW) {
         return fail(sqlite, code, error);
-    } else if ((*result = esc_stream_index_find_id(index, id)) != NULL) {
+    } else if (id < 1) {
+        return esc_sqlite_bad_number(sqlite, name, id, error);
+    } else if ((*result = esc_stream_index_find_id(index, id)) != NULL && (*result)->name != NULL) {
+        /* two names of one stream */
+        return esc_sqlite_bad_number(sqlite, name, id, error);
+    } else if (*result != NULL) {
         status = esc_stream_index_name(index, *result, name);
     } else {
         int64_t version;
@@ -328,6 +333,34 @@ static uint64_t fingerprint(const escqrs_commit *commit)
     return hash;
 }
 
+/* The result of the first commit with the key, from its row. */
+static escqrs_status take_result(esc_sqlite *sqlite, sqlite3_stmt *statement, escqrs_commit *commit,
+                                 escqrs_error *error)
+{
+    int64_t position = sqlite3_column_int64(statement, 0);
+    const uint8_t *bytes = sqlite3_column_blob(statement, 1);
+    size_t size = (size_t)sqlite3_column_bytes(statement, 1), done = 0;
+    bool fine = position >= 0 && position < sqlite->writer.next_position &&
+                sqlite3_column_type(statement, 1) == SQLITE_BLOB;
+    for (size_t i = 0; fine && i < commit->write_count; i++) {
+        uint64_t version = 0;
+        size_t used = size > done ? esc_varint_decode(bytes + done, size - done, &version) : 0;
+        fine = used > 0 && version <= (uint64_t)position;
+        commit->writes[i].version = (int64_t)version;
+        done += used;
+    }
+    if (!fine || done != size) {
+        (void)escqrs_error_set(error, ESCQRS_CORRUPT,
+                               "%s is damaged: the result of key %.*s does not read", sqlite->shown,
+                               (int)commit->key.size, (const char *)commit->key.data);
+        esc_error_subject(error, commit->key);
+        return ESCQRS_CORRUPT;
+    }
+    commit->repeated = true;
+    commit->position = position;
+    return ESCQRS_OK;
+}
+
 /* *found: the key was used. Then the first result is filled in, or the status is KEY_REUSED. */
 static escqrs_status check_key(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t hash,
                                bool *found, escqrs_error *error)
@@ -350,17 +383,7 @@ static escqrs_status check_key(esc_sqlite *sqlite, escqrs_commit *commit, uint64
                                   (int)commit->key.size, (const char *)commit->key.data);
         esc_error_subject(error, commit->key);
     } else if (*found) {
-        commit->repeated = true;
-        commit->position = sqlite3_column_int64(statement, 0);
-        const uint8_t *versions = sqlite3_column_blob(statement, 1);
-        size_t size = (size_t)sqlite3_column_bytes(statement, 1);
-        for (size_t i = 0; i < commit->write_count; i++) {
-            uint64_t version = 0;
-            size_t used = esc_varint_decode(versions, size, &version);
-            commit->writes[i].version = (int64_t)version;
-            versions += used;
-            size -= used;
-        }
+        status = take_result(sqlite, statement, commit, error);
     }
     sqlite3_reset(statement);
     return status;
