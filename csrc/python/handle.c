@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "python/loop.h"
+#include "python/metadata.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
 #include "python/state.h"
@@ -130,15 +131,8 @@ static int parse_sending(const char *method, bool with_timeout, PyObject *const 
 
 static int set_metadata(esc_py_reply *reply, PyObject *metadata)
 {
-    PyObject *items =
-        PyMapping_Check(metadata) && !PyUnicode_Check(metadata) && !PyList_Check(metadata)
-            ? PyMapping_Items(metadata)
-            : NULL;
+    PyObject *items = esc_py_metadata_items(metadata, "");
     if (items == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "metadata is a mapping of str to str, not %s",
-                         Py_TYPE(metadata)->tp_name);
-        }
         return -1;
     }
     Py_ssize_t count = PyList_GET_SIZE(items);

@@ -3,6 +3,7 @@
 
 #include <structmember.h>
 
+#include "python/metadata.h"
 #include "python/state.h"
 
 /* 0 where it is a str of valid UTF-8. */
@@ -69,13 +70,7 @@ static PyObject *take_metadata(PyObject *given)
     if (given == NULL) {
         return NULL;
     }
-    PyObject *items = NULL;
-    if (PyMapping_Check(given) && !PySequence_Check(given)) {
-        items = PyMapping_Items(given);
-    } else {
-        PyErr_Format(PyExc_TypeError, "es.NewEvent: metadata is a mapping of str to str, not %s",
-                     Py_TYPE(given)->tp_name);
-    }
+    PyObject *items = esc_py_metadata_items(given, "es.NewEvent: ");
     PyObject *copy = items == NULL || PyList_GET_SIZE(items) == 0 ? NULL : PyDict_New();
     for (Py_ssize_t i = 0; copy != NULL && i < PyList_GET_SIZE(items); i++) {
         PyObject *pair = PyList_GET_ITEM(items, i);

@@ -10,7 +10,7 @@ import logging
 import pickle
 import threading
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -522,6 +522,34 @@ def test_metadata(system: es.System) -> None:
             counter.ask(Add(1), metadata=wrong)  # type: ignore[arg-type]
     with pytest.raises((ValueError, UnicodeError)):
         counter.ask(Add(1), metadata={"a": "\ud800"})
+
+
+class Odd:
+    """A mapping, as far as C can see."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+
+    def __getitem__(self, key: Any) -> Any:
+        raise KeyError(key)
+
+    def items(self) -> Any:
+        return self._items
+
+
+def test_metadata_of_any_mapping(system: es.System) -> None:
+    counter = system[Counter, "a"]
+    counter.ask(Add(1), metadata=UserDict(a="b"))
+    assert dict(next(iter(counter.history())).metadata) == {"a": "b"}
+    assert es.NewEvent("A", b"", metadata=UserDict(a="b")).metadata == {"a": "b"}
+    for items in ([1], [()], [("a",)], [["a", "b"]], [("a", "b", "c")], 3, None):
+        odd: Any = Odd(items)
+        for send in (counter.ask, counter.submit, counter.tell):
+            with pytest.raises(TypeError):
+                send(Add(1), metadata=odd)
+        with pytest.raises(TypeError):
+            es.NewEvent("A", b"", metadata=odd)
+    assert counter.version == 1
 
 
 # ---- what a handler sends ------------------------------------------------------------------------
