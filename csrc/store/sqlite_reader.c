@@ -14,7 +14,8 @@
 #include "base/error.h"
 #include "store/event_header.h"
 
-#define REFRESH_TAILS 4 /* that many of the writer's before it is read anew */
+#define INTERRUPT_AGAIN_NS 10000000 /* while a closing store waits for its readers */
+#define REFRESH_TAILS 4             /* that many of the writer's before it is read anew */
 
 static esc_sqlite *of(esc_provider *self)
 {
@@ -132,7 +133,9 @@ void esc_sqlite_stop_readers(esc_provider *self)
              node = esc_list_next(&sqlite->pool.busy, node)) {
             sqlite3_interrupt(ESC_CONTAINER_OF(node, esc_connection, node)->db);
         }
-        esc_cond_wait(&sqlite->pool.returned, &sqlite->pool.mutex);
+        /* Again: SQLite forgets an interrupt that comes just before a statement begins. */
+        (void)esc_cond_wait_until(&sqlite->pool.returned, &sqlite->pool.mutex,
+                                  esc_deadline_after(INTERRUPT_AGAIN_NS));
     }
     esc_mutex_unlock(&sqlite->pool.mutex);
 }

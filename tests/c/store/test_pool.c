@@ -1,7 +1,8 @@
-/* The pool of readers, when the store is closed while one is being opened. */
+/* The pool of readers, when the store is closed while one is opened, or about to be used. */
 #include "fixture.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
@@ -71,10 +72,47 @@ static void test_close_while_one_is_opened(void **state)
     sem_destroy(&stopped);
 }
 
+static void *close_store(void *context)
+{
+    escqrs_store_close(context);
+    return NULL;
+}
+
+/* A statement that begins after the readers were interrupted is interrupted too. */
+static void test_close_before_a_long_query(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    void *db = NULL;
+    int64_t version;
+    sqlite3_stmt *statement = NULL;
+    escqrs_store *store = open_store(fixture_path);
+    assert_int_equal(escqrs_store_reader(store, &db, NULL), ESCQRS_OK);
+    assert_int_equal(sqlite3_prepare_v2(db,
+                                        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT 1"
+                                        " FROM n) SELECT count(*) FROM n",
+                                        -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(pthread_create(&thread, NULL, close_store, store), 0);
+    while (escqrs_store_version(store, text("s"), &version, NULL) != ESCQRS_CLOSED) {
+        sched_yield();
+    }
+    for (int i = 0; i < 10000; i++) { /* most probably it has interrupted by then */
+        sched_yield();
+    }
+    assert_int_equal(sqlite3_step(statement), SQLITE_INTERRUPT);
+    sqlite3_finalize(statement);
+    escqrs_store_reader_return(store, db);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    escqrs_store_destroy(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_close_while_one_is_opened, setup_folder,
+                                        teardown_folder),
+        cmocka_unit_test_setup_teardown(test_close_before_a_long_query, setup_folder,
                                         teardown_folder),
     };
     alarm(TIME_LIMIT_S);
