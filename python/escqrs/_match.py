@@ -49,4 +49,5 @@ def matches(given: Match | Iterable[Match] | None) -> list[tuple[tuple[str, ...]
     for one in several:
         if not isinstance(one, Match):
             raise TypeError(f"match is an es.Match or a list of them, and {one!r} is none")
-    return [(one.types, one.tags) for one in several]
+    # a subclass may have other attributes of these names
+    return [(_names("types", one.types), _names("tags", one.tags)) for one in several]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import escqrs as es
 import pytest
@@ -120,3 +121,25 @@ def test_damage_far_ahead(tmp_path: Path) -> None:
         with pytest.raises(es.Corrupt, match="3210"):
             _ = system[Counter, "a"].state_at(4000)
         assert system[Counter, "a"].state_at(3209).total == 3209
+
+
+def test_a_match_with_attributes_of_its_own() -> None:
+    class Late(es.Match):
+        @property
+        def types(self) -> Any:
+            return wanted
+
+        @property
+        def tags(self) -> Any:
+            return []
+
+        def __init__(self) -> None:
+            pass
+
+    with es.open(":memory:", Counter) as system:
+        system[Counter, "a"].ask(Count(2))
+        wanted: Any = [next(iter(system.events())).type]
+        assert len(list(system.events(match=Late()))) == 2
+        wanted = [3]
+        with pytest.raises(TypeError, match="types is a sequence of texts"):
+            system.events(match=Late())
