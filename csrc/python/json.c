@@ -102,6 +102,35 @@ PyObject *esc_py_json_time(PyObject *value, const char *between)
     return text;
 }
 
+/* Decimal and UUID are known once a class has a field of that type. */
+static int is_printed_whole(esc_py_state *state, PyObject *value)
+{
+    PyObject *types[] = {state->message.decimal, state->message.uuid};
+    int found = 0;
+    for (size_t i = 0; i < sizeof types / sizeof *types && found == 0; i++) {
+        found = types[i] == NULL ? 0 : PyObject_IsInstance(value, types[i]);
+    }
+    return found;
+}
+
+int esc_py_json_stored_text(esc_py_state *state, PyObject *value, PyObject **text)
+{
+    *text = NULL;
+    if (PyTime_Check(value) && PyDateTime_TIME_GET_TZINFO(value) != Py_None) {
+        PyErr_Format(PyExc_ValueError, "a time with a time zone: %R; events hold none", value);
+        return -1;
+    }
+    if (PyTime_Check(value) || (PyDate_Check(value) && !PyDateTime_Check(value))) {
+        *text = PyObject_CallMethod(value, "isoformat", NULL);
+        return *text == NULL ? -1 : 0;
+    }
+    int whole = is_printed_whole(state, value);
+    if (whole > 0) {
+        *text = PyObject_Str(value);
+    }
+    return whole < 0 || (whole > 0 && *text == NULL) ? -1 : 0;
+}
+
 static int print_time(printer *p, PyObject *value)
 {
     PyObject *text = esc_py_json_time(value, "T");
@@ -252,8 +281,16 @@ static int print_value(printer *p, PyObject *value, unsigned depth)
     if (esc_py_message_kind(p->state, value) != ESC_PY_NONE) {
         return print_message(p, value);
     }
-    PyErr_Format(PyExc_TypeError, "JSON cannot hold a %.200s", Py_TYPE(value)->tp_name);
-    return -1;
+    PyObject *text;
+    int failed = esc_py_json_stored_text(p->state, value, &text);
+    if (text != NULL) {
+        failed = print_text(p, text);
+        Py_DECREF(text);
+    } else if (failed == 0) {
+        PyErr_Format(PyExc_TypeError, "JSON cannot hold a %.200s", Py_TYPE(value)->tp_name);
+        failed = -1;
+    }
+    return failed;
 }
 
 static bool append(void *context, const char *text, size_t size)

@@ -38,6 +38,19 @@ static int bind_time(sqlite3_stmt *statement, int index, PyObject *value)
     return code;
 }
 
+/* Its seconds, as protobuf's Duration splits it: both parts have the same sign. */
+static int bind_duration(sqlite3_stmt *statement, int index, PyObject *value)
+{
+    int64_t seconds =
+        (int64_t)PyDateTime_DELTA_GET_DAYS(value) * 86400 + PyDateTime_DELTA_GET_SECONDS(value);
+    int64_t nanos = (int64_t)PyDateTime_DELTA_GET_MICROSECONDS(value) * 1000;
+    if (seconds < 0 && nanos > 0) {
+        seconds++;
+        nanos -= 1000000000;
+    }
+    return sqlite3_bind_double(statement, index, (double)seconds + (double)nanos / 1e9);
+}
+
 static int bind_integer(sqlite3_stmt *statement, int index, PyObject *value)
 {
     int overflow = 0;
@@ -71,9 +84,8 @@ static int bind_json(esc_py_rows *rows, sqlite3_stmt *statement, int index, PyOb
     if (!PyList_Check(value) && !PyTuple_Check(value) && !PyDict_Check(value) &&
         esc_py_message_kind(state, value) == ESC_PY_NONE) {
         PyErr_Format(PyExc_TypeError,
-                     "a parameter is None, bool, int, float, str, bytes, datetime, an Enum, a "
-                     "list, a dict or a "
-                     "message, not %.200s",
+                     "a parameter is None, bool, int, float, str, bytes, datetime, date, time, "
+                     "timedelta, Decimal, UUID, an Enum, a list, a dict or a message, not %.200s",
                      Py_TYPE(value)->tp_name);
         return -1;
     }
@@ -128,6 +140,18 @@ static int bind_value(esc_py_rows *rows, sqlite3_stmt *statement, int index, PyO
     }
     if (PyDateTime_Check(value)) {
         return bind_time(statement, index, value);
+    }
+    if (PyDelta_Check(value)) {
+        return bind_duration(statement, index, value);
+    }
+    PyObject *text;
+    if (esc_py_json_stored_text(rows->system->state, value, &text) < 0) {
+        return -1;
+    }
+    if (text != NULL) {
+        int code = bind_text(statement, index, text);
+        Py_DECREF(text);
+        return code;
     }
     return bind_json(rows, statement, index, value);
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import gc
 import subprocess
 import sys
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -226,3 +228,71 @@ with es.open(":memory:", M) as system:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (done.stdout, done.stderr) == ("interrupted (1,)\n", "")
+
+
+class Kinds(es.Event):
+    day: datetime.date
+    clock: datetime.time
+    span: datetime.timedelta
+    price: decimal.Decimal
+    key: uuid.UUID
+    days: list[datetime.date]
+
+
+class Store(es.Command[None]):
+    kinds: Kinds
+
+
+class Shelf(es.Aggregate):
+    @es.handles
+    def store(self, command: Store) -> None:
+        self.emit(command.kinds)
+
+    @es.applies
+    def stored(self, event: Kinds) -> None: ...
+
+
+class Kept(es.ReadModel):
+    schema = "CREATE TABLE kept (day, clock, span, price, key, days)"
+    on_kinds = es.sql(Kinds, "INSERT INTO kept VALUES (:day, :clock, :span, :price, :key, :days)")
+
+    @es.query
+    def same(self, db: es.Rows, kinds: Kinds) -> int:
+        found = db.execute(
+            "SELECT count(*) FROM kept WHERE day = ? AND clock = ? AND span = ? AND price = ? "
+            "AND key = ? AND days = ?",
+            (kinds.day, kinds.clock, kinds.span, kinds.price, kinds.key, kinds.days),
+        ).fetchone()
+        assert found is not None
+        return int(found[0])
+
+    @es.query
+    def refused(self, db: es.Rows, value: object) -> None:
+        db.execute("SELECT ?", (value,))
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        datetime.timedelta(0),
+        datetime.timedelta(days=-1, microseconds=1),
+        datetime.timedelta(3, 4, 5),
+    ],
+)
+def test_every_kind_of_field_is_a_parameter(span: datetime.timedelta) -> None:
+    kinds = Kinds(
+        datetime.date(2024, 2, 29),
+        datetime.time(23, 59, 59, 1),
+        span,
+        decimal.Decimal("1.50"),
+        uuid.uuid4(),
+        [datetime.date(2020, 1, 2)],
+    )
+    with es.open(":memory:", Shelf, Kept) as shop:
+        shop[Shelf, "s"].ask(Store(kinds))
+        shop.flush()
+        assert shop[Kept].same(kinds) == 1
+        with pytest.raises(ValueError, match="time zone"):
+            shop[Kept].refused(datetime.time(1, tzinfo=datetime.UTC))
+        with pytest.raises(TypeError, match="not set"):
+            shop[Kept].refused({1})
