@@ -11,8 +11,8 @@
 /* One block of memory: the stored bytes, ob_size of them, are at its end. */
 typedef struct recorded_object {
     PyObject_VAR_HEAD
-    esc_py_store *store;
-    const escqrs_type *stored; /* lives as long as the store */
+    esc_py_store *store;       /* NULL: made in Python, without one */
+    const escqrs_type *stored; /* lives as long as the store; NULL: made in Python */
     int64_t position, version, time_us;
     escqrs_uuid id, correlation_id, causation_id;
     PyObject *stream;
@@ -148,6 +148,143 @@ fail:
     return NULL;
 }
 
+/* ---- made in Python, by providers ------------------------------------------------------------- */
+
+static int take_time(esc_py_state *state, PyObject *time, int64_t *time_us)
+{
+    if (!PyDateTime_Check(time) ||
+        ((PyDateTime_DateTime *)time)->hastzinfo == 0) { /* a naive one cannot be subtracted */
+        PyErr_Format(PyExc_TypeError, "es.Recorded: time is an aware datetime, not %R", time);
+        return -1;
+    }
+    PyObject *delta = PyNumber_Subtract(time, state->recorded.epoch);
+    if (delta == NULL) {
+        return -1;
+    }
+    *time_us =
+        ((int64_t)PyDateTime_DELTA_GET_DAYS(delta) * 86400 + PyDateTime_DELTA_GET_SECONDS(delta)) *
+            1000000 +
+        PyDateTime_DELTA_GET_MICROSECONDS(delta);
+    Py_DECREF(delta);
+    return 0;
+}
+
+/* A str; None becomes NULL. */
+static int take_cause(PyObject **given)
+{
+    if (*given == Py_None) {
+        *given = NULL;
+    }
+    if (*given != NULL && !PyUnicode_Check(*given)) {
+        PyErr_Format(PyExc_TypeError, "es.Recorded: an id is a str, not %R", *given);
+        return -1;
+    }
+    return 0;
+}
+
+/* A tuple of str; NULL where it is empty or with an exception. */
+static PyObject *take_tags(PyObject *given)
+{
+    PyObject *tags = given == NULL ? NULL : PySequence_Tuple(given);
+    for (Py_ssize_t i = 0; tags != NULL && i < PyTuple_GET_SIZE(tags); i++) {
+        if (!PyUnicode_Check(PyTuple_GET_ITEM(tags, i))) {
+            PyErr_SetString(PyExc_TypeError, "es.Recorded: a tag is a str");
+            Py_CLEAR(tags);
+        }
+    }
+    if (tags != NULL && PyTuple_GET_SIZE(tags) == 0) {
+        Py_CLEAR(tags);
+    }
+    return tags;
+}
+
+/* A read-only mapping of str to str; NULL where it is empty or with an exception. */
+static PyObject *take_metadata(PyObject *given)
+{
+    PyObject *dict = given == NULL ? NULL : PyDict_New();
+    PyObject *key, *value;
+    Py_ssize_t place = 0;
+    bool fits = dict != NULL && PyMapping_Check(given) && !PySequence_Check(given);
+    if (fits && PyDict_Update(dict, given) < 0) {
+        Py_CLEAR(dict);
+    }
+    while (fits && dict != NULL && PyDict_Next(dict, &place, &key, &value)) {
+        fits = PyUnicode_Check(key) && PyUnicode_Check(value);
+    }
+    if (dict != NULL && !fits) {
+        PyErr_SetString(PyExc_TypeError, "es.Recorded: metadata is a mapping of str to str");
+        Py_CLEAR(dict);
+    }
+    if (dict != NULL && PyDict_GET_SIZE(dict) == 0) {
+        Py_CLEAR(dict);
+    }
+    return dict == NULL ? NULL : proxy(dict);
+}
+
+static PyObject *recorded_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {
+        "position",       "stream",       "version",  "type", "time",  "id", "data",
+        "correlation_id", "causation_id", "metadata", "tags", "store", NULL};
+    esc_py_state *state = esc_py_state_of_type(type);
+    PyObject *stream = NULL, *name = NULL, *time = NULL, *id = NULL, *data = NULL;
+    PyObject *correlation = NULL, *causation = NULL, *metadata = NULL, *tags = NULL;
+    PyObject *store = Py_None;
+    long long position = 0, version = 0;
+    int64_t time_us;
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "|$LULUOUSOOOOO:Recorded", names, &position,
+                                     &stream, &version, &name, &time, &id, &data, &correlation,
+                                     &causation, &metadata, &tags, &store)) {
+        return NULL;
+    }
+    if (stream == NULL || name == NULL || time == NULL || id == NULL || data == NULL) {
+        PyErr_SetString(PyExc_TypeError, "es.Recorded needs position, stream, version, type, time, "
+                                         "id and data");
+        return NULL;
+    }
+    if (take_time(state, time, &time_us) < 0 || take_cause(&correlation) < 0 ||
+        take_cause(&causation) < 0) {
+        return NULL;
+    }
+    if (position < 1 || version < 1) {
+        PyErr_SetString(PyExc_ValueError, "es.Recorded: position and version count from 1");
+        return NULL;
+    }
+    if (store != Py_None && !PyObject_TypeCheck(store, state->store.type)) {
+        PyErr_SetString(PyExc_TypeError, "es.Recorded: store is an es.Store");
+        return NULL;
+    }
+    recorded_object *self = PyObject_NewVar(recorded_object, type, PyBytes_GET_SIZE(data));
+    if (self == NULL) {
+        return NULL;
+    }
+    memset((char *)self + offsetof(recorded_object, store), 0,
+           offsetof(recorded_object, data) - offsetof(recorded_object, store));
+    memcpy(self->data, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+    self->store = store == Py_None ? NULL : (esc_py_store *)Py_NewRef(store);
+    self->position = position;
+    self->version = version;
+    self->time_us = time_us;
+    self->stream = Py_NewRef(stream);
+    self->type = Py_NewRef(name);
+    self->own_id = Py_NewRef(id);
+    self->causation = Py_NewRef(causation != NULL ? causation : id);
+    self->correlation = Py_NewRef(correlation != NULL ? correlation : self->causation);
+    self->metadata = take_metadata(metadata);
+    self->tags = PyErr_Occurred() ? NULL : take_tags(tags);
+    if (PyErr_Occurred()) {
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static esc_py_state *state_of(const recorded_object *self)
+{
+    return self->store != NULL ? self->store->state : esc_py_state_of_type(Py_TYPE(self));
+}
+
 PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded)
 {
     return recorded_new(store, recorded, text_of(recorded->stream));
@@ -186,7 +323,7 @@ static PyObject *get_time(PyObject *object, void *Py_UNUSED(closure))
     int64_t day_us = 86400LL * 1000000;
     int64_t days = self->time_us / day_us, rest = self->time_us % day_us;
     PyObject *delta = PyDelta_FromDSU((int)days, (int)(rest / 1000000), (int)(rest % 1000000));
-    PyObject *time = delta == NULL ? NULL : PyNumber_Add(self->store->state->recorded.epoch, delta);
+    PyObject *time = delta == NULL ? NULL : PyNumber_Add(state_of(self)->recorded.epoch, delta);
     Py_XDECREF(delta);
     return time;
 }
@@ -233,7 +370,8 @@ static PyObject *get_data(PyObject *object, void *Py_UNUSED(closure))
 
 static PyObject *get_schema(PyObject *object, void *Py_UNUSED(closure))
 {
-    escqrs_slice record = escqrs_type_record(((recorded_object *)object)->stored);
+    const escqrs_type *stored = ((recorded_object *)object)->stored;
+    escqrs_slice record = stored == NULL ? (escqrs_slice){"", 0} : escqrs_type_record(stored);
     return PyBytes_FromStringAndSize(record.data, (Py_ssize_t)record.size);
 }
 
@@ -251,7 +389,7 @@ static PyObject *get_tags(PyObject *object, void *Py_UNUSED(closure))
 
 static void raise_unknown(recorded_object *self, const escqrs_error *error)
 {
-    PyObject *exception = esc_py_error_new(self->store->state, error);
+    PyObject *exception = esc_py_error_new(state_of(self), error);
     if (exception != NULL && PyObject_SetAttrString(exception, "type", self->type) == 0 &&
         PyObject_SetAttrString(exception, "stream", self->stream) == 0) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
@@ -265,7 +403,10 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
     if (self->event != NULL) {
         return Py_NewRef(self->event);
     }
-    PyTypeObject *cls = (PyTypeObject *)PyDict_GetItemWithError(self->store->events, self->type);
+    PyTypeObject *cls =
+        (PyTypeObject *)(self->store == NULL
+                             ? NULL
+                             : PyDict_GetItemWithError(self->store->events, self->type));
     if (cls == NULL) {
         if (!PyErr_Occurred()) {
             escqrs_error error = {.version = self->version, .position = self->position};
@@ -322,8 +463,20 @@ static PyObject *recorded_compare(PyObject *left, PyObject *right, int operation
         Py_RETURN_NOTIMPLEMENTED;
     }
     recorded_object *a = (recorded_object *)left, *b = (recorded_object *)right;
-    int equal = a->position == b->position && a->version == b->version &&
-                a->time_us == b->time_us && memcmp(&a->id, &b->id, sizeof a->id) == 0;
+    int equal = a->position == b->position && a->version == b->version && a->time_us == b->time_us;
+    if (equal && a->own_id == NULL && b->own_id == NULL) {
+        equal = memcmp(&a->id, &b->id, sizeof a->id) == 0;
+    } else if (equal) {
+        PyObject *left_id = get_id(left, NULL), *right_id = get_id(right, NULL);
+        equal = left_id == NULL || right_id == NULL
+                    ? -1
+                    : PyObject_RichCompareBool(left_id, right_id, Py_EQ);
+        Py_XDECREF(left_id);
+        Py_XDECREF(right_id);
+    }
+    if (equal < 0) {
+        return NULL;
+    }
     equal = equal ? PyObject_RichCompareBool(a->stream, b->stream, Py_EQ) : 0;
     if (equal > 0) {
         equal = Py_SIZE(a) == Py_SIZE(b) && memcmp(a->data, b->data, (size_t)Py_SIZE(a)) == 0;
@@ -361,7 +514,13 @@ static PyGetSetDef recorded_getset[] = {
 };
 
 static PyType_Slot recorded_slots[] = {
-    {Py_tp_doc, "An event as it was stored."},
+    {Py_tp_doc,
+     "Recorded(*, position, stream, version, type, time, id, data, correlation_id=None, "
+     "causation_id=None, metadata={}, tags=(), store=None)\n--\n\n"
+     "An event as it was stored. A provider of one's own makes them: the causation is the id and "
+     "the correlation the causation where they are not given; `store` knows the classes that "
+     "`event` is decoded with."},
+    {Py_tp_new, recorded_make},
     {Py_tp_dealloc, recorded_dealloc},
     {Py_tp_repr, recorded_repr},
     {Py_tp_richcompare, recorded_compare},
@@ -374,7 +533,7 @@ static PyType_Spec recorded_spec = {
     .name = "escqrs.Recorded",
     .basicsize = sizeof(recorded_object),
     .itemsize = 1,
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = recorded_slots,
 };
 

@@ -380,6 +380,22 @@ class Reply(Generic[_R_co]):
 
 @final
 class Recorded:
+    def __new__(
+        cls,
+        *,
+        position: int,
+        stream: str,
+        version: int,
+        type: str,
+        time: datetime,
+        id: str,
+        data: bytes,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        metadata: Mapping[str, str] = ...,
+        tags: Iterable[str] = (),
+        store: StoreBase | None = None,
+    ) -> Self: ...
     @property
     def position(self) -> int: ...
     @property

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
 from . import _core
-from ._core import NewEvent, Recorded
+from ._core import NewEvent, Recorded, to_bytes
 from ._inspect import (
     Statistics,
     Verification,
@@ -140,6 +140,7 @@ class Store(_core.StoreBase):
     A provider of one's own is a subclass that overrides ``commit``, ``history``, ``events``,
     ``version``, ``head``, ``checkpoint``, ``save_snapshot``, ``snapshot``, ``delete_snapshots`` and
     ``close``; all else is built on these. It need not call this ``__init__``, which opens a file.
+    ``escqrs.testing.ProviderSuite`` are its tests; examples/provider.py is one.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -221,6 +222,19 @@ class Store(_core.StoreBase):
         """Move a checkpoint forward: ``commit([], checkpoint=(name, position))``."""
         return self.commit([], checkpoint=(name, position))
 
+    def new_event(self, event: NewEvent | Event) -> NewEvent:
+        """For providers: what is to be stored, with a message packed to bytes. From then on the
+        message's class is what ``recorded.event`` of this store decodes."""
+        if isinstance(event, NewEvent):
+            return event
+        if not isinstance(event, Event):
+            raise TypeError(
+                "what is stored is an es.NewEvent or an instance of es.Event, "
+                f"not {type(event).__name__}"
+            )
+        claim(self, type(event))
+        return NewEvent(type(event).__escqrs_name__, to_bytes(event))
+
     # ---- reading
 
     def history(
@@ -276,6 +290,10 @@ class Store(_core.StoreBase):
 
     def streams(self) -> Iterator[tuple[str, int]]:
         """Iterate over the streams, in the order they were made: name and version of each."""
+        if not self._is_core:
+            found = dict.fromkeys(recorded.stream for recorded in self.events())
+            yield from ((name, self.version(name)) for name in found)
+            return
         page = self._streams(0)
         while page:
             for _number, name, version in page:
@@ -683,7 +701,7 @@ def claim(store: _core.StoreBase, given: type[Event]) -> None:
             f"two events are named {name!r}: {_full_name(before)} and {_full_name(cls)}; "
             f'give one of them another name: class {cls.__name__}(..., name="...")'
         )
-    for stored, record, used in store._types():
+    for stored, record, used in store._types() if store._opened else ():
         if stored == name and used and record:
             _core._compare_schema(cls, record)
     store._classes[name] = cls
