@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -72,25 +72,40 @@ class _Line(Message, name="escqrs.v1.ExportLine"):
     end: int | None = field(6, default=None)
 
 
-def _fields(message: Message) -> dict[str, Any]:
-    names = type(message).__annotations__
-    return {name: getattr(message, name) for name in names if getattr(message, name) is not None}
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def _to_json(line: _Line) -> bytes:
-    def plain(value: Any) -> Any:
-        if isinstance(value, Message):
-            return {name: plain(one) for name, one in _fields(value).items()}
-        if isinstance(value, bytes):
-            return base64.b64encode(value).decode("ascii")
-        if isinstance(value, datetime):
-            return value.isoformat(timespec="microseconds")
-        if isinstance(value, str | int):
-            return value
-        return dict(value) if isinstance(value, Mapping) else list(value)
-
-    text = json.dumps(plain(line), ensure_ascii=False, separators=(",", ":"))
-    return text.encode() + b"\n"
+    plain: dict[str, Any]
+    if (event := line.event) is not None:
+        plain = {
+            "event": {
+                "position": event.position,
+                "stream": event.stream,
+                "version": event.version,
+                "type": event.type,
+                "schema": event.schema,
+                "time": event.time.isoformat(timespec="microseconds"),
+                "id": event.id,
+                "correlation_id": event.correlation_id,
+                "causation_id": event.causation_id,
+                "metadata": dict(event.metadata),
+                "tags": list(event.tags),
+                "data": _base64(event.data),
+            }
+        }
+    elif (schema := line.schema) is not None:
+        record = _base64(schema.record)
+        plain = {"schema": {"number": schema.number, "type": schema.type, "record": record}}
+    elif line.end is not None:
+        plain = {"end": line.end}
+    else:
+        plain = {"export": line.export, "after": line.after, "upto": line.upto}
+    return _encode(plain).encode() + b"\n"
 
 
 def _of_json(found: Any) -> _Line:
