@@ -35,9 +35,10 @@
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
 #define ESC_FORMAT_VERSION 1
 #define ESC_PAGE_SIZE 4096
-#define ESC_POSITION_MAX (INT64_MAX / 2) /* of positions and numbers; a file with more is damaged */
-#define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
-#define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
+#define ESC_POSITION_MAX (INT64_MAX / 2) /* of positions and numbers; a file with more is damaged  \
+                                          */
+#define ESC_CHECKPOINT_FRAMES 1000       /* the WAL is checkpointed from that many pages on */
+#define ESC_BUSY_TIMEOUT_MS 5000         /* another program's transaction on our file */
 #define ESC_INDEX_ROW_POSITIONS 128
 #define ESC_MERGE_SLICE_MIN 512 /* index rows written together */
 #define ESC_MERGE_SLICE_MAX 8192
