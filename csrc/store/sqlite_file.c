@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 #include "store/fork_vfs.h"
 
@@ -205,12 +206,13 @@ static int execute(sqlite3 *db, const char *text)
 /* "file:/path?immutable=1" with what has a meaning in a URI escaped. */
 static char *immutable_uri(const char *path)
 {
-    static const char hex[] = "0123456789abcdef";
-    char *uri = escqrs_alloc(strlen(path) * 3 + sizeof "file:?immutable=1");
+    ESC_ASSERT(path != NULL); /* a store in memory is never read-only */
+    static const char hex[] = "0123456789abcdef", scheme[] = "file:", query[] = "?immutable=1";
+    char *uri = escqrs_alloc(strlen(path) * 3 + sizeof scheme + sizeof query);
     if (uri == NULL) {
         return NULL;
     }
-    char *out = uri + sprintf(uri, "file:");
+    char *out = (char *)memcpy(uri, scheme, sizeof scheme) + sizeof scheme - 1;
     for (const char *c = path; *c != '\0'; c++) {
         if (*c == '%' || *c == '?' || *c == '#') {
             *out++ = '%';
@@ -220,7 +222,7 @@ static char *immutable_uri(const char *path)
             *out++ = *c;
         }
     }
-    strcpy(out, "?immutable=1");
+    memcpy(out, query, sizeof query);
     return uri;
 }
 

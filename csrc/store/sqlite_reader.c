@@ -722,11 +722,12 @@ escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error)
     if (!sqlite->readonly) {
         return ESCQRS_OK;
     }
-    esc_connection *connection;
+    esc_connection *connection = NULL;
     escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
     if (status != ESCQRS_OK) {
         return status;
     }
+    ESC_ASSERT(connection != NULL);
     esc_mutex_lock(&sqlite->refresh_mutex);
     status = esc_connection_run(sqlite, connection, ESC_SQL_BEGIN_READ, error);
     if (status == ESCQRS_OK) {

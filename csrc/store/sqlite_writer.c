@@ -206,10 +206,8 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
         sqlite->writer.last_stream += status == ESCQRS_OK;
     } else if (code != SQLITE_ROW) {
         return fail(sqlite, code, error);
-    } else if (id < 1) {
-        return esc_sqlite_bad_number(sqlite, name, id, error);
-    } else if ((*result = esc_stream_index_find_id(index, id)) != NULL && (*result)->name != NULL) {
-        /* two names of one stream */
+    } else if (id < 1 || ((*result = esc_stream_index_find_id(index, id)) != NULL &&
+                          (*result)->name != NULL)) { /* two names of one stream */
         return esc_sqlite_bad_number(sqlite, name, id, error);
     } else if (*result != NULL) {
         status = esc_stream_index_name(index, *result, name);
@@ -232,6 +230,7 @@ static escqrs_status check_write(esc_sqlite *sqlite, const escqrs_write *write, 
     if (status != ESCQRS_OK) {
         return status;
     }
+    ESC_ASSERT(*stream != NULL);
     int64_t actual = (*stream)->pending + (*stream)->planned;
     if (write->expected != ESCQRS_EXPECT_ANY && write->expected != actual) {
         status = escqrs_error_set(error, ESCQRS_WRONG_VERSION,

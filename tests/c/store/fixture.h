@@ -210,8 +210,10 @@ static inline bool exists(const char *path, const char *suffix)
 /* Ends a test that forks while other threads run, where they are not known after it. */
 static inline void skip_fork_among_threads(void)
 {
-#ifdef __SANITIZE_THREAD__
-    skip(); /* ThreadSanitizer starts no thread in such a child */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    /* ThreadSanitizer starts no thread in such a child, and AddressSanitizer's allocator may be
+     * locked in it by a thread that it does not have. */
+    skip();
 #endif
 }
 
