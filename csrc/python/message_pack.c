@@ -412,7 +412,11 @@ static int pack_set_items(const esc_py_field *field, PyObject *set, bool packed,
 {
     size_t count = 0;
     piece *pieces = PyMem_Calloc((size_t)PySet_GET_SIZE(set), sizeof *pieces);
-    PyObject *iterator = pieces == NULL ? PyErr_NoMemory() : PyObject_GetIter(set);
+    if (pieces == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyObject *iterator = PyObject_GetIter(set);
     PyObject *item;
     int result = iterator == NULL ? -1 : 0;
     while (result == 0 && (item = PyIter_Next(iterator)) != NULL) {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 int esc_py_message_value_exec(PyObject *module)
@@ -125,7 +126,11 @@ static const char *kind_name(const esc_py_field *field, escqrs_kind kind, char t
         return "datetime";
     case ESCQRS_KIND_ENUM:
     case ESCQRS_KIND_MESSAGE:
-        return field->is_union ? union_text(field, text) : ((PyTypeObject *)field->type)->tp_name;
+        if (field->is_union) {
+            return union_text(field, text);
+        }
+        ESC_ASSERT(field->type != NULL); /* no key is of such a kind */
+        return ((PyTypeObject *)field->type)->tp_name;
     }
     return "?";
 }
