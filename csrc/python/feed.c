@@ -403,10 +403,19 @@ static PyObject *feed_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* No tp_clear: a cycle through it ends at the attributes of its owner. */
+static int feed_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)((feed *)object)->store);
+    return 0;
+}
+
 static void feed_dealloc(PyObject *object)
 {
     feed *self = (feed *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     if (self->store != NULL && self->store->fork_generation == escqrs_fork_generation()) {
         disarm(self);
         escqrs_cursor_close(self->cursor);
@@ -461,6 +470,7 @@ static PyType_Slot feed_slots[] = {
     {Py_tp_doc, "The part of es.Feed that is written in C."},
     {Py_tp_new, feed_new},
     {Py_tp_dealloc, feed_dealloc},
+    {Py_tp_traverse, feed_traverse},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, feed_iternext},
     {Py_tp_methods, feed_methods},
@@ -471,7 +481,8 @@ static PyType_Slot feed_slots[] = {
 static PyType_Spec feed_spec = {
     .name = "escqrs._core.FeedBase",
     .basicsize = sizeof(feed),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = feed_slots,
 };
 

@@ -289,6 +289,7 @@ def test_what_reads_of_itself_it_is_dropped_with(tmp_path: Path) -> None:
         system[Counter, "a"].ask(Add(1))
         system.reading = system.events()
         system.store.reading = system.store.events()
+        system.store.following = system.store.subscribe()
         assert next(system.reading).version == 1
         closed = weakref.ref(system), weakref.ref(system.store)
         with pytest.warns(ResourceWarning, match="unclosed"):
