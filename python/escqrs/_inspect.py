@@ -105,7 +105,7 @@ class Statistics:
     created: datetime | None = None
     first: datetime | None = None
     last: datetime | None = None
-    types: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    types: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
 
     def __repr__(self) -> str:
         lines = [f"<Statistics of {self.path!r}"]

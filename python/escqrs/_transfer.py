@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -176,7 +176,9 @@ def _check_format(format: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(file: Any, mode: str) -> Iterator[IO[bytes]]:
+def _opened(
+    file: str | os.PathLike[str] | IO[bytes], mode: str
+) -> Generator[IO[bytes], None, None]:
     """The file of that path, or the file itself. One that was not written to its end goes."""
     if not isinstance(file, str | os.PathLike):
         yield file
@@ -246,8 +248,10 @@ class _Import:
     head: int
     stored: int = 0
     size: int = 0
-    events: list[_Event] = dataclasses.field(default_factory=list)
-    schemas: dict[int, tuple[str, bytes]] = dataclasses.field(default_factory=dict)
+    events: list[_Event] = dataclasses.field(default_factory=list[_Event])
+    schemas: dict[int, tuple[str, bytes]] = dataclasses.field(
+        default_factory=dict[int, tuple[str, bytes]]
+    )
 
     def take_schema(self, schema: _Schema) -> None:
         cls = self.store._classes.get(schema.type)

@@ -261,7 +261,7 @@ class ProviderSuite:
 
     def test_an_awaited_feed(self, store: Store) -> None:
         async def main() -> list[int]:
-            found = []
+            found: list[int] = []
             async with asyncio.timeout(SECONDS):
                 async for recorded in store.subscribe():
                     found.append(recorded.position)
