@@ -13,6 +13,7 @@
 #include "store/sqlite_provider.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -331,20 +332,30 @@ escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *conne
 
 /* ---- its place -------------------------------------------------------------------------------- */
 
+/* Which file has that name: 0 or errno. It asks for nothing but the number: a kernel that was asked
+ * for times gives the next write one of its own, and that costs the WAL 100 us a commit. */
+static int find_place(const char *path, esc_place *place)
+{
+    struct statx now;
+    if (statx(AT_FDCWD, path, 0, STATX_INO, &now) != 0) {
+        return errno;
+    }
+    *place = (esc_place){((uint64_t)now.stx_dev_major << 32) | now.stx_dev_minor, now.stx_ino};
+    return 0;
+}
+
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
 {
     static const char *const suffixes[2] = {"", "-wal"};
     char path[PATH_MAX + 8];
     for (size_t i = 0; sqlite->lock != NULL && i < 2; i++) {
-        struct stat now;
+        esc_place now = {0}, *known = &sqlite->writer.places[i];
         snprintf(path, sizeof path, "%s%s", sqlite->path, suffixes[i]);
-        int failed = stat(path, &now) == 0 ? 0 : errno;
-        if (failed == 0 && sqlite->writer.places[i].number == 0) {
-            sqlite->writer.places[i].device = now.st_dev;
-            sqlite->writer.places[i].number = now.st_ino;
+        int failed = find_place(path, &now);
+        if (failed == 0 && known->number == 0) {
+            *known = now;
         } else if (failed == ENOENT || failed == ENOTDIR ||
-                   (failed == 0 && (sqlite->writer.places[i].device != now.st_dev ||
-                                    sqlite->writer.places[i].number != now.st_ino))) {
+                   (failed == 0 && (known->device != now.device || known->number != now.number))) {
             (void)escqrs_error_set(error, ESCQRS_IO,
                                    "%s%s was deleted, moved or replaced while it was open",
                                    sqlite->shown, suffixes[i]);
@@ -874,10 +885,8 @@ static escqrs_status open_for_writing(esc_sqlite *sqlite, escqrs_error *error)
     if (status == ESCQRS_OK) {
         status = esc_sqlite_writer_start(sqlite, error);
     }
-    struct stat now;
-    if (status == ESCQRS_OK && sqlite->lock != NULL && stat(sqlite->path, &now) == 0) {
-        sqlite->writer.places[0].device = now.st_dev;
-        sqlite->writer.places[0].number = now.st_ino;
+    if (status == ESCQRS_OK && sqlite->lock != NULL) {
+        (void)find_place(sqlite->path, &sqlite->writer.places[0]);
     }
     return status;
 }

@@ -35,10 +35,11 @@
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
 #define ESC_FORMAT_VERSION 1
 #define ESC_PAGE_SIZE 4096
-#define ESC_POSITION_MAX (INT64_MAX / 2) /* of positions and numbers; a file with more is damaged  \
-                                          */
-#define ESC_CHECKPOINT_FRAMES 1000       /* the WAL is checkpointed from that many pages on */
-#define ESC_BUSY_TIMEOUT_MS 5000         /* another program's transaction on our file */
+#define ESC_POSITION_MAX                                                                           \
+    (INT64_MAX / 2)                /* of positions and numbers; a file with more is damaged        \
+                                    */
+#define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
+#define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
 #define ESC_INDEX_ROW_POSITIONS 128
 #define ESC_MERGE_SLICE_MIN 512 /* index rows written together */
 #define ESC_MERGE_SLICE_MAX 8192
@@ -85,6 +86,10 @@ typedef enum esc_statement {
     ESC_SQL_COUNT,
 } esc_statement;
 
+typedef struct esc_place {   /* a file, as the file system numbers it */
+    uint64_t device, number; /* 0: not known yet */
+} esc_place;
+
 typedef struct esc_connection {
     sqlite3 *db;
     sqlite3_stmt *statements[ESC_SQL_COUNT]; /* prepared when first used */
@@ -118,14 +123,12 @@ typedef struct esc_sqlite {
         int64_t last_time_us;
         int64_t batch_time_us; /* last_time_us as the running batch found it */
         int64_t last_stream;
-        int64_t opened_at; /* the head when the file was opened */
-        esc_vector types;  /* escqrs_type *, written in the running batch */
-        esc_buffer header; /* of the event being written */
-        struct {
-            uint64_t device, number; /* 0: not known yet */
-        } places[2];       /* what the names of the file and of its WAL stood for at first */
-        int wal_frames;    /* in the WAL after the last commit */
-        int checkpoint_at; /* wal_frames from which to try again */
+        int64_t opened_at;   /* the head when the file was opened */
+        esc_vector types;    /* escqrs_type *, written in the running batch */
+        esc_buffer header;   /* of the event being written */
+        esc_place places[2]; /* what the names of the file and of its WAL stood for at first */
+        int wal_frames;      /* in the WAL after the last commit */
+        int checkpoint_at;   /* wal_frames from which to try again */
         size_t merge_credit;
         size_t merge_next; /* frozen streams merged, the running batch included */
     } writer;
