@@ -90,16 +90,22 @@ size_t esc_live_evict(escqrs_system *system, escqrs_host *host)
     return evicted;
 }
 
+/* No thread runs an actor any more, so it need not be owned: one that was still queued when the
+ * runtime stopped never comes to rest. */
 void esc_live_clear(escqrs_system *system)
 {
-    size_t count = escqrs_system_live(system);
-    for (size_t i = 0; i < 2 * count; i++) { /* twice: the first passing clears the marks */
-        unsigned looks = 1;
-        escqrs_entity *entity = live_next(system, &looks);
+    for (;;) {
+        esc_mutex_lock(&system->live_lock);
+        esc_list_node *node = esc_list_first(&system->live);
+        escqrs_entity *entity = node == NULL ? NULL : ESC_CONTAINER_OF(node, escqrs_entity, live);
         if (entity != NULL) {
-            bool unloaded = false;
-            escqrs_actor_visit(&entity->actor, unload_visit, &unloaded);
-            escqrs_entity_release(entity);
+            escqrs_entity_hold(entity); /* its state's reference is there while it is in the list */
         }
+        esc_mutex_unlock(&system->live_lock);
+        if (entity == NULL) {
+            return;
+        }
+        esc_entity_unload(entity);
+        escqrs_entity_release(entity);
     }
 }

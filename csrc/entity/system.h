@@ -116,7 +116,7 @@ void esc_live_remove(escqrs_system *system, escqrs_entity *entity);
 /* Unload a few idle entities of that host while there are too many; attached to the host. Bounded
  * work: how many were unloaded. */
 size_t esc_live_evict(escqrs_system *system, escqrs_host *host);
-/* Unload all that can be owned, after the runtime has stopped; attached. */
+/* Unload all of them, after the runtime has stopped; attached. */
 void esc_live_clear(escqrs_system *system);
 
 #endif

@@ -304,7 +304,7 @@ static void test_a_forked_child_is_refused(void **state)
             escqrs_system_close(b.system, ESC_DEADLINE_NEVER, &error) == ESCQRS_FORKED;
         escqrs_entity_release(ann);
         escqrs_system_destroy(b.system);
-        _exit(refused ? 0 : 1);
+        test_child_end(refused);
     }
     int status = -1;
     assert_int_equal(waitpid(child, &status, 0), child);

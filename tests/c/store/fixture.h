@@ -2,22 +2,18 @@
 #ifndef TEST_STORE_FIXTURE_H
 #define TEST_STORE_FIXTURE_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#include <dirent.h>
-#include <escqrs/store.h>
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
+
+#include <escqrs/store.h>
+
+#include "support/test.h"
 
 #define TIME_LIMIT_S 300 /* alarm() ends a test program that hangs */
 
@@ -225,7 +221,7 @@ static inline int in_child(void (*body)(void *context), void *context)
     assert_true(child >= 0);
     if (child == 0) {
         body(context);
-        _exit(0);
+        test_child_end(true);
     }
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);

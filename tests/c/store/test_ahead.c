@@ -183,7 +183,7 @@ static void test_fork(void **state)
         escqrs_status status = escqrs_cursor_next(cursor, &recorded, NULL);
         escqrs_cursor_close(cursor);
         escqrs_store_destroy(store);
-        _exit(status == ESCQRS_FORKED ? 0 : 1);
+        test_child_end(status == ESCQRS_FORKED);
     }
     int ended;
     assert_int_equal(waitpid(child, &ended, 0), child);

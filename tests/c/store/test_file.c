@@ -397,7 +397,7 @@ static void test_fork(void **state)
         escqrs_store_destroy(store);
         close(gate[1]);
         fine = read(gate[0], &byte, 1) == 0 && fine; /* lives until the parent says */
-        _exit(fine ? 0 : 1);
+        test_child_end(fine);
     }
     append(store, "s", 1, 1);
     escqrs_cursor_close(cursor);

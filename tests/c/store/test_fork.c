@@ -92,7 +92,7 @@ static void test_children_of_a_busy_process(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             child_of_a_busy_process(own);
-            _exit(0);
+            test_child_end(true);
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_int_equal(status, 0);

@@ -45,7 +45,7 @@ static writer start_writer(int64_t version)
             append(store, "s", version++, 1);
         }
         escqrs_store_destroy(store);
-        _exit(0);
+        test_child_end(true);
     }
     close(commands[0]);
     return (writer){process, commands[1]};

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdbool.h>
+
 #include <cmocka.h>
 
 /* A generator for tests. The seed comes from ESCQRS_SEED, or is drawn; it is printed either way, so
@@ -23,5 +25,8 @@ uint64_t test_random_below(test_random *random, uint64_t limit); /* limit > 0 */
 /* Makes an empty folder for one test and returns its path, to be given to test_folder_remove. */
 char *test_folder_new(void);
 void test_folder_remove(char *path); /* with all in it; frees the path */
+
+/* The end of a child of fork(), whose status is 0 where it went well. */
+_Noreturn void test_child_end(bool well);
 
 #endif
