@@ -360,7 +360,7 @@ static int ensure_projector(esc_py_system *system)
     if (system->projector != NULL) {
         return 0;
     }
-    escqrs_log log = {esc_py_system_log, system};
+    escqrs_log log = {esc_py_log_write, &system->keeper->log};
     escqrs_error error = {0};
     escqrs_status status;
     escqrs_projector *projector = NULL;
@@ -609,10 +609,19 @@ static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *row
 static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error *error)
 {
     escqrs_status status = escqrs_store_reader(system->store, sqlite, error);
-    if (status == ESCQRS_OK && sqlite3_exec(*sqlite, "BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1",
-                                            NULL, NULL, NULL) != SQLITE_OK) {
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int code =
+        sqlite3_exec(*sqlite, "BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
+    if (code == SQLITE_INTERRUPT) { /* only close interrupts */
+        status =
+            escqrs_error_set(error, ESCQRS_CLOSED, "a query cannot begin: the system is closed");
+    } else if (code != SQLITE_OK) {
         status =
             escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
+    }
+    if (status != ESCQRS_OK) {
         escqrs_store_reader_return(system->store, *sqlite);
     }
     return status;

@@ -19,6 +19,8 @@ static PyObject *error_class(esc_py_system *system, int code)
     switch (code & 0xff) {
     case SQLITE_READONLY:
         return esc_py_error_class(system->state, ESCQRS_READ_ONLY);
+    case SQLITE_INTERRUPT: /* signals raise their own: only close interrupts otherwise */
+        return esc_py_error_class(system->state, ESCQRS_CLOSED);
     case SQLITE_FULL:
         return esc_py_error_class(system->state, ESCQRS_FULL);
     case SQLITE_CORRUPT:
@@ -47,8 +49,9 @@ void esc_py_rows_raise(esc_py_rows *rows, int code, const char *sql)
         PyErr_NoMemory();
         return;
     }
-    PyErr_Format(error_class(rows->system, code), "%s, in: %.500s", sqlite3_errmsg(rows->db),
-                 sql == NULL ? "" : sql);
+    const char *reason = (code & 0xff) == SQLITE_INTERRUPT ? "the system was closed while this ran"
+                                                           : sqlite3_errmsg(rows->db);
+    PyErr_Format(error_class(rows->system, code), "%s, in: %.500s", reason, sql == NULL ? "" : sql);
 }
 
 void esc_py_rows_raise_over(esc_py_system *system)

@@ -11,6 +11,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import escqrs as es
@@ -1025,6 +1026,30 @@ def test_queries_of_a_thread_pool(tmp_path: Path) -> None:
                     assert len(one.result(SECONDS)) == 20
                 except es.Closed:
                     pass
+
+
+def test_queries_of_threads_that_meet_close() -> None:
+    for _ in range(20):
+        with es.open(":memory:", Cart, Items) as shop:
+            add(shop, *(f"n{i}" for i in range(200)))
+            shop.flush(SECONDS)
+            counts: list[int] = []
+
+            def ask() -> None:
+                while True:
+                    try:
+                        counts.append(len(shop[Items].all()))
+                    except es.Closed:
+                        return
+
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                asking = [pool.submit(ask) for _ in range(4)]
+                while not counts:
+                    time.sleep(0)
+                shop.close()
+                for one in asking:
+                    one.result(SECONDS)  # whole or es.Closed, nothing else
+            assert set(counts) == {200}
 
 
 def test_queries_in_asyncio() -> None:
