@@ -22,6 +22,29 @@ class Row(NamedTuple):
     times_peer: float | None = None
     limit: float | None = None
     beyond_floor: bool = False  # the figure is what is used beyond the floor
+    peer_figure: str | None = None  # where the peer's goes by another name
+
+
+# What a message of four fields costs, beside each library: what is done, and within how many ns.
+MESSAGE_CALLS = {
+    "make": ("made", 150),
+    "read": ("one field read", 25),
+    "pack": ("to bytes", 60),
+    "unpack": ("from bytes", 80),
+    "unpack_read": ("from bytes, one field read", None),
+}
+MESSAGE_PEERS = {
+    "msgspec": "msgspec",
+    "pydantic": "pydantic",
+    "protobuf": "Google's protobuf",
+    "dataclass": "dataclass, orjson",
+}
+MESSAGE_ROWS = [
+    Row("messages", figure, f"message {done}; peer: {title}", "ns", False, times_peer=1,
+        limit=limit, peer_figure=f"{name}.{figure}")
+    for figure, (done, limit) in MESSAGE_CALLS.items()
+    for name, title in MESSAGE_PEERS.items()
+]  # fmt: skip
 
 
 ROWS = [
@@ -43,6 +66,7 @@ ROWS = [
     Row("idle", "percent", "idle", "% CPU", False, limit=0.05),
     Row("memory", "bytes", "live entity beyond its Python state", "bytes", False, limit=500,
         beyond_floor=True),
+    *MESSAGE_ROWS,
 ]  # fmt: skip
 
 WORKLOADS = list(dict.fromkeys(row.workload for row in ROWS))

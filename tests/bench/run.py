@@ -7,7 +7,7 @@ Each figure is a median over the rounds, with half the range as its spread. The 
 shared, so the sides take turns: floor, escqrs, peer, floor, ... each in a fresh process, on a fresh
 file, on the disk that holds the build folder. The floors are loops in C (`floor.c`; asyncio's is in
 Python) over the same SQLite with the same durability; the peer is the PyPI package eventsourcing
-with its SQLite recorder, WAL and synchronous=FULL (`peer.py`).
+with its SQLite recorder, WAL and synchronous=FULL (`peer.py`); messages have peers of their own.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run_apart(workload: str, side: str, part: float) -> Figures | str:
 def one(workload: str, side: str, part: float) -> None:
     """What the process apart does: print the figures, or why there are none, as JSON."""
     try:
-        if side == "peer":
+        if side == "peer" and workload != "messages":
             try:
                 importlib.import_module("eventsourcing")
             except ImportError:
@@ -106,7 +106,8 @@ def collect(
 
 
 def figures_of(results: Results, row: Row, side: str) -> list[float]:
-    values = [run[row.figure] for run in results.get((row.workload, side), []) if row.figure in run]
+    figure = row.figure if side != "peer" or row.peer_figure is None else row.peer_figure
+    values = [run[figure] for run in results.get((row.workload, side), []) if figure in run]
     if row.beyond_floor and side == "ours":
         floors = figures_of(results, row, "floor")
         base = statistics.median(floors) if floors else 0.0
