@@ -189,7 +189,7 @@ static int look(feed *self)
         }
     }
     Py_END_ALLOW_THREADS
-    esc_py_store_tidy(self->store);
+    esc_py_log_drain(&self->store->log);
     if (status != ESCQRS_OK) {
         self->count = 0;
         esc_py_raise(self->store->state, &error);

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "python/argument.h"
 #include "python/loop.h"
 #include "python/metadata.h"
 #include "python/readmodel.h"
@@ -25,28 +26,10 @@ typedef struct sending {
     PyObject *command, *timeout, *key, *metadata, *correlation_id;
 } sending;
 
-/* UTF-8 that lives as long as `object`; `what` names it in errors. */
-static int text_slice(PyObject *object, const char *what, escqrs_slice *slice)
-{
-    if (!PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s is a str, not %s", what, Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    Py_ssize_t size;
-    slice->data = PyUnicode_AsUTF8AndSize(object, &size);
-    slice->size = slice->data == NULL ? 0 : (size_t)size;
-    if (slice->data == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_ValueError, "%s holds a lone surrogate, which is no Unicode text: %A",
-                     what, object);
-    }
-    return slice->data == NULL ? -1 : 0;
-}
-
 PyObject *esc_py_handle_new(esc_py_system *system, PyObject *definition, PyObject *id)
 {
     escqrs_slice text;
-    if (text_slice(id, "an id", &text) < 0) {
+    if (esc_py_text_slice(id, "an id", &text) < 0) {
         return NULL;
     }
     escqrs_error error = {0};
@@ -145,10 +128,10 @@ static int set_metadata(esc_py_reply *reply, PyObject *metadata)
     Py_DECREF(items); /* reply->keep has it */
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *pair = PyList_GET_ITEM(items, i);
-        if (text_slice(PyTuple_GET_ITEM(pair, 0), "a name in metadata", &reply->metadata[i].key) <
-                0 ||
-            text_slice(PyTuple_GET_ITEM(pair, 1), "a value in metadata",
-                       &reply->metadata[i].value) < 0) {
+        if (esc_py_text_slice(PyTuple_GET_ITEM(pair, 0), "a name in metadata",
+                              &reply->metadata[i].key) < 0 ||
+            esc_py_text_slice(PyTuple_GET_ITEM(pair, 1), "a value in metadata",
+                              &reply->metadata[i].value) < 0) {
             return -1;
         }
     }
@@ -188,7 +171,7 @@ static int set_options(esc_py_reply *reply, const sending *how)
         return -1;
     }
     if (key) {
-        if (text_slice(how->key, "key", &reply->command.key) < 0 ||
+        if (esc_py_text_slice(how->key, "key", &reply->command.key) < 0 ||
             PyList_Append(reply->keep, how->key) < 0) {
             return -1;
         }
@@ -202,7 +185,7 @@ static int set_options(esc_py_reply *reply, const sending *how)
     }
     if (how->correlation_id != NULL && how->correlation_id != Py_None) {
         escqrs_slice text;
-        if (text_slice(how->correlation_id, "correlation_id", &text) < 0) {
+        if (esc_py_text_slice(how->correlation_id, "correlation_id", &text) < 0) {
             return -1;
         }
         return set_correlation(reply, text);
@@ -414,6 +397,30 @@ static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+/* ---- snapshots --------------------------------------------------------------------------------------- */
+
+static PyObject *handle_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    handle_object *self = (handle_object *)object;
+    const esc_py_turn *turn;
+    PyObject *result = NULL;
+    if (may_send(self, &turn) < 0) {
+        return NULL;
+    }
+    esc_py_reply *reply = esc_py_definition_refresh(self->definition) < 0
+                              ? NULL
+                              : esc_py_reply_new(self->system->state, self->system,
+                                                 self->definition, self->entity, NULL);
+    if (reply != NULL) {
+        reply->command.special = true;
+        reply->command.snapshot = true;
+        result = ask(self, reply, turn, NULL);
+        Py_DECREF((PyObject *)reply);
+    }
+    esc_py_system_unpin(self->system);
+    return result;
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 static int current_version(handle_object *self, int64_t *version)
@@ -608,6 +615,9 @@ static PyMethodDef handle_methods[] = {
      "state_at($self, version)\n--\n\nA read-only state as it was with the first `version` events; "
      "ValueError outside of "
      "0 to the current version."},
+    {"snapshot", handle_snapshot, METH_NOARGS,
+     "snapshot($self)\n--\n\nStore a snapshot of the state, as of all that this thread sent before, "
+     "and return its version once it is durable: 0, and none, where there are no events."},
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
      "history($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
      "Iterate over the stored events of this entity, oldest first; after and upto are versions."},

@@ -78,7 +78,7 @@ PyObject *esc_py_store_verify(PyObject *object, PyObject *args)
     escqrs_status status = escqrs_store_verify(self->core, &observer, &found, &error);
     PyEval_RestoreThread(made.thread);
     inspected = outer;
-    esc_py_store_tidy(self);
+    esc_py_log_drain(&self->log);
     if (PyErr_Occurred()) {
         return NULL;
     }

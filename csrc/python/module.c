@@ -18,7 +18,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
         (result = esc_py_recorded_traverse_state(&state->recorded, visit, arg)) != 0 ||
         (result = esc_py_rows_traverse_state(&state->rows, visit, arg)) != 0 ||
         (result = esc_py_store_traverse_state(&state->store, visit, arg)) != 0 ||
-        (result = esc_py_readmodel_traverse_state(&state->readmodel, visit, arg)) != 0) {
+        (result = esc_py_readmodel_traverse_state(&state->readmodel, visit, arg)) != 0 ||
+        (result = esc_py_log_traverse_state(&state->log, visit, arg)) != 0) {
         return result;
     }
     return 0;
@@ -27,6 +28,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 static int module_clear(PyObject *module)
 {
     esc_py_state *state = esc_py_state_of(module);
+    esc_py_log_clear_state(&state->log);
     esc_py_readmodel_clear_state(&state->readmodel);
     esc_py_store_clear_state(&state->store);
     esc_py_rows_clear_state(&state->rows);
@@ -55,7 +57,7 @@ static int module_exec(PyObject *module)
         esc_py_container_exec(module) < 0 || esc_py_handle_exec(module) < 0 ||
         esc_py_reply_exec(module) < 0 || esc_py_recorded_exec(module) < 0 ||
         esc_py_rows_exec(module) < 0 || esc_py_store_exec(module) < 0 ||
-        esc_py_readmodel_exec(module) < 0) {
+        esc_py_readmodel_exec(module) < 0 || esc_py_log_exec(module) < 0) {
         return -1;
     }
     return 0;

@@ -6,6 +6,7 @@
 #include <datetime.h>
 #include <string.h>
 
+#include "python/argument.h"
 #include "python/state.h"
 
 /* One block of memory: the stored bytes, ob_size of them, are at its end. */
@@ -600,7 +601,7 @@ static PyObject *cursor_next(PyObject *object)
             } else {
                 esc_py_raise(store->state, &error);
             }
-            esc_py_store_tidy(store);
+            esc_py_log_drain(&store->log);
             return NULL;
         }
     }
@@ -711,32 +712,6 @@ void esc_py_matches_fini(esc_py_matches *self)
     *self = (esc_py_matches){0};
 }
 
-/* None: `absent`; else an int. */
-static int integer(PyObject *object, const char *name, long long absent, long long *value)
-{
-    *value = absent;
-    if (object == Py_None) {
-        return 0;
-    }
-    if (!PyLong_Check(object) || PyBool_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s is an int, not %s", name, Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    int overflow;
-    *value = PyLong_AsLongLongAndOverflow(object, &overflow);
-    if (overflow != 0) { /* beyond all that there is */
-        *value = overflow < 0 ? -1 : INT64_MAX;
-    }
-    if (*value == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (*value < 0) {
-        PyErr_Format(PyExc_ValueError, "%s is not negative: %S", name, object);
-        return -1;
-    }
-    return 0;
-}
-
 PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
                             PyObject *args, PyObject *kwargs)
 {
@@ -744,12 +719,12 @@ PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice s
     PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None,
              *limit_object = Py_None;
     int reverse = 0;
-    long long after, upto, limit;
+    int64_t after, upto, limit;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpO", names, &after_object, &upto_object,
                                      &match, &reverse, &limit_object) ||
-        integer(after_object, "after", 0, &after) < 0 ||
-        integer(upto_object, "upto", -1, &upto) < 0 ||
-        integer(limit_object, "limit", -1, &limit) < 0 || esc_py_store_check(store) < 0) {
+        esc_py_number(after_object, "after", 0, &after) < 0 ||
+        esc_py_number(upto_object, "upto", -1, &upto) < 0 ||
+        esc_py_number(limit_object, "limit", -1, &limit) < 0 || esc_py_store_check(store) < 0) {
         return NULL;
     }
     cursor_object *self = PyObject_GC_New(cursor_object, store->state->recorded.cursor);

@@ -10,6 +10,7 @@
 #include "python/definition.h"
 #include "python/errors.h"
 #include "python/handle.h"
+#include "python/log.h"
 #include "python/message.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
@@ -30,6 +31,7 @@ typedef struct esc_py_state {
     esc_py_rows_state rows;
     esc_py_store_state store;
     esc_py_readmodel_state readmodel;
+    esc_py_log_state log;
 } esc_py_state;
 
 extern struct PyModuleDef esc_py_module;

@@ -7,20 +7,16 @@
  *
  * A subclass of es.Store that is a provider of its own never opens it: `core` stays NULL, and
  * what needs the file raises TypeError.
- *
- * Log lines of the core come on any thread without the GIL: they go on a queue, and whoever uses
- * the store next, or a worker of the system on it, hands them to Python's logging. */
+ */
 #ifndef ESC_PYTHON_STORE_H
 #define ESC_PYTHON_STORE_H
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <escqrs/runtime.h>
 #include <escqrs/store.h>
 
-#include "base/queue.h"
-#include "base/thread.h"
+#include "python/log.h"
 
 struct esc_py_state;
 struct esc_py_watch;
@@ -37,9 +33,7 @@ typedef struct esc_py_store {
     PyObject *events; /* dict: stored name -> event class */
     PyObject *names;  /* list of str: names of stored types by escqrs_type_id, a cache */
     PyObject *types;  /* dict: name or event class -> escqrs_type as an int, a cache */
-    esc_queue logged;
-    esc_mutex host_mutex;       /* taken by any thread; a worker's wake-up is all it covers */
-    escqrs_host *host;          /* host_mutex: whom to poke when a line was logged; or NULL */
+    esc_py_log log;
     struct esc_py_watch *watch; /* feed.c: made with the first feed that a loop awaits; or NULL */
     PyObject *weakrefs;
 } esc_py_store;
@@ -50,7 +44,6 @@ typedef struct esc_py_store_state {
     PyTypeObject *feed;      /* FeedBase */
     PyObject *claim;         /* functions of _store.py: claim(store, event class) */
     PyObject *abandoned;     /* abandoned(store): dropped without close */
-    PyObject *log_text;      /* log_text(level, text) */
 } esc_py_store_state;
 
 /* 0 where it may be used; -1 with Closed, Forked or TypeError raised. */
@@ -59,10 +52,10 @@ int esc_py_store_check(esc_py_store *self);
 void esc_py_store_close(esc_py_store *self);
 /* Borrowed cast; NULL with TypeError where `object` is no Store that is open. */
 esc_py_store *esc_py_store_cast(struct esc_py_state *state, PyObject *object);
-/* Who is to be woken for lines of the log; NULL: nobody any more. */
-void esc_py_store_set_host(esc_py_store *self, escqrs_host *host);
-/* Hand lines of the log to Python. Holds the GIL; keeps the exception that is set. */
-void esc_py_store_tidy(esc_py_store *self);
+/* Raise what the core said, once its log is handed over. NULL always. */
+PyObject *esc_py_store_raise(esc_py_store *self, const escqrs_error *error);
+/* -1 with Deadlock raised where this thread is a read model's that holds the writer. */
+int esc_py_store_refuse_in_projection(esc_py_store *self);
 
 int esc_py_store_exec(PyObject *module);
 int esc_py_store_traverse_state(esc_py_store_state *section, visitproc visit, void *arg);

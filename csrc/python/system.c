@@ -97,7 +97,7 @@ static bool is_inside(const esc_py_system *self)
 static int open_core(esc_py_system *self, size_t in_flight_max, size_t live_max)
 {
     escqrs_error error = {0};
-    escqrs_log log = {esc_py_system_log, self};
+    escqrs_log log = {esc_py_log_write, &self->keeper->log};
     escqrs_system_options options = {
         .in_flight_max = in_flight_max, .live_max = live_max, .log = log, .runtime = {.log = log}};
     escqrs_status status;
@@ -112,7 +112,7 @@ static int open_core(esc_py_system *self, size_t in_flight_max, size_t live_max)
         esc_py_raise(self->state, &error);
         return -1;
     }
-    esc_py_store_set_host(self->keeper, self->host);
+    esc_py_log_set_host(&self->keeper->log, self->host);
     return 0;
 }
 
@@ -151,16 +151,12 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     take_store(self, keeper, owned);
     esc_queue_init(&self->released);
     esc_queue_init(&self->completed);
-    esc_queue_init(&self->logged);
     esc_list_init(&self->replies);
     self->definitions = PyDict_New();
     self->readmodels = PyDict_New();
     if (self->definitions == NULL || self->readmodels == NULL ||
         open_core(self, (size_t)in_flight_max, (size_t)live_max) < 0) {
-        PyObject *error_type, *value, *traceback;
-        PyErr_Fetch(&error_type, &value, &traceback);
-        esc_py_system_tidy_log(self);
-        PyErr_Restore(error_type, value, traceback);
+        esc_py_log_drain(&keeper->log);
         Py_DECREF((PyObject *)self);
         return NULL;
     }
@@ -266,19 +262,19 @@ static void shut(esc_py_system *self, int64_t deadline_ns, bool rests)
     status = escqrs_system_close(self->system, deadline_ns, &error);
     Py_END_ALLOW_THREADS
     if (rests) {
-        esc_py_store_set_host(self->keeper, NULL);
+        esc_py_log_set_host(&self->keeper->log, NULL);
         if (self->owns_store) {
             esc_py_store_close(self->keeper);
         }
     } else {
         /* to close it would wait for the handler */
         atomic_store_explicit(&self->keeper->closed, 1, memory_order_relaxed);
-        esc_py_system_log(
-            self, ESCQRS_LOG_ERROR,
+        esc_py_log_write(
+            &self->keeper->log, ESCQRS_LOG_ERROR,
             "a read model's handler has not come back; it holds the file, which stays open");
     }
     if (status != ESCQRS_OK) {
-        esc_py_system_log(self, ESCQRS_LOG_ERROR, error.message);
+        esc_py_log_write(&self->keeper->log, ESCQRS_LOG_ERROR, error.message);
     }
     if (status != ESCQRS_OK || !rests) {
         leave_behind(self);
@@ -420,7 +416,6 @@ static void system_dealloc(PyObject *object)
         escqrs_projector_destroy(self->projector);
         escqrs_system_destroy(self->system); /* with the GIL: states are Python objects */
         Py_XDECREF((PyObject *)self->keeper);
-        esc_py_system_tidy_log(self);
         Py_XDECREF(self->definitions);
     }
     Py_XDECREF(self->events);
@@ -571,20 +566,18 @@ static PyObject *system_get_live(PyObject *object, void *Py_UNUSED(closure))
 /* The functions of the facade that C calls; each once, at import. */
 static PyObject *bind(PyObject *module, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"find",       "abandoned",    "log_failure", "log_text",
-                            "describe",   "encode_reply", "check",       "decode_reply",
-                            "set_future", "matches",      NULL};
+    static char *names[] = {"find",  "abandoned",    "log_failure", "describe", "encode_reply",
+                            "check", "decode_reply", "set_future",  "matches",  NULL};
     esc_py_state *state = esc_py_state_of(module);
-    PyObject *given[10];
+    PyObject *given[9];
     PyObject **slots[] = {
-        &state->system.find,      &state->system.abandoned,    &state->system.log_failure,
-        &state->system.log_text,  &state->definition.describe, &state->definition.encode_reply,
-        &state->definition.check, &state->reply.decode_reply,  &state->reply.set_future,
-        &state->recorded.matches,
+        &state->system.find,         &state->system.abandoned,        &state->system.log_failure,
+        &state->definition.describe, &state->definition.encode_reply, &state->definition.check,
+        &state->reply.decode_reply,  &state->reply.set_future,        &state->recorded.matches,
     };
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOOO", names, &given[0], &given[1],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOO", names, &given[0], &given[1],
                                      &given[2], &given[3], &given[4], &given[5], &given[6],
-                                     &given[7], &given[8], &given[9])) {
+                                     &given[7], &given[8])) {
         return NULL;
     }
     for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
@@ -704,7 +697,6 @@ int esc_py_system_traverse_state(esc_py_system_state *section, visitproc visit, 
     Py_VISIT(section->find);
     Py_VISIT(section->abandoned);
     Py_VISIT(section->log_failure);
-    Py_VISIT(section->log_text);
     return 0;
 }
 
@@ -714,5 +706,4 @@ void esc_py_system_clear_state(esc_py_system_state *section)
     Py_CLEAR(section->find);
     Py_CLEAR(section->abandoned);
     Py_CLEAR(section->log_failure);
-    Py_CLEAR(section->log_text);
 }

@@ -49,7 +49,6 @@ typedef struct esc_py_system {
     _Atomic uint32_t
         completing;        /* of these, not yet run to the end; flush() and close() sleep on it */
     esc_list replies;      /* esc_py_reply.listed, all that were sent; with the GIL */
-    esc_queue logged;      /* lines for Python's logging */
     PyObject *definitions; /* dict: aggregate class -> Definition */
     PyObject *events;      /* dict: stored name -> event class; the store's */
     PyObject *readmodels;  /* dict: read-model class -> its instance */
@@ -63,17 +62,12 @@ typedef struct esc_py_system_state {
         *find; /* functions of _system.py: find(system, key) for a key that is not in the dicts */
     PyObject *abandoned;   /* abandoned(system): dropped without close */
     PyObject *log_failure; /* log_failure(stream, command, exception) */
-    PyObject *log_text;    /* log_text(level, text) */
 } esc_py_system_state;
 
 /* Enter and leave Python on C threads. Their context is the esc_py_system. */
 extern const escqrs_host_ops esc_py_host_ops;
 /* Whether this thread is a worker of that system. */
 bool esc_py_host_is_own_thread(const esc_py_system *system);
-
-/* An escqrs_log_function whose context is the esc_py_system: the line reaches Python's logging
- * soon. */
-void esc_py_system_log(void *system, escqrs_log_level level, const char *text);
 
 /* 0 and pinned; or -1 with Closed or Forked raised. */
 int esc_py_system_pin(esc_py_system *self);
@@ -87,8 +81,6 @@ PyTypeObject *esc_py_system_event_class(esc_py_system *self, PyObject *name);
 /* Drop the references that the core has let go, and run completions (not inside a handler: what a
  * callback sends is not the handler's). Holds the GIL. */
 void esc_py_system_tidy(esc_py_system *self);
-/* The log lines alone. */
-void esc_py_system_tidy_log(esc_py_system *self);
 /* Whether this thread is in a callback that tidying runs. */
 bool esc_py_is_tidying(void);
 /* Wait until the callbacks and log lines of all that is done have run: as esc_py_wait. */

@@ -13,45 +13,6 @@
 
 static _Thread_local int tidying; /* callbacks that this thread is in */
 
-typedef struct log_line {
-    esc_queue_node queued;
-    escqrs_log_level level;
-    char text[];
-} log_line;
-
-void esc_py_system_log(void *context, escqrs_log_level level, const char *text)
-{
-    esc_py_system *self = context;
-    size_t size = strlen(text) + 1;
-    log_line *line = escqrs_alloc(sizeof *line + size);
-    if (line == NULL) {
-        escqrs_log_write(NULL, level, "%s", text);
-        return;
-    }
-    line->level = level;
-    memcpy(line->text, text, size);
-    esc_queue_push(&self->logged, &line->queued);
-    if (self->host != NULL) {
-        escqrs_host_poke(self->host);
-    }
-}
-
-void esc_py_system_tidy_log(esc_py_system *self)
-{
-    esc_queue_node *node = esc_queue_take_all(&self->logged);
-    while (node != NULL) {
-        log_line *line = (log_line *)((char *)node - offsetof(log_line, queued));
-        node = node->next;
-        PyObject *result =
-            PyObject_CallFunction(self->state->system.log_text, "is", (int)line->level, line->text);
-        if (result == NULL) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        Py_XDECREF(result);
-        escqrs_free(line);
-    }
-}
-
 void esc_py_system_push_completed(esc_py_system *self, esc_py_reply *reply)
 {
     /* relaxed: whoever waits for zero has seen the reply done, which comes after the command is
@@ -112,10 +73,7 @@ void esc_py_system_tidy(esc_py_system *self)
         complete(self, (esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued)));
         node = next;
     }
-    if (!esc_queue_is_empty(&self->logged)) {
-        esc_py_system_tidy_log(self);
-    }
-    esc_py_store_tidy(self->keeper);
+    esc_py_log_drain(&self->keeper->log);
     Py_DECREF((PyObject *)self);
     PyErr_Restore(error_type, value, traceback);
 }

@@ -237,12 +237,8 @@ class FeedBase:
     def _arm(self) -> int: ...
     def _disarm(self) -> None: ...
 
-def _bind_store(
-    *,
-    claim: Callable[..., Any],
-    abandoned: Callable[..., Any],
-    log_text: Callable[..., Any],
-) -> None: ...
+def _bind_store(*, claim: Callable[..., Any], abandoned: Callable[..., Any]) -> None: ...
+def _bind_log(text: Callable[[int, str], None], /) -> None: ...
 
 # ---- systems, entities, replies ------------------------------------------------------------------
 
@@ -436,7 +432,6 @@ def _bind_system(
     find: Callable[..., Any],
     abandoned: Callable[..., Any],
     log_failure: Callable[..., Any],
-    log_text: Callable[..., Any],
     describe: Callable[..., Any],
     encode_reply: Callable[..., Any],
     check: Callable[..., Any],

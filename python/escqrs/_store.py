@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import dataclasses
 import functools
-import logging
 import os
 import sys
 import threading
@@ -17,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
-from . import _core
+from . import _core, _log
 from ._core import NewEvent, Recorded, to_bytes
 from ._inspect import (
     Statistics,
@@ -38,7 +37,6 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 _POSITION_MAX = 2**63 - 1
 _LOOK_SECONDS = 0.1  # between two looks at a provider that others may write to
 
-_log = logging.getLogger("escqrs")
 _unclosed: weakref.WeakSet[Store] = weakref.WeakSet()
 _news: weakref.WeakKeyDictionary[Store, _News] = weakref.WeakKeyDictionary()
 _news_lock = threading.Lock()
@@ -712,11 +710,6 @@ def _abandoned(store: Store) -> None:
     warnings.warn(f"unclosed {store!r}", ResourceWarning, source=store, stacklevel=2)
 
 
-def _log_text(level: int, text: str) -> None:
-    """A line from the core."""
-    _log.log(level, "%s", text)
-
-
 def _close_all() -> None:
     """Before the interpreter goes, and after the systems: no thread of the core may be left."""
     for store in list(_unclosed):
@@ -726,4 +719,5 @@ def _close_all() -> None:
 
 atexit.register(_close_all)
 
-_core._bind_store(claim=claim, abandoned=_abandoned, log_text=_log_text)
+_core._bind_log(_log.text)
+_core._bind_store(claim=claim, abandoned=_abandoned)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import collections
-import logging
 import os
 import threading
 import time
@@ -13,7 +12,7 @@ import warnings
 import weakref
 from typing import Any, NamedTuple, cast
 
-from . import _aggregate, _core, _match, _readmodel
+from . import _aggregate, _core, _log, _match, _readmodel
 from ._aggregate import Aggregate
 from ._message import Command, Event
 from ._readmodel import ReadModel
@@ -26,7 +25,6 @@ _EXIT_SECONDS = 10.0  # that handlers still running have when the interpreter en
 _DEAD_LETTERS_MAX = 1_000  # kept for looking at
 _FOR_EVER = 1e9  # seconds
 
-_log = logging.getLogger("escqrs")
 _unclosed: weakref.WeakSet[System] = weakref.WeakSet()
 _carried: weakref.WeakValueDictionary[Store, System] = weakref.WeakValueDictionary()
 
@@ -283,14 +281,9 @@ def log_failure(
     """A command that was told has failed."""
     name = type(command).__name__ if command is not None else "a command"
     system.dead_letters.append(DeadLetter(stream, command, error))
-    _log.error(
+    _log.logger.error(
         "%s told to %s failed: %s: %s", name, stream, type(error).__name__, error, exc_info=error
     )
-
-
-def log_text(level: int, text: str) -> None:
-    """A line from the core."""
-    _log.log(level, "%s", text)
 
 
 def _settle(future: asyncio.Future[None]) -> None:
@@ -319,7 +312,6 @@ _core._bind_system(
     find=find,
     abandoned=abandoned,
     log_failure=log_failure,
-    log_text=log_text,
     describe=_aggregate.describe,
     encode_reply=_aggregate.encode_reply,
     check=check,

@@ -693,3 +693,19 @@ def test_backup_while_others_write(tmp_path):
         with es.Store(tmp_path / f"copy-{i}.db") as copy:
             assert positions(copy.events()) == list(range(1, copy.head + 1))
             assert copy.version("a") - 5000 == copy.version("b")
+
+
+def test_a_lone_surrogate_is_a_value_error_that_names_the_argument():
+    with es.Store(":memory:") as store:
+        event = es.NewEvent("A", b"")
+        for call, what in (
+            (lambda: store.append("\ud800", [event]), "stream"),
+            (lambda: store.append("a", [event], key="\ud800"), "key"),
+            (lambda: store.version("\ud800"), "stream"),
+            (lambda: list(store.history("\ud800")), "stream"),
+            (lambda: store.checkpoint("\ud800"), "the name of a checkpoint"),
+        ):
+            with pytest.raises(ValueError, match=f"^{what} holds a lone surrogate") as failure:
+                call()
+            assert type(failure.value) is ValueError
+        assert store.head == 0
