@@ -55,6 +55,7 @@ typedef enum escqrs_turn_end {
     ESCQRS_TURN_NEXT = 0, /* ready for the next message */
     /* no further message until escqrs_actor_resume (which may have come already) */
     ESCQRS_TURN_SUSPEND = 1,
+    ESCQRS_TURN_FAILED = 2, /* of actors of an actor system only, see actor.h */
 } escqrs_turn_end;
 
 typedef struct escqrs_actor_ops {
