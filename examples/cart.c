@@ -287,7 +287,7 @@ static escqrs_status shop_open(shop *self, const char *path, escqrs_error *error
     }
     if (status == ESCQRS_OK) {
         status = escqrs_aggregate_add(self->system, escqrs_slice_of("Cart"), &cart_ops,
-                                      &self->message, NULL, 0, &carts, error);
+                                      &self->message, NULL, NULL, &carts, error);
     }
     if (status == ESCQRS_OK) {
         status = escqrs_entity_get(carts, escqrs_slice_of("cart-1"), &self->cart, error);

@@ -107,7 +107,7 @@ static escqrs_aggregate *aggregate_create(escqrs_system *system, escqrs_slice na
 
 escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
                                    const escqrs_aggregate_ops *ops, void *context,
-                                   escqrs_host *host, int64_t snapshot_every,
+                                   escqrs_host *host, const escqrs_snapshot_policy *snapshots,
                                    escqrs_aggregate **aggregate, escqrs_error *error)
 {
     *aggregate = NULL;
@@ -126,7 +126,7 @@ escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
     added->context = context;
     added->host = host;
     escqrs_actor_init(&added->sweeper, system->runtime, host, &sweeper_ops);
-    escqrs_aggregate_set_snapshot_every(added, snapshot_every);
+    escqrs_aggregate_set_snapshots(added, snapshots);
     esc_mutex_lock(&system->aggregates_lock);
     bool clash = find_aggregate(system->aggregates, name) != NULL;
     if (!clash) {
@@ -152,10 +152,16 @@ void esc_aggregate_destroy(escqrs_aggregate *aggregate)
     escqrs_free(aggregate);
 }
 
-void escqrs_aggregate_set_snapshot_every(escqrs_aggregate *aggregate, int64_t events)
+void escqrs_aggregate_set_snapshots(escqrs_aggregate *aggregate,
+                                    const escqrs_snapshot_policy *policy)
 {
-    /* relaxed: a setting, nothing hangs on when it is seen */
-    atomic_store_explicit(&aggregate->snapshot_every, events > 0 ? events : 0,
+    static const escqrs_snapshot_policy none;
+    policy = policy != NULL ? policy : &none;
+    /* relaxed: settings, nothing hangs on when they are seen */
+    atomic_store_explicit(&aggregate->snapshot_every, policy->every, memory_order_relaxed);
+    atomic_store_explicit(&aggregate->snapshot_replay_ns, policy->replay_ns, memory_order_relaxed);
+    atomic_store_explicit(&aggregate->snapshot_keep, policy->keep, memory_order_relaxed);
+    atomic_store_explicit(&aggregate->snapshot_on_passivation, policy->on_passivation,
                           memory_order_relaxed);
 }
 

@@ -15,8 +15,12 @@ struct escqrs_aggregate {
     const escqrs_aggregate_ops *ops;
     void *context;
     escqrs_host *host;
-    _Atomic int64_t snapshot_every;
-    escqrs_aggregate *next; /* in the system's list; fixed once there */
+    _Atomic int64_t snapshot_every; /* the policy, see escqrs_snapshot_policy */
+    _Atomic int64_t snapshot_replay_ns;
+    _Atomic int64_t snapshot_keep;
+    _Atomic bool snapshot_on_passivation;
+    _Atomic int64_t event_ns; /* an event of a replay, as measured last; 0: not yet */
+    escqrs_aggregate *next;   /* in the system's list; fixed once there */
     esc_mutex lock;
     esc_map entities;      /* lock; by id */
     escqrs_actor sweeper;  /* unloads idle entities, attached to the host */
@@ -43,13 +47,16 @@ struct escqrs_entity {
     escqrs_aggregate *aggregate; /* fixed */
 
     /* the running thread's */
-    void *state;          /* NULL: not loaded */
-    int64_t version;      /* of `state`, with the events on their way to disk */
-    uint64_t generation;  /* of the definition that made `state` */
-    escqrs_command *held; /* taken from the mailbox, waits until nothing is in flight */
-    bool keyed;           /* a commit in flight bears a key */
+    void *state;              /* NULL: not loaded */
+    int64_t version;          /* of `state`, with the events on their way to disk */
+    uint64_t generation;      /* of the definition that made `state` */
+    int64_t snapshot_version; /* of the newest snapshot, as far as known; see snapshot.c */
+    int64_t event_ns;         /* an event of its last replay took that long; 0: none was replayed */
+    escqrs_command *held;     /* taken from the mailbox, waits until nothing is in flight */
+    bool keyed;               /* a commit in flight bears a key */
 
-    _Atomic bool used; /* since the evictor last passed */
+    _Atomic bool snapshot_ordered; /* an order is under way */
+    _Atomic bool used;             /* since the evictor last passed */
     /* Written by `done` before it lowers in_flight, or by the running thread; read and reset by the
      * running thread once in_flight (acquire) is zero. Other reads are hints. */
     _Atomic bool stale;

@@ -12,6 +12,7 @@
  *
  * Lock order: live_lock is a leaf; states are destroyed outside of it. */
 #include "entity/entity.h"
+#include "entity/snapshot.h"
 #include "entity/system.h"
 
 #define EVICT_MAX 4 /* entities unloaded by one call */
@@ -43,6 +44,7 @@ static void unload_visit(escqrs_actor *actor, void *context)
     escqrs_entity *entity = ESC_CONTAINER_OF(actor, escqrs_entity, actor);
     bool *unloaded = context;
     if (entity->state != NULL && entity->held == NULL && esc_entity_flights(entity) == 0) {
+        esc_snapshot_leave(entity);
         esc_entity_unload(entity);
         *unloaded = true;
     }

@@ -19,7 +19,7 @@
 
 typedef struct replay {
     escqrs_entity *entity;
-    const escqrs_aggregate *aggregate;
+    escqrs_aggregate *aggregate;
     escqrs_store *store;
     escqrs_slice stream;
     int64_t target;           /* version at the end */
@@ -127,9 +127,7 @@ static escqrs_status fetch_page(replay *r, escqrs_error *error)
 static escqrs_status fetch_first(replay *r, int64_t upto, escqrs_error *error)
 {
     escqrs_status status = open_history(r, error);
-    if (status == ESCQRS_OK && r->aggregate->ops->unpack != NULL && r->target > 0 && upto >= 0 &&
-        atomic_load_explicit(&r->aggregate->snapshot_every, memory_order_relaxed) >
-            0) { /* a setting */
+    if (status == ESCQRS_OK && r->aggregate->ops->unpack != NULL && r->target > 0 && upto >= 0) {
         status = fetch_snapshot(r, upto, error);
     }
     if (status != ESCQRS_OK) {
@@ -247,6 +245,25 @@ static escqrs_status replay_run(replay *r, escqrs_error *error)
     return status;
 }
 
+/* What the load took an event, for the policy of snapshots. A few events tell of this entity alone.
+ */
+static void measure(replay *r, int64_t began_ns)
+{
+    enum { TELLING_EVENTS = 16 };
+    int64_t events = r->target - r->snapshot.version;
+    r->entity->snapshot_version = r->snapshot.version;
+    r->entity->event_ns = 0;
+    if (events == 0) {
+        return;
+    }
+    int64_t took_ns = escqrs_clock_monotonic_ns(&esc_entity_system(r->entity)->clock) - began_ns;
+    r->entity->event_ns = took_ns > events ? took_ns / events : 1;
+    if (events >= TELLING_EVENTS) {
+        /* relaxed: an estimate */
+        atomic_store_explicit(&r->aggregate->event_ns, r->entity->event_ns, memory_order_relaxed);
+    }
+}
+
 escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error)
 {
     ESC_ASSERT(entity->state == NULL && esc_entity_flights(entity) == 0);
@@ -264,10 +281,14 @@ escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error)
     r.cursor = NULL;
     r.count = 0;
     r.state = NULL;
+    int64_t began_ns = escqrs_clock_monotonic_ns(&system->clock);
     uint64_t generation =
         aggregate->ops->generation != NULL ? aggregate->ops->generation(aggregate->context) : 0;
     escqrs_status status = replay_run(&r, error);
     discard_from(&r, 0);
+    if (status == ESCQRS_OK) {
+        measure(&r, began_ns);
+    }
     snapshot_drop(&r);
     if (status != ESCQRS_OK) {
         destroy_state(&r);

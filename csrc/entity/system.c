@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/vector.h"
 #include "entity/aggregate.h"
+#include "entity/snapshot.h"
 
 #define IN_FLIGHT_DEFAULT 100000
 #define IN_FLIGHT_LIMIT ((size_t)1 << 30)
@@ -233,6 +234,10 @@ static bool wait_while_falling(escqrs_system *system)
 static escqrs_status close_locked(escqrs_system *system, int64_t deadline_ns, escqrs_error *error)
 {
     bool idle = esc_system_wait_idle(system, deadline_ns);
+    if (idle) {
+        esc_snapshot_order_all(system);
+        idle = esc_system_wait_idle(system, deadline_ns);
+    }
     if (!idle) {
         set_phase(system, ESC_SYSTEM_DROPPING);
         idle = wait_while_falling(system);

@@ -29,6 +29,7 @@
 #include "base/assert.h"
 #include "base/error.h"
 #include "entity/aggregate.h"
+#include "entity/snapshot.h"
 #include "entity/system.h"
 
 _Thread_local esc_turn_thread esc_turn_here;
@@ -70,16 +71,16 @@ void escqrs_turn_spoil(escqrs_turn *turn)
     turn->spoiled = true;
 }
 
-static escqrs_status turn_need_record(escqrs_turn *turn, escqrs_error *error)
+esc_record *esc_turn_record(escqrs_turn *turn, escqrs_error *error)
 {
     if (turn->record == NULL) {
         turn->record = esc_record_acquire(&esc_entity_system(turn->entity)->records);
         if (turn->record == NULL) {
-            return escqrs_error_set(error, ESCQRS_NO_MEMORY,
-                                    "no memory to store a command's events");
+            (void)escqrs_error_set(error, ESCQRS_NO_MEMORY,
+                                   "no memory to store a command's events");
         }
     }
-    return ESCQRS_OK;
+    return turn->record;
 }
 
 static escqrs_status turn_broken(escqrs_turn *turn, escqrs_status status)
@@ -93,20 +94,16 @@ static escqrs_status turn_broken(escqrs_turn *turn, escqrs_status status)
 escqrs_status escqrs_turn_emit(escqrs_turn *turn, escqrs_type *type, escqrs_slice data,
                                escqrs_error *error)
 {
-    escqrs_status status = turn_need_record(turn, error);
-    if (status == ESCQRS_OK) {
-        status = esc_record_add_event(turn->record, type, data, error);
-    }
-    return turn_broken(turn, status);
+    esc_record *record = esc_turn_record(turn, error);
+    return turn_broken(turn, record == NULL ? ESCQRS_NO_MEMORY
+                                            : esc_record_add_event(record, type, data, error));
 }
 
 escqrs_status escqrs_turn_reply(escqrs_turn *turn, escqrs_slice reply, escqrs_error *error)
 {
-    escqrs_status status = turn_need_record(turn, error);
-    if (status == ESCQRS_OK) {
-        status = esc_record_set_reply(turn->record, reply, error);
-    }
-    return turn_broken(turn, status);
+    esc_record *record = esc_turn_record(turn, error);
+    return turn_broken(turn, record == NULL ? ESCQRS_NO_MEMORY
+                                            : esc_record_set_reply(record, reply, error));
 }
 
 escqrs_status escqrs_turn_send(escqrs_turn *turn, escqrs_entity *entity, escqrs_command *command,
@@ -140,7 +137,9 @@ void esc_record_done(escqrs_commit *commit)
     if (commit->status != ESCQRS_OK) {
         status = commit->status;
         error = record->error;
-        esc_entity_fail(entity, status, error);
+        if (record->event_count > 0) { /* else the state did not change by it */
+            esc_entity_fail(entity, status, error);
+        }
         if (status == ESCQRS_ABORTED) {
             status = esc_entity_explain(entity, record->error);
         }
@@ -258,36 +257,6 @@ static void fill_commit(const escqrs_turn *turn, esc_record *record)
     record->outbox = turn->outbox;
 }
 
-/* A snapshot, when the stream's version passes a multiple of the interval. Attached. */
-static void add_snapshot(const escqrs_turn *turn, esc_record *record)
-{
-    escqrs_entity *entity = turn->entity;
-    const escqrs_aggregate *aggregate = entity->aggregate;
-    int64_t every =
-        atomic_load_explicit(&aggregate->snapshot_every, memory_order_relaxed); /* a setting */
-    int64_t version = entity->version + (int64_t)record->event_count;
-    if (every <= 0 || record->event_count == 0 || entity->version / every == version / every ||
-        aggregate->ops->pack == NULL) {
-        return;
-    }
-    escqrs_error error;
-    error_begin(&error);
-    escqrs_type *type = NULL;
-    void *data = NULL;
-    size_t size = 0;
-    escqrs_status status =
-        aggregate->ops->pack(aggregate->context, entity->state, &type, &data, &size, &error);
-    if (status == ESCQRS_OK) {
-        record->snapshot =
-            (escqrs_new_snapshot){escqrs_entity_stream(entity), version, type, {data, size}};
-        record->commit.snapshot = &record->snapshot;
-    } else if (status != ESCQRS_DONE) {
-        escqrs_log_write(&esc_entity_system(entity)->log, ESCQRS_LOG_WARNING,
-                         "no snapshot of %s at version %" PRId64 " (%s): %s", entity->stream,
-                         version, escqrs_status_name(status), error.message);
-    }
-}
-
 /* The command was decided. `error` is filled if status is not OK. */
 static void turn_finish(escqrs_turn *turn, escqrs_status status, escqrs_error *error, bool sync)
 {
@@ -306,7 +275,11 @@ static void turn_finish(escqrs_turn *turn, escqrs_status status, escqrs_error *e
     }
     bool keyed = status == ESCQRS_OK && turn->command->key.size > 0 && !turn->command->special;
     size_t events = turn->record != NULL ? turn->record->event_count : 0;
-    if (events == 0 && !keyed && esc_entity_flights(entity) == 0) {
+    bool snapshot = turn->record != NULL && turn->record->commit.snapshot != NULL;
+    if (status == ESCQRS_OK && esc_snapshot_is_due(entity, entity->version + (int64_t)events)) {
+        esc_snapshot_order(turn);
+    }
+    if (events == 0 && !keyed && !snapshot && esc_entity_flights(entity) == 0) {
         if (esc_entity_is_stale(entity) && !turn->spoiled) {
             /* what it rested on has failed while it ran */
             status = esc_entity_explain(entity, error);
@@ -315,19 +288,18 @@ static void turn_finish(escqrs_turn *turn, escqrs_status status, escqrs_error *e
         return;
     }
     escqrs_error missing;
-    if (turn_need_record(turn, &missing) != ESCQRS_OK) {
+    esc_record *record = esc_turn_record(turn, &missing);
+    if (record == NULL) {
         /* The answer cannot wait in the lane, so it must not rest on what is in there. */
         answer(turn, ESCQRS_NO_MEMORY, &missing);
         return;
     }
-    esc_record *record = turn->record;
     record->result = status;
     record->waits = sync;
     if (status != ESCQRS_OK) {
         *record->error = *error;
     }
     fill_commit(turn, record);
-    add_snapshot(turn, record);
     entity->version += (int64_t)events;
     escqrs_error refused;
     escqrs_status handed = hand_over(entity, record, &refused);
@@ -380,7 +352,11 @@ static escqrs_status decide(escqrs_turn *turn, escqrs_error *error)
     escqrs_command *command = turn->command;
     const escqrs_aggregate *aggregate = entity->aggregate;
     if (command->special) {
-        return command->ops->visit(command, entity, entity->state, entity->version, error);
+        escqrs_status visited =
+            command->ops->visit == NULL
+                ? ESCQRS_OK
+                : command->ops->visit(command, entity, entity->state, entity->version, error);
+        return visited == ESCQRS_OK && command->snapshot ? esc_snapshot_pack(turn, error) : visited;
     }
     esc_turn_here.turn = turn;
     escqrs_status status =
@@ -402,6 +378,10 @@ static void handle(escqrs_entity *entity, escqrs_command *command, bool sync)
     escqrs_turn turn = {.entity = entity, .command = command};
     turn.outbox_end = &turn.outbox;
     escqrs_status status = ESCQRS_OK;
+    if (entity->state == NULL && esc_snapshot_is_order(command)) {
+        esc_command_complete(command, ESCQRS_OK, NULL); /* nothing worth loading it for */
+        return;
+    }
     if (entity->state == NULL) {
         status = esc_entity_load(entity, &error);
     } else if (!atomic_load_explicit(&entity->used,

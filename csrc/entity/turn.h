@@ -23,4 +23,7 @@ typedef struct esc_turn_thread {
 
 extern _Thread_local esc_turn_thread esc_turn_here;
 
+/* The turn's record, taken when first needed. NULL: NO_MEMORY, and `error` says so. */
+esc_record *esc_turn_record(escqrs_turn *turn, escqrs_error *error);
+
 #endif

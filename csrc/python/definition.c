@@ -225,7 +225,7 @@ typedef struct reading {
     PyObject *fingerprint;
     PyObject *handlers;
     PyObject *appliers; /* list of (event class, function) */
-    long long snapshot_every;
+    escqrs_snapshot_policy snapshots;
     PyObject *titles;       /* strong */
     esc_py_entry **applied; /* owned */
     size_t applied_count;
@@ -291,13 +291,16 @@ static int read_appliers(esc_py_definition *self, reading *out)
 /* All that may fail or runs Python code; TypeError where the class cannot be accepted. */
 static int read_class(esc_py_definition *self, reading *out)
 {
+    long long every, replay_ns, keep;
+    int on_passivation;
     out->description = PyObject_CallOneArg(self->state->definition.describe, out->cls);
     if (out->description == NULL ||
-        !PyArg_ParseTuple(out->description, "UOUO!O!L", &out->name, &out->layout, &out->fingerprint,
-                          &PyDict_Type, &out->handlers, &PyList_Type, &out->appliers,
-                          &out->snapshot_every)) {
+        !PyArg_ParseTuple(out->description, "UOUO!O!(LLLp)", &out->name, &out->layout,
+                          &out->fingerprint, &PyDict_Type, &out->handlers, &PyList_Type,
+                          &out->appliers, &every, &replay_ns, &keep, &on_passivation)) {
         return -1;
     }
+    out->snapshots = (escqrs_snapshot_policy){every, replay_ns, keep, on_passivation != 0};
     esc_py_layout *layout = esc_py_layout_cast(self->state, out->layout);
     if (layout == NULL) {
         return -1;
@@ -348,7 +351,7 @@ static void exchange(esc_py_definition *self, reading *from)
     self->state_type = NULL;
     from->applied = old.applied;
     if (self->core != NULL) {
-        escqrs_aggregate_set_snapshot_every(self->core, from->snapshot_every);
+        escqrs_aggregate_set_snapshots(self->core, &from->snapshots);
     }
     Py_XDECREF(old.cls); /* may run Python code, when all is in its place */
     Py_XDECREF(old.name);
@@ -371,7 +374,7 @@ static int build(esc_py_definition *self, PyObject *cls)
         escqrs_error error = {0};
         escqrs_status status = escqrs_aggregate_add(
             self->system->system, esc_py_slice_of(self->name), &esc_py_aggregate_ops, self,
-            self->system->host, made.snapshot_every, &self->core, &error);
+            self->system->host, &made.snapshots, &self->core, &error);
         if (status != ESCQRS_OK) {
             esc_py_raise(self->state, &error);
             result = -1;
@@ -486,6 +489,11 @@ escqrs_status esc_py_definition_visit(escqrs_command *command, escqrs_entity *en
 {
     (void)entity;
     esc_py_reply *reply = esc_py_reply_of(command);
+    if (command->snapshot) {
+        reply->value = PyLong_FromLongLong(version);
+        return reply->value != NULL ? ESCQRS_OK
+                                    : esc_py_failure(error, ESCQRS_NO_MEMORY, "no memory");
+    }
     esc_py_instance *copy = esc_py_instance_copy(state);
     if (copy == NULL) {
         return esc_py_failure(error, ESCQRS_INVALID, "the state cannot be copied");

@@ -397,6 +397,30 @@ static PyObject *handle_ask(PyObject *object, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
+/* ---- snapshots --------------------------------------------------------------------------------------- */
+
+static PyObject *handle_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    handle_object *self = (handle_object *)object;
+    const esc_py_turn *turn;
+    PyObject *result = NULL;
+    if (may_send(self, &turn) < 0) {
+        return NULL;
+    }
+    esc_py_reply *reply = esc_py_definition_refresh(self->definition) < 0
+                              ? NULL
+                              : esc_py_reply_new(self->system->state, self->system,
+                                                 self->definition, self->entity, NULL);
+    if (reply != NULL) {
+        reply->command.special = true;
+        reply->command.snapshot = true;
+        result = ask(self, reply, turn, NULL);
+        Py_DECREF((PyObject *)reply);
+    }
+    esc_py_system_unpin(self->system);
+    return result;
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 static int current_version(handle_object *self, int64_t *version)
@@ -591,6 +615,9 @@ static PyMethodDef handle_methods[] = {
      "state_at($self, version)\n--\n\nA read-only state as it was with the first `version` events; "
      "ValueError outside of "
      "0 to the current version."},
+    {"snapshot", handle_snapshot, METH_NOARGS,
+     "snapshot($self)\n--\n\nStore a snapshot of the state, as of all that this thread sent before, "
+     "and return its version once it is durable: 0, and none, where there are no events."},
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
      "history($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
      "Iterate over the stored events of this entity, oldest first; after and upto are versions."},

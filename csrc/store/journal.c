@@ -133,7 +133,8 @@ static void set_failure(escqrs_commit *commit, const escqrs_error *error)
     if (commit->error != NULL) {
         *commit->error = *error;
     }
-    if (commit->lane != NULL && commit->lane->failed == ESCQRS_OK) {
+    /* nothing was built on a commit without events */
+    if (commit->lane != NULL && commit->lane->failed == ESCQRS_OK && commit->write_count > 0) {
         commit->lane->failed = error->status;
     }
 }

@@ -23,6 +23,14 @@
 
 typedef struct esc_provider esc_provider;
 
+/* Who is shown snapshots: see escqrs_store_snapshots. */
+typedef struct esc_snapshot_visitor {
+    int64_t after_number, after_version;
+    size_t max;
+    bool (*visit)(void *context, const escqrs_snapshot_info *snapshot);
+    void *context;
+} esc_snapshot_visitor;
+
 typedef struct esc_provider_class {
     uint32_t abi;  /* ESC_PROVIDER_ABI of who made the table */
     uint32_t size; /* sizeof(esc_provider_class) there: functions beyond it are absent */
@@ -67,6 +75,8 @@ typedef struct esc_provider_class {
                                 escqrs_error *error);
     escqrs_status (*snapshot)(esc_provider *self, escqrs_slice stream, int64_t upto,
                               escqrs_snapshot *snapshot, escqrs_error *error);
+    escqrs_status (*snapshots)(esc_provider *self, const esc_snapshot_visitor *visitor,
+                               escqrs_error *error);
     escqrs_status (*key)(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
                          size_t *size, int64_t *position, escqrs_error *error);
     /* Look whether another process has moved the head (read-only stores; NULL: nobody else can). */

@@ -76,6 +76,13 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_PUT_SNAPSHOT] =
         "INSERT OR REPLACE INTO escqrs_snapshot(stream, version, type, data, checksum)"
         " VALUES (?1, ?2, ?3, ?4, ?5)",
+    [ESC_SQL_ALL_SNAPSHOTS] =
+        "SELECT s.stream, n.name, s.version, s.type, s.data, s.checksum FROM escqrs_snapshot s"
+        " LEFT JOIN escqrs_stream n ON n.id = s.stream WHERE (s.stream, s.version) > (?1, ?2)"
+        " ORDER BY s.stream, s.version LIMIT ?3",
+    [ESC_SQL_TRIM_SNAPSHOTS] =
+        "DELETE FROM escqrs_snapshot WHERE stream = ?1 AND version <= (SELECT version FROM"
+        " escqrs_snapshot WHERE stream = ?1 ORDER BY version DESC LIMIT 1 OFFSET ?2)",
     [ESC_SQL_DELETE_SNAPSHOTS] = "DELETE FROM escqrs_snapshot WHERE stream = ?1 AND version <= ?2",
     [ESC_SQL_KEY] = "SELECT position, versions, fingerprint, reply FROM escqrs_key"
                     " WHERE scope = ?1 AND key = ?2",
@@ -797,6 +804,7 @@ static const esc_provider_class sqlite_class = {
     .version = esc_sqlite_version,
     .checkpoint = esc_sqlite_checkpoint,
     .snapshot = esc_sqlite_snapshot,
+    .snapshots = esc_sqlite_snapshots,
     .key = esc_sqlite_key,
     .refresh = esc_sqlite_refresh,
     .watch = sqlite_watch,

@@ -8,7 +8,8 @@
  *   sqlite_stats.c   counts of what it holds
  *   sqlite_reader.c  the pool of reading connections; pages of events
  *   wanted.c         a page's positions as a table, to be joined with the rows
- *   sqlite_aid.c     snapshots, keys, checkpoints
+ *   sqlite_aid.c     keys, checkpoints
+ *   sqlite_snapshot.c  snapshots
  *   fork_vfs.c       what SQLite opens files with
  *   watch.c          being told of other processes' commits
  *   sqlite_condition.c  conditions of commits, unique ids, the index of tags
@@ -72,6 +73,8 @@ typedef enum esc_statement {
     ESC_SQL_SNAPSHOTS,
     ESC_SQL_PUT_SNAPSHOT,
     ESC_SQL_DELETE_SNAPSHOTS,
+    ESC_SQL_TRIM_SNAPSHOTS,
+    ESC_SQL_ALL_SNAPSHOTS,
     ESC_SQL_KEY,
     ESC_SQL_PUT_KEY,
     ESC_SQL_CHECKPOINT,
@@ -263,6 +266,8 @@ void esc_sqlite_close_readers(esc_sqlite *sqlite);
 
 escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64_t *position,
                                     escqrs_error *error);
+escqrs_status esc_sqlite_snapshots(esc_provider *self, const esc_snapshot_visitor *visitor,
+                                   escqrs_error *error);
 escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64_t upto,
                                   escqrs_snapshot *snapshot, escqrs_error *error);
 escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,

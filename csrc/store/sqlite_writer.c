@@ -532,6 +532,15 @@ static escqrs_status store_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
     sqlite3_bind_int(statement, 5,
                      esc_snapshot_checksum(stream->id, snapshot->version, snapshot->type,
                                            snapshot->data, sqlite->salt));
+    status = step(sqlite, statement, error);
+    if (status == ESCQRS_OK && snapshot->keep > 0) {
+        status = statement_for(sqlite, ESC_SQL_TRIM_SNAPSHOTS, &statement, error);
+    }
+    if (status != ESCQRS_OK || snapshot->keep <= 0) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream->id);
+    sqlite3_bind_int64(statement, 2, snapshot->keep);
     return step(sqlite, statement, error);
 }
 

@@ -622,6 +622,25 @@ escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream, in
     return status;
 }
 
+escqrs_status escqrs_store_snapshots(escqrs_store *store, int64_t after_number,
+                                     int64_t after_version, size_t max,
+                                     bool (*visit)(void *context,
+                                                   const escqrs_snapshot_info *snapshot),
+                                     void *context, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    esc_snapshot_visitor visitor = {after_number, after_version, max, visit, context};
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->snapshots(store->provider, &visitor, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
 typedef struct deletion {
     escqrs_slice stream;
     int64_t upto;

@@ -117,14 +117,28 @@ typedef struct escqrs_aggregate_ops {
 escqrs_status escqrs_replay_explain(const escqrs_recorded *recorded, const char *what,
                                     escqrs_status status, escqrs_error *error);
 
-/* `ops` and `context` must outlive the system. `snapshot_every` events; 0: no snapshots. Errors:
+/* When the state of an entity is put down as a snapshot, beside the commands that ask for one. No
+ * command waits for it, and it is answered when it is stored; a snapshot that cannot be taken is
+ * said in the log. Zeroed: never. */
+typedef struct escqrs_snapshot_policy {
+    int64_t every; /* when the version passes a multiple of so many events; 0: not for that */
+    /* When the events since the last one take that long to replay, by what loading the entity (or
+     * another of the aggregate) took; 0: not for that. */
+    int64_t replay_ns;
+    int64_t keep; /* the newest ones of a stream; those before them are deleted; 0: all are kept */
+    bool on_passivation; /* when a changed state leaves memory, which closing the system does too */
+} escqrs_snapshot_policy;
+
+/* `ops` and `context` must outlive the system. `snapshots` may be NULL: none but on demand. Errors:
  * INVALID, NAME_CLASH. */
 ESCQRS_MUST_USE escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
                                                    const escqrs_aggregate_ops *ops, void *context,
-                                                   escqrs_host *host, int64_t snapshot_every,
+                                                   escqrs_host *host,
+                                                   const escqrs_snapshot_policy *snapshots,
                                                    escqrs_aggregate **aggregate,
                                                    escqrs_error *error);
-void escqrs_aggregate_set_snapshot_every(escqrs_aggregate *aggregate, int64_t events);
+void escqrs_aggregate_set_snapshots(escqrs_aggregate *aggregate,
+                                    const escqrs_snapshot_policy *policy); /* or NULL: none */
 
 /* The entity with that id; made if there is none. `id`: 1 to ESCQRS_ENTITY_ID_MAX bytes of UTF-8
  * without NUL. The caller holds a reference: escqrs_entity_release. Nothing is loaded. */
@@ -147,7 +161,7 @@ typedef struct escqrs_command_ops {
      * reason from `handle`. */
     void (*done)(escqrs_command *command, escqrs_status status, const escqrs_error *error);
     /* Instead of `handle`, for commands with `special` set: attached, with the loaded state; used
-     * for reading the state. Its result leaves when what it saw is durable. */
+     * for reading the state. Its result leaves when what it saw is durable. May be NULL. */
     escqrs_status (*visit)(escqrs_command *command, escqrs_entity *entity, void *state,
                            int64_t version, escqrs_error *error);
     /* The stored reply of a repeated key, detached: `size` bytes that the owner gives to
@@ -161,7 +175,9 @@ typedef struct escqrs_command_ops {
 struct escqrs_command {
     escqrs_message message; /* the mailbox's */
     const escqrs_command_ops *ops;
-    bool special;                /* call `visit` */
+    bool special;  /* call `visit`, if it is there */
+    bool snapshot; /* with `special`: store a snapshot of the state; none where there are no events
+                      yet, or `pack` has none to give. `done` comes when it is durable */
     const escqrs_pair *metadata; /* of its events */
     size_t metadata_count;
     escqrs_slice key;           /* empty: none */

@@ -90,10 +90,11 @@ typedef struct escqrs_new_snapshot {
     int64_t version;   /* of the stream, at most its version after this commit */
     escqrs_type *type; /* the state's type; its fingerprint is stored with it */
     escqrs_slice data;
+    int64_t keep; /* the stream's newest ones, this included; older ones are deleted; 0: all stay */
 } escqrs_new_snapshot;
 
-/* Commits of one lane depend on each other in their order: once one of them has failed, the later
- * ones fail with ABORTED and are not tried, until the owner resets the lane (when none of its
+/* Commits of one lane depend on each other in their order: once one with events has failed, the
+ * later ones fail with ABORTED and are not tried, until the owner resets the lane (when none of its
  * commits is under way). Guarded by the journal. Zero it to begin. */
 typedef struct escqrs_lane {
     escqrs_status failed;
@@ -371,6 +372,20 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_stats(escqrs_store *store, escqrs_sta
 ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream,
                                                     int64_t upto, escqrs_snapshot *snapshot,
                                                     escqrs_error *error);
+typedef struct escqrs_snapshot_info {
+    int64_t number;      /* of its stream, see escqrs_stream_info */
+    escqrs_slice stream; /* valid during the call */
+    int64_t version;
+    escqrs_type *type; /* NULL: it does not read */
+    bool verifies;     /* its checksum does */
+} escqrs_snapshot_info;
+
+/* All snapshots, at most `max`, that come after that stream's of that version, by stream and
+ * version: calls `visit` until it returns false. It must not call back into the store. */
+ESCQRS_MUST_USE escqrs_status
+escqrs_store_snapshots(escqrs_store *store, int64_t after_number, int64_t after_version, size_t max,
+                       bool (*visit)(void *context, const escqrs_snapshot_info *snapshot),
+                       void *context, escqrs_error *error);
 /* Delete the snapshots of a stream up to a version (0: all). */
 ESCQRS_MUST_USE escqrs_status escqrs_store_delete_snapshots(escqrs_store *store,
                                                             escqrs_slice stream, int64_t upto,

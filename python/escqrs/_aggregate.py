@@ -11,6 +11,7 @@ name what does not exist yet); calling its methods is C (``csrc/python/dispatch.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -20,8 +21,8 @@ import sys
 import types
 import typing
 import weakref
-from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
 from . import _core
 from ._message import Message, _Names, layout_of_state
@@ -30,7 +31,10 @@ from .errors import UnknownType
 __all__ = ["Aggregate", "applies", "handles"]
 
 SNAPSHOT_EVERY = 100  # events, unless the class says otherwise
+SNAPSHOT_KEEP = 2
+_SECONDS_MAX = 1e9
 
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, types.EllipsisType)
 _RESERVED = ("emit", "id", "version", "system")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -103,23 +107,83 @@ def applies(*arguments: Any) -> Any:
     return _mark("applies", "event", arguments)
 
 
+class _Snapshots(NamedTuple):
+    """When snapshots are taken, as the class keywords say."""
+
+    every: int = SNAPSHOT_EVERY
+    after: float | None = None
+    keep: int = SNAPSHOT_KEEP
+    on_passivation: bool = False
+
+
+def _snapshots(cls: type[Aggregate], every: Any, after: Any, leaving: Any, keep: Any) -> _Snapshots:
+    """The class's settings: keywords, then attributes, then those of the base."""
+    settings: dict[str, Any] = {}
+    for name, given in (("every", every), ("after", after), ("keep", keep)):
+        settings[name] = cls.__dict__.get(f"snapshot_{name}") if given is None else given
+    on_passivation = (
+        cls.__dict__.get("snapshot_on_passivation") if leaving is None else leaving
+    )
+    for name, unit in (("every", "events"), ("keep", "snapshots")):
+        value = settings[name]
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63
+        ):
+            raise TypeError(
+                f"{cls.__name__}: snapshot_{name}= is a number of {unit}, 0 for "
+                f"{'none' if name == 'every' else 'all'}, got {value!r}"
+            )
+    after = settings["after"]
+    if after is not None and (
+        isinstance(after, bool) or not isinstance(after, int | float) or not after > 0
+    ):
+        raise TypeError(
+            f"{cls.__name__}: snapshot_after= is a number of seconds above 0, got {after!r}"
+        )
+    if not isinstance(on_passivation, bool | None):
+        raise TypeError(
+            f"{cls.__name__}: snapshot_on_passivation= is True or False, got {on_passivation!r}"
+        )
+    settings["on_passivation"] = on_passivation
+    given = {name: value for name, value in settings.items() if value is not None}
+    return cls.__escqrs_snapshots__._replace(**given)
+
+
 class Aggregate(_core.AggregateBase):
     """Base of aggregates: annotated fields are the state, ``@es.handles`` methods decide,
     ``@es.applies`` methods change the state.
 
-    Class keywords: ``name`` is the aggregate's name in the store (the class's by default),
-    ``snapshot_every`` the number of events between snapshots (100 by default; 0: none). Streams are
-    named ``"{name}/{id}"``.
+    Class keywords: ``name`` is the aggregate's name in the store (the class's by default). Streams
+    are named ``"{name}/{id}"``. When a snapshot of a state is taken, beside ``handle.snapshot()``,
+    say these, as class keywords or as attributes of the class:
+
+    snapshot_every: when the version passes a multiple of so many events (100 by default); 0: not
+        for that.
+    snapshot_after: seconds: when the events since the last snapshot take so long to replay, by what
+        loading the entity took; None (the default): not for that.
+    snapshot_on_passivation: bool: when a state that has changed leaves memory, because there are
+        more than ``max_entities`` or the system is closed. False by default.
+    snapshot_keep: how many of a stream are kept, the newest ones (2 by default); 0: all.
+
+    No command waits for a snapshot. One that is damaged, or of another definition of the class, is
+    passed over and said in the log, and the history is read instead.
 
     In its methods the engine offers ``self.emit(event)``, ``self.id``, ``self.version`` and
     ``self.system``.
     """
 
     __escqrs_name__: ClassVar[str]
-    __escqrs_snapshot_every__: ClassVar[int] = SNAPSHOT_EVERY
+    __escqrs_snapshots__: ClassVar[_Snapshots] = _Snapshots()
 
     def __init_subclass__(
-        cls, *, name: str | None = None, snapshot_every: int | None = None, **keywords: Any
+        cls,
+        *,
+        name: str | None = None,
+        snapshot_every: int | None = None,
+        snapshot_after: float | None = None,
+        snapshot_on_passivation: bool | None = None,
+        snapshot_keep: int | None = None,
+        **keywords: Any,
     ) -> None:
         super().__init_subclass__(**keywords)
         if name is None:
@@ -132,18 +196,9 @@ class Aggregate(_core.AggregateBase):
                 "name/id"
             )
         cls.__escqrs_name__ = name
-        if snapshot_every is None:
-            snapshot_every = cls.__dict__.get("snapshot_every", cls.__escqrs_snapshot_every__)
-        if (
-            isinstance(snapshot_every, bool)
-            or not isinstance(snapshot_every, int)
-            or snapshot_every < 0
-        ):
-            raise TypeError(
-                f"{cls.__name__}: snapshot_every= is a number of events, 0 for none, got "
-                f"{snapshot_every!r}"
-            )
-        cls.__escqrs_snapshot_every__ = snapshot_every
+        cls.__escqrs_snapshots__ = _snapshots(
+            cls, snapshot_every, snapshot_after, snapshot_on_passivation, snapshot_keep
+        )
         _refuse_names(cls)
         try:
             _read(cls)
@@ -220,9 +275,12 @@ def _read(cls: type[Aggregate]) -> _Description:
 
 
 def describe(cls: type[Aggregate]) -> tuple[Any, ...]:
-    """For C: (name, layout, fingerprint, handlers, appliers, snapshot_every), message classes in
-    their newest definitions. TypeError names what is wrong in the class."""
+    """For C: (name, layout, fingerprint, handlers, appliers, (snapshot_every, _after in ns, _keep,
+    _on_passivation)), message classes in their newest definitions. TypeError names what is wrong
+    in the class."""
     read = _read(cls)
+    every, after, keep, on_passivation = cls.__escqrs_snapshots__
+    replay_ns = 0 if after is None else max(1, int(min(after, _SECONDS_MAX) * 1e9))
     return (
         cls.__escqrs_name__,
         read.layout,
@@ -232,7 +290,7 @@ def describe(cls: type[Aggregate]) -> tuple[Any, ...]:
             for command, function in read.handlers.items()
         },
         [(_core.newest(event), function) for event, function in read.appliers.items()],
-        cls.__escqrs_snapshot_every__,
+        (every, replay_ns, keep, on_passivation),
     )
 
 
@@ -309,9 +367,28 @@ def _fingerprint(appliers: dict[type, Callable[..., Any]]) -> str:
     digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
     for event, function in sorted(appliers.items(), key=lambda pair: pair[0].__name__):
         digest.update(event.__name__.encode())
-        _digest_code(digest, getattr(function, "__code__", None))
-        digest.update(repr(getattr(function, "__defaults__", None)).encode())
+        _digest_function(digest, function)
     return digest.hexdigest()[:16]
+
+
+def _digest_function(digest: Any, function: Any) -> None:
+    """Its code, its defaults and what it closes over."""
+    _digest_code(digest, getattr(function, "__code__", None))
+    _digest_values(digest, getattr(function, "__defaults__", None) or ())
+    by_name = sorted((getattr(function, "__kwdefaults__", None) or {}).items())
+    digest.update(repr([name for name, _value in by_name]).encode())
+    _digest_values(digest, (value for _name, value in by_name))
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # still empty
+            _digest_values(digest, (cell.cell_contents,))
+
+
+def _digest_values(digest: Any, values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, types.FunctionType):
+            _digest_code(digest, value.__code__)
+        else:
+            digest.update(_constant_text(value).encode())
 
 
 def _digest_code(digest: Any, code: types.CodeType | None) -> None:
@@ -327,14 +404,18 @@ def _digest_code(digest: Any, code: types.CodeType | None) -> None:
 
 
 def _constant_text(constant: object) -> str:
-    """The same in every process: the order of a set is not."""
-    if isinstance(constant, tuple):
-        items = [_constant_text(one) for one in cast("tuple[object, ...]", constant)]
+    """The same in every process: the order of a set is not, nor is an object's address."""
+    if isinstance(constant, tuple | list):
+        items = [_constant_text(one) for one in cast("Iterable[object]", constant)]
         return f"({','.join(items)})"
-    if isinstance(constant, frozenset):
-        items = [_constant_text(one) for one in cast("frozenset[object]", constant)]
+    if isinstance(constant, frozenset | set):
+        items = [_constant_text(one) for one in cast("Iterable[object]", constant)]
         return f"{{{','.join(sorted(items))}}}"
-    return repr(constant)
+    if isinstance(constant, dict):
+        pairs = cast("dict[object, object]", constant).items()
+        items = [f"{_constant_text(key)}:{_constant_text(value)}" for key, value in pairs]
+        return f"{{{','.join(items)}}}"
+    return repr(constant) if isinstance(constant, _PLAIN) else type(constant).__qualname__
 
 
 # ---- replies -------------------------------------------------------------------------------------

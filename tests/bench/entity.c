@@ -177,7 +177,7 @@ static void open_all(const char *path, size_t live_max)
                             &error),
           "type");
     check(escqrs_system_create(store, &options, &sys, &error), "system");
-    check(escqrs_aggregate_add(sys, escqrs_slice_of("Counter"), &counter_ops, NULL, NULL, 0,
+    check(escqrs_aggregate_add(sys, escqrs_slice_of("Counter"), &counter_ops, NULL, NULL, NULL,
                                &counters, &error),
           "aggregate");
 }

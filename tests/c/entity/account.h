@@ -534,6 +534,10 @@ typedef struct bank_options {
     bool memory; /* no file; the default has one */
     bool manual;
     int64_t snapshot_every;
+    int64_t snapshot_replay_ns;
+    int64_t snapshot_keep;
+    bool snapshot_on_passivation;
+    escqrs_clock clock;
     size_t in_flight_max;
     size_t live_max;
     escqrs_random random;
@@ -558,8 +562,13 @@ static inline escqrs_status bank_start(bank *b, const bank_options *options, esc
     escqrs_system_options system = {.in_flight_max = options->in_flight_max,
                                     .live_max = options->live_max,
                                     .manual = options->manual,
+                                    .clock = options->clock,
                                     .random = options->random,
                                     .log = log};
+    escqrs_snapshot_policy snapshots = {.every = options->snapshot_every,
+                                        .replay_ns = options->snapshot_replay_ns,
+                                        .keep = options->snapshot_keep,
+                                        .on_passivation = options->snapshot_on_passivation};
     escqrs_status status = escqrs_store_open(b->path, &store, &b->store, error);
     if (status == ESCQRS_OK) {
         status = escqrs_store_type(b->store, escqrs_slice_of("Moved"), (escqrs_slice){0}, &b->moved,
@@ -578,7 +587,7 @@ static inline escqrs_status bank_start(bank *b, const bank_options *options, esc
     }
     if (status == ESCQRS_OK) {
         status = escqrs_aggregate_add(b->system, escqrs_slice_of("Account"), &account_ops, b,
-                                      b->host, options->snapshot_every, &b->accounts, error);
+                                      b->host, &snapshots, &b->accounts, error);
     }
     return status;
 }

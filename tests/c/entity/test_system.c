@@ -54,12 +54,12 @@ static void test_bad_names(void **state)
     escqrs_slice names[] = {{"", 0}, {"a/b", 3}, {"a\0b", 3}, {"\xff", 1}, {long_id, 256}};
     escqrs_aggregate *aggregate;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        assert_int_equal(escqrs_aggregate_add(b.system, names[i], &account_ops, &b, b.host, 0,
+        assert_int_equal(escqrs_aggregate_add(b.system, names[i], &account_ops, &b, b.host, NULL,
                                               &aggregate, &error),
                          ESCQRS_INVALID);
     }
     assert_int_equal(escqrs_aggregate_add(b.system, escqrs_slice_of("Account"), &account_ops, &b,
-                                          b.host, 0, &aggregate, &error),
+                                          b.host, NULL, &aggregate, &error),
                      ESCQRS_NAME_CLASH);
     bank_close(&b);
 }
