@@ -12,8 +12,8 @@
 /* One block of memory: the stored bytes, ob_size of them, are at its end. */
 typedef struct recorded_object {
     PyObject_VAR_HEAD
-    esc_py_store *store;       /* NULL: made in Python, without one */
-    const escqrs_type *stored; /* lives as long as the store; NULL: made in Python */
+    esc_py_backing *store;     /* held; NULL: made in Python, without one */
+    const escqrs_type *stored; /* lives as long as that; NULL: made in Python */
     int64_t position, version, time_us;
     escqrs_uuid id, correlation_id, causation_id;
     PyObject *stream;
@@ -114,7 +114,7 @@ static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *record
     if (recorded->data.size > 0) {
         memcpy(self->data, recorded->data.data, recorded->data.size);
     }
-    self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
+    self->store = esc_py_backing_hold(store->backing);
     self->stored = recorded->type;
     self->position = recorded->position;
     self->version = recorded->version;
@@ -263,7 +263,7 @@ static PyObject *recorded_make(PyTypeObject *type, PyObject *args, PyObject *kwa
     memset((char *)self + offsetof(recorded_object, store), 0,
            offsetof(recorded_object, data) - offsetof(recorded_object, store));
     memcpy(self->data, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
-    self->store = store == Py_None ? NULL : (esc_py_store *)Py_NewRef(store);
+    self->store = store == Py_None ? NULL : esc_py_backing_hold(((esc_py_store *)store)->backing);
     self->position = position;
     self->version = version;
     self->time_us = time_us;
@@ -295,7 +295,7 @@ static void recorded_dealloc(PyObject *object)
 {
     recorded_object *self = (recorded_object *)object;
     PyTypeObject *type = Py_TYPE(object);
-    Py_XDECREF((PyObject *)self->store);
+    esc_py_backing *store = self->store;
     Py_XDECREF(self->stream);
     Py_XDECREF(self->type);
     Py_XDECREF(self->own_id);
@@ -305,6 +305,7 @@ static void recorded_dealloc(PyObject *object)
     Py_XDECREF(self->tags);
     Py_XDECREF(self->event);
     PyObject_Free(self);
+    esc_py_backing_release(store);
     Py_DECREF(type);
 }
 

@@ -69,6 +69,43 @@ int esc_py_store_refuse_in_projection(esc_py_store *self)
     return 0;
 }
 
+/* ---- what it shares with its events ------------------------------------------------------------ */
+
+static esc_py_backing *backing_new(esc_py_state *state)
+{
+    esc_py_backing *self = escqrs_alloc_zero(sizeof *self);
+    if (self == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    self->references = 1;
+    self->state = state;
+    self->events = PyDict_New();
+    if (self->events == NULL) {
+        esc_py_backing_release(self);
+        return NULL;
+    }
+    return self;
+}
+
+esc_py_backing *esc_py_backing_hold(esc_py_backing *self)
+{
+    self->references++;
+    return self;
+}
+
+void esc_py_backing_release(esc_py_backing *self)
+{
+    if (self == NULL || --self->references > 0) {
+        return;
+    }
+    if (self->core != NULL && self->fork_generation == escqrs_fork_generation()) {
+        escqrs_store_destroy(self->core);
+    }
+    Py_XDECREF(self->events);
+    escqrs_free(self);
+}
+
 /* ---- open and close --------------------------------------------------------------------------- */
 
 static PyObject *store_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
@@ -83,10 +120,10 @@ static PyObject *store_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     self->fork_generation = escqrs_fork_generation();
     esc_py_log_init(&self->log, state);
     self->path = PyUnicode_FromString("");
-    self->events = PyDict_New();
+    self->backing = backing_new(state);
     self->names = PyList_New(0);
     self->types = PyDict_New();
-    if (self->path == NULL || self->events == NULL || self->names == NULL || self->types == NULL) {
+    if (self->path == NULL || self->backing == NULL || self->names == NULL || self->types == NULL) {
         Py_DECREF((PyObject *)self);
         return NULL;
     }
@@ -119,7 +156,8 @@ static PyObject *store_open(PyObject *object, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "this store has been opened before");
         return NULL;
     }
-    message_bytes_max = source == NULL ? message_bytes_max : (Py_ssize_t)source->message_bytes_max;
+    message_bytes_max =
+        source == NULL ? message_bytes_max : (Py_ssize_t)source->backing->message_bytes_max;
     escqrs_store_options options = {
         .durability =
             strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
@@ -137,10 +175,10 @@ static PyObject *store_open(PyObject *object, PyObject *args)
     if (status != ESCQRS_OK) {
         return esc_py_store_raise(self, &error);
     }
-    self->core = core;
-    self->fork_generation = escqrs_fork_generation();
+    self->core = self->backing->core = core;
+    self->fork_generation = self->backing->fork_generation = escqrs_fork_generation();
     self->readonly = readonly;
-    self->message_bytes_max = (size_t)message_bytes_max;
+    self->backing->message_bytes_max = (size_t)message_bytes_max;
     Py_SETREF(self->path, Py_NewRef(path));
     esc_py_log_drain(&self->log);
     Py_RETURN_NONE;
@@ -198,7 +236,9 @@ static int store_traverse(PyObject *object, visitproc visit, void *arg)
 {
     esc_py_store *self = (esc_py_store *)object;
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->events);
+    if (self->backing != NULL && self->backing->references == 1) { /* else events have it too */
+        Py_VISIT(self->backing->events);
+    }
     Py_VISIT(self->types);
     return 0;
 }
@@ -216,12 +256,14 @@ static void store_dealloc(PyObject *object)
     }
     bool own = self->fork_generation == escqrs_fork_generation();
     if (own) {
-        escqrs_store_destroy(self->core);
+        if (self->core != NULL) { /* nothing is logged once it is closed */
+            escqrs_store_close(self->core);
+        }
         esc_py_watch_destroy(self->watch);
         esc_py_log_fini(&self->log);
     }
     Py_XDECREF(self->path);
-    Py_XDECREF(self->events);
+    esc_py_backing_release(self->backing);
     Py_XDECREF(self->names);
     Py_XDECREF(self->types);
     if (own) {
@@ -534,6 +576,11 @@ static PyObject *store_get_readonly(PyObject *object, void *Py_UNUSED(closure))
     return PyBool_FromLong(((esc_py_store *)object)->readonly);
 }
 
+static PyObject *store_get_classes(PyObject *object, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((esc_py_store *)object)->backing->events);
+}
+
 static PyObject *store_get_object(PyObject *object, void *closure)
 {
     return Py_NewRef(*(PyObject **)((char *)object + (size_t)closure));
@@ -585,7 +632,7 @@ static PyGetSetDef store_getset[] = {
      (void *)offsetof(esc_py_store, path)},
     {"closed", store_get_closed, NULL, "Whether close() was called.", NULL},
     {"readonly", store_get_readonly, NULL, "Whether it was opened with readonly=True.", NULL},
-    {"_classes", store_get_object, NULL, NULL, (void *)offsetof(esc_py_store, events)},
+    {"_classes", store_get_classes, NULL, NULL, NULL},
     {"_forked", store_get_forked, NULL, NULL, NULL},
     {"_opened", store_get_opened, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

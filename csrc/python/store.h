@@ -1,7 +1,7 @@
 /* python/store.h - the Python object around an open store (es.Store), below es.open.
  *
- * Life. es.Store makes it and opens the file; a System holds the one it runs on, and so do the
- * events and iterations read from it. close() closes the core's store, whose gate lets calls that
+ * Life. es.Store makes it and opens the file; a System holds the one it runs on, and so do
+ * iterations and feeds. close() closes the core's store, whose gate lets calls that
  * are inside end first; the core's memory goes with the Python object. In a child of fork() every
  * entry point raises Forked and dealloc touches nothing.
  *
@@ -21,6 +21,19 @@
 struct esc_py_state;
 struct esc_py_watch;
 
+/* What a store and the events read from it share. It goes with the last of them, and so the memory
+ * of the core does, to which the events point. An event does not hold the store itself: an event is
+ * not looked at by the collector of cycles, so that a million of them cost it nothing, and a store
+ * that keeps its last event would never be freed. */
+typedef struct esc_py_backing {
+    Py_ssize_t references; /* with the GIL */
+    struct esc_py_state *state;
+    escqrs_store *core; /* as in the store */
+    unsigned fork_generation;
+    size_t message_bytes_max;
+    PyObject *events; /* dict: stored name -> event class */
+} esc_py_backing;
+
 typedef struct esc_py_store {
     PyObject_HEAD
     struct esc_py_state *state;
@@ -28,11 +41,10 @@ typedef struct esc_py_store {
     unsigned fork_generation;
     _Atomic uint32_t closed; /* written with the GIL */
     bool readonly;
-    size_t message_bytes_max;
-    PyObject *path;   /* str */
-    PyObject *events; /* dict: stored name -> event class */
-    PyObject *names;  /* list of str: names of stored types by escqrs_type_id, a cache */
-    PyObject *types;  /* dict: name or event class -> escqrs_type as an int, a cache */
+    esc_py_backing *backing;
+    PyObject *path;  /* str */
+    PyObject *names; /* list of str: names of stored types by escqrs_type_id, a cache */
+    PyObject *types; /* dict: name or event class -> escqrs_type as an int, a cache */
     esc_py_log log;
     struct esc_py_watch *watch; /* feed.c: made with the first feed that a loop awaits; or NULL */
     PyObject *weakrefs;
@@ -46,6 +58,8 @@ typedef struct esc_py_store_state {
     PyObject *abandoned;     /* abandoned(store): dropped without close */
 } esc_py_store_state;
 
+esc_py_backing *esc_py_backing_hold(esc_py_backing *self);
+void esc_py_backing_release(esc_py_backing *self);
 /* 0 where it may be used; -1 with Closed, Forked or TypeError raised. */
 int esc_py_store_check(esc_py_store *self);
 /* Close the core's store; waits without the GIL. */

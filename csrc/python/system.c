@@ -123,9 +123,9 @@ static void take_store(esc_py_system *self, esc_py_store *keeper, bool owned)
     self->owns_store = owned;
     self->store = keeper->core;
     self->readonly = keeper->readonly;
-    self->message_bytes_max = keeper->message_bytes_max;
+    self->message_bytes_max = keeper->backing->message_bytes_max;
     self->path = Py_NewRef(keeper->path);
-    self->events = Py_NewRef(keeper->events);
+    self->events = Py_NewRef(keeper->backing->events);
 }
 
 static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,30 @@ def test_a_match_with_attributes_of_its_own() -> None:
         wanted = [3]
         with pytest.raises(TypeError, match="types is a sequence of texts"):
             system.events(match=Late())
+
+
+class Keeper(es.Store):
+    last: es.Recorded
+
+
+def test_a_store_that_keeps_its_last_event_is_freed(tmp_path: Path) -> None:
+    store = Keeper(tmp_path / "kept.db", Counted)
+    store.append("a", [Counted(1, "x")])
+    store.last = next(iter(store.events()))
+    store.close()
+    gone = weakref.ref(store)
+    del store
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_event_outlives_its_store(tmp_path: Path) -> None:
+    with es.Store(tmp_path / "kept.db", Counted) as store:
+        store.append("a", [Counted(1, "x")])
+        kept = list(store.events())
+    gone = weakref.ref(store)
+    del store
+    gc.collect()
+    assert gone() is None
+    assert kept[0].event == Counted(1, "x")
+    assert kept[0].type == "Counted" and kept[0]._schema  # of the core's memory
