@@ -34,6 +34,7 @@ from ._message import (
 )
 from ._readmodel import ReadModel, ReadModelStatus, on, query, sql
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
+from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
 from .errors import (
     Aborted,
@@ -104,6 +105,9 @@ __all__ = [
     "Statistics",
     "StorageError",
     "Store",
+    "Subscription",
+    "SubscriptionDeadLetter",
+    "SubscriptionStatus",
     "System",
     "Timeout",
     "TooLarge",

@@ -14,9 +14,9 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, cast
+from typing import IO, Any, cast, overload
 
-from . import _core, _log
+from . import _core, _log, _subscription
 from ._core import NewEvent, Recorded, to_bytes
 from ._inspect import (
     Statistics,
@@ -28,6 +28,7 @@ from ._inspect import (
 )
 from ._match import Match, matches
 from ._message import Event
+from ._subscription import Subscription, SubscriptionStatus
 from ._transfer import export, import_
 from .errors import Closed, NameClash, Timeout
 
@@ -276,13 +277,79 @@ class Store(_core.StoreBase):
         """The position that the checkpoint was moved to, or None."""
         return self._checkpoint(name)
 
-    def subscribe(self, *, after: int = 0, match: Match | Iterable[Match] = ()) -> Feed:
-        """Follow the store: every matching event after the position, each once, in order, as it
-        becomes durable."""
+    @overload
+    def subscribe(
+        self,
+        name: None = None,
+        *,
+        types: Iterable[str | type] | None = None,
+        match: Match | Iterable[Match] = (),
+        after: int = 0,
+    ) -> Feed: ...
+    @overload
+    def subscribe(
+        self,
+        name: str,
+        *,
+        types: Iterable[str | type] | None = None,
+        match: Match | Iterable[Match] = (),
+        after: int = 0,
+        max_attempts: int | None = None,
+        backoff: float = 0.1,
+        checkpoint_every: int = 100,
+        window: int = 1_000,
+    ) -> Subscription: ...
+    def subscribe(
+        self,
+        name: str | None = None,
+        *,
+        types: Iterable[str | type] | None = None,
+        match: Match | Iterable[Match] = (),
+        after: int = 0,
+        max_attempts: int | None = None,
+        backoff: float = 0.1,
+        checkpoint_every: int = 100,
+        window: int = 1_000,
+    ) -> Feed | Subscription:
+        """Follow the store: every matching event after the position, in order, as it becomes
+        durable. Without a name each once, in an ``es.Feed``; with one in an ``es.Subscription``,
+        which is durable: it goes on where it was, in the next process, too, and delivers each event
+        until it is acknowledged.
+
+        types: event classes or names of types; or match: an ``es.Match`` or a list of them.
+        after: where it begins; a durable one only when its name is new.
+        max_attempts: failed deliveries, after which an event becomes a dead letter; None: never.
+        backoff: seconds until a failed event is delivered again, doubled with each failure.
+        checkpoint_every: how many acknowledgements are stored at once, at most.
+        window: how many events it reads ahead of the lowest that is not acknowledged.
+        """
         _check_position("after", after)
+        if types is not None:
+            if match != ():
+                raise TypeError("subscribe takes types or match, not both")
+            types = list(types)
+            match = Match(types)
+            for one in types:
+                if isinstance(one, type) and issubclass(one, Event):
+                    claim(self, one)
+        if name is not None:
+            return _subscription.subscribe(
+                self,
+                name,
+                match=match,
+                after=after,
+                max_attempts=max_attempts,
+                backoff=backoff,
+                checkpoint_every=checkpoint_every,
+                window=window,
+            )
         if not self._is_core:
             return _ProviderFeed(self, after, match)
         return _CoreFeed(self, min(after, _POSITION_MAX), match)
+
+    def subscriptions(self) -> list[SubscriptionStatus]:
+        """The durable subscriptions by name: where each stands, and what can be done with it."""
+        return list(_subscription.statuses(self))
 
     # ---- the whole
 
@@ -376,6 +443,11 @@ class Store(_core.StoreBase):
         if self._is_core:
             return verify(self, progress)
         return verify_by_reading(self, progress)
+
+    def close(self) -> None:
+        """Finish the commits that were submitted, and let go of the file. Twice is once."""
+        _subscription.before_close(self)
+        super().close()
 
     # ---- snapshots
 

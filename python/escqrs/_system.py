@@ -10,13 +10,16 @@ import threading
 import time
 import warnings
 import weakref
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast, overload
 
-from . import _aggregate, _core, _log, _match, _readmodel
+from . import _aggregate, _core, _log, _match, _readmodel, _subscription
 from ._aggregate import Aggregate
+from ._match import Match
 from ._message import Command, Event
 from ._readmodel import ReadModel
-from ._store import MESSAGE_BYTES_MAX, Store, check_numbers, check_options, claim
+from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim
+from ._subscription import Subscription, SubscriptionStatus
 from .errors import Locked, NameClash, UnknownType
 
 __all__ = ["DeadLetter", "System", "open"]
@@ -50,6 +53,7 @@ class System(_core.SystemBase):
     """
 
     dead_letters: collections.deque[DeadLetter]
+    _owns_store: bool = False
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was sent is durable, and all read models have seen it.
@@ -63,6 +67,47 @@ class System(_core.SystemBase):
         if timeout is not None:
             timeout = max(0.0, min(timeout, _FOR_EVER) - (time.monotonic() - begun))
         _readmodel.flush(self, position, timeout)
+
+    @overload
+    def subscribe(
+        self,
+        name: None = None,
+        *,
+        types: Iterable[str | type] | None = None,
+        match: Match | Iterable[Match] = (),
+        after: int = 0,
+    ) -> Feed: ...
+    @overload
+    def subscribe(
+        self,
+        name: str,
+        *,
+        types: Iterable[str | type] | None = None,
+        match: Match | Iterable[Match] = (),
+        after: int = 0,
+        max_attempts: int | None = None,
+        backoff: float = 0.1,
+        checkpoint_every: int = 100,
+        window: int = 1_000,
+    ) -> Subscription: ...
+    def subscribe(self, name: str | None = None, **options: Any) -> Feed | Subscription:
+        """Follow the store: :meth:`escqrs.Store.subscribe` of the store below."""
+        store: Any = self.store
+        return cast("Feed | Subscription", store.subscribe(name, **options))
+
+    def subscriptions(self) -> list[SubscriptionStatus]:
+        """The durable subscriptions: :meth:`escqrs.Store.subscriptions` of the store below."""
+        return self.store.subscriptions()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse new commands, finish those accepted and what they send, and let go of the file.
+
+        timeout: seconds; what is not finished then is dropped, and its reply says so. Twice is
+        once. ``es.Deadlock`` in a handler.
+        """
+        if self._owns_store and not self.closed and not self._forked:
+            _subscription.before_close(self.store)
+        super().close(timeout)
 
     def __enter__(self) -> System:
         return self
@@ -156,6 +201,7 @@ def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> Sys
     if before is not None and not before.closed:
         raise Locked(f"{store!r} has a system already: {before!r}", path=store.path)
     system = System(store, owned, max_in_flight, max_entities)
+    system._owns_store = owned
     _carried[store] = system
     return system
 
