@@ -5,6 +5,7 @@
  * name and type, and what differs is refused with both meanings and the mend. Pairs of messages are
  * compared one after the other from a list that each enters once, so definitions that contain
  * themselves end. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -84,6 +85,58 @@ static const char *type_text(const escqrs_field *field, char text[TYPE_TEXT_SIZE
     return text;
 }
 
+/* What a comparison has to say, and whom to. */
+typedef struct comparison {
+    esc_vector pairs; /* of `pair` */
+    void (*visit)(void *context, const escqrs_change *change);
+    void *context;
+} comparison;
+
+#define CHANGE_TEXT_SIZE 1024
+
+__attribute__((format(printf, 5, 6))) static void tell(const comparison *c, escqrs_change_kind kind,
+                                                       const pair *p, const char *field,
+                                                       const char *format, ...)
+{
+    if (c->visit == NULL) {
+        return;
+    }
+    char text[CHANGE_TEXT_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    escqrs_change change = {kind, p->now->descriptor.name, field, text};
+    c->visit(c->context, &change);
+}
+
+static bool lists(const char *const *names, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One and the same, by its name or by what either side says that it was: an older program meets
+ * what a newer one has renamed, too. */
+static bool same_field(const escqrs_field *now, const escqrs_field *stored)
+{
+    return strcmp(now->name, stored->name) == 0 || lists(now->was, now->was_count, stored->name) ||
+           lists(stored->was, stored->was_count, now->name);
+}
+
+static bool same_message(const escqrs_schema *now, const escqrs_schema *stored)
+{
+    const char *name = now->descriptor.name;
+    const char *before = stored->descriptor.name;
+    return strcmp(name, before) == 0 ||
+           lists((const char *const *)now->was, now->was_count, before) ||
+           lists((const char *const *)stored->was, stored->was_count, name);
+}
+
 static escqrs_status refuse_name(const pair *p, const escqrs_field *now, const escqrs_field *stored,
                                  escqrs_error *error)
 {
@@ -102,14 +155,23 @@ static escqrs_status refuse_name(const pair *p, const escqrs_field *now, const e
             message, number, stored->name, type_text(stored, was), now->name, type_text(now, is),
             stored->name, (unsigned long)moved->number, stored->name, number, now->name);
     }
+    if (now->kind == stored->kind && now->label == stored->label) {
+        return escqrs_error_set(
+            error, ESCQRS_SCHEMA_MISMATCH,
+            "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored values would be "
+            "read under another name: if it is the same field, write `%s: %s = es.field(%lu, "
+            "was=\"%s\")`; if it is another one, give it a number that was never used with "
+            "`es.field(...)`, and a default",
+            message, number, stored->name, type_text(stored, was), now->name, type_text(now, is),
+            now->name, is, number, stored->name);
+    }
     return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
                             "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored "
-                            "values would be read under "
-                            "another name: keep the name `%s`; or, if `%s` is another field, give "
-                            "it a number that was never "
-                            "used with `es.field(...)`, and a default",
+                            "values would be misread: `%s` is another field, so give it a number "
+                            "that was never used with `es.field(...)`, and a default, or declare "
+                            "number %lu as reserved",
                             message, number, stored->name, type_text(stored, was), now->name,
-                            type_text(now, is), stored->name, now->name);
+                            type_text(now, is), now->name, number);
 }
 
 /* Two classes of a union under one number. Their names here are those of the union's fields. */
@@ -145,7 +207,7 @@ static escqrs_status refuse_type(const pair *p, const escqrs_field *now, const e
         return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
                                 "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. "
                                 "Stored data may have None "
-                                "there: keep `%s`",
+                                "there: keep `%s`, or write an `@es.upcast` function",
                                 p->now->descriptor.name, (unsigned long)stored->number,
                                 stored->name, was, now->name, is, was);
     }
@@ -153,8 +215,8 @@ static escqrs_status refuse_type(const pair *p, const escqrs_field *now, const e
                             "%s: field %lu was `%s: %s` in stored data and is now `%s: %s`. Stored "
                             "values cannot be read so: "
                             "keep `%s`, and put the new type into a field with a new name, a "
-                            "number that was never used and a "
-                            "default",
+                            "number that was never used and a default; or give the event's class "
+                            "the next version and write an `@es.upcast` function",
                             p->now->descriptor.name, (unsigned long)stored->number, stored->name,
                             was, now->name, is, was);
 }
@@ -169,7 +231,7 @@ static const escqrs_enum_value *find_value(const escqrs_field *field, int32_t nu
     return NULL;
 }
 
-static escqrs_status compare_enums(const pair *p, const escqrs_field *now,
+static escqrs_status compare_enums(const comparison *c, const pair *p, const escqrs_field *now,
                                    const escqrs_field *stored, escqrs_error *error)
 {
     for (size_t i = 0; i < stored->enum_value_count; i++) {
@@ -194,6 +256,12 @@ static escqrs_status compare_enums(const pair *p, const escqrs_field *now,
                                     p->now->descriptor.name, (unsigned long)stored->number,
                                     stored->name, (long)was->number, was->name, now->enum_name,
                                     is->name);
+        }
+    }
+    for (size_t i = 0; i < now->enum_value_count; i++) {
+        if (find_value(stored, now->enum_values[i].number) == NULL) {
+            tell(c, ESCQRS_CHANGE_ADDED, p, now->name, "the enum %s has got the member `%s` = %ld",
+                 now->enum_name, now->enum_values[i].name, (long)now->enum_values[i].number);
         }
     }
     return ESCQRS_OK;
@@ -243,11 +311,46 @@ static bool kinds_agree(const escqrs_field *now, const escqrs_field *stored)
            is_wider(now->key_kind, stored->key_kind);
 }
 
-static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escqrs_field *now,
+/* Both are one field, of types that agree. */
+static void tell_field(const comparison *c, const pair *p, const escqrs_field *now,
+                       const escqrs_field *stored)
+{
+    char was[TYPE_TEXT_SIZE];
+    char is[TYPE_TEXT_SIZE];
+    if (strcmp(now->name, stored->name) != 0) {
+        tell(c, ESCQRS_CHANGE_RENAMED, p, now->name, "field %lu was `%s` and is `%s` now",
+             (unsigned long)now->number, stored->name, now->name);
+    }
+    if (now->label != stored->label || now->kind != stored->kind ||
+        now->key_kind != stored->key_kind) {
+        tell(c, ESCQRS_CHANGE_WIDENED, p, now->name, "field %lu was `%s: %s` and is `%s: %s` now",
+             (unsigned long)now->number, stored->name, type_text(stored, was), now->name,
+             type_text(now, is));
+    }
+}
+
+static escqrs_status compare_nested(comparison *c, const pair *p, const escqrs_field *now,
+                                    const escqrs_field *stored, escqrs_error *error)
+{
+    /* A union is named by the message and field that have it: renamed with them. */
+    if (!now->message->is_union && !same_message(now->message, stored->message)) {
+        return p->now->is_union ? refuse_member(p, now, stored, error)
+                                : refuse_type(p, now, stored, error);
+    }
+    if (!now->message->is_union &&
+        strcmp(now->message->descriptor.name, stored->message->descriptor.name) != 0) {
+        tell(c, ESCQRS_CHANGE_RENAMED, p, now->name, "the class %s was named %s",
+             now->message->descriptor.name, stored->message->descriptor.name);
+    }
+    return enter(&c->pairs, now->message, stored->message, error);
+}
+
+static escqrs_status compare_fields(comparison *c, const pair *p, const escqrs_field *now,
                                     const escqrs_field *stored, escqrs_error *error)
 {
     bool is_union = p->now->is_union && p->stored->is_union;
-    if (strcmp(now->name, stored->name) != 0) {
+    /* the fields of a union are named by their classes */
+    if (!same_field(now, stored) && !(is_union && same_message(now->message, stored->message))) {
         return is_union ? refuse_member(p, now, stored, error) : refuse_name(p, now, stored, error);
     }
     bool labels = now->label == stored->label ||
@@ -255,91 +358,136 @@ static escqrs_status compare_fields(esc_vector *pairs, const pair *p, const escq
     if (!labels || !kinds_agree(now, stored)) {
         return refuse_type(p, now, stored, error);
     }
+    tell_field(c, p, now, stored);
     if (now->kind == ESCQRS_KIND_ENUM) {
-        return compare_enums(p, now, stored, error);
+        return compare_enums(c, p, now, stored, error);
     }
-    if (now->kind == ESCQRS_KIND_MESSAGE) {
-        if (strcmp(now->message->descriptor.name, stored->message->descriptor.name) != 0) {
-            return is_union ? refuse_member(p, now, stored, error)
-                            : refuse_type(p, now, stored, error);
-        }
-        return enter(pairs, now->message, stored->message, error);
-    }
-    return ESCQRS_OK;
+    return now->kind == ESCQRS_KIND_MESSAGE ? compare_nested(c, p, now, stored, error) : ESCQRS_OK;
 }
 
 /* A field that the stored definition does not have under its number. */
-static escqrs_status compare_added(const pair *p, const escqrs_field *now, escqrs_error *error)
+static escqrs_status compare_added(const comparison *c, const pair *p, const escqrs_field *now,
+                                   escqrs_error *error)
 {
     char is[TYPE_TEXT_SIZE];
     const char *message = p->now->descriptor.name;
-    const escqrs_field *stored = escqrs_schema_find(p->stored, escqrs_slice_of(now->name));
-    if (stored != NULL) {
-        return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
-                                "%s: `%s` was field %lu in stored data and is now field %lu. "
-                                "Stored values would not be "
-                                "found: give it its number back with `es.field(%lu)`",
-                                message, now->name, (unsigned long)stored->number,
-                                (unsigned long)now->number, (unsigned long)stored->number);
+    if (p->now->is_union) {
+        tell(c, ESCQRS_CHANGE_ADDED, p, now->name, "the union has got the class %s",
+             now->message->descriptor.name);
+        return ESCQRS_OK;
     }
-    if (now->label == ESCQRS_ONE && !now->has_default) {
+    for (size_t i = 0; i < p->stored->field_count; i++) {
+        const escqrs_field *stored = &p->stored->fields[i];
+        if (same_field(now, stored)) {
+            return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
+                                    "%s: `%s` was field %lu in stored data and is now field %lu. "
+                                    "Stored values would not be "
+                                    "found: give it its number back with `es.field(%lu)`",
+                                    message, stored->name, (unsigned long)stored->number,
+                                    (unsigned long)now->number, (unsigned long)stored->number);
+        }
+    }
+    if (!now->has_default) {
+        const char *nothing = now->label == ESCQRS_OPTIONAL ? ", e.g. `= None`"
+                              : now->label == ESCQRS_LIST   ? ", e.g. `= []`"
+                              : now->label == ESCQRS_MAP    ? ", e.g. `= {}`"
+                                                            : "";
         return escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH,
                                 "%s: field %lu, `%s: %s`, is new and has no default, and stored "
-                                "data does not have it: give it "
-                                "a default",
-                                message, (unsigned long)now->number, now->name, type_text(now, is));
+                                "data does not have it: give it a default%s, or write an "
+                                "`@es.upcast` function",
+                                message, (unsigned long)now->number, now->name, type_text(now, is),
+                                nothing);
     }
+    tell(c, ESCQRS_CHANGE_ADDED, p, now->name, "field %lu, `%s: %s`, is new and has a default",
+         (unsigned long)now->number, now->name, type_text(now, is));
     return ESCQRS_OK;
 }
 
-static escqrs_status compare_messages(esc_vector *pairs, const pair *p, escqrs_error *error)
+/* A difference that stops the comparison, or one that is told and passed. */
+static escqrs_status settle(const comparison *c, const pair *p, const char *field,
+                            escqrs_status status, escqrs_error *error)
 {
+    if (status != ESCQRS_SCHEMA_MISMATCH || c->visit == NULL) {
+        return status;
+    }
+    tell(c, ESCQRS_CHANGE_MISREAD, p, field, "%s", error->message);
+    *error = (escqrs_error){0};
+    return ESCQRS_OK;
+}
+
+static escqrs_status compare_stored(comparison *c, const pair *p, const escqrs_field *stored,
+                                    escqrs_error *error)
+{
+    const escqrs_field *now = esc_schema_find_number(p->now, stored->number);
+    if (now != NULL) {
+        return compare_fields(c, p, now, stored, error);
+    }
+    if (p->stored->is_union) {
+        return refuse_member(p, NULL, stored, error);
+    }
+    /* its values are kept as unknown fields */
+    tell(c, ESCQRS_CHANGE_REMOVED, p, stored->name, "field %lu, `%s`, is gone",
+         (unsigned long)stored->number, stored->name);
+    return ESCQRS_OK;
+}
+
+static escqrs_status compare_messages(comparison *c, const pair *p, escqrs_error *error)
+{
+    escqrs_status status = ESCQRS_OK;
     if (!p->now->sealed) {
         return escqrs_error_set(error, ESCQRS_INVALID, "%s is nested but not sealed",
                                 p->now->descriptor.name);
     }
     /* First what would be misread, then what is missing: a shift of numbers is told as such. */
-    for (size_t i = 0; i < p->stored->field_count; i++) {
+    for (size_t i = 0; status == ESCQRS_OK && i < p->stored->field_count; i++) {
         const escqrs_field *stored = &p->stored->fields[p->stored->by_number[i]];
-        const escqrs_field *now = esc_schema_find_number(p->now, stored->number);
-        if (now == NULL && p->stored->is_union) {
-            return refuse_member(p, NULL, stored, error);
-        }
-        if (now == NULL) {
-            continue; /* removed; its values are kept as unknown fields */
-        }
-        escqrs_status status = compare_fields(pairs, p, now, stored, error);
-        if (status != ESCQRS_OK) {
-            return status;
-        }
+        status = settle(c, p, stored->name, compare_stored(c, p, stored, error), error);
     }
-    for (size_t i = 0; i < p->now->field_count; i++) {
+    for (size_t i = 0; status == ESCQRS_OK && i < p->now->field_count; i++) {
         const escqrs_field *now = &p->now->fields[i];
         if (esc_schema_find_number(p->stored, now->number) == NULL) {
-            escqrs_status status = compare_added(p, now, error);
-            if (status != ESCQRS_OK) {
-                return status;
-            }
+            status = settle(c, p, now->name, compare_added(c, p, now, error), error);
         }
     }
-    return ESCQRS_OK;
+    return status;
 }
 
-escqrs_status escqrs_schema_compare(const escqrs_schema *schema, escqrs_slice record,
-                                    escqrs_error *error)
+static escqrs_status compare(comparison *c, const escqrs_schema *schema, escqrs_slice record,
+                             escqrs_error *error)
 {
     escqrs_schema *stored = NULL;
     escqrs_status status = escqrs_schema_load(record, &stored, error);
     if (status != ESCQRS_OK) {
         return status;
     }
-    esc_vector pairs = ESC_VECTOR_OF(pair);
-    status = enter(&pairs, schema, stored, error);
-    for (size_t i = 0; status == ESCQRS_OK && i < pairs.count; i++) {
-        pair p = ESC_VECTOR_AT(&pairs, pair, i); /* a copy: the vector grows */
-        status = compare_messages(&pairs, &p, error);
+    c->pairs = (esc_vector)ESC_VECTOR_OF(pair);
+    status = enter(&c->pairs, schema, stored, error);
+    for (size_t i = 0; status == ESCQRS_OK && i < c->pairs.count; i++) {
+        pair p = ESC_VECTOR_AT(&c->pairs, pair, i); /* a copy: the vector grows */
+        status = compare_messages(c, &p, error);
     }
-    esc_vector_fini(&pairs);
+    esc_vector_fini(&c->pairs);
     escqrs_schema_destroy(stored);
+    return status;
+}
+
+escqrs_status escqrs_schema_compare(const escqrs_schema *schema, escqrs_slice record,
+                                    escqrs_error *error)
+{
+    comparison c = {.visit = NULL};
+    return compare(&c, schema, record, error);
+}
+
+escqrs_status escqrs_schema_changes(const escqrs_schema *schema, escqrs_slice record,
+                                    void (*visit)(void *context, const escqrs_change *change),
+                                    void *context, escqrs_error *error)
+{
+    escqrs_error own = {0};
+    comparison c = {.visit = visit, .context = context};
+    escqrs_status status = compare(&c, schema, record, &own);
+    if (status != ESCQRS_OK && error != NULL) {
+        *error = own;
+    }
     return status;
 }

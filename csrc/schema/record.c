@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/varint.h"
 #include "escqrs/v1/schema.pb-c.h"
 #include "schema/closure.h"
 
@@ -43,6 +44,8 @@ static bool fill_message(esc_arena *arena, const esc_vector *closure, const escq
     size_t count = schema->field_count;
     escqrs__v1__message__init(out);
     out->name = (char *)schema->descriptor.name;
+    out->was = (char **)schema->was; /* only read */
+    out->n_was = schema->was_count;
     if (count == 0) {
         return true;
     }
@@ -63,6 +66,8 @@ static bool fill_message(esc_arena *arena, const esc_vector *closure, const escq
         fields[i].label = (Escqrs__V1__Label)field->label;
         fields[i].key_kind = (Escqrs__V1__Kind)field->key_kind;
         fields[i].has_default = field->has_default;
+        fields[i].was = (char **)field->was; /* only read */
+        fields[i].n_was = field->was_count;
         if (field->kind == ESCQRS_KIND_MESSAGE) {
             fields[i].message =
                 (uint32_t)esc_closure_index(closure, field->message->descriptor.name);
@@ -201,6 +206,8 @@ static escqrs_status load_field(const loading *l, escqrs_schema *schema,
         .key_kind = (escqrs_kind)in->key_kind,
         .has_default = in->has_default != 0,
         .enum_name = in->enum_name,
+        .was = (const char *const *)in->was,
+        .was_count = in->n_was,
     };
     if (spec.kind == ESCQRS_KIND_MESSAGE) {
         if (in->message >= l->schemas.count) {
@@ -236,6 +243,14 @@ static escqrs_status load_messages(loading *l, const Escqrs__V1__Schema *record,
             escqrs_schema_create(escqrs_slice_of(record->messages[i]->name), &made, error);
         if (status == ESCQRS_OK && record->messages[i]->is_union) {
             escqrs_schema_make_union(made);
+        }
+        for (size_t j = 0; status == ESCQRS_OK && j < record->messages[i]->n_was; j++) {
+            status =
+                escqrs_schema_add_was(made, escqrs_slice_of(record->messages[i]->was[j]), error);
+            if (status != ESCQRS_OK) {
+                escqrs_schema_destroy(made);
+                made = NULL;
+            }
         }
         if (status == ESCQRS_OK && esc_vector_push(&l->schemas, &made) != ESCQRS_OK) {
             escqrs_schema_destroy(made);
@@ -307,4 +322,46 @@ escqrs_status escqrs_schema_load(escqrs_slice record, escqrs_schema **schema, es
         escqrs__v1__schema__free_unpacked(read, &allocator);
     }
     return status;
+}
+
+/* ---- versions --------------------------------------------------------------------------------- */
+
+#define VERSION_TAG 0x10u /* Schema.version, a varint */
+
+escqrs_status escqrs_record_version(escqrs_slice record, uint32_t *version, escqrs_error *error)
+{
+    loading l = {0};
+    ProtobufCAllocator allocator = {allocate, release, &l};
+    Escqrs__V1__Schema *read =
+        record.size > RECORD_SIZE_MAX
+            ? NULL
+            : escqrs__v1__schema__unpack(&allocator, record.size, record.data);
+    if (read == NULL) {
+        return l.out_of_memory
+                   ? escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type")
+                   : escqrs_error_set(error, ESCQRS_CORRUPT,
+                                      "a recorded definition does not decode");
+    }
+    *version = read->version == 0 ? 1 : read->version;
+    escqrs__v1__schema__free_unpacked(read, &allocator);
+    return ESCQRS_OK;
+}
+
+escqrs_status escqrs_record_set_version(escqrs_slice record, uint32_t version, void **versioned,
+                                        size_t *size, escqrs_error *error)
+{
+    uint8_t *made = escqrs_alloc(record.size + 1 + ESC_VARINT_SIZE_MAX);
+    *versioned = made;
+    *size = record.size;
+    if (made == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
+    }
+    if (record.size > 0) {
+        memcpy(made, record.data, record.size);
+    }
+    if (version > 1) {
+        made[(*size)++] = VERSION_TAG;
+        *size += esc_varint_encode(version, made + *size);
+    }
+    return ESCQRS_OK;
 }

@@ -162,6 +162,28 @@ bool escqrs_schema_is_union(const escqrs_schema *schema)
     return schema->is_union;
 }
 
+escqrs_status escqrs_schema_add_was(escqrs_schema *schema, escqrs_slice name, escqrs_error *error)
+{
+    ESC_ASSERT(!schema->sealed);
+    if (!esc_schema_is_name(name)) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "%s: a former name is one that a message can have",
+                                schema->descriptor.name);
+    }
+    const char **grown = esc_arena_alloc(&schema->arena, (schema->was_count + 1) * sizeof *grown);
+    char *copy = esc_arena_strdup(&schema->arena, name);
+    if (grown == NULL || copy == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
+    }
+    for (size_t i = 0; i < schema->was_count; i++) {
+        grown[i] = schema->was[i];
+    }
+    grown[schema->was_count] = copy;
+    schema->was = grown;
+    schema->was_count++;
+    return ESCQRS_OK;
+}
+
 escqrs_status escqrs_schema_own(escqrs_schema *owner, escqrs_schema *nested)
 {
     void *items = owner->owned;
@@ -355,6 +377,7 @@ static escqrs_status make_entry(escqrs_schema *schema, const escqrs_field_spec *
     value.number = 2;
     value.label = ESCQRS_ONE;
     value.has_default = true;
+    value.was_count = 0;
     status = escqrs_schema_add(entry, &key, error);
     if (status == ESCQRS_OK) {
         status = escqrs_schema_add(entry, &value, error);
@@ -364,6 +387,30 @@ static escqrs_status make_entry(escqrs_schema *schema, const escqrs_field_spec *
     }
     field->entry = entry;
     return status;
+}
+
+static escqrs_status copy_was(escqrs_schema *schema, const escqrs_field_spec *spec,
+                              escqrs_field *field, escqrs_error *error)
+{
+    const char **was = esc_arena_alloc(&schema->arena, (spec->was_count + 1) * sizeof *was);
+    if (was == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
+    }
+    for (size_t i = 0; i < spec->was_count; i++) {
+        size_t size = spec->was[i] == NULL ? 0 : strlen(spec->was[i]);
+        if (size > ESC_SCHEMA_NAME_SIZE_MAX || !esc_schema_is_identifier(spec->was[i], size)) {
+            return escqrs_error_set(error, ESCQRS_INVALID,
+                                    "%s.%s: a former name is one that a field can have",
+                                    schema->descriptor.name, spec->name);
+        }
+        was[i] = esc_arena_strdup(&schema->arena, escqrs_slice_of(spec->was[i]));
+        if (was[i] == NULL) {
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
+        }
+    }
+    field->was = was;
+    field->was_count = spec->was_count;
+    return ESCQRS_OK;
 }
 
 escqrs_status escqrs_schema_add(escqrs_schema *schema, const escqrs_field_spec *spec,
@@ -393,6 +440,9 @@ escqrs_status escqrs_schema_add(escqrs_schema *schema, const escqrs_field_spec *
     }
     if (spec->kind == ESCQRS_KIND_ENUM) {
         status = copy_enum(schema, spec, &field, error);
+    }
+    if (status == ESCQRS_OK && spec->was_count > 0) {
+        status = copy_was(schema, spec, &field, error);
     }
     if (status == ESCQRS_OK && spec->label == ESCQRS_MAP) {
         field.key_kind = spec->key_kind;

@@ -9,6 +9,7 @@
 #include <escqrs/schema.h>
 
 #include "base/arena.h"
+#include "schema/wire.h"
 
 #define ESC_SCHEMA_FIELDS_MAX 1000
 #define ESC_SCHEMA_NAME_SIZE_MAX 255
@@ -78,7 +79,31 @@ struct esc_plan {
     const uint16_t *dense; /* index of the field with that number, or `count` */
     uint32_t slot_count;   /* how many singular messages there are */
     uint32_t repeated_count;
+    uint32_t flat_size; /* of the struct, rounded up to 8 */
+    bool flat;          /* see flat.h */
 };
+
+/* Put a varint's bits where the field's value goes. */
+static inline void esc_plan_store_varint(const esc_plan_field *field, uint64_t value, uint8_t *to)
+{
+    switch (field->store) {
+    case ESC_STORE_INT64:
+        *(int64_t *)(void *)to = (int64_t)value;
+        break;
+    case ESC_STORE_INT32:
+        *(int32_t *)(void *)to = (int32_t)(uint32_t)value;
+        break;
+    case ESC_STORE_SINT64:
+        *(int64_t *)(void *)to = esc_wire_unzigzag(value);
+        break;
+    case ESC_STORE_SINT32:
+        *(int32_t *)(void *)to = (int32_t)esc_wire_unzigzag((uint32_t)value);
+        break;
+    default:
+        *(protobuf_c_boolean *)(void *)to = value != 0;
+        break;
+    }
+}
 
 extern const esc_plan esc_timestamp_plan;
 extern const esc_plan esc_duration_plan;
@@ -96,6 +121,8 @@ struct escqrs_schema {
     size_t owned_capacity;
     esc_arena arena; /* names, descriptors, tables */
     bool sealed;
+    const char **was; /* former names */
+    size_t was_count;
     bool is_entry; /* of a map */
     bool is_union;
     _Atomic uint64_t fingerprint; /* 0: not yet computed */

@@ -155,6 +155,8 @@ typedef struct escqrs_field_spec {
     const char *enum_name;        /* kind ENUM */
     const escqrs_enum_value *enum_values;
     size_t enum_value_count;
+    const char *const *was; /* former names of the field */
+    size_t was_count;
 } escqrs_field_spec;
 
 /* A field of a sealed schema; lives as long as the schema. Offsets are bytes from the start of the
@@ -174,6 +176,8 @@ typedef struct escqrs_field {
     const char *enum_name;
     const escqrs_enum_value *enum_values;
     size_t enum_value_count;
+    const char *const *was;
+    size_t was_count;
 } escqrs_field;
 
 /* `name` is the message's name in the store, e.g. "shop.ItemAdded": dotted identifiers of at most
@@ -190,6 +194,9 @@ ESCQRS_MUST_USE escqrs_status escqrs_schema_add(escqrs_schema *schema,
  * as a oneof. Its fields are OPTIONAL messages. */
 void escqrs_schema_make_union(escqrs_schema *schema);
 bool escqrs_schema_is_union(const escqrs_schema *schema);
+/* A former name of the message, before it is sealed. Errors: INVALID, NO_MEMORY. */
+ESCQRS_MUST_USE escqrs_status escqrs_schema_add_was(escqrs_schema *schema, escqrs_slice name,
+                                                    escqrs_error *error);
 ESCQRS_MUST_USE escqrs_status escqrs_schema_seal(escqrs_schema *schema, escqrs_error *error);
 /* `nested` will be destroyed with `owner`. Errors: NO_MEMORY; then it is the caller's still. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_own(escqrs_schema *owner, escqrs_schema *nested);
@@ -294,15 +301,47 @@ uint64_t escqrs_schema_fingerprint(const escqrs_schema *schema);
 ESCQRS_MUST_USE escqrs_status escqrs_schema_load(escqrs_slice record, escqrs_schema **schema,
                                                  escqrs_error *error);
 
+/* A record's version, as the author of an event counts them: 1 where it says nothing. A record is
+ * given another by appending it, which is where it stands in canonical bytes; `*versioned` is freed
+ * with escqrs_free. Errors: CORRUPT; NO_MEMORY. */
+ESCQRS_MUST_USE escqrs_status escqrs_record_version(escqrs_slice record, uint32_t *version,
+                                                    escqrs_error *error);
+ESCQRS_MUST_USE escqrs_status escqrs_record_set_version(escqrs_slice record, uint32_t version,
+                                                        void **versioned, size_t *size,
+                                                        escqrs_error *error);
+
 /* May data written with `record` be read with `schema`? OK where it may: the same fields, fields
- * added with a default (or OPTIONAL, LIST, MAP) under numbers never used, removed fields whose
- * number nobody else took, changed order, ONE to OPTIONAL, a wider integer that reads the same
- * bytes (INT32 and UINT32 to INT, UINT32 to UINT64, SINT32 to SINT64), and what is added to a union
- * or an enum. SCHEMA_MISMATCH otherwise: a number that means another name (renamed), another kind,
- * label, enum number or nested message; a new field without default; a member of a union or an enum
- * that is gone. The text names class, field, both meanings and the mend. */
+ * added with a default under numbers never used, removed fields whose number nobody else took,
+ * changed order, fields and nested messages of another name where one of the two says that it was
+ * the other (`was`), ONE to OPTIONAL, a wider integer that reads the same bytes (INT32 and UINT32
+ * to INT, UINT32 to UINT64, SINT32 to SINT64), and what is added to a union or an enum.
+ * SCHEMA_MISMATCH otherwise: a number that means another name, another kind, label, enum number or
+ * nested message; a new field without default; a member of a union or an enum that is gone. The
+ * text names class, field, both meanings and the mend. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_compare(const escqrs_schema *schema,
                                                     escqrs_slice record, escqrs_error *error);
+
+/* How a definition differs from the one that data was written with. */
+typedef enum escqrs_change_kind {
+    ESCQRS_CHANGE_MISREAD = 0, /* the only one that compare refuses; `text` as there */
+    ESCQRS_CHANGE_ADDED = 1,   /* a field with a default, a member of an enum or a union */
+    ESCQRS_CHANGE_REMOVED = 2, /* a field */
+    ESCQRS_CHANGE_RENAMED = 3, /* a field, a nested message */
+    ESCQRS_CHANGE_WIDENED = 4, /* an integer; a field that may be absent now */
+} escqrs_change_kind;
+
+typedef struct escqrs_change { /* valid during the call */
+    escqrs_change_kind kind;
+    const char *message; /* name as now */
+    const char *field;   /* or "" */
+    const char *text;
+} escqrs_change;
+
+/* The same, and all of it: calls `visit` for each difference, misreadings too, and answers OK.
+ * Errors: CORRUPT, INVALID, NO_MEMORY. */
+ESCQRS_MUST_USE escqrs_status escqrs_schema_changes(
+    const escqrs_schema *schema, escqrs_slice record,
+    void (*visit)(void *context, const escqrs_change *change), void *context, escqrs_error *error);
 
 #ifdef __cplusplus
 }

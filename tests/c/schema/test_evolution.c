@@ -12,6 +12,8 @@ typedef struct change {
     const char *name;
     uint32_t number;
     bool has_default;
+    const char *const *was;
+    size_t was_count;
 } change;
 
 static const change name_1 = {
@@ -29,7 +31,9 @@ static escqrs_schema *make(const change *fields, size_t count)
                                   .kind = fields[i].kind,
                                   .label = fields[i].label,
                                   .key_kind = fields[i].key_kind,
-                                  .has_default = fields[i].has_default};
+                                  .has_default = fields[i].has_default,
+                                  .was = fields[i].was,
+                                  .was_count = fields[i].was_count};
         assert_int_equal(escqrs_schema_add(schema, &spec, NULL), ESCQRS_OK);
     }
     assert_int_equal(escqrs_schema_seal(schema, NULL), ESCQRS_OK);
@@ -87,13 +91,22 @@ static void test_accepted(void **state)
          .kind = ESCQRS_KIND_INT,
          .label = ESCQRS_ONE,
          .has_default = true},
-        {.name = "b", .number = 4, .kind = ESCQRS_KIND_TIME, .label = ESCQRS_OPTIONAL},
-        {.name = "c", .number = 5, .kind = ESCQRS_KIND_INT, .label = ESCQRS_LIST},
+        {.name = "b",
+         .number = 4,
+         .kind = ESCQRS_KIND_TIME,
+         .label = ESCQRS_OPTIONAL,
+         .has_default = true},
+        {.name = "c",
+         .number = 5,
+         .kind = ESCQRS_KIND_INT,
+         .label = ESCQRS_LIST,
+         .has_default = true},
         {.name = "d",
          .number = 6,
          .kind = ESCQRS_KIND_INT,
          .label = ESCQRS_MAP,
-         .key_kind = ESCQRS_KIND_INT},
+         .key_kind = ESCQRS_KIND_INT,
+         .has_default = true},
     };
     compare_with(added, 6, NULL);
     change defaulted[] = {name_1, size_2};
@@ -109,7 +122,28 @@ static void test_renamed(void **state)
     compare_with(
         fields, 2,
         "shop.Item: field 1 was `name: str` in stored data and is now `title: str`. Stored "
-        "values would be read under another name: keep the name `name`");
+        "values would be read under another name: if it is the same field, write `title: str = "
+        "es.field(1, was=\"name\")`");
+}
+
+static const char *const was_name[] = {"nom", "name"};
+
+/* What either side says of a field's former names counts. */
+static void test_renamed_with_was(void **state)
+{
+    (void)state;
+    change fields[] = {name_1, size_2};
+    fields[0].name = "title";
+    fields[0].was = was_name;
+    fields[0].was_count = 2;
+    compare_with(fields, 2, NULL);
+    change before[] = {name_1, size_2};
+    compare_schemas(make(fields, 2), make(before, 2), NULL); /* an older program */
+    fields[0].kind = ESCQRS_KIND_BYTES;
+    compare_with(fields, 2, "was `name: str` in stored data and is now `title: bytes`");
+    fields[0].kind = name_1.kind;
+    fields[0].number = 3;
+    compare_with(fields, 2, "`name` was field 1 in stored data and is now field 3");
 }
 
 static void test_moved(void **state)
@@ -129,6 +163,133 @@ static void test_moved(void **state)
     compare_with(renumbered, 2,
                  "`size` was field 2 in stored data and is now field 9. Stored values would not be "
                  "found: give it its number back with `es.field(2)`");
+}
+
+/* Nothing, an empty list: absent in stored data all the same, and only a default says that it is
+ * meant. */
+static void test_added_containers_without_default(void **state)
+{
+    (void)state;
+    static const char *const mends[] = {"`= None`", "`= []`", "`= {}`"};
+    for (size_t i = 0; i < 3; i++) {
+        change fields[] = {name_1,
+                           size_2,
+                           {.name = "more",
+                            .number = 3,
+                            .kind = ESCQRS_KIND_INT,
+                            .key_kind = ESCQRS_KIND_INT,
+                            .label = (escqrs_label)(ESCQRS_OPTIONAL + i)}};
+        compare_with(fields, 3, mends[i]);
+    }
+}
+
+typedef struct seen {
+    char text[1024];
+} seen;
+
+static void note(void *context, const escqrs_change *what)
+{
+    seen *all = context;
+    size_t used = strlen(all->text);
+    snprintf(all->text + used, sizeof all->text - used, "%d %s.%s; ", (int)what->kind,
+             what->message, what->field);
+    assert_true(strlen(what->text) > 0);
+}
+
+static void test_changes(void **state)
+{
+    (void)state;
+    change stored[] = {
+        name_1,
+        size_2,
+        {.name = "gone", .number = 5, .kind = ESCQRS_KIND_BOOL, .label = ESCQRS_ONE},
+        {.name = "small", .number = 6, .kind = ESCQRS_KIND_INT32, .label = ESCQRS_ONE}};
+    change now[] = {name_1,
+                    size_2,
+                    {.name = "new", .number = 7, .kind = ESCQRS_KIND_BOOL, .label = ESCQRS_ONE},
+                    {.name = "small", .number = 6, .kind = ESCQRS_KIND_INT, .label = ESCQRS_ONE},
+                    {.name = "old",
+                     .number = 8,
+                     .kind = ESCQRS_KIND_BOOL,
+                     .label = ESCQRS_ONE,
+                     .has_default = true}};
+    now[0].name = "title";
+    now[0].was = was_name;
+    now[0].was_count = 2;
+    now[1].kind = ESCQRS_KIND_FLOAT;
+    escqrs_schema *before = make(stored, 4);
+    escqrs_schema *after = make(now, 5);
+    void *record = NULL;
+    size_t size = 0;
+    assert_int_equal(escqrs_schema_record(before, &record, &size, NULL), ESCQRS_OK);
+    seen all = {""};
+    escqrs_error error = {0};
+    assert_int_equal(escqrs_schema_changes(after, (escqrs_slice){record, size}, note, &all, &error),
+                     ESCQRS_OK);
+    assert_string_equal(all.text, "3 shop.Item.title; 0 shop.Item.size; 2 shop.Item.gone; "
+                                  "4 shop.Item.small; 0 shop.Item.new; 1 shop.Item.old; ");
+    escqrs_free(record);
+    escqrs_schema_destroy(before);
+    escqrs_schema_destroy(after);
+}
+
+static void test_versions(void **state)
+{
+    (void)state;
+    change fields[] = {name_1, size_2};
+    escqrs_schema *schema = make(fields, 2);
+    void *record = NULL;
+    void *versioned = NULL;
+    size_t size = 0;
+    size_t more = 0;
+    uint32_t version = 0;
+    assert_int_equal(escqrs_schema_record(schema, &record, &size, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_record_version((escqrs_slice){record, size}, &version, NULL),
+                     ESCQRS_OK);
+    assert_int_equal(version, 1);
+    static const uint32_t numbers[] = {1, 2, 127, 128, UINT32_MAX};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        assert_int_equal(escqrs_record_set_version((escqrs_slice){record, size}, numbers[i],
+                                                   &versioned, &more, NULL),
+                         ESCQRS_OK);
+        assert_int_equal(escqrs_record_version((escqrs_slice){versioned, more}, &version, NULL),
+                         ESCQRS_OK);
+        assert_int_equal(version, numbers[i]);
+        assert_true((numbers[i] == 1) == (more == size));
+        assert_int_equal(escqrs_schema_compare(schema, (escqrs_slice){versioned, more}, NULL),
+                         ESCQRS_OK);
+        escqrs_free(versioned);
+    }
+    assert_int_equal(escqrs_record_version((escqrs_slice){"\xff", 1}, &version, NULL),
+                     ESCQRS_CORRUPT);
+    escqrs_free(record);
+    escqrs_schema_destroy(schema);
+}
+
+/* Former names are part of the record, and come back. */
+static void test_names_that_a_message_had(void **state)
+{
+    (void)state;
+    escqrs_schema *schema = NULL;
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("shop.Money"), &schema, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_add_was(schema, escqrs_slice_of("Money"), NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_add_was(schema, escqrs_slice_of("Cash"), NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_add_was(schema, escqrs_slice_of("a b"), NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_schema_seal(schema, NULL), ESCQRS_OK);
+    void *record = NULL;
+    void *again = NULL;
+    size_t size = 0;
+    size_t same = 0;
+    escqrs_schema *loaded = NULL;
+    assert_int_equal(escqrs_schema_record(schema, &record, &size, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_load((escqrs_slice){record, size}, &loaded, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_record(loaded, &again, &same, NULL), ESCQRS_OK);
+    assert_int_equal(size, same);
+    assert_memory_equal(record, again, size);
+    escqrs_free(record);
+    escqrs_free(again);
+    escqrs_schema_destroy(loaded);
+    escqrs_schema_destroy(schema);
 }
 
 static void test_added_without_default(void **state)
@@ -344,11 +505,21 @@ static void test_damaged_record(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_renamed),
-        cmocka_unit_test(test_moved),    cmocka_unit_test(test_added_without_default),
-        cmocka_unit_test(test_types),    cmocka_unit_test(test_wider),
-        cmocka_unit_test(test_unions),   cmocka_unit_test(test_enums),
-        cmocka_unit_test(test_nested),   cmocka_unit_test(test_damaged_record),
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_renamed),
+        cmocka_unit_test(test_renamed_with_was),
+        cmocka_unit_test(test_names_that_a_message_had),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_changes),
+        cmocka_unit_test(test_added_containers_without_default),
+        cmocka_unit_test(test_moved),
+        cmocka_unit_test(test_added_without_default),
+        cmocka_unit_test(test_types),
+        cmocka_unit_test(test_wider),
+        cmocka_unit_test(test_unions),
+        cmocka_unit_test(test_enums),
+        cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_damaged_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
