@@ -30,7 +30,7 @@ struct core_object {
     esc_py_system *system;
     PyObject *reference; /* weak, to the system */
     PyObject *instance;  /* of the user's class: `self` of its methods */
-    PyObject *failure;   /* the last exception of a handler, or NULL */
+    PyObject *failure;   /* of a handler, the last: (position, traceback, exception), or NULL */
     escqrs_readmodel *model;
     PyObject *name;
     handler_context *handlers;
@@ -105,6 +105,14 @@ static int refuse_in_projection(esc_py_system *system, const char *what)
     return -1;
 }
 
+static int slice_of(PyObject *text, escqrs_slice *slice)
+{
+    Py_ssize_t size = 0;
+    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
+    *slice = (escqrs_slice){data, (size_t)size};
+    return data == NULL ? -1 : 0;
+}
+
 /* ---- handlers: the projector's thread ------------------------------------------------------------------------ */
 
 /* What the handler is called with besides self and db. New reference. */
@@ -139,13 +147,20 @@ static escqrs_status report(core_object *core, const escqrs_recorded *recorded, 
     PyErr_Clear();
     Py_XDECREF(text);
     if (!full) {
-        PyObject *result = PyObject_CallFunction(state->readmodel.failed, "OLO", core->name,
+        PyObject *detail = PyObject_CallFunction(state->readmodel.failed, "OLO", core->name,
                                                  (long long)recorded->position, value);
-        if (result == NULL) {
+        escqrs_slice traceback_text = {NULL, 0};
+        if (detail == NULL || slice_of(detail, &traceback_text) < 0) {
             PyErr_WriteUnraisable(core->name);
         }
-        Py_XDECREF(result);
-        Py_XSETREF(core->failure, Py_NewRef(value));
+        escqrs_readmodel_explain(core->model, traceback_text);
+        PyObject *failure =
+            detail == NULL ? NULL
+                           : Py_BuildValue("LNO", (long long)recorded->position, detail, value);
+        if (failure == NULL) {
+            PyErr_Clear();
+        }
+        Py_XSETREF(core->failure, failure);
     }
     Py_XDECREF(type);
     Py_XDECREF(value);
@@ -213,14 +228,6 @@ static int pack_defaults(PyTypeObject *cls, esc_buffer *out)
     return failed;
 }
 
-static int slice_of(PyObject *text, escqrs_slice *slice)
-{
-    Py_ssize_t size = 0;
-    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
-    *slice = (escqrs_slice){data, (size_t)size};
-    return data == NULL ? -1 : 0;
-}
-
 /* One of (class, sql or None, function or None, wants_recorded, name). */
 static int read_projection(esc_py_state *state, handler_context *handler, PyObject *given,
                            escqrs_projection *spec, esc_buffer *defaults)
@@ -273,15 +280,33 @@ static void description_fini(description *self)
     Py_XDECREF((PyObject *)self->core);
 }
 
-/* `given`: (name, schema, version, manual, projections). Fini also after a failure. */
+/* (further attempts, delay, longest delay, park), delays in seconds */
+static int read_policy(PyObject *given, escqrs_failure_policy *policy)
+{
+    unsigned attempts;
+    double delay, delay_max;
+    int park;
+    if (!PyArg_ParseTuple(given, "Iddp", &attempts, &delay, &delay_max, &park)) {
+        return -1;
+    }
+    *policy = (escqrs_failure_policy){.retry_count = attempts,
+                                      .retry_delay_ns = (int64_t)(delay * 1e9),
+                                      .retry_delay_max_ns = (int64_t)(delay_max * 1e9),
+                                      .then = park ? ESCQRS_FAILURE_PARK : ESCQRS_FAILURE_STOP};
+    return 0;
+}
+
+/* `given`: (name, schema, version, manual, policy, projections). Fini also after a failure. */
 static int description_init(description *self, esc_py_state *state, PyObject *given,
                             escqrs_readmodel_spec *spec)
 {
-    PyObject *name, *schema, *version, *projections_given;
+    PyObject *name, *schema, *version, *policy_given, *projections_given;
     int manual;
+    escqrs_failure_policy policy;
     *self = (description){0};
-    if (!PyArg_ParseTuple(given, "UUUpO!", &name, &schema, &version, &manual, &PyTuple_Type,
-                          &projections_given)) {
+    if (!PyArg_ParseTuple(given, "UUUpO!O!", &name, &schema, &version, &manual, &PyTuple_Type,
+                          &policy_given, &PyTuple_Type, &projections_given) ||
+        read_policy(policy_given, &policy) < 0) {
         return -1;
     }
     self->count = (size_t)PyTuple_GET_SIZE(projections_given);
@@ -309,7 +334,8 @@ static int description_init(description *self, esc_py_state *state, PyObject *gi
     }
     *spec = (escqrs_readmodel_spec){.rebuild_manual = manual != 0,
                                     .projections = self->projections,
-                                    .projection_count = self->count};
+                                    .projection_count = self->count,
+                                    .on_error = policy};
     return slice_of(name, &spec->name) < 0 || slice_of(schema, &spec->schema) < 0 ||
                    slice_of(version, &spec->version) < 0
                ? -1
@@ -453,7 +479,8 @@ static PyObject *module_bind(PyObject *module, PyObject *failed)
 
 /* ---- status and waiting ----------------------------------------------------------------------------------------------- */
 
-/* (state, position, head, rebuilding, error or None, failed position) */
+/* (state, position, head, rebuilding, error or None, failed position, lag in microseconds, rate,
+ * parked, attempts) */
 static PyObject *core_status(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -475,9 +502,10 @@ static PyObject *core_status(PyObject *object, PyObject *unused)
     if (error == NULL) {
         return NULL;
     }
-    return Py_BuildValue("iLLNNL", (int)status.state, (long long)status.position,
+    return Py_BuildValue("iLLNNLLdLI", (int)status.state, (long long)status.position,
                          (long long)status.head, PyBool_FromLong(status.rebuilding), error,
-                         (long long)status.error.position);
+                         (long long)status.error.position, (long long)status.lag_us, status.rate,
+                         (long long)status.parked, (unsigned)status.attempts);
 }
 
 typedef struct wait_call {
@@ -577,10 +605,78 @@ static PyObject *core_retry(PyObject *object, PyObject *unused)
     return call_core(object, "retry()", escqrs_readmodel_retry);
 }
 
-static PyObject *core_skip(PyObject *object, PyObject *unused)
+/* skip(reason) */
+static PyObject *core_skip(PyObject *object, PyObject *given)
 {
-    (void)unused;
-    return call_core(object, "skip()", escqrs_readmodel_skip);
+    core_object *self = (core_object *)object;
+    escqrs_slice reason;
+    if (slice_of(given, &reason) < 0) {
+        return NULL;
+    }
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    int failed = refuse_in_projection(system, "skip()");
+    if (!failed) {
+        escqrs_error error = {0};
+        escqrs_status status;
+        Py_BEGIN_ALLOW_THREADS
+        status = escqrs_readmodel_skip(self->model, reason, &error);
+        Py_END_ALLOW_THREADS
+        if (status != ESCQRS_OK) {
+            esc_py_raise(system->state, &error);
+            failed = -1;
+        }
+    }
+    core_leave(system);
+    return failed ? NULL : Py_NewRef(Py_None);
+}
+
+typedef struct unpark_call {
+    escqrs_readmodel *model;
+    uint64_t ticket;
+    escqrs_error error;
+} unpark_call;
+
+static escqrs_status wait_unparked(void *context, int64_t deadline_ns)
+{
+    unpark_call *call = context;
+    return escqrs_readmodel_wait_unparked(call->model, call->ticket, deadline_ns, &call->error);
+}
+
+/* unpark(stream or "", skipped position or 0, reason): have parked events applied, and wait for
+ * it */
+static PyObject *core_unpark(PyObject *object, PyObject *args)
+{
+    core_object *self = (core_object *)object;
+    PyObject *stream, *reason;
+    long long skip;
+    escqrs_unpark wanted = {0};
+    if (!PyArg_ParseTuple(args, "ULU", &stream, &skip, &reason) ||
+        slice_of(stream, &wanted.stream) < 0 || slice_of(reason, &wanted.reason) < 0) {
+        return NULL;
+    }
+    wanted.skip = skip;
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    int failed = refuse_in_projection(system, "unparking");
+    if (!failed) {
+        unpark_call call = {.model = self->model};
+        escqrs_status asked;
+        Py_BEGIN_ALLOW_THREADS
+        asked = escqrs_readmodel_unpark(self->model, &wanted, &call.ticket, &call.error);
+        Py_END_ALLOW_THREADS
+        int status = asked == ESCQRS_OK ? esc_py_wait(wait_unparked, &call, INT64_MAX) : (int)asked;
+        if (status > 0) {
+            esc_py_raise(system->state, &call.error);
+        }
+        failed = status != 0;
+    }
+    core_leave(system);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 /* ---- queries -------------------------------------------------------------------------------------------------------------- */
@@ -731,13 +827,15 @@ static PyMethodDef core_methods[] = {
     {"wait", core_wait, METH_VARARGS, NULL},
     {"rebuild", core_rebuild, METH_NOARGS, NULL},
     {"retry", core_retry, METH_NOARGS, NULL},
-    {"skip", core_skip, METH_NOARGS, NULL},
+    {"skip", core_skip, METH_O, NULL},
+    {"unpark", core_unpark, METH_VARARGS, NULL},
     {"query", core_query, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef core_getset[] = {
-    {"failure", core_failure, NULL, "The last exception of a handler, or None.", NULL},
+    {"failure", core_failure, NULL,
+     "Of a handler, the last: (position, traceback, exception), or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

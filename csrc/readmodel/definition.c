@@ -511,12 +511,21 @@ static escqrs_status make_fingerprint(esc_definition *definition, const escqrs_r
 /* ---- definition ------------------------------------------------------------------------------------------ */
 
 #define NAME_MAX_SIZE 255
+#define RETRY_DELAY_NS 100000000LL
+#define RETRY_DELAY_MAX_NS 30000000000LL
 
 escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readmodel_spec *spec,
                                   escqrs_error *error)
 {
     *definition = (esc_definition){.objects = ESC_VECTOR_OF(esc_object), .denied = ""};
     definition->rebuild_manual = spec->rebuild_manual;
+    definition->on_error = spec->on_error;
+    if (definition->on_error.retry_delay_ns <= 0) {
+        definition->on_error.retry_delay_ns = RETRY_DELAY_NS;
+    }
+    if (definition->on_error.retry_delay_max_ns <= 0) {
+        definition->on_error.retry_delay_max_ns = RETRY_DELAY_MAX_NS;
+    }
     escqrs_status status = ESCQRS_OK;
     if (spec->name.size == 0 || spec->name.size > NAME_MAX_SIZE ||
         memchr(spec->name.data, '\0', spec->name.size) != NULL) {

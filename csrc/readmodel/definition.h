@@ -55,6 +55,7 @@ typedef struct esc_definition {
     bool rebuild_manual;
     bool has_virtual; /* its tables cannot be copied row by row */
     bool has_apply;
+    escqrs_failure_policy on_error;         /* delays are set */
     char fingerprint[ESC_FINGERPRINT_SIZE]; /* of schema, version, types, SQL and handlers */
     /* the authorizer's: what the statement under way may not do; "" if nothing */
     const char *denied;

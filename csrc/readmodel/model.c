@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "base/error.h"
+#include "readmodel/dead_letter.h"
 #include "readmodel/sql.h"
 
 /* ---- siblings -------------------------------------------------------------------------------- */
@@ -193,6 +194,7 @@ static escqrs_status work_make(void *context, void *sqlite, escqrs_error *error)
     if (status != ESCQRS_OK) {
         return status;
     }
+    status = esc_dead_letter_make_table(sqlite, error);
     for (size_t i = 0; status == ESCQRS_OK && i < projector->models.count; i++) {
         status = make_one(esc_projector_model(projector, i), sqlite, error);
     }
@@ -242,6 +244,7 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
     }
     model->projector = projector;
     model->live.model = model;
+    esc_park_init(&model->live);
     escqrs_status status = esc_definition_init(&model->definition, spec, error);
     if (status != ESCQRS_OK) {
         escqrs_free(model);
@@ -271,6 +274,7 @@ fail:
 void esc_model_destroy(escqrs_readmodel *model)
 {
     esc_copy_destroy(model->copy);
+    esc_park_end(model);
     esc_definition_fini(&model->definition);
     escqrs_free(model);
 }

@@ -68,7 +68,7 @@ static bool is_free(escqrs_readmodel *model, int64_t now_ns, int64_t *wake_ns)
 {
     escqrs_projector *projector = model->projector;
     esc_mutex_lock(&projector->mutex);
-    bool is_early = model->troubled && model->retry_at_ns > now_ns;
+    bool is_early = (model->troubled || model->retrying) && model->retry_at_ns > now_ns;
     bool is_free = !model->busy && !is_early;
     if (is_early && !model->busy && model->retry_at_ns < *wake_ns) {
         *wake_ns = model->retry_at_ns;
@@ -208,6 +208,9 @@ static bool run_once(escqrs_projector *projector, const choice *chosen, size_t *
         if (status == ESCQRS_OK) {
             bool failed = follower->limit <= run.upto;
             esc_follower_advance(follower, failed ? follower->limit - 1 : run.upto, head);
+            if (follower->parked_position > 0) {
+                esc_follower_parked(follower);
+            }
             if (failed) {
                 esc_follower_stop(follower, &follower->failure);
                 whole = false; /* the group has changed */
@@ -289,7 +292,7 @@ static bool take_turn(escqrs_projector *projector, int64_t *head, int64_t *wake_
         if (!is_free(model, now_ns, wake_ns)) {
             continue;
         }
-        if (esc_rebuild_turn(model, *head)) {
+        if (esc_rebuild_turn(model, *head) || esc_park_turn(model)) {
             done = true;
         }
     }

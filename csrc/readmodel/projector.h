@@ -37,6 +37,28 @@ typedef struct esc_control {
     sqlite3_stmt *begin, *commit, *savepoint, *release, *undo, *move;
 } esc_control;
 
+/* ---- rate -------------------------------------------------------------------------------------------- */
+
+typedef struct esc_rate {
+    int64_t begun_ns; /* of the window under way; 0: none yet */
+    int64_t count;
+    double before; /* a second, in the window before; negative: there was none */
+} esc_rate;
+
+void esc_rate_add(esc_rate *rate, int64_t count);
+double esc_rate_now(const esc_rate *rate);
+
+/* ---- unparking ----------------------------------------------------------------------------------------- */
+
+/* One at a time; whoever comes later waits his turn. */
+typedef struct esc_unpark_queue {
+    uint64_t asked, done; /* tickets */
+    char *stream;         /* of the one asked for and not done; NULL: every stream */
+    char *reason;
+    int64_t skip;
+    escqrs_error error; /* of the last done */
+} esc_unpark_queue;
+
 /* ---- follower ------------------------------------------------------------------------------------------ */
 
 /* One set of a read model's tables that follows the feed: the live one in the store's file, or a
@@ -49,10 +71,19 @@ typedef struct esc_follower {
     sqlite3_stmt **statements;  /* by projection; prepared when first used */
     esc_statement_cache *cache; /* made when first used */
     int64_t position;           /* of the last event applied and committed */
+    /* attempts that have failed at the event at attempt_position */
+    int64_t attempt_position;
+    uint32_t attempts;
+    /* streams of which an event is parked, as `db` has them; see park.c */
+    esc_map parked_streams;
+    int64_t parked_events;
+    bool parked_known; /* else they have to be looked up */
     /* during a run */
     bool active;
-    int64_t limit; /* the first event that it cannot take; INT64_MAX if none */
-    escqrs_error failure;
+    int64_t limit;           /* the first event that it cannot take; INT64_MAX if none */
+    int64_t parked_position; /* the last event that was parked */
+    size_t parked_in_run;    /* of those that failed themselves */
+    escqrs_error failure;    /* at `limit`, or of the last event that was parked */
 } esc_follower;
 
 /* ---- read model ------------------------------------------------------------------------------------------ */
@@ -72,9 +103,17 @@ struct escqrs_readmodel {
     bool busy;      /* a skip is under way */
     /* the last attempt failed for the machine's reasons; it is tried again */
     bool troubled;
-    uint64_t failures; /* such attempts so far */
+    bool retrying;     /* the last attempt at an event failed; it is tried again */
+    uint64_t failures; /* attempts so far that failed for the machine's reasons */
     int64_t retry_at_ns;
     escqrs_error error;
+    int64_t parked;      /* of the one that counts, as of its last transaction */
+    bool rebuild_failed; /* given up, and no wait has told so yet */
+    esc_unpark_queue unparks;
+    /* events applied by the one that counts, in this second and the whole one before */
+    esc_rate rate;
+    /* the thread that projects */
+    char *detail; /* of the failure under way, or NULL */
 };
 
 /* ---- topics ------------------------------------------------------------------------------------------------ */
@@ -177,6 +216,11 @@ void esc_model_destroy(escqrs_readmodel *model);
 escqrs_status esc_model_look_up(escqrs_readmodel *model, esc_checkpoint *checkpoint,
                                 escqrs_error *error) ESCQRS_MUST_USE;
 
+/* ---- request.c ------------------------------------------------------------------------------- */
+
+escqrs_status esc_model_check_writable(const escqrs_readmodel *model,
+                                       escqrs_error *error) ESCQRS_MUST_USE;
+
 /* ---- topic.c --------------------------------------------------------------------------------- */
 
 void esc_topics_init(escqrs_projector *projector);
@@ -195,10 +239,31 @@ escqrs_status esc_follower_statement(esc_follower *follower, size_t index, sqlit
                                      sqlite3_stmt **statement, escqrs_error *error) ESCQRS_MUST_USE;
 /* Every event up to `position` is applied and committed. */
 void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head);
-/* It cannot take an event. */
+/* Further attempts that its policy allows at the event. */
+uint32_t esc_follower_attempts_left(const esc_follower *follower, int64_t position);
+/* It cannot take an event: it waits and tries again, or stops. */
 void esc_follower_stop(esc_follower *follower, const escqrs_error *error);
+/* A run that parked events is committed. */
+void esc_follower_parked(esc_follower *follower);
 /* The machine is to blame: later again. */
 void esc_model_trouble(escqrs_readmodel *model, const escqrs_error *error);
+
+/* ---- park.c ---------------------------------------------------------------------------------- */
+
+void esc_park_init(esc_follower *follower);
+void esc_park_fini(esc_follower *follower);
+/* What its database has of parked events. */
+escqrs_status esc_park_load(esc_follower *follower, sqlite3 *db,
+                            escqrs_error *error) ESCQRS_MUST_USE;
+/* A transaction was taken back: look it up anew. */
+void esc_park_forget(esc_follower *follower);
+bool esc_park_holds(const esc_follower *follower, escqrs_slice stream);
+/* Write an item to the dead letters. `failure`: its own; NULL: it waits behind an earlier one. */
+escqrs_status esc_park_put(esc_follower *follower, const esc_item *item, sqlite3 *db,
+                           const escqrs_error *failure, escqrs_error *error) ESCQRS_MUST_USE;
+/* Do what was asked with parked events. False: nothing was. */
+bool esc_park_turn(escqrs_readmodel *model);
+void esc_park_end(escqrs_readmodel *model);
 
 /* ---- rebuild.c ------------------------------------------------------------------------------- */
 
@@ -229,8 +294,14 @@ typedef struct esc_run {
     size_t next;  /* result: the first item not taken */
     int64_t upto; /* result: every event up to here is applied, or beyond its follower's limit */
     bool copies;  /* members are copies, else live */
+    bool parked;  /* the items were parked: one that fails again fails the run */
     bool savepoints;
     bool attached;
+    /* an event that ended the transaction when it failed: to be parked without another attempt */
+    const esc_follower *doomed;
+    int64_t doomed_position;
+    escqrs_error doomed_failure;
+    int64_t end_before; /* the next such event; 0: none */
     int64_t begun_ns;
     const esc_follower *culprit; /* result: whose checkpoint was not where it should be, or NULL */
 } esc_run;
@@ -239,5 +310,9 @@ typedef struct esc_run {
  * Anything else: nothing was applied, the machine is to blame, and trying again may help. */
 escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control,
                                   escqrs_error *error) ESCQRS_MUST_USE;
+/* Within the caller's transaction on the writing connection: apply the batch, one parked event, and
+ * move no checkpoint. REPLAY: it failed again, the member's `failure` says why. */
+escqrs_status esc_run_parked(esc_run *run, sqlite3 *db, esc_control *control,
+                             escqrs_error *error) ESCQRS_MUST_USE;
 
 #endif

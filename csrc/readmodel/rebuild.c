@@ -11,6 +11,7 @@
 #include "readmodel/projector.h"
 
 #include "base/error.h"
+#include "readmodel/dead_letter.h"
 #include "readmodel/sql.h"
 
 /* ---- copy ------------------------------------------------------------------------------------ */
@@ -19,6 +20,7 @@ void esc_copy_destroy(esc_follower *copy)
 {
     if (copy != NULL) {
         esc_follower_finalize(copy);
+        esc_park_fini(copy);
         (void)sqlite3_close(copy->db);
         escqrs_free(copy);
     }
@@ -42,6 +44,7 @@ static escqrs_status make_copy(escqrs_readmodel *model, esc_follower **copy, esc
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to rebuild a read model");
     }
     (*copy)->model = model;
+    esc_park_init(*copy);
     escqrs_status status = esc_definition_make_copy(&model->definition, model->projector->in_memory,
                                                     &(*copy)->db, error);
     if (status != ESCQRS_OK) {
@@ -72,6 +75,9 @@ static escqrs_status work_replace(void *context, void *sqlite, escqrs_error *err
         status = esc_checkpoint_replace(sqlite, &call->model->definition, call->from,
                                         call->position, error);
     }
+    if (status == ESCQRS_OK) {
+        status = esc_dead_letter_replace(sqlite, call->model->definition.name, call->from, error);
+    }
     return esc_rmsql_end(sqlite, status, error);
 }
 
@@ -84,14 +90,23 @@ static escqrs_status replace(escqrs_readmodel *model, sqlite3 *from, int64_t pos
     escqrs_status status = escqrs_store_run(projector->store, false, work_replace, &call, error);
     if (status == ESCQRS_OK) {
         int64_t head = escqrs_store_head(projector->store);
+        int64_t parked = model->copy == NULL ? 0 : model->copy->parked_events;
+        esc_park_forget(&model->live);
         esc_mutex_lock(&projector->mutex);
+        model->parked = parked;
         model->live.position = position;
         model->frozen = false;
         model->level = position >= head;
         model->refilling = position == 0 && head > 0;
         model->stopped = false;
         model->troubled = false;
-        model->error = (escqrs_error){0};
+        model->retrying = false;
+        model->rebuild_failed = false;
+        if (parked == 0) {
+            model->error = (escqrs_error){0};
+        } else if (model->copy->parked_position > 0) {
+            model->error = model->copy->failure;
+        }
         esc_cond_broadcast(&projector->changed);
         esc_mutex_unlock(&projector->mutex);
     }
@@ -140,12 +155,16 @@ static bool begin_rebuild(escqrs_readmodel *model)
     esc_mutex_lock(&projector->mutex);
     model->copy = copy;
     model->rebuild_wanted = false;
+    model->rebuild_failed = false;
     if (copy != NULL && model->stopped) { /* its tables end at an event that it could not take */
         model->frozen = true;
     }
     model->stopped = false;
     model->troubled = false;
-    model->error = (escqrs_error){0};
+    model->retrying = false;
+    if (model->parked == 0) {
+        model->error = (escqrs_error){0};
+    }
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
     return true;

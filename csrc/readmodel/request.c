@@ -7,9 +7,10 @@
 
 #include "base/assert.h"
 #include "base/error.h"
+#include "readmodel/dead_letter.h"
 #include "readmodel/sql.h"
 
-static escqrs_status check_writable(escqrs_readmodel *model, escqrs_error *error)
+escqrs_status esc_model_check_writable(const escqrs_readmodel *model, escqrs_error *error)
 {
     if (esc_projector_is_forked(model->projector)) {
         return escqrs_error_set(error, ESCQRS_FORKED, "a read model was used in a child of fork()");
@@ -24,7 +25,7 @@ static escqrs_status check_writable(escqrs_readmodel *model, escqrs_error *error
 
 escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *model, escqrs_error *error)
 {
-    escqrs_status status = check_writable(model, error);
+    escqrs_status status = esc_model_check_writable(model, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -48,7 +49,7 @@ static escqrs_status say_not_stopped(const escqrs_readmodel *model, escqrs_error
 
 escqrs_status escqrs_readmodel_retry(escqrs_readmodel *model, escqrs_error *error)
 {
-    escqrs_status status = check_writable(model, error);
+    escqrs_status status = esc_model_check_writable(model, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -57,8 +58,11 @@ escqrs_status escqrs_readmodel_retry(escqrs_readmodel *model, escqrs_error *erro
     while (model->busy) {
         esc_cond_wait(&projector->changed, &projector->mutex);
     }
-    bool stopped = model->stopped;
-    if (stopped) {
+    bool stopped = model->stopped || model->retrying;
+    if (model->retrying) {
+        model->retry_at_ns = 0;
+    }
+    if (model->stopped) {
         model->stopped = false;
         model->level = false;
         model->error = (escqrs_error){0};
@@ -75,13 +79,34 @@ escqrs_status escqrs_readmodel_retry(escqrs_readmodel *model, escqrs_error *erro
 
 typedef struct skip_call {
     escqrs_readmodel *model;
-    int64_t position;
+    int64_t position; /* where it stands, before the event */
+    escqrs_slice reason;
+    const escqrs_error *failure;
+    const escqrs_recorded *event; /* NULL: it cannot be read */
 } skip_call;
 
-/* Move the checkpoint of a stopped read model past the event. */
-static escqrs_status work_skip(void *context, void *sqlite, escqrs_error *error)
+/* List the event among the dead letters, for whoever asks later why it is not there. */
+static escqrs_status note_skip(const skip_call *call, sqlite3 *db, escqrs_error *error)
 {
-    skip_call *call = context;
+    esc_dead_letter letter = {.readmodel = call->model->definition.name,
+                              .state = "skipped",
+                              .position = call->position + 1,
+                              .version = call->failure->version,
+                              .attempts = 1,
+                              .error = escqrs_slice_of(call->failure->message),
+                              .reason = call->reason};
+    if (call->event != NULL) {
+        letter.stream = call->event->stream;
+        letter.type = escqrs_type_name(call->event->type);
+        letter.version = call->event->version;
+    }
+    escqrs_status status = esc_dead_letter_make_table(db, error);
+    return status == ESCQRS_OK ? esc_dead_letter_put(db, &letter, error) : status;
+}
+
+/* Move the checkpoint of a stopped read model past the event. */
+static escqrs_status move_past(const skip_call *call, sqlite3 *sqlite, escqrs_error *error)
+{
     sqlite3_stmt *move = NULL;
     escqrs_status status =
         esc_rmsql_prepare(sqlite, escqrs_slice_of(esc_checkpoint_move_sql), &move, error);
@@ -101,9 +126,46 @@ static escqrs_status work_skip(void *context, void *sqlite, escqrs_error *error)
     return status;
 }
 
-escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_error *error)
+static escqrs_status work_skip(void *context, void *sqlite, escqrs_error *error)
 {
-    escqrs_status status = check_writable(model, error);
+    skip_call *call = context;
+    escqrs_status status = esc_rmsql_exec(sqlite, "BEGIN IMMEDIATE", error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = move_past(call, sqlite, error);
+    if (status == ESCQRS_OK) {
+        status = note_skip(call, sqlite, error);
+    }
+    return esc_rmsql_end(sqlite, status, error);
+}
+
+/* The event is read first, to be listed. */
+static escqrs_status skip_event(esc_follower *follower, const escqrs_error *failure,
+                                escqrs_slice reason, escqrs_error *error)
+{
+    escqrs_store *store = follower->model->projector->store;
+    skip_call call = {.model = follower->model,
+                      .position = follower->position,
+                      .reason = reason,
+                      .failure = failure};
+    escqrs_range range = {.after = follower->position, .limit = 1};
+    escqrs_cursor *cursor = NULL;
+    if (escqrs_store_events(store, &range, &cursor, NULL) == ESCQRS_OK &&
+        escqrs_cursor_next(cursor, &call.event, NULL) != ESCQRS_OK) {
+        call.event = NULL;
+    }
+    escqrs_status status = follower->db == NULL
+                               ? escqrs_store_run(store, false, work_skip, &call, error)
+                               : note_skip(&call, follower->db, error);
+    escqrs_cursor_close(cursor);
+    return status;
+}
+
+escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_slice reason,
+                                    escqrs_error *error)
+{
+    escqrs_status status = esc_model_check_writable(model, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -125,9 +187,8 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_error *error
         status = escqrs_error_set(error, ESCQRS_INVALID,
                                   "read model %s did not stop at an event; rebuild it: %s",
                                   model->definition.name, skipped.message);
-    } else if (follower == &model->live) {
-        skip_call call = {.model = model, .position = follower->position};
-        status = escqrs_store_run(projector->store, false, work_skip, &call, error);
+    } else {
+        status = skip_event(follower, &skipped, reason, error);
     }
     esc_mutex_lock(&projector->mutex);
     model->busy = false;
@@ -141,10 +202,12 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_error *error
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
     if (status == ESCQRS_OK) {
-        escqrs_log_write(
-            &projector->log, ESCQRS_LOG_WARNING,
-            "read model %s leaves out the event at position %lld; it had stopped because of: %s",
-            model->definition.name, (long long)skipped.position, skipped.message);
+        escqrs_log_write(&projector->log, ESCQRS_LOG_WARNING,
+                         "read model %s leaves out the event at position %lld%s%.*s; it had "
+                         "stopped because of: %s",
+                         model->definition.name, (long long)skipped.position,
+                         reason.size > 0 ? ": " : "", reason.size > 300 ? 300 : (int)reason.size,
+                         reason.size == 0 ? "" : (const char *)reason.data, skipped.message);
         esc_projector_wake(projector);
     }
     return status;

@@ -5,6 +5,9 @@
  *     either the savepoint before the event is taken back, or the whole transaction is, and done
  *     again without it. Where functions take part there are savepoints, so that a function never
  *     sees an event twice; SQL alone is cheaper without them, and a failure is rare.
+ *   - A follower that parks what it cannot take goes on behind it: the event's savepoint is taken
+ *     back, and the event is listed in the same transaction (see park.c). Where there were no
+ *     savepoints the transaction begins anew with them.
  *   - A full disk and the like is nobody's fault: the transaction is given up as a whole.
  *   - A checkpoint moves from exactly the position where the follower stands; if it is not there,
  *     somebody else has written it, and the transaction is given up as CORRUPT.
@@ -96,14 +99,16 @@ static escqrs_status apply_function(esc_run *run, esc_follower *follower, size_t
 }
 
 /* Say which event of whom it was. */
-static void describe_failure(esc_follower *follower, const esc_item *item, escqrs_error *error)
+static void describe_failure(esc_follower *follower, const esc_item *item, bool parks,
+                             escqrs_error *error)
 {
     const escqrs_recorded *recorded = &item->recorded;
     escqrs_slice type = escqrs_type_name(recorded->type);
     int stream_size = recorded->stream.size > 200 ? 200 : (int)recorded->stream.size;
-    esc_error_prefix(error,
-                     "read model %s stopped at position %lld (%.*s, stream %.*s, version %lld): ",
-                     follower->model->definition.name, (long long)recorded->position,
+    bool stops = !parks && esc_follower_attempts_left(follower, recorded->position) == 0;
+    const char *verb = stops ? "stopped at" : "could not apply";
+    esc_error_prefix(error, "read model %s %s position %lld (%.*s, stream %.*s, version %lld): ",
+                     follower->model->definition.name, verb, (long long)recorded->position,
                      (int)type.size, (const char *)type.data, stream_size,
                      (const char *)recorded->stream.data, (long long)recorded->version);
     error->position = recorded->position;
@@ -119,6 +124,59 @@ typedef enum outcome {
     GIVE_UP,
 } outcome;
 
+/* Is the event one that the follower does not get: behind its limit, or of a parked stream? Then it
+ * is listed. */
+static outcome pass_over(esc_run *run, esc_follower *follower, const esc_item *item, sqlite3 *db,
+                         bool *passed, escqrs_error *error)
+{
+    int64_t position = item->recorded.position;
+    *passed = position >= follower->limit || position == follower->parked_position;
+    if (*passed || run->parked) {
+        return GO_ON;
+    }
+    const escqrs_error *failure =
+        run->doomed == follower && run->doomed_position == position ? &run->doomed_failure : NULL;
+    *passed = failure != NULL || esc_park_holds(follower, item->recorded.stream);
+    if (!*passed) {
+        return GO_ON;
+    }
+    return esc_park_put(follower, item, db, failure, error) == ESCQRS_OK ? GO_ON : GIVE_UP;
+}
+
+/* An event cannot be applied: it is parked, or becomes the follower's limit. */
+static outcome refuse(esc_run *run, esc_follower *follower, const esc_item *item, sqlite3 *db,
+                      esc_control *control, bool saved, escqrs_error *failure, escqrs_error *error)
+{
+    int64_t position = item->recorded.position;
+    bool parks = !run->parked && follower->model->definition.on_error.then == ESCQRS_FAILURE_PARK &&
+                 esc_follower_attempts_left(follower, position) == 0;
+    describe_failure(follower, item, parks || run->parked, failure);
+    bool is_over = sqlite3_get_autocommit(db); /* INSERT OR ROLLBACK and its like */
+    if (!parks) {
+        follower->failure = *failure;
+        follower->limit = position;
+        if (!saved || is_over) {
+            return DO_AGAIN;
+        }
+    } else if (!saved) {
+        run->savepoints = true;
+        return DO_AGAIN;
+    } else if (is_over && run->doomed == NULL) {
+        run->doomed = follower;
+        run->doomed_position = position;
+        run->doomed_failure = *failure;
+        return DO_AGAIN;
+    } else if (is_over) { /* one of this kind in a transaction is enough */
+        run->end_before = position;
+        return DO_AGAIN;
+    }
+    if (control_run(db, &control->undo, "ROLLBACK TO escqrs_event", error) != ESCQRS_OK) {
+        return GIVE_UP;
+    }
+    return !parks || esc_park_put(follower, item, db, failure, error) == ESCQRS_OK ? GO_ON
+                                                                                   : GIVE_UP;
+}
+
 static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_control *control,
                           escqrs_error *error)
 {
@@ -128,7 +186,14 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         esc_subscription *subscription = &ESC_VECTOR_AT(subscriptions, esc_subscription, i);
         escqrs_readmodel *model = subscription->model;
         esc_follower *follower = run->copies ? model->copy : &model->live;
-        if (follower == NULL || !follower->active || item->recorded.position >= follower->limit) {
+        bool passed = false;
+        if (follower == NULL || !follower->active) {
+            continue;
+        }
+        if (pass_over(run, follower, item, db, &passed, error) != GO_ON) {
+            return GIVE_UP;
+        }
+        if (passed) {
             continue;
         }
         if (run->savepoints && saved != follower) {
@@ -156,15 +221,13 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
             }
             return GIVE_UP;
         }
-        describe_failure(follower, item, &failure);
-        follower->failure = failure;
-        follower->limit = item->recorded.position;
-        /* INSERT OR ROLLBACK and its like have ended the whole transaction. */
-        if (saved != follower || sqlite3_get_autocommit(db)) {
-            return DO_AGAIN;
+        if (is_sql) {
+            escqrs_readmodel_explain(model, (escqrs_slice){NULL, 0});
         }
-        if (control_run(db, &control->undo, "ROLLBACK TO escqrs_event", error) != ESCQRS_OK) {
-            return GIVE_UP;
+        outcome result =
+            refuse(run, follower, item, db, control, saved == follower, &failure, error);
+        if (result != GO_ON) {
+            return result;
         }
     }
     if (saved != NULL &&
@@ -186,7 +249,7 @@ static outcome apply_items(esc_run *run, sqlite3 *db, esc_control *control, escq
     const esc_batch *batch = &run->projector->batch;
     for (size_t i = run->first; i < batch->items.count; i++) {
         const esc_item *item = &ESC_VECTOR_AT(&batch->items, esc_item, i);
-        if (others_wait(run, i)) {
+        if (others_wait(run, i) || item->recorded.position == run->end_before) {
             run->upto = item->recorded.position - 1;
             run->next = i;
             return GO_ON;
@@ -255,6 +318,39 @@ static void roll_back(sqlite3 *db)
     }
 }
 
+/* Within the transaction, before the first item. */
+static escqrs_status prepare_members(esc_run *run, sqlite3 *db, escqrs_error *error)
+{
+    for (size_t i = 0; i < run->member_count; i++) {
+        esc_follower *follower = run->members[i];
+        follower->parked_position = 0;
+        follower->parked_in_run = 0;
+        escqrs_status status = esc_park_load(follower, db, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    return ESCQRS_OK;
+}
+
+/* What the transaction listed is taken back with it. */
+static void forget_parked(esc_run *run)
+{
+    for (size_t i = 0; i < run->member_count; i++) {
+        if (run->members[i]->parked_position > 0) {
+            esc_park_forget(run->members[i]);
+        }
+    }
+}
+
+static void detach(esc_run *run)
+{
+    if (run->attached) {
+        run->projector->host_state = run->projector->host.detach(run->projector->host_context);
+        run->attached = false;
+    }
+}
+
 escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control,
                                   escqrs_error *error)
 {
@@ -263,18 +359,22 @@ escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *contro
     outcome result = DO_AGAIN;
     escqrs_status status = ESCQRS_OK;
     while (result == DO_AGAIN) {
-        /* at most once more for each member: each time one has got its limit */
+        /* a few times more for each member: each time one has got its limit, or savepoints */
         roll_back(db);
         status = control_run(db, &control->begin, "BEGIN IMMEDIATE", error);
+        if (status == ESCQRS_OK) {
+            status = prepare_members(run, db, error);
+        }
         if (status != ESCQRS_OK) {
+            roll_back(db);
             return status;
         }
         result = apply_items(run, db, control, error);
+        if (result != GO_ON) {
+            forget_parked(run);
+        }
     }
-    if (run->attached) {
-        run->projector->host_state = run->projector->host.detach(run->projector->host_context);
-        run->attached = false;
-    }
+    detach(run);
     status = result == GIVE_UP ? error->status : ESCQRS_OK;
     if (status == ESCQRS_OK && !run->copies) {
         status = move_checkpoints(run, db, control, error);
@@ -284,6 +384,22 @@ escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *contro
     }
     if (status != ESCQRS_OK) {
         roll_back(db);
+        forget_parked(run);
     }
     return status;
+}
+
+escqrs_status esc_run_parked(esc_run *run, sqlite3 *db, esc_control *control, escqrs_error *error)
+{
+    esc_follower *follower = run->members[0];
+    follower->active = true;
+    follower->limit = INT64_MAX;
+    follower->parked_position = 0;
+    outcome result = apply_items(run, db, control, error);
+    follower->active = false;
+    detach(run);
+    if (result == GIVE_UP) {
+        return error->status;
+    }
+    return follower->limit == INT64_MAX ? ESCQRS_OK : ESCQRS_REPLAY;
 }

@@ -23,6 +23,24 @@ static bool is_rebuilt(const escqrs_readmodel *model)
     return !model->frozen && model->copy == NULL && !model->rebuild_wanted && !model->refilling;
 }
 
+/* How long the first event behind `position` has been there; 0: there is none, or it cannot be
+ * read. */
+static int64_t lag_of(escqrs_store *store, int64_t position, int64_t head)
+{
+    escqrs_range range = {.after = position, .limit = 1};
+    escqrs_cursor *cursor = NULL;
+    const escqrs_recorded *next = NULL;
+    int64_t lag_us = 0;
+    if (position >= head || escqrs_store_events(store, &range, &cursor, NULL) != ESCQRS_OK) {
+        return 0;
+    }
+    if (escqrs_cursor_next(cursor, &next, NULL) == ESCQRS_OK) {
+        lag_us = escqrs_clock_now_us(NULL) - next->time_us;
+    }
+    escqrs_cursor_close(cursor);
+    return lag_us > 0 ? lag_us : 1;
+}
+
 void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_status *status)
 {
     escqrs_projector *projector = model->projector;
@@ -41,13 +59,23 @@ void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_statu
     status->position = position_of(model);
     status->rebuilding = !is_rebuilt(model);
     status->error = model->error;
+    status->parked = model->parked;
+    status->rate = esc_rate_now(&model->rate);
+    const esc_follower *counting = model->frozen ? model->copy : &model->live;
     bool stopped = model->stopped;
+    bool retrying = model->retrying;
+    if ((stopped || retrying) && counting != NULL &&
+        counting->attempt_position == model->error.position) {
+        status->attempts = counting->attempts;
+    }
     bool level = projector->readonly ? status->position >= head : model->level && !model->frozen;
     esc_mutex_unlock(&projector->mutex);
     status->head = head > status->position ? head : status->position;
-    status->state = stopped ? ESCQRS_READMODEL_STOPPED
-                    : level ? ESCQRS_READMODEL_LIVE
-                            : ESCQRS_READMODEL_CATCHING_UP;
+    status->state = stopped    ? ESCQRS_READMODEL_STOPPED
+                    : retrying ? ESCQRS_READMODEL_RETRYING
+                    : level    ? ESCQRS_READMODEL_LIVE
+                               : ESCQRS_READMODEL_CATCHING_UP;
+    status->lag_us = lag_of(projector->store, status->position, head);
 }
 
 /* ---- waiting --------------------------------------------------------------------------------- */
@@ -60,6 +88,17 @@ static escqrs_status say_stopped(const escqrs_readmodel *model, escqrs_error *er
         esc_error_subject(error, escqrs_slice_of(model->definition.name));
     }
     return ESCQRS_READ_MODEL_STOPPED;
+}
+
+/* Once: whoever waits next is not to blame for it. */
+static escqrs_status say_rebuild_failed(escqrs_readmodel *model, escqrs_error *error)
+{
+    model->rebuild_failed = false;
+    escqrs_status status = say_stopped(model, error);
+    if (error != NULL) {
+        esc_error_prefix(error, "rebuilding was given up, the old rows stay: ");
+    }
+    return status;
 }
 
 /* The file belongs to another process: nothing tells us when it has moved on. */
@@ -119,7 +158,10 @@ static escqrs_status wait_for(escqrs_readmodel *model, int64_t position, bool re
         esc_projector_wake(projector);
         esc_mutex_lock(&projector->mutex);
     }
-    while (!is_there(model, position, rebuilt)) {
+    if (rebuilt && is_there(model, position, rebuilt) && model->rebuild_failed) {
+        status = say_rebuild_failed(model, error);
+    }
+    while (status == ESCQRS_OK && !is_there(model, position, rebuilt)) {
         if (model->stopped && !model->rebuild_wanted) {
             status = say_stopped(model, error);
         } else if (projector->stopping || projector->ended) {
@@ -135,8 +177,9 @@ static escqrs_status wait_for(escqrs_readmodel *model, int64_t position, bool re
                 error, ESCQRS_TIMEOUT, "read model %s is at %lld, not yet at %lld",
                 model->definition.name, (long long)position_of(model), (long long)position);
         }
-        if (status != ESCQRS_OK) {
-            break;
+        if (status == ESCQRS_OK && rebuilt && is_there(model, position, rebuilt) &&
+            model->rebuild_failed) {
+            status = say_rebuild_failed(model, error);
         }
     }
     esc_mutex_unlock(&projector->mutex);

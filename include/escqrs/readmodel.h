@@ -3,7 +3,12 @@
  * A projector follows the feed of one store on one thread and keeps all read models of it. Each
  * read model sees every event exactly once, in global order; its checkpoint commits with its rows,
  * in the events' own file. Read models at the same position share one decoding and one transaction.
- * One that fails stops at the failing event, with nothing of it applied, and the others go on.
+ * One that cannot take an event has nothing of it applied, and then does what its policy says: it
+ * tries again after a while, stops there, or parks the event; the others go on.
+ *
+ * Parked: the event, and the later ones of its stream that the read model takes, are listed in the
+ * table escqrs_dead_letter (see readmodel/dead_letter.h) in place of being applied, until somebody
+ * has them applied after all or leaves one out.
  *
  * The transactions of a projection are not fsynced: its rows can be made again from the events, and
  * checkpoint and rows are lost or kept together. */
@@ -40,6 +45,20 @@ typedef struct escqrs_projection {
     escqrs_slice name; /* of `apply`; another name means: build anew */
 } escqrs_projection;
 
+typedef enum escqrs_failure_action {
+    ESCQRS_FAILURE_STOP = 0,
+    ESCQRS_FAILURE_PARK,
+} escqrs_failure_action;
+
+/* What becomes of an event that cannot be applied. Not for a full disk and the like: these are
+ * waited out. */
+typedef struct escqrs_failure_policy {
+    uint32_t retry_count;       /* further attempts before `then` */
+    int64_t retry_delay_ns;     /* before the first; each is twice as long; 0: 100 ms */
+    int64_t retry_delay_max_ns; /* 0: 30 s */
+    escqrs_failure_action then;
+} escqrs_failure_policy;
+
 typedef struct escqrs_readmodel_spec {
     escqrs_slice name;
     escqrs_slice schema;  /* one or more SQL statements that make its tables */
@@ -48,20 +67,28 @@ typedef struct escqrs_readmodel_spec {
     bool rebuild_manual;
     const escqrs_projection *projections; /* copied, but for what their comments say */
     size_t projection_count;
+    escqrs_failure_policy on_error;
 } escqrs_readmodel_spec;
 
 typedef enum escqrs_readmodel_state {
     ESCQRS_READMODEL_CATCHING_UP = 1,
     ESCQRS_READMODEL_LIVE = 2,
     ESCQRS_READMODEL_STOPPED = 3,
+    ESCQRS_READMODEL_RETRYING = 4, /* waits before it tries the failing event again */
 } escqrs_readmodel_state;
 
 typedef struct escqrs_readmodel_status {
     escqrs_readmodel_state state;
-    int64_t position;   /* of the last event applied, committed */
-    int64_t head;       /* of the store */
-    bool rebuilding;    /* a new copy is being made beside the live one */
-    escqrs_error error; /* STOPPED: what failed; error.position is the failing event's */
+    int64_t position;  /* of the last event applied, committed */
+    int64_t head;      /* of the store */
+    bool rebuilding;   /* a new copy is being made beside the live one */
+    int64_t lag_us;    /* since the first event was stored that it has not seen; 0: none */
+    double rate;       /* events a second, lately */
+    int64_t parked;    /* events in its dead letters that are not left out */
+    uint32_t attempts; /* at the failing event; 0 where none fails */
+    /* What failed last and is not mended: the event at error.position, if not 0, which has stopped
+     * it (STOPPED), is tried again (RETRYING), or was parked; or a rebuild that was given up. */
+    escqrs_error error;
 } escqrs_readmodel_status;
 
 /* What parameters are bound to: int, float, str, bytes as they are; a bool as 0 or 1; an enum by
@@ -113,7 +140,8 @@ void escqrs_readmodel_get_status(escqrs_readmodel *readmodel, escqrs_readmodel_s
  * (it goes on by itself once there is room); TIMEOUT; CLOSED. Detached. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait(escqrs_readmodel *readmodel, int64_t position,
                                                     int64_t deadline_ns, escqrs_error *error);
-/* Wait until no rebuild is wanted or under way. OK; READ_MODEL_STOPPED; TIMEOUT; CLOSED.
+/* Wait until no rebuild is wanted or under way. OK; READ_MODEL_STOPPED, also where a rebuild was
+ * given up since the last such wait (the read model goes on as before); TIMEOUT; CLOSED.
  * Detached. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *readmodel,
                                                             int64_t deadline_ns,
@@ -123,12 +151,35 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *re
  * place. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *readmodel,
                                                        escqrs_error *error);
-/* A stopped one: try the failing event again / leave it out on purpose (said in the log as a
- * warning). INVALID if it is not stopped. */
+/* A stopped one, or one that waits before a further attempt: try the failing event now. INVALID if
+ * it is neither. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_retry(escqrs_readmodel *readmodel,
                                                      escqrs_error *error);
+/* A stopped one: leave the failing event out on purpose. It is listed with the reason among the
+ * dead letters, and said in the log as a warning. INVALID if it is not stopped. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_skip(escqrs_readmodel *readmodel,
-                                                    escqrs_error *error);
+                                                    escqrs_slice reason, escqrs_error *error);
+
+/* What is to be done with parked events. Zeroed fields are unused. */
+typedef struct escqrs_unpark {
+    escqrs_slice stream; /* try this one's alone; empty: every stream's */
+    int64_t skip;        /* position: leave that event out first, then try its stream's rest */
+    escqrs_slice reason; /* of the skip */
+} escqrs_unpark;
+
+/* Have parked events applied after all, stream by stream in their order, each until one fails
+ * again. Returns at once; `*ticket` is for the wait, which tells what came of it: OK, also where
+ * events failed again (the dead letters say why); INVALID: no such event is parked; FULL and the
+ * like. TIMEOUT, CLOSED. The wait blocks: call it detached. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_unpark(escqrs_readmodel *readmodel,
+                                                      const escqrs_unpark *wanted, uint64_t *ticket,
+                                                      escqrs_error *error);
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_unparked(escqrs_readmodel *readmodel,
+                                                             uint64_t ticket, int64_t deadline_ns,
+                                                             escqrs_error *error);
+/* For functions of projections, before they answer an error: more about it (a traceback), kept with
+ * a dead letter. Copied; without memory it is left out. */
+void escqrs_readmodel_explain(escqrs_readmodel *readmodel, escqrs_slice detail);
 
 /* For functions of projections, within `apply`: a statement (sqlite3_stmt *) of the read model's
  * own, on the connection that `apply` was given; it may read and write the read model's tables and

@@ -32,7 +32,7 @@ from ._message import (
     uint32,
     uint64,
 )
-from ._readmodel import ReadModel, ReadModelStatus, on, query, sql
+from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, on, query, sql
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
@@ -91,6 +91,7 @@ __all__ = [
     "NameExists",
     "NewEvent",
     "NotAStore",
+    "ParkedEvent",
     "Problem",
     "ReadModel",
     "ReadModelStatus",
@@ -99,6 +100,7 @@ __all__ = [
     "Recorded",
     "Rejected",
     "Reply",
+    "Retry",
     "Rows",
     "SchemaMismatch",
     "Snapshot",

@@ -10,6 +10,7 @@ import functools
 import inspect
 import logging
 import time
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -24,7 +25,17 @@ from .errors import Closed, ReadModelStopped, SchemaMismatch
 if TYPE_CHECKING:
     from ._system import System
 
-__all__ = ["Cursor", "ReadModel", "ReadModelStatus", "Rows", "on", "query", "sql"]
+__all__ = [
+    "Cursor",
+    "ParkedEvent",
+    "ReadModel",
+    "ReadModelStatus",
+    "Retry",
+    "Rows",
+    "on",
+    "query",
+    "sql",
+]
 
 _log = logging.getLogger("escqrs")
 
@@ -33,8 +44,8 @@ _R = TypeVar("_R")
 _S = TypeVar("_S", bound="ReadModel")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_RESERVED = ("status", "rebuild", "retry", "skip", "wait")
-_STATES = {1: "catching up", 2: "live", 3: "stopped"}
+_RESERVED = ("status", "rebuild", "retry", "skip", "wait", "parked")
+_STATES = {1: "catching up", 2: "live", 3: "stopped", 4: "retrying"}
 
 
 # ---- what the author of a class writes -----------------------------------------------------------
@@ -218,6 +229,89 @@ def query(
     return run
 
 
+# ---- failures ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A policy for events that a read model cannot take: try again, each time after twice as long.
+
+    ``on_error = es.Retry(attempts=5, delay=0.1, max_delay=30.0, then="park")``, in the class's
+    body.
+
+    attempts: further ones after the first. delay, max_delay: seconds before the first of them, and
+        at most. then: ``"stop"`` or ``"park"``, what is done when all have failed.
+
+    Other read models go on meanwhile; this one waits at the event.
+    """
+
+    attempts: int = 5
+    delay: float = 0.1
+    max_delay: float = 30.0
+    then: Literal["stop", "park"] = "stop"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise TypeError(f"es.Retry: attempts is an int, not {self.attempts!r}")
+        if not 1 <= self.attempts < 1 << 31:
+            raise ValueError(f"es.Retry: attempts is at least 1, not {self.attempts}")
+        for name in ("delay", "max_delay"):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                raise TypeError(f"es.Retry: {name} is a number of seconds, not {seconds!r}")
+            if not 0 < seconds <= 1e6:
+                raise ValueError(f"es.Retry: {name} is above 0 and at most 1e6, not {seconds}")
+        if self.then not in ("stop", "park"):
+            raise ValueError(f'es.Retry: then is "stop" or "park", not {self.then!r}')
+
+
+def _policy(cls: type[ReadModel]) -> tuple[int, float, float, bool]:
+    """What the core is told: (further attempts, delay, longest delay, park)."""
+    policy = getattr(cls, "on_error", "stop")
+    if isinstance(policy, Retry):
+        return policy.attempts, policy.delay, policy.max_delay, policy.then == "park"
+    if policy not in ("stop", "park"):
+        raise TypeError(f'{cls.__name__}.on_error is "stop", "park" or an es.Retry, not {policy!r}')
+    return 0, 0.0, 0.0, policy == "park"
+
+
+@dataclass(frozen=True)
+class ParkedEvent:
+    """An event that a read model has not applied: a row of the table ``escqrs_dead_letter``.
+
+    state: ``"parked"``: it failed, see ``error``; ``"held"``: it waits behind a parked event of
+        its stream; ``"skipped"``: left out on purpose, see ``reason``.
+    position, stream, version, type: of the event. event: its fields as JSON, None where it cannot
+        be decoded. attempts: how often it failed. error, traceback: of the last attempt, None for
+        one that is held; the traceback is that of a Python handler. time: when it was put there,
+        text in UTC.
+    """
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    state: Literal["parked", "held", "skipped"]
+    attempts: int
+    error: str | None
+    traceback: str | None
+    event: str | None
+    time: str
+    reason: str | None
+
+
+def _select_parked(_: object, db: Rows, name: str, *, skipped: bool) -> list[ParkedEvent]:
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'escqrs_dead_letter'").fetchall():
+        return []  # the file is of an older escqrs, and was opened read-only
+    states = "" if skipped else " AND state <> 'skipped'"
+    rows = db.execute(
+        "SELECT position, stream, version, type, state, attempts, error, traceback, event, time,"
+        f" reason FROM escqrs_dead_letter WHERE readmodel = ?{states} ORDER BY position",
+        (name,),
+    )
+    return [ParkedEvent(*row) for row in rows]
+
+
 # ---- status --------------------------------------------------------------------------------------
 
 
@@ -227,16 +321,29 @@ class ReadModelStatus:
 
     state: ``"live"``: it has been level with the store and follows it; ``"catching up"``;
         ``"rebuilding"``: a new copy is being made, queries see the old rows; ``"stopped"``: at an
-        event that it cannot take, see ``error``.
+        event that it cannot take, see ``error``; ``"retrying"``: at such an event, which it tries
+        again after a while.
     position: of the last event that it has seen. head: of the last event of the store.
-    error: what failed, or None. failed_position: of the event that stopped it, or None.
+    error: what failed and is not mended, or None: the event that has stopped it or is tried
+        again, the one that was parked last, or a rebuild that was given up.
+    failed_position: of the event that ``error`` is about, or None. traceback: of the Python
+        handler that failed there, or None.
+    attempts: how often that event has failed, where it has stopped it or is tried again.
+    parked: how many events are parked, or held behind parked ones; see ``ReadModel.parked``.
+    lag_seconds: how long the first event is stored that it has not seen; 0.0 where it is level.
+    rate: events a second, lately.
     """
 
-    state: Literal["live", "catching up", "rebuilding", "stopped"]
+    state: Literal["live", "catching up", "rebuilding", "stopped", "retrying"]
     position: int
     head: int
     error: str | None = None
     failed_position: int | None = None
+    traceback: str | None = None
+    attempts: int = 0
+    parked: int = 0
+    lag_seconds: float = 0.0
+    rate: float = 0.0
 
     @property
     def lag(self) -> int:
@@ -259,12 +366,18 @@ class ReadModel:
     anew, beside the old rows, and swaps when level; ``"manual"`` refuses to open
     (``es.SchemaMismatch``).
 
+    ``on_error``: what becomes of an event that cannot be applied. ``"stop"``: the read model stops
+    there, until ``retry()`` or ``skip()``. ``es.Retry(...)``: it is tried again, a limited number
+    of times. ``"park"``: the event and the later ones of its stream are listed in the table
+    ``escqrs_dead_letter``, and the rest goes on; see ``parked()``.
+
     ``class Items(es.ReadModel, name="shop.Items")`` gives it another name in the store than the
     class's.
     """
 
     schema: ClassVar[str]
     version: ClassVar[str | int]
+    on_error: ClassVar[Literal["stop", "park"] | Retry]
     __escqrs_name__: ClassVar[str]
     __escqrs_manual__: ClassVar[bool] = False
     _escqrs_core: Any = None
@@ -286,12 +399,27 @@ class ReadModel:
     @property
     def status(self) -> ReadModelStatus:
         """Where it stands now."""
-        state, position, head, rebuilding, error, failed = _core_of(self).status()
+        core = _core_of(self)
+        state, position, head, rebuilding, error, failed, lag, rate, parked, attempts = (
+            core.status()
+        )
         shown = _STATES[state]
-        if rebuilding and shown != "stopped":
+        if rebuilding and shown not in ("stopped", "retrying"):
             shown = "rebuilding"
-        stopped_at = failed if shown == "stopped" and failed > 0 else None
-        return ReadModelStatus(shown, position, head, error, stopped_at)  # type: ignore[arg-type]
+        failed_at = failed if error is not None and failed > 0 else None
+        failure = core.failure
+        return ReadModelStatus(
+            shown,  # type: ignore[arg-type]
+            position,
+            head,
+            error,
+            failed_at,
+            failure[1] if failure is not None and failure[0] == failed_at else None,
+            attempts,
+            parked,
+            lag / 1e6,
+            rate,
+        )
 
     if TYPE_CHECKING:
         rebuild: Any
@@ -306,16 +434,57 @@ class ReadModel:
             """
             _core_of(self).rebuild()
 
-    def retry(self) -> None:
-        """Try the event again at which it has stopped. ValueError if it has not stopped."""
-        _core_of(self).retry()
+    def retry(self, stream: str | None = None) -> None:
+        """Try again what has failed.
 
-    def skip(self) -> None:
-        """Leave the event out at which it has stopped, and go on after it.
+        One that has stopped, or waits before a further attempt, tries the event there now; this
+        returns at once.
 
-        ValueError if it has not stopped.
+        Else its parked events are applied in their order, those of ``stream`` or of every stream,
+        each stream's until one fails again; this returns when they have been tried, and
+        ``parked()`` says what is left. ValueError where nothing is parked.
         """
-        _core_of(self).skip()
+        core = _core_of(self)
+        if stream is None and _STATES[core.status()[0]] in ("stopped", "retrying"):
+            core.retry()
+            return
+        if stream is not None and not isinstance(stream, str):
+            raise TypeError(f"stream is a str, not {stream!r}")
+        if not any(stream in (None, one.stream) for one in self.parked()):
+            where = "" if stream is None else f" of stream {stream}"
+            raise ValueError(
+                f"read model {self.__escqrs_name__} has not stopped, and no event{where} is parked"
+            )
+        core.unpark(stream or "", 0, "")
+
+    def skip(self, position: int | None = None, reason: str = "") -> None:
+        """Leave out an event on purpose, and go on after it.
+
+        Without ``position``: the event at which it has stopped. With: that event, which is parked
+        or held; the rest of its stream is applied, until one fails. The event stays listed in
+        ``parked(skipped=True)``, with the reason, until the read model is built anew.
+
+        ValueError if it has not stopped, or there is no such parked event.
+        """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason is a str, not {reason!r}")
+        core = _core_of(self)
+        if position is None:
+            core.skip(reason)
+            return
+        _check_position(position, least=1)
+        core.unpark("", position, reason)
+
+    def parked(self, *, skipped: bool = False) -> list[ParkedEvent]:
+        """The events that it has not applied because they, or earlier ones of their streams,
+        failed, in the order of their positions. ``skipped``: also those left out on purpose.
+
+        They are the rows of the table ``escqrs_dead_letter``, which other tools can read.
+        """
+        found: list[ParkedEvent] = _core_of(self).query(
+            _select_parked, self, (self.__escqrs_name__,), {"skipped": skipped}
+        )
+        return found
 
     def wait(self, position: int | None = None, timeout: float | None = None) -> None:
         """Wait until it has seen the event at ``position``, by default the newest there is now.
@@ -328,10 +497,7 @@ class ReadModel:
         core = _core_of(self)
         if position is None:
             position = core.status()[2]
-        if isinstance(position, bool) or not isinstance(position, int):
-            raise TypeError(f"position is an int, not {type(position).__name__}")
-        if not 0 <= position < 1 << 63:
-            raise ValueError(f"a position counts events from 1, in 64 bits; got {position}")
+        _check_position(position)
         _wait(core, position, timeout)
 
     def __repr__(self) -> str:
@@ -359,12 +525,19 @@ def _core_of(model: ReadModel) -> Any:
     return model._escqrs_core
 
 
+def _check_position(position: object, *, least: int = 0) -> None:
+    if isinstance(position, bool) or not isinstance(position, int):
+        raise TypeError(f"position is an int, not {type(position).__name__}")
+    if not least <= position < 1 << 63:
+        raise ValueError(f"a position counts events from 1, in 64 bits; got {position}")
+
+
 def _wait(core: Any, position: int, timeout: float | None) -> None:
     try:
         core.wait(position, timeout)
     except ReadModelStopped as error:
         if core.failure is not None:
-            raise error from core.failure
+            raise error from core.failure[2]
         raise
 
 
@@ -400,6 +573,7 @@ def _check_attributes(cls: type[ReadModel]) -> None:
     version = getattr(cls, "version", "")
     if isinstance(version, bool) or not isinstance(version, (str, int)):
         raise TypeError(f"{cls.__name__}.version is a str or an int, not {version!r}")
+    _policy(cls)
 
 
 # (event class, SQL or None, function or None, wants recorded, name)
@@ -452,10 +626,10 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
 
 
 def _description(cls: type[ReadModel]) -> tuple[Any, ...]:
-    """What the core is told: (name, schema, version, manual, projections)."""
+    """What the core is told: (name, schema, version, manual, policy, projections)."""
     name, schema, version, _ = _definition(cls)
     projections = tuple((_core.newest(one[0]), *one[1:]) for one in _projections(cls))
-    return name, schema, version, cls.__escqrs_manual__, projections
+    return name, schema, version, cls.__escqrs_manual__, _policy(cls), projections
 
 
 def check(classes: Iterable[type[ReadModel]]) -> None:
@@ -512,9 +686,10 @@ def flush(system: System, position: int, timeout: float | None) -> None:
         raise stopped
 
 
-def _failed(name: str, position: int, error: BaseException) -> None:
+def _failed(name: str, position: int, error: BaseException) -> str:
     """A handler has raised; the core says what becomes of it, here is where it happened."""
     _log.error("read model %s: a handler failed at position %d", name, position, exc_info=error)
+    return "".join(traceback.format_exception(error))
 
 
 _core.readmodel_bind(_failed)

@@ -136,12 +136,13 @@ static void test_failing_event_stops_that_one(void **state)
     assert_int_equal(wait_head(self, items, &error), ESCQRS_READ_MODEL_STOPPED);
     assert_int_equal(error.position, 3);
 
-    check(escqrs_readmodel_skip(items, &error), &error);
+    check(escqrs_readmodel_skip(items, escqrs_slice_of("known"), &error), &error);
     flush(self, items);
     assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)",
                 "1book,2pen,4ink");
     assert_int_equal(self->warnings_logged, 1);
-    assert_int_equal(escqrs_readmodel_skip(items, &error), ESCQRS_INVALID);
+    assert_int_equal(escqrs_readmodel_skip(items, escqrs_slice_of("known"), &error),
+                     ESCQRS_INVALID);
     assert_int_equal(escqrs_readmodel_retry(items, &error), ESCQRS_INVALID);
 }
 
@@ -156,7 +157,7 @@ static void test_event_that_cannot_be_decoded(void **state)
     start(self);
     assert_int_equal(wait_head(self, items, &error), ESCQRS_READ_MODEL_STOPPED);
     assert_int_equal(error.position, 2);
-    check(escqrs_readmodel_skip(items, &error), &error);
+    check(escqrs_readmodel_skip(items, escqrs_slice_of("known"), &error), &error);
     flush(self, items);
     assert_look(self, "SELECT group_concat(name) FROM (SELECT * FROM items ORDER BY id)",
                 "book,pen");
@@ -348,7 +349,7 @@ static void test_rebuild_of_a_stopped_one(void **state)
     check(escqrs_readmodel_rebuild(items, &error), &error);
     assert_int_equal(wait_head(self, items, &error), ESCQRS_READ_MODEL_STOPPED);
     assert_look(self, "SELECT count(*) FROM items", "1"); /* still the old rows */
-    check(escqrs_readmodel_skip(items, &error), &error);
+    check(escqrs_readmodel_skip(items, escqrs_slice_of("known"), &error), &error);
     flush(self, items);
     assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)",
                 "1book,3pen");
@@ -642,8 +643,8 @@ static void test_functions(void **state)
     assert_look(self, "SELECT count(*) FROM seen", "29");
     assert_int_equal(wait_head(self, items, &error), ESCQRS_READ_MODEL_STOPPED);
     assert_int_equal(error.position, 21);
-    check(escqrs_readmodel_skip(items, &error), &error);
-    check(escqrs_readmodel_skip(context.model, &error), &error);
+    check(escqrs_readmodel_skip(items, escqrs_slice_of("known"), &error), &error);
+    check(escqrs_readmodel_skip(context.model, escqrs_slice_of("known"), &error), &error);
     flush(self, items);
     flush(self, context.model);
     assert_look(self, "SELECT count(*) || ' ' || max(id) FROM seen", "49 50");
