@@ -1,13 +1,14 @@
-/* python/message.c - messages: making, reading as a whole, comparing, copying, pickling; the
- * section of the module's state and the functions to_bytes, from_bytes, proto, new_id.
+/* python/message.c - messages as objects: their memory, comparing, copying, pickling; the section
+ * of the module's state and the functions to_bytes, from_bytes, proto, new_id.
  *
- * Making a message fills every slot with a checked value, so what is made can be stored. What is
- * decoded begins with empty slots over the struct it was unpacked to (see message.h for both). No
- * locks; the GIL is held throughout.
+ * What is decoded begins with empty slots over the struct it was unpacked to (see message.h); what
+ * is made (message_make.c) has all of them filled. No locks; the GIL is held throughout.
  */
 #include "python/message_parts.h"
 
 #include <string.h>
+
+#include "schema/flat.h"
 
 #define SCRATCH_MAX                                                                                \
     ((size_t)1 << 16) /* bytes of the packing buffer that are kept between calls                   \
@@ -15,10 +16,11 @@
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
-esc_py_message *esc_py_message_alloc(esc_py_message_type *type)
+/* An object with empty slots and `extra` bytes behind them. */
+static inline esc_py_message *alloc_with(esc_py_message_type *type, size_t extra)
 {
     PyTypeObject *cls = &type->base.ht_type;
-    esc_py_message *message = PyObject_Malloc((size_t)cls->tp_basicsize);
+    esc_py_message *message = PyObject_Malloc((size_t)cls->tp_basicsize + extra);
     if (message == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -26,6 +28,7 @@ esc_py_message *esc_py_message_alloc(esc_py_message_type *type)
     message->packed = NULL;
     message->block = NULL;
     message->depth = 0;
+    message->within = (uint32_t)extra;
     for (uint32_t i = 0; i < type->field_count; i++) {
         message->slots[i] = NULL;
     }
@@ -33,8 +36,16 @@ esc_py_message *esc_py_message_alloc(esc_py_message_type *type)
     return message;
 }
 
+esc_py_message *esc_py_message_alloc(esc_py_message_type *type)
+{
+    return alloc_with(type, 0);
+}
+
 static void release_block(esc_py_message *message)
 {
+    if (message->within > 0) {
+        return;
+    }
     if (message->block == NULL) {
         escqrs_message_free(message->packed);
     } else if (--message->block->references == 0) {
@@ -104,11 +115,39 @@ fail:
     return NULL;
 }
 
+/* With all its memory in one piece; NULL without an exception where the bytes are not the usual
+ * ones. */
+static PyObject *decode_flat(PyTypeObject *cls, const esc_plan *plan, escqrs_slice data)
+{
+    esc_py_message *message =
+        alloc_with((esc_py_message_type *)cls, esc_flat_size(plan, data.size));
+    if (message == NULL) {
+        return NULL;
+    }
+    void *memory = (char *)message + cls->tp_basicsize;
+    if (!esc_flat_decode(plan, data, memory)) {
+        Py_DECREF(message);
+        return NULL;
+    }
+    message->packed = memory;
+    return (PyObject *)message;
+}
+
 PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escqrs_limits *limits)
 {
     esc_py_layout *layout = esc_py_class_layout(cls);
     if (layout == NULL) {
         return NULL;
+    }
+    if (esc_flat_fits(&layout->schema->plan, data, limits)) {
+        PyObject *message = decode_flat(cls, &layout->schema->plan, data);
+        if (message != NULL && layout->checked &&
+            verify(layout, ((esc_py_message *)message)->packed) < 0) {
+            Py_CLEAR(message);
+        }
+        if (message != NULL || PyErr_Occurred()) {
+            return message;
+        }
     }
     ProtobufCMessage *packed = NULL;
     escqrs_error error; /* large, and read only where the status says that it was filled */
@@ -117,311 +156,6 @@ PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escq
         return esc_py_raise(layout->state, &error);
     }
     return esc_py_message_wrap(cls, packed);
-}
-
-/* ---- depth ------------------------------------------------------------------------------------ */
-
-/* Of a decoded message; bounded, since decoding bounds it. */
-static size_t depth_of_struct(const esc_py_layout *layout, const ProtobufCMessage *packed);
-
-static size_t depth_of_value(const esc_py_field *field, const ProtobufCMessage *inner)
-{
-    if (inner == NULL) {
-        return 0;
-    }
-    if (!field->is_union) {
-        return depth_of_struct(((esc_py_message_type *)field->type)->layout, inner);
-    }
-    const esc_py_member *member = NULL;
-    inner = esc_py_union_value(field, inner, &member);
-    return 1 + (inner == NULL ? 0 : depth_of_struct(esc_py_member_layout(member), inner));
-}
-
-static size_t depth_of_field(const esc_py_field *field, const ProtobufCMessage *packed)
-{
-    const char *base = (const char *)packed;
-    size_t deepest = 0;
-    if (field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL) {
-        return depth_of_value(field, *(ProtobufCMessage *const *)(base + field->in->value_offset));
-    }
-    size_t count = *(const size_t *)(base + field->in->count_offset);
-    ProtobufCMessage *const *items =
-        *(ProtobufCMessage *const *const *)(base + field->in->value_offset);
-    const escqrs_field *value =
-        field->label == ESCQRS_MAP ? escqrs_schema_field(field->in->entry, 1) : NULL;
-    for (size_t i = 0; i < count; i++) {
-        const ProtobufCMessage *inner = items[i];
-        if (value != NULL) {
-            inner = *(ProtobufCMessage *const *)((const char *)items[i] + value->value_offset);
-        }
-        size_t depth = depth_of_value(field, inner) + (value != NULL);
-        deepest = depth > deepest ? depth : deepest;
-    }
-    return deepest;
-}
-
-static size_t depth_of_struct(const esc_py_layout *layout, const ProtobufCMessage *packed)
-{
-    size_t deepest = layout->leaf_depth;
-    for (uint32_t i = 0; layout->nests && i < layout->count; i++) {
-        if (layout->fields[i].kind == ESCQRS_KIND_MESSAGE) {
-            size_t depth = depth_of_field(&layout->fields[i], packed) + 1;
-            deepest = depth > deepest ? depth : deepest;
-        }
-    }
-    return deepest;
-}
-
-size_t esc_py_message_depth(PyObject *object)
-{
-    esc_py_message *message = (esc_py_message *)object;
-    if (message->depth == 0 && message->packed != NULL) {
-        message->depth = depth_of_struct(esc_py_type_of(object)->layout, message->packed);
-    }
-    return message->depth;
-}
-
-/* After all slots are filled: how deep it is, and whether that can be stored. */
-static int measure(esc_py_message *message, const esc_py_layout *layout)
-{
-    size_t deepest = layout->leaf_depth;
-    for (uint32_t i = 0; layout->nests && i < layout->count; i++) {
-        const esc_py_field *field = &layout->fields[i];
-        if (field->kind == ESCQRS_KIND_MESSAGE) {
-            size_t depth = esc_py_value_depth(field, message->slots[i]) + 1;
-            if (depth > ESC_PY_DEPTH_MAX) {
-                PyErr_Format(PyExc_ValueError, "%U.%U: messages are nested deeper than %d",
-                             layout->title, field->name, ESC_PY_DEPTH_MAX);
-                return -1;
-            }
-            deepest = depth > deepest ? depth : deepest;
-        }
-    }
-    message->depth = deepest;
-    return 0;
-}
-
-/* ---- making ----------------------------------------------------------------------------------- */
-
-/* The common case of a plain value first; everything else goes the long way. */
-static inline PyObject *checked(esc_py_layout *layout, uint32_t index, PyObject *value)
-{
-    const esc_py_field *field = &layout->fields[index];
-    if (field->label == ESCQRS_ONE) {
-        if (field->kind == ESCQRS_KIND_STRING && field->literals == NULL) {
-            if (PyUnicode_CheckExact(value) && PyUnicode_IS_READY(value) &&
-                PyUnicode_KIND(value) == PyUnicode_1BYTE_KIND) {
-                return Py_NewRef(value);
-            }
-        } else if (field->kind == ESCQRS_KIND_FLOAT) {
-            if (PyFloat_CheckExact(value)) {
-                return Py_NewRef(value);
-            }
-        }
-    }
-    return esc_py_value_check(layout, index, value);
-}
-
-static PyObject *joined(PyObject *names)
-{
-    PyObject *comma = PyUnicode_FromString(", ");
-    PyObject *text = comma == NULL ? NULL : PyUnicode_Join(comma, names);
-    Py_XDECREF(comma);
-    return text;
-}
-
-static void raise_too_many(esc_py_message_type *type, Py_ssize_t given)
-{
-    const esc_py_layout *layout = type->layout;
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; list != NULL && i < layout->count; i++) {
-        if (!layout->fields[i].keyword_only && PyList_Append(list, layout->fields[i].name) < 0) {
-            Py_CLEAR(list);
-        }
-    }
-    PyObject *names = list == NULL ? NULL : joined(list);
-    if (names != NULL) {
-        const char *kind = layout->positional < layout->count ? " by position" : "";
-        PyErr_Format(PyExc_TypeError, "%U takes %u value%s%s (%U), got %zd", layout->title,
-                     layout->positional, layout->positional == 1 ? "" : "s", kind, names, given);
-        Py_DECREF(names);
-    }
-    Py_XDECREF(list);
-}
-
-static void raise_unknown(esc_py_message_type *type, PyObject *name)
-{
-    PyObject *names = joined(type->field_names);
-    if (names != NULL) {
-        PyErr_Format(PyExc_TypeError, "%U has no field %R; its fields are: %U", type->layout->title,
-                     name, names);
-        Py_DECREF(names);
-    }
-}
-
-static void raise_missing(esc_py_message *message, esc_py_message_type *type)
-{
-    PyObject *missing = PyList_New(0);
-    esc_py_layout *layout = type->layout;
-    for (uint32_t i = 0; missing != NULL && i < layout->count; i++) {
-        const esc_py_field *field = &layout->fields[i];
-        if (message->slots[i] == NULL && field->default_value == NULL &&
-            field->default_factory == NULL) {
-            PyObject *name = PyUnicode_FromFormat("%R", field->name);
-            if (name == NULL || PyList_Append(missing, name) < 0) {
-                Py_CLEAR(missing);
-            }
-            Py_XDECREF(name);
-        }
-    }
-    PyObject *names = missing == NULL ? NULL : joined(missing);
-    if (names != NULL) {
-        PyErr_Format(PyExc_TypeError, "%U: missing %s %U", layout->title,
-                     PyList_GET_SIZE(missing) == 1 ? "field" : "fields", names);
-    }
-    Py_XDECREF(names);
-    Py_XDECREF(missing);
-}
-
-/* Index of a field by name, tried first at `guess`; -1 without an exception. */
-static Py_ssize_t find_field(const esc_py_layout *layout, PyObject *name, Py_ssize_t guess)
-{
-    if (guess < (Py_ssize_t)layout->count && layout->fields[guess].name == name) {
-        return guess;
-    }
-    return esc_py_layout_find(layout, name);
-}
-
-static int take_keywords(esc_py_message *message, esc_py_message_type *type,
-                         PyObject *const *values, PyObject *names, Py_ssize_t guess)
-{
-    esc_py_layout *layout = type->layout;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        Py_ssize_t index = find_field(layout, name, guess);
-        if (index < 0) {
-            raise_unknown(type, name);
-            return -1;
-        }
-        if (message->slots[index] != NULL) {
-            PyErr_Format(PyExc_TypeError, "%U: the field %R is given twice", layout->title, name);
-            return -1;
-        }
-        message->slots[index] = checked(layout, (uint32_t)index, values[i]);
-        if (message->slots[index] == NULL) {
-            return -1;
-        }
-        guess = index + 1;
-    }
-    return 0;
-}
-
-static int take_defaults(esc_py_message *message, esc_py_message_type *type)
-{
-    esc_py_layout *layout = type->layout;
-    for (uint32_t i = 0; i < layout->count; i++) {
-        if (message->slots[i] != NULL) {
-            continue;
-        }
-        message->slots[i] = esc_py_default(layout, i);
-        if (message->slots[i] == NULL) {
-            if (!PyErr_Occurred()) {
-                raise_missing(message, type);
-            }
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* The last steps of every message made in Python. Takes `message` over. */
-static PyObject *finish(esc_py_message *message, esc_py_message_type *type)
-{
-    const esc_py_layout *layout = type->layout;
-    if (layout->nests) {
-        if (measure(message, layout) < 0) {
-            goto fail;
-        }
-    } else {
-        message->depth = layout->leaf_depth;
-    }
-    if (type->post_init != NULL) {
-        PyObject *result = PyObject_CallOneArg(type->post_init, (PyObject *)message);
-        if (result == NULL) {
-            goto fail;
-        }
-        Py_DECREF(result);
-    }
-    return (PyObject *)message;
-fail:
-    Py_DECREF(message);
-    return NULL;
-}
-
-static int can_be_made(esc_py_message_type *type)
-{
-    if (type->abstract) {
-        PyErr_Format(PyExc_TypeError, "es.%s is a base class: derive your own from it",
-                     type->base.ht_type.tp_name);
-        return -1;
-    }
-    return esc_py_class_resolve(type);
-}
-
-PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t nargsf,
-                                    PyObject *kwnames)
-{
-    esc_py_message_type *type = (esc_py_message_type *)cls;
-    esc_py_layout *layout = type->layout;
-    if ((layout == NULL || !layout->ready || type->abstract)) {
-        if (can_be_made(type) < 0) {
-            return NULL;
-        }
-        layout = type->layout;
-    }
-    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
-    if (given > (Py_ssize_t)layout->positional) {
-        raise_too_many(type, given);
-        return NULL;
-    }
-    esc_py_message *message = esc_py_message_alloc(type);
-    if (message == NULL) {
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < given; i++) {
-        uint32_t index = layout->positions == NULL ? (uint32_t)i : layout->positions[i];
-        message->slots[index] = checked(layout, index, args[i]);
-        if (message->slots[index] == NULL) {
-            goto fail;
-        }
-    }
-    if (kwnames != NULL) {
-        if (take_keywords(message, type, args + given, kwnames, given) < 0) {
-            goto fail;
-        }
-        given += PyTuple_GET_SIZE(kwnames);
-    }
-    if (given < (Py_ssize_t)layout->count && take_defaults(message, type) < 0) {
-        goto fail;
-    }
-    return finish(message, type);
-fail:
-    Py_DECREF(message);
-    return NULL;
-}
-
-/* cls.__new__(cls, ...): the same as a call. */
-static PyObject *message_new(PyTypeObject *cls, PyObject *args, PyObject *kwargs)
-{
-    PyObject *module = PyType_GetModuleByDef(cls, &esc_py_module);
-    if (module == NULL) {
-        return NULL;
-    }
-    if (esc_py_class_kind(esc_py_state_of(module), (PyObject *)cls) == ESC_PY_NONE) {
-        PyErr_Format(PyExc_TypeError, "%s cannot be instantiated", cls->tp_name);
-        return NULL;
-    }
-    return PyVectorcall_Call((PyObject *)cls, args, kwargs);
 }
 
 /* ---- comparing -------------------------------------------------------------------------------- */
@@ -533,7 +267,7 @@ static PyObject *message_repr(PyObject *self)
             goto done;
         }
     }
-    PyObject *inner = joined(parts);
+    PyObject *inner = esc_py_joined(parts);
     if (inner != NULL) {
         text = PyUnicode_FromFormat("%U(%U)", name, inner);
         Py_DECREF(inner);
@@ -712,7 +446,7 @@ static PyObject *message_replace(PyObject *self, PyObject *const *args, Py_ssize
     if (message == NULL) {
         return NULL;
     }
-    if (kwnames != NULL && take_keywords(message, type, args, kwnames, 0) < 0) {
+    if (kwnames != NULL && esc_py_message_keywords(message, type, args, kwnames, 0) < 0) {
         goto fail;
     }
     for (uint32_t i = 0; i < type->field_count; i++) {
@@ -724,7 +458,7 @@ static PyObject *message_replace(PyObject *self, PyObject *const *args, Py_ssize
             message->slots[i] = Py_NewRef(value);
         }
     }
-    PyObject *changed = finish(message, type);
+    PyObject *changed = esc_py_message_finish(message, type);
     if (changed != NULL && old->packed != NULL && old->packed->n_unknown_fields > 0) {
         return with_unknown(changed, old->packed);
     }
@@ -738,7 +472,9 @@ static PyObject *message_sizeof(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     esc_py_message *message = (esc_py_message *)self;
     size_t size = (size_t)Py_TYPE(self)->tp_basicsize;
-    if (message->packed != NULL && message->block == NULL) {
+    if (message->within > 0) {
+        size += message->within;
+    } else if (message->packed != NULL && message->block == NULL) {
         size += escqrs_message_memory(message->packed);
     }
     return PyLong_FromSize_t(size);
@@ -756,11 +492,12 @@ static PyMethodDef message_methods[] = {
 
 static PyType_Slot base_slots[] = {
     {Py_tp_doc, "What all messages share."},
-    {Py_tp_new, message_new},
+    {Py_tp_new, esc_py_message_new},
     {Py_tp_dealloc, esc_py_message_dealloc},
     {Py_tp_repr, message_repr},
     {Py_tp_hash, message_hash},
     {Py_tp_richcompare, message_richcompare},
+    {Py_tp_getattro, esc_py_message_getattro},
     {Py_tp_setattro, message_setattro},
     {Py_tp_methods, message_methods},
     {0, NULL},
@@ -860,9 +597,11 @@ int esc_py_message_object_exec(PyObject *module)
 
 int esc_py_message_exec(PyObject *module)
 {
-    if (esc_py_message_value_exec(module) < 0 || esc_py_form_exec(module) < 0 ||
+    if (esc_py_message_check_exec(module) < 0 || esc_py_message_value_exec(module) < 0 ||
+        esc_py_message_read_exec(module) < 0 || esc_py_form_exec(module) < 0 ||
         esc_py_message_pack_exec(module) < 0 || esc_py_message_layout_exec(module) < 0 ||
-        esc_py_message_type_exec(module) < 0 || esc_py_message_object_exec(module) < 0) {
+        esc_py_message_field_exec(module) < 0 || esc_py_message_type_exec(module) < 0 ||
+        esc_py_message_object_exec(module) < 0) {
         return -1;
     }
     return 0;

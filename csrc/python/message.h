@@ -103,6 +103,13 @@ typedef struct esc_py_layout {
     uint32_t *positions;  /* ... their indices; NULL where they are the first ones */
 } esc_py_layout;
 
+/* A field that is read by name without asking the type; see message_field.c. */
+typedef struct esc_py_known {
+    PyObject *name; /* borrowed from the layout; NULL: none */
+    uint32_t index;
+    bool copied; /* a container: readers get copies */
+} esc_py_known;
+
 /* Type object of a message class. */
 typedef struct esc_py_message_type {
     PyHeapTypeObject base;
@@ -114,6 +121,9 @@ typedef struct esc_py_message_type {
     PyObject *stored_name; /* str */
     PyObject *reply;       /* COMMAND: the R of Command[R], or NULL */
     uint32_t field_count;
+    esc_py_known *known;    /* by address of the name; NULL: none yet */
+    size_t known_mask;      /* how many there are, less one */
+    unsigned known_version; /* tp_version_tag that they hold for; never 0 where there are some */
     esc_py_kind kind;
     bool abstract; /* es.Message, es.Event, es.Command themselves */
 } esc_py_message_type;
@@ -128,7 +138,8 @@ typedef struct esc_py_message {
     PyObject_HEAD
     ProtobufCMessage *packed; /* NULL unless decoded */
     esc_py_block *block;      /* NULL: `packed`, if any, is ours alone */
-    size_t depth; /* of nesting in protobuf terms, 1 for the message alone; 0: not counted yet */
+    uint32_t depth;  /* of nesting in protobuf terms, 1 for the message alone; 0: not counted yet */
+    uint32_t within; /* bytes behind the slots, which `packed` lies in; 0: it is elsewhere */
     PyObject *slots[];
 } esc_py_message;
 

@@ -22,6 +22,13 @@ static inline esc_py_message_type *esc_py_type_of(PyObject *message)
     return (esc_py_message_type *)Py_TYPE(message);
 }
 
+/* ---- message_field.c ---- */
+int esc_py_message_field_exec(PyObject *module);
+/* The descriptor of the field in that slot; it is of a class once claimed. New reference. */
+PyObject *esc_py_field_new(esc_py_state *state, PyObject *name, uint32_t index);
+void esc_py_field_claim(PyObject *field, PyTypeObject *cls);
+PyObject *esc_py_message_getattro(PyObject *self, PyObject *name);
+
 /* ---- message_layout.c ---- */
 int esc_py_message_layout_exec(PyObject *module);
 /* A layout without fields; `name` is the stored name. New reference. */
@@ -32,19 +39,58 @@ int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs);
 /* Make sure that it and all that it nests are sealed. */
 int esc_py_layout_ready(esc_py_layout *layout);
 
+/* ---- message_check.c: see message.h too ---- */
+int esc_py_message_check_exec(PyObject *module);
+
 /* ---- message_value.c ---- */
 int esc_py_message_value_exec(PyObject *module);
-/* Depth of nesting of a stored form that holds messages; 0 for none. */
-size_t esc_py_value_depth(const esc_py_field *field, PyObject *value);
-/* One field of a message, filled into its slot if need be. Borrowed. */
-PyObject *esc_py_message_slot(esc_py_message *message, uint32_t index);
 /* The default in stored form. New reference; NULL without an exception where there is none. */
 PyObject *esc_py_default(esc_py_layout *layout, uint32_t index);
+/* The stored form of the field's zero value. NULL without an exception where there is none. */
+PyObject *esc_py_zero(esc_py_state *state, const esc_py_field *field);
+/* Stored form of an absent field: default, else zero, else NULL without an exception. */
+PyObject *esc_py_absent_value(esc_py_layout *layout, uint32_t index);
+/* The literal that is the zero value of its type, or NULL. */
+const esc_py_literal *esc_py_zero_literal(const esc_py_field *field);
+
+static inline bool esc_py_is_set(const esc_py_field *field)
+{
+    return field->collection == ESC_PY_SET || field->collection == ESC_PY_FROZENSET;
+}
+
+/* ---- message_read.c ---- */
+#define ESC_PY_NO_KEY "an entry has no key"
+#define ESC_PY_NO_VALUE "an entry has no value"
+#define ESC_PY_NOT_ONE "the stored union is none of the classes that the field may hold, or several"
+
+int esc_py_message_read_exec(PyObject *module);
+/* One field of a message, filled into its slot if need be. Borrowed. */
+PyObject *esc_py_message_slot(esc_py_message *message, uint32_t index);
 /* Stored form that a decoded field has in `packed`; `from` is the message it belongs to (its block
  * is shared with nested ones), or NULL (they are copied). New reference. */
 PyObject *esc_py_value_read(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed,
                             esc_py_message *from);
+/* An enum's or a union's member of that number, or NULL. */
+const esc_py_member *esc_py_member_numbered(const esc_py_field *field, int32_t number);
 
+/* Of a field without list or map. */
+static inline bool esc_py_is_absent(const escqrs_field *field, const ProtobufCMessage *packed)
+{
+    const char *base = (const char *)packed;
+    if (escqrs_kind_is_pointer(field->kind)) {
+        return *(void *const *)(base + field->value_offset) == NULL;
+    }
+    return !*(const protobuf_c_boolean *)(base + field->has_offset);
+}
+
+/* ---- message_depth.c ---- */
+size_t esc_py_message_depth(PyObject *message);
+/* Depth of nesting of a stored form that holds messages; 0 for none. */
+size_t esc_py_value_depth(const esc_py_field *field, PyObject *value);
+/* After all slots are filled: how deep it is, and whether that can be stored. */
+int esc_py_message_measure(esc_py_message *message, const esc_py_layout *layout);
+
+/* ---- message_verify.c ---- */
 /* Has decoding something to verify of it? See esc_py_layout_verify. */
 static inline bool esc_py_field_is_verified(const esc_py_field *field)
 {
@@ -80,14 +126,24 @@ PyObject *esc_py_duration_read(const escqrs_duration *duration);
 
 /* ---- message.c ---- */
 int esc_py_message_object_exec(PyObject *module);
-PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t nargsf,
-                                    PyObject *kwnames);
 void esc_py_message_dealloc(PyObject *self);
 /* An object with empty slots. */
 esc_py_message *esc_py_message_alloc(esc_py_message_type *type);
-size_t esc_py_message_depth(PyObject *message);
 /* The message nested in `from` at `packed`, which lies in its block. New reference. */
 PyObject *esc_py_message_inside(PyTypeObject *cls, ProtobufCMessage *packed, esc_py_message *from);
+
+/* ---- message_make.c ---- */
+PyObject *esc_py_message_vectorcall(PyObject *cls, PyObject *const *args, size_t nargsf,
+                                    PyObject *kwnames);
+/* cls.__new__(cls, ...): the same as a call. */
+PyObject *esc_py_message_new(PyTypeObject *cls, PyObject *args, PyObject *kwargs);
+/* Fill slots by name; a field's slot is tried first at `guess`. */
+int esc_py_message_keywords(esc_py_message *message, esc_py_message_type *type,
+                            PyObject *const *values, PyObject *names, Py_ssize_t guess);
+/* The last steps of every message made in Python. Takes `message` over. */
+PyObject *esc_py_message_finish(esc_py_message *message, esc_py_message_type *type);
+/* "a, b, c" of a tuple or list of str. */
+PyObject *esc_py_joined(PyObject *names);
 
 /* ---- message_pack.c ---- */
 int esc_py_message_pack_exec(PyObject *module);

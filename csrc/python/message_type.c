@@ -1,5 +1,4 @@
-/* python/message_type.c - the metaclass of message classes, the descriptors of fields, the
- * registry.
+/* python/message_type.c - the metaclass of message classes, and the registry.
  *
  * A message class is made in three steps: _message.py prepares the namespace (it reads annotations
  * and defaults), type.__new__ makes the class, and then its instances are given one slot a field
@@ -18,126 +17,6 @@
 #else
 #define DICT_FLAGS Py_TPFLAGS_MANAGED_DICT
 #endif
-
-/* ---- the descriptor of one field ---------------------------------------------------------------- */
-
-typedef struct field_descriptor {
-    PyObject_HEAD
-    PyTypeObject *owner; /* the class that declared it */
-    PyObject *name;
-    uint32_t index; /* of the slot */
-} field_descriptor;
-
-static PyObject *field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(owner))
-{
-    field_descriptor *field = (field_descriptor *)self;
-    if (object == NULL) {
-        return Py_NewRef(self);
-    }
-    if (!Py_IS_TYPE(object, field->owner) &&
-        (field->owner == NULL || !PyType_IsSubtype(Py_TYPE(object), field->owner))) {
-        PyErr_Format(PyExc_TypeError, "the field %R is not one of %s", field->name,
-                     Py_TYPE(object)->tp_name);
-        return NULL;
-    }
-    esc_py_message *message = (esc_py_message *)object;
-    PyObject *value = message->slots[field->index];
-    if (value == NULL) {
-        value = esc_py_message_slot(message, field->index);
-        if (value == NULL) {
-            return NULL;
-        }
-    }
-    PyTypeObject *type = Py_TYPE(value); /* of a container or of nothing else: */
-    if (type == &PyTuple_Type || type == &PyDict_Type || type == &PyFrozenSet_Type) {
-        return esc_py_value_copy(&esc_py_type_of(object)->layout->fields[field->index], value);
-    }
-    return Py_NewRef(value);
-}
-
-static int immutable(PyObject *object, PyObject *name, PyObject *value)
-{
-    PyErr_Format(PyExc_AttributeError,
-                 "%s is immutable: its field %R cannot be %s; make a changed copy with "
-                 "copy.replace(message, ...) or message.__replace__(...)",
-                 Py_TYPE(object)->tp_name, name, value == NULL ? "deleted" : "assigned");
-    return -1;
-}
-
-static int field_set(PyObject *self, PyObject *object, PyObject *value)
-{
-    return immutable(object, ((field_descriptor *)self)->name, value);
-}
-
-static PyObject *field_repr(PyObject *self)
-{
-    field_descriptor *field = (field_descriptor *)self;
-    return PyUnicode_FromFormat("<field %R of %s>", field->name,
-                                field->owner == NULL ? "?" : field->owner->tp_name);
-}
-
-static int field_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((field_descriptor *)self)->owner);
-    return 0;
-}
-
-static int field_clear(PyObject *self)
-{
-    Py_CLEAR(((field_descriptor *)self)->owner);
-    return 0;
-}
-
-static void field_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)field_clear(self);
-    Py_CLEAR(((field_descriptor *)self)->name);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMemberDef field_members[] = {
-    {"__name__", T_OBJECT, offsetof(field_descriptor, name), READONLY, "the field's name"},
-    {"__objclass__", T_OBJECT, offsetof(field_descriptor, owner), READONLY,
-     "the class that declared it"},
-    {"index", T_UINT, offsetof(field_descriptor, index), READONLY,
-     "position among the class's fields"},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyType_Slot field_slots[] = {
-    {Py_tp_doc, "A field of a message class."},
-    {Py_tp_descr_get, field_get},
-    {Py_tp_descr_set, field_set},
-    {Py_tp_repr, field_repr},
-    {Py_tp_traverse, field_traverse},
-    {Py_tp_clear, field_clear},
-    {Py_tp_dealloc, field_dealloc},
-    {Py_tp_members, field_members},
-    {0, NULL},
-};
-
-static PyType_Spec field_spec = {
-    .name = "escqrs._core.FieldDescriptor",
-    .basicsize = sizeof(field_descriptor),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = field_slots,
-};
-
-static PyObject *field_new(esc_py_state *state, PyObject *name, uint32_t index)
-{
-    PyTypeObject *type = state->message.field;
-    field_descriptor *field = (field_descriptor *)type->tp_alloc(type, 0);
-    if (field != NULL) {
-        field->name = Py_NewRef(name);
-        field->index = index;
-    }
-    return (PyObject *)field;
-}
 
 /* ---- registry --------------------------------------------------------------------------------- */
 
@@ -304,7 +183,7 @@ static int add_descriptors(esc_py_state *state, const prepared *made, PyObject *
         if (own == 0) {
             continue;
         }
-        PyObject *field = field_new(state, name, (uint32_t)i);
+        PyObject *field = esc_py_field_new(state, name, (uint32_t)i);
         int result = field == NULL ? -1 : PyDict_SetItem(made->namespace, name, field);
         Py_XDECREF(field);
         if (result < 0) {
@@ -326,7 +205,7 @@ static int claim_descriptors(esc_py_state *state, PyTypeObject *cls, const prepa
             }
             return -1;
         }
-        ((field_descriptor *)field)->owner = (PyTypeObject *)Py_NewRef(cls);
+        esc_py_field_claim(field, cls);
     }
     return 0;
 }
@@ -540,6 +419,7 @@ static void meta_dealloc(PyObject *self)
     Py_CLEAR(type->reply);
     Py_CLEAR(type->field_names);
     Py_CLEAR(type->stored_name);
+    PyMem_Free(type->known);
     PyType_Type.tp_dealloc(self); /* untracks and frees */
     Py_DECREF(meta);
 }
@@ -804,10 +684,9 @@ int esc_py_message_type_exec(PyObject *module)
     };
     esc_py_message_state *section = &esc_py_state_of(module)->message;
     section->registry = PyDict_New();
-    section->field = (PyTypeObject *)PyType_FromModuleAndSpec(module, &field_spec, NULL);
     section->meta =
         (PyTypeObject *)PyType_FromModuleAndSpec(module, &meta_spec, (PyObject *)&PyType_Type);
-    if (section->registry == NULL || section->field == NULL || section->meta == NULL) {
+    if (section->registry == NULL || section->meta == NULL) {
         return -1;
     }
     for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
@@ -815,8 +694,7 @@ int esc_py_message_type_exec(PyObject *module)
             return -1;
         }
     }
-    if (PyModule_AddObjectRef(module, "FieldDescriptor", (PyObject *)section->field) < 0 ||
-        PyModule_AddObjectRef(module, "MessageMeta", (PyObject *)section->meta) < 0) {
+    if (PyModule_AddObjectRef(module, "MessageMeta", (PyObject *)section->meta) < 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, functions);

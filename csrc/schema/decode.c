@@ -157,27 +157,6 @@ static __attribute__((noinline)) void take_arrays(decoder *d, const esc_plan *pl
     }
 }
 
-static inline void store_varint(const esc_plan_field *field, uint64_t value, uint8_t *to)
-{
-    switch (field->store) {
-    case ESC_STORE_INT64:
-        *(int64_t *)(void *)to = (int64_t)value;
-        break;
-    case ESC_STORE_INT32:
-        *(int32_t *)(void *)to = (int32_t)(uint32_t)value;
-        break;
-    case ESC_STORE_SINT64:
-        *(int64_t *)(void *)to = esc_wire_unzigzag(value);
-        break;
-    case ESC_STORE_SINT32:
-        *(int32_t *)(void *)to = (int32_t)esc_wire_unzigzag((uint32_t)value);
-        break;
-    default:
-        *(protobuf_c_boolean *)(void *)to = value != 0;
-        break;
-    }
-}
-
 /* Items of a packed list behind those that are there; how many. */
 static size_t decode_packed(const occurrence *o, uint8_t *to)
 {
@@ -193,7 +172,7 @@ static size_t decode_packed(const occurrence *o, uint8_t *to)
     while (at < end) {
         uint64_t value = 0;
         at = read_varint(at, &value);
-        store_varint(o->field, value, to + count * o->field->item_size);
+        esc_plan_store_varint(o->field, value, to + count * o->field->item_size);
         count++;
     }
     return count;
@@ -255,7 +234,7 @@ static void decode_message(decoder *d, const esc_plan *plan, const uint8_t *at, 
         case ESC_STEP_SPAN_SECONDS:
         case ESC_STEP_SPAN_NANOS:
             read_varint(o.data, &value);
-            store_varint(o.field, value, to);
+            esc_plan_store_varint(o.field, value, to);
             break;
         case ESC_STEP_64BIT:
             memcpy(to, o.data, 8);

@@ -244,6 +244,9 @@ escqrs_status esc_plan_build(escqrs_schema *schema)
         .dense = dense,
         .slot_count = slots,
         .repeated_count = repeated,
+        .flat_size = (uint32_t)((schema->descriptor.sizeof_message + ALIGNMENT - 1) &
+                                ~(size_t)(ALIGNMENT - 1)),
+        .flat = slots == 0 && repeated == 0,
     };
     return ESCQRS_OK;
 }
