@@ -61,6 +61,12 @@ int esc_py_definition_accepts(esc_py_definition *self, PyObject *command);
  * reference. */
 PyObject *esc_py_definition_state_at(esc_py_definition *self, escqrs_entity *entity,
                                      int64_t version);
+/* The same, of all its events, whatever snapshots there are. */
+PyObject *esc_py_definition_refold(esc_py_definition *self, escqrs_entity *entity, int64_t version);
+/* The state in the entity's snapshot of that version; None where there is no such one that
+ * verifies, SchemaMismatch where it is another definition's. */
+PyObject *esc_py_definition_snapshot(esc_py_definition *self, escqrs_entity *entity,
+                                     int64_t version);
 /* The core's special command: puts a frozen copy of the state into the reply's value. */
 escqrs_status esc_py_definition_visit(escqrs_command *command, escqrs_entity *entity, void *state,
                                       int64_t version, escqrs_error *error);

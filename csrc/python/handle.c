@@ -421,6 +421,32 @@ static PyObject *handle_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+/* _refold(version) and _snapshot_state(version), for System.verify_snapshots */
+static PyObject *read_state(PyObject *object, PyObject *asked,
+                            PyObject *(*read)(esc_py_definition *, escqrs_entity *, int64_t))
+{
+    handle_object *self = (handle_object *)object;
+    long long version = PyLong_AsLongLong(asked);
+    if ((version == -1 && PyErr_Occurred()) || esc_py_system_pin_inside(self->system) < 0) {
+        return NULL;
+    }
+    PyObject *result = esc_py_definition_refresh(self->definition) < 0
+                           ? NULL
+                           : read(self->definition, self->entity, version);
+    esc_py_system_unpin(self->system);
+    return result;
+}
+
+static PyObject *handle_refold(PyObject *object, PyObject *version)
+{
+    return read_state(object, version, esc_py_definition_refold);
+}
+
+static PyObject *handle_snapshot_state(PyObject *object, PyObject *version)
+{
+    return read_state(object, version, esc_py_definition_snapshot);
+}
+
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 static int current_version(handle_object *self, int64_t *version)
@@ -616,8 +642,11 @@ static PyMethodDef handle_methods[] = {
      "ValueError outside of "
      "0 to the current version."},
     {"snapshot", handle_snapshot, METH_NOARGS,
-     "snapshot($self)\n--\n\nStore a snapshot of the state, as of all that this thread sent before, "
+     "snapshot($self)\n--\n\nStore a snapshot of the state, as of all that this thread sent "
+     "before, "
      "and return its version once it is durable: 0, and none, where there are no events."},
+    {"_refold", handle_refold, METH_O, NULL},
+    {"_snapshot_state", handle_snapshot_state, METH_O, NULL},
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
      "history($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
      "Iterate over the stored events of this entity, oldest first; after and upto are versions."},

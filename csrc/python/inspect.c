@@ -5,6 +5,8 @@
  * wait for itself, so it is refused (esc_py_inspects). */
 #include "python/inspect.h"
 
+#include <string.h>
+
 #include "python/state.h"
 
 typedef struct inspection {
@@ -133,4 +135,107 @@ PyObject *esc_py_store_stats(PyObject *object, PyObject *Py_UNUSED(ignored))
                          (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
                          (long long)found.ids, (long long)found.bytes, (long long)found.created_us,
                          (long long)found.first_us, (long long)found.last_us, types.counts);
+}
+
+/* ---- snapshots -------------------------------------------------------------------------------- */
+
+#define SNAPSHOTS_MAX 256 /* a call */
+
+typedef struct snapshot_copy {
+    int64_t number, version;
+    escqrs_type *type;
+    bool verifies;
+    char *stream; /* heap */
+    size_t stream_size;
+} snapshot_copy;
+
+typedef struct snapshot_page {
+    snapshot_copy rows[SNAPSHOTS_MAX];
+    size_t count;
+    bool failed; /* for want of memory */
+} snapshot_page;
+
+static bool on_snapshot(void *context, const escqrs_snapshot_info *snapshot)
+{
+    snapshot_page *page = context;
+    snapshot_copy *row = &page->rows[page->count];
+    row->stream = escqrs_alloc(snapshot->stream.size + 1);
+    page->failed = row->stream == NULL;
+    if (page->failed) {
+        return false;
+    }
+    if (snapshot->stream.size > 0) {
+        memcpy(row->stream, snapshot->stream.data, snapshot->stream.size);
+    }
+    row->stream_size = snapshot->stream.size;
+    row->number = snapshot->number;
+    row->version = snapshot->version;
+    row->type = snapshot->type;
+    row->verifies = snapshot->verifies;
+    page->count++;
+    return true;
+}
+
+static PyObject *decoded(escqrs_slice text)
+{
+    return PyUnicode_DecodeUTF8(text.data, (Py_ssize_t)text.size, "replace");
+}
+
+static PyObject *snapshot_row(const snapshot_copy *row)
+{
+    PyObject *stream = decoded((escqrs_slice){row->stream, row->stream_size});
+    PyObject *type = row->type == NULL ? Py_NewRef(Py_None) : decoded(escqrs_type_name(row->type));
+    PyObject *made = NULL;
+    if (stream != NULL && type != NULL) {
+        made = Py_BuildValue("(LOLOO)", (long long)row->number, stream, (long long)row->version,
+                             type, row->verifies ? Py_True : Py_False);
+    }
+    Py_XDECREF(stream);
+    Py_XDECREF(type);
+    return made;
+}
+
+static PyObject *snapshot_rows(const snapshot_page *page)
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < page->count; i++) {
+        PyObject *row = snapshot_row(&page->rows[i]);
+        if (row == NULL || PyList_Append(list, row) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+PyObject *esc_py_store_snapshots(PyObject *object, PyObject *args)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    long long number, version;
+    if (!PyArg_ParseTuple(args, "LL", &number, &version) || esc_py_store_check(self) < 0) {
+        return NULL;
+    }
+    snapshot_page *page = PyMem_Calloc(1, sizeof *page);
+    if (page == NULL) {
+        return PyErr_NoMemory();
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_snapshots(self->core, number, version, SNAPSHOTS_MAX, on_snapshot, page,
+                                    &error);
+    Py_END_ALLOW_THREADS
+    PyObject *result = NULL;
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+    } else if (page->failed) {
+        PyErr_NoMemory();
+    } else {
+        result = snapshot_rows(page);
+    }
+    for (size_t i = 0; i < page->count; i++) {
+        escqrs_free(page->rows[i].stream);
+    }
+    PyMem_Free(page);
+    return result;
 }

@@ -11,6 +11,9 @@
  * problems). */
 PyObject *esc_py_store_verify(PyObject *object, PyObject *args);
 
+/* _snapshots(number, version): the next ones after that stream's of that version, as (number,
+ * stream, version, type or None, verifies) */
+PyObject *esc_py_store_snapshots(PyObject *self, PyObject *args);
 /* _stats(): (head, events, streams, snapshots, checkpoints, keys, tags, ids, bytes, and in
  * microseconds: created, first, last; {type: events}). */
 PyObject *esc_py_store_stats(PyObject *object, PyObject *ignored);

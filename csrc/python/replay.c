@@ -166,6 +166,27 @@ static int fold_page(folding *fold)
     return 0;
 }
 
+/* Read the events after the instance's version, up to `version`. */
+static int fold_open(folding *fold, int64_t version)
+{
+    esc_py_definition *self = fold->definition;
+    escqrs_range range = {.after = fold->instance->version, .upto = version};
+    escqrs_error error = {0};
+    escqrs_status status;
+    if (range.after == version) {
+        return 0;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_history(self->system->store, escqrs_entity_stream(fold->entity), &range,
+                                  &fold->cursor, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
 /* Begin from the newest usable snapshot at or below `version`. */
 static int fold_begin(folding *fold, int64_t version)
 {
@@ -197,31 +218,60 @@ static int fold_begin(folding *fold, int64_t version)
         esc_py_raise(self->state, &error);
         return -1;
     }
-    if (fold->instance->version == version) {
-        return 0;
+    return fold_open(fold, version);
+}
+
+static PyObject *fold_rest(folding *fold, int result)
+{
+    while (result == 0 && fold->cursor != NULL) {
+        result = fold_page(fold);
     }
-    escqrs_range range = {.after = fold->instance->version, .upto = version};
-    Py_BEGIN_ALLOW_THREADS
-    status = escqrs_store_history(self->system->store, stream, &range, &fold->cursor, &error);
-    Py_END_ALLOW_THREADS
-    if (status != ESCQRS_OK) {
-        esc_py_raise(self->state, &error);
-        return -1;
+    escqrs_cursor_close(fold->cursor);
+    if (result < 0) {
+        Py_CLEAR(fold->instance);
     }
-    return 0;
+    return (PyObject *)fold->instance;
 }
 
 PyObject *esc_py_definition_state_at(esc_py_definition *self, escqrs_entity *entity,
                                      int64_t version)
 {
     folding fold = {.definition = self, .entity = entity};
-    int result = fold_begin(&fold, version);
-    while (result == 0 && fold.cursor != NULL) {
-        result = fold_page(&fold);
+    return fold_rest(&fold, fold_begin(&fold, version));
+}
+
+PyObject *esc_py_definition_refold(esc_py_definition *self, escqrs_entity *entity, int64_t version)
+{
+    folding fold = {.definition = self, .entity = entity};
+    fold.instance = esc_py_instance_initial(self, entity, true);
+    return fold_rest(&fold, fold.instance == NULL ? -1 : fold_open(&fold, version));
+}
+
+PyObject *esc_py_definition_snapshot(esc_py_definition *self, escqrs_entity *entity,
+                                     int64_t version)
+{
+    escqrs_snapshot found = {0};
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_snapshot(self->system->store, escqrs_entity_stream(entity), version,
+                                   &found, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK && status != ESCQRS_DONE) {
+        return esc_py_raise(self->state, &error);
     }
-    escqrs_cursor_close(fold.cursor);
-    if (result < 0) {
-        Py_CLEAR(fold.instance);
+    esc_py_instance *instance = NULL;
+    if (status == ESCQRS_OK && found.version == version) {
+        instance = esc_py_instance_initial(self, entity, true);
+        status =
+            instance == NULL ? ESCQRS_OK : esc_py_snapshot_unpack(self, instance, &found, &error);
+        if (status != ESCQRS_OK) {
+            Py_CLEAR(instance);
+            esc_py_raise(self->state, &error);
+        }
+    } else {
+        instance = (esc_py_instance *)Py_NewRef(Py_None);
     }
-    return (PyObject *)fold.instance;
+    escqrs_free(found.data);
+    return (PyObject *)instance;
 }

@@ -621,6 +621,7 @@ static PyMethodDef store_methods[] = {
     {"_streams", store_streams, METH_O, NULL},
     {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
+    {"_snapshots", esc_py_store_snapshots, METH_VARARGS, NULL},
     {"_stats", esc_py_store_stats, METH_NOARGS, NULL},
     {"_verify", esc_py_store_verify, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -121,9 +121,7 @@ def _snapshots(cls: type[Aggregate], every: Any, after: Any, leaving: Any, keep:
     settings: dict[str, Any] = {}
     for name, given in (("every", every), ("after", after), ("keep", keep)):
         settings[name] = cls.__dict__.get(f"snapshot_{name}") if given is None else given
-    on_passivation = (
-        cls.__dict__.get("snapshot_on_passivation") if leaving is None else leaving
-    )
+    on_passivation = cls.__dict__.get("snapshot_on_passivation") if leaving is None else leaving
     for name, unit in (("every", "events"), ("keep", "snapshots")):
         value = settings[name]
         if value is not None and (

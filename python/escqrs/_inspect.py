@@ -45,9 +45,10 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """What ``Store.verify`` has read, and what was wrong with it.
+    """What ``Store.verify`` or ``System.verify_snapshots`` has read, and what was wrong with it.
 
-    problems: the first 1,000. problem_count: all of them. ok: there are none.
+    outdated: snapshots of another definition of their aggregate, which are not used. problems: the
+    first 1,000. problem_count: all of them. ok: there are none.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Verification:
     tags: int = 0
     ids: int = 0
     read_models: int = 0
+    outdated: int = 0
     problem_count: int = 0
     problems: tuple[Problem, ...] = ()
 
@@ -164,7 +166,8 @@ def verify(store: Store, progress: Progress | None) -> Verification:
         if len(problems) < PROBLEMS_KEPT:
             problems.append(Problem(part, text, stream, version or None, position or None))
 
-    return Verification(store.path, *store._verify(note, progress), problems=tuple(problems))
+    *counts, problem_count = store._verify(note, progress)
+    return Verification(store.path, *counts, problem_count=problem_count, problems=tuple(problems))
 
 
 def verify_by_reading(store: Store, progress: Progress | None) -> Verification:

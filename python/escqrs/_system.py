@@ -10,11 +10,12 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast, overload
 
-from . import _aggregate, _core, _log, _match, _readmodel, _subscription
+from . import _aggregate, _core, _log, _match, _readmodel, _snapshot, _subscription
 from ._aggregate import Aggregate
+from ._inspect import Verification
 from ._match import Match
 from ._message import Command, Event
 from ._readmodel import ReadModel
@@ -108,6 +109,18 @@ class System(_core.SystemBase):
         if self._owns_store and not self.closed and not self._forked:
             _subscription.before_close(self.store)
         super().close(timeout)
+
+    def verify_snapshots(
+        self, *, progress: Callable[[int, int], object] | None = None
+    ) -> Verification:
+        """Make the state of every snapshot of this system's aggregates anew from the events, and
+        compare them. What differs is in the answer's ``problems``, by stream and version.
+
+        It reads the whole history of each such stream and blocks no writer; snapshots of another
+        definition, which are not used, are counted as ``outdated``. progress: called with the
+        snapshots seen and their number.
+        """
+        return _snapshot.verify_snapshots(self, progress)
 
     def __enter__(self) -> System:
         return self

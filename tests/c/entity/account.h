@@ -66,6 +66,7 @@ typedef struct bank {
     _Atomic uint64_t generation;
     _Atomic int64_t fail_apply;  /* version; 0: none */
     _Atomic int64_t fail_decode; /* version */
+    _Atomic bool fail_pack;
     _Atomic int64_t fail_unpack; /* snapshots at or above that version; 0: none */
     _Atomic uint32_t answered;   /* orders, in their order */
     _Atomic uint32_t gate;       /* 0 shut, 1 open */
@@ -488,6 +489,9 @@ static inline escqrs_status ops_pack(void *context, void *state, escqrs_type **t
 {
     bank *b = context;
     must_be_attached(b);
+    if (atomic_load(&b->fail_pack)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "too much to be written down");
+    }
     *data = escqrs_alloc(sizeof(account));
     if (*data == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a snapshot");

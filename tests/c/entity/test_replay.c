@@ -182,6 +182,161 @@ static void test_a_snapshot_that_does_not_fit_is_passed_over(void **state)
     bank_close(&b);
 }
 
+/* Each look at it is a step later. */
+typedef struct slow_clock {
+    _Atomic int64_t now_ns, step_ns;
+} slow_clock;
+
+static int64_t slow_now(void *context)
+{
+    slow_clock *clock = context;
+    return atomic_fetch_add(&clock->now_ns, atomic_load(&clock->step_ns));
+}
+
+static int64_t newest_snapshot(bank *b)
+{
+    escqrs_snapshot found = {0};
+    escqrs_error error;
+    escqrs_status status =
+        escqrs_store_snapshot(b->store, escqrs_slice_of("Account/ann"), 0, &found, &error);
+    assert_true(status == ESCQRS_OK || status == ESCQRS_DONE);
+    escqrs_free(found.data);
+    return status == ESCQRS_OK ? found.version : 0;
+}
+
+static void test_snapshots_by_replay_time(void **state)
+{
+    slow_clock clock = {.step_ns = 1000};
+    bank b;
+    bank_options options = plain(state);
+    options.snapshot_replay_ns = 50 * 1000;
+    options.clock.monotonic_ns = slow_now;
+    options.clock.context = &clock;
+    bank_open(&b, options);
+    escqrs_entity *ann = bank_account(&b, "ann");
+    for (int i = 0; i < 100; i++) { /* nothing was loaded that tells how long an event takes */
+        bank_deposit(&b, ann, 1);
+    }
+    bank_drain(&b);
+    assert_int_equal(newest_snapshot(&b), 0);
+    escqrs_entity_release(ann);
+    bank_reopen(&b, options);
+    atomic_store(&clock.step_ns, 20 * 1000); /* 100 events in 20 us: 200 ns each */
+    ann = bank_account(&b, "ann");
+    (void)bank_look(&b, ann);
+    bank_drain(&b);
+    assert_int_equal(newest_snapshot(&b), 0);
+    for (int i = 0; i < 149; i++) {
+        bank_deposit(&b, ann, 1);
+    }
+    bank_drain(&b);
+    assert_int_equal(newest_snapshot(&b), 0);
+    bank_deposit(&b, ann, 1);
+    bank_drain(&b);
+    assert_int_equal(newest_snapshot(&b), 250);
+    for (int i = 0; i < 251; i++) {
+        bank_deposit(&b, ann, 1);
+    }
+    bank_drain(&b);
+    assert_int_equal(newest_snapshot(&b), 500);
+    escqrs_entity_release(ann);
+    bank_reopen(&b, options);
+    atomic_store(&clock.step_ns, 60 * 1000); /* one event in 60 us */
+    ann = bank_account(&b, "ann");
+    (void)bank_look(&b, ann);
+    bank_drain(&b);
+    assert_int_equal(newest_snapshot(&b), 501);
+    escqrs_entity_release(ann);
+    bank_close(&b);
+}
+
+/* The snapshots of an account, by passing them over one by one. */
+static int count_snapshots(bank *b)
+{
+    int count = 0;
+    int64_t upto = 0;
+    escqrs_snapshot found = {0};
+    while (upto >= 0 && escqrs_store_snapshot(b->store, escqrs_slice_of("Account/ann"), upto,
+                                              &found, NULL) == ESCQRS_OK) {
+        escqrs_free(found.data);
+        upto = found.version > 1 ? found.version - 1 : -1;
+        count++;
+    }
+    return count;
+}
+
+static void test_the_newest_snapshots_are_kept(void **state)
+{
+    bank b;
+    bank_options options = every(state, 2);
+    options.snapshot_keep = 3;
+    bank_open(&b, options);
+    escqrs_entity *ann = bank_account(&b, "ann");
+    for (int i = 0; i < 21; i++) {
+        bank_deposit(&b, ann, 1);
+        bank_drain(&b);
+        assert_int_equal(count_snapshots(&b), (i + 1) / 2 < 3 ? (i + 1) / 2 : 3);
+    }
+    assert_int_equal(newest_snapshot(&b), 20);
+    escqrs_entity_release(ann);
+    bank_close(&b);
+}
+
+static void test_states_that_leave_are_put_down(void **state)
+{
+    bank b;
+    bank_options options = plain(state);
+    options.snapshot_on_passivation = true;
+    options.live_max = 1;
+    bank_open(&b, options);
+    escqrs_entity *ann = bank_account(&b, "ann"), *bob = bank_account(&b, "bob");
+    for (int i = 0; i < 3; i++) {
+        bank_deposit(&b, ann, 1);
+        bank_deposit(&b, bob, 1);
+        bank_deposit(&b, bob, 1);
+        bank_drain(&b);
+        assert_int_equal(newest_snapshot(&b), i + 1);
+    }
+    assert_int_equal(bank_deposit(&b, ann, 1), 4);
+    escqrs_entity_release(ann);
+    escqrs_entity_release(bob);
+    bank_reopen(&b, options);
+    assert_int_equal(newest_snapshot(&b), 4); /* closing made it leave */
+    bank_close(&b);
+}
+
+static void test_a_snapshot_that_cannot_be_taken_fails_no_command(void **state)
+{
+    counted_log log = {0};
+    bank b;
+    bank_options options = every(state, 1);
+    options.snapshot_on_passivation = true;
+    options.log = (escqrs_log){count_log, &log};
+    bank_open(&b, options);
+    atomic_store(&b.fail_pack, true);
+    escqrs_entity *ann = bank_account(&b, "ann");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(bank_deposit(&b, ann, 1), i + 1);
+    }
+    bank_drain(&b);
+    assert_true(atomic_load(&log.warnings) > 0);
+    assert_non_null(strstr(log.text, "no snapshot of Account/ann"));
+    assert_non_null(strstr(log.text, "too much to be written down"));
+    order wanted = order_make(&b, ORDER_READ, 0); /* who asks for one is told */
+    wanted.command.special = true;
+    wanted.command.snapshot = true;
+    assert_int_equal(bank_ask(ann, &wanted), ESCQRS_INVALID);
+    atomic_store(&b.fail_pack, false);
+    wanted = order_make(&b, ORDER_READ, 0);
+    wanted.command.special = true;
+    wanted.command.snapshot = true;
+    assert_int_equal(bank_ask(ann, &wanted), ESCQRS_OK);
+    assert_int_equal(newest_snapshot(&b), 3);
+    assert_int_equal(bank_deposit(&b, ann, 1), 4);
+    escqrs_entity_release(ann);
+    bank_close(&b);
+}
+
 /* ---- histories that cannot be read ---------------------------------------------------------- */
 
 static void try_failing(bank *b, escqrs_entity *ann, _Atomic int64_t *failing, const char *reason)
@@ -310,6 +465,10 @@ int main(void)
         BOTH(test_snapshots_at_intervals),
         BOTH(test_no_snapshots),
         BOTH(test_a_snapshot_that_does_not_fit_is_passed_over),
+        BOTH(test_snapshots_by_replay_time),
+        BOTH(test_the_newest_snapshots_are_kept),
+        BOTH(test_states_that_leave_are_put_down),
+        BOTH(test_a_snapshot_that_cannot_be_taken_fails_no_command),
         BOTH(test_an_event_that_cannot_be_applied),
         BOTH(test_idle_states_leave),
         BOTH(test_what_is_used_stays),
