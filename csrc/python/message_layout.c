@@ -14,6 +14,9 @@
 
 #include "base/varint.h"
 
+#define SPEC_WAS 13 /* in the tuple that _spec of _message.py makes of a field */
+#define WAS_MAX 64
+
 /* ---- life ------------------------------------------------------------------------------------- */
 
 static escqrs_slice slice_of(PyObject *text)
@@ -240,10 +243,12 @@ static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec
     PyObject *type = NULL;
     PyObject *literals = NULL;
     unsigned number = 0;
+    PyObject *was = NULL; /* add_to_schema sees to it */
     int kind = 0, label = 0, key_kind = 0, has_default = 0, collection = 0, keyword_only = 0;
-    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!iO!p", &name, &number, &kind, &label, &key_kind,
+    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!iO!pO!", &name, &number, &kind, &label, &key_kind,
                           &has_default, &value, &factory, &type, &PyTuple_Type, members,
-                          &collection, &PyTuple_Type, &literals, &keyword_only)) {
+                          &collection, &PyTuple_Type, &literals, &keyword_only, &PyTuple_Type,
+                          &was)) {
         return -1;
     }
     field->name = Py_NewRef(name);
@@ -353,7 +358,9 @@ static escqrs_schema *make_union(esc_py_layout *layout, const esc_py_field *fiel
     return made;
 }
 
-static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObject *members)
+/* `was`: tuple of str, the field's former names. */
+static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObject *members,
+                         PyObject *was)
 {
     escqrs_field_spec spec = {
         .name = PyUnicode_AsUTF8(field->name),
@@ -363,8 +370,20 @@ static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObj
         .key_kind = field->key_kind,
         .has_default = field->default_value != NULL || field->default_factory != NULL,
     };
-    if (spec.name == NULL) {
+    const char *names[WAS_MAX];
+    if (spec.name == NULL || PyTuple_GET_SIZE(was) > WAS_MAX) {
+        if (spec.name != NULL) {
+            PyErr_Format(PyExc_TypeError, "%U.%U: a field has at most %d former names",
+                         layout->title, field->name, WAS_MAX);
+        }
         return -1;
+    }
+    spec.was = names;
+    while (spec.was_count < (size_t)PyTuple_GET_SIZE(was)) {
+        names[spec.was_count] = PyUnicode_AsUTF8(PyTuple_GET_ITEM(was, (Py_ssize_t)spec.was_count));
+        if (names[spec.was_count++] == NULL) {
+            return -1;
+        }
     }
     if (field->is_union) {
         spec.message = make_union(layout, field, members);
@@ -466,7 +485,23 @@ static void look_over(esc_py_layout *layout)
     }
 }
 
-int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs)
+/* Former names of the message: a tuple of str, or NULL. */
+static int add_names(esc_py_layout *layout, PyObject *was)
+{
+    for (Py_ssize_t i = 0; was != NULL && i < PyTuple_GET_SIZE(was); i++) {
+        escqrs_error error = {0};
+        escqrs_slice name = slice_of(PyTuple_GET_ITEM(was, i));
+        if (name.data == NULL) {
+            return -1;
+        }
+        if (escqrs_schema_add_was(layout->schema, name, &error) != ESCQRS_OK) {
+            return raise_definition(layout->state, &error);
+        }
+    }
+    return 0;
+}
+
+int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs, PyObject *was)
 {
     if (layout->sealed) {
         return 0; /* another thread was faster */
@@ -482,10 +517,14 @@ int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs)
         return -1;
     }
     layout->broken = true; /* until all went well: the schema cannot be taken back */
+    if (add_names(layout, was) < 0) {
+        goto fail;
+    }
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *members = NULL;
         if (read_field(layout, &fields[i], PyTuple_GET_ITEM(specs, i), &members) < 0 ||
-            add_to_schema(layout, &fields[i], members) < 0) {
+            add_to_schema(layout, &fields[i], members,
+                          PyTuple_GET_ITEM(PyTuple_GET_ITEM(specs, i), SPEC_WAS)) < 0) {
             goto fail;
         }
     }

@@ -321,12 +321,30 @@ static PyObject *make_class(PyTypeObject *meta, PyObject *name, PyObject *bases,
     return cls;
 }
 
+/* The class keywords that say what the class has been before, taken out of `keywords` (or NULL): a
+ * new dict. */
+static PyObject *take_history(PyObject *keywords)
+{
+    static const char *const names[] = {"was", "version", "reserved"};
+    PyObject *history = PyDict_New();
+    for (size_t i = 0; history != NULL && keywords != NULL && i < sizeof names / sizeof names[0];
+         i++) {
+        PyObject *value = PyDict_GetItemString(keywords, names[i]);
+        if (value != NULL && (PyDict_SetItemString(history, names[i], value) < 0 ||
+                              PyDict_DelItemString(keywords, names[i]) < 0)) {
+            Py_CLEAR(history);
+        }
+    }
+    return history;
+}
+
 static PyObject *meta_new(PyTypeObject *meta, PyObject *args, PyObject *kwargs)
 {
     PyObject *name = NULL;
     PyObject *bases = NULL;
     PyObject *namespace = NULL;
     PyObject *keywords = NULL;
+    PyObject *history = NULL;
     PyObject *answer = NULL;
     PyObject *names = NULL;
     PyObject *cls = NULL;
@@ -356,7 +374,12 @@ static PyObject *meta_new(PyTypeObject *meta, PyObject *args, PyObject *kwargs)
             }
         }
     }
-    answer = PyObject_CallFunction(state->message.prepare, "OOOO", name, bases, namespace, stored);
+    history = take_history(keywords);
+    if (history == NULL) {
+        goto done;
+    }
+    answer = PyObject_CallFunction(state->message.prepare, "OOOOO", name, bases, namespace, stored,
+                                   history);
     if (answer == NULL) {
         goto done;
     }
@@ -376,6 +399,7 @@ static PyObject *meta_new(PyTypeObject *meta, PyObject *args, PyObject *kwargs)
     }
 done:
     Py_XDECREF(given);
+    Py_XDECREF(history);
     Py_XDECREF(keywords);
     Py_XDECREF(answer);
     Py_XDECREF(names);
@@ -567,9 +591,10 @@ static PyObject *core_seal(PyObject *module, PyObject *args)
 {
     PyObject *layout = NULL;
     PyObject *specs = NULL;
-    if (!PyArg_ParseTuple(args, "O!O!:seal", esc_py_state_of(module)->message.layout, &layout,
-                          &PyTuple_Type, &specs) ||
-        esc_py_layout_seal((esc_py_layout *)layout, specs) < 0) {
+    PyObject *was = NULL;
+    if (!PyArg_ParseTuple(args, "O!O!|O!:seal", esc_py_state_of(module)->message.layout, &layout,
+                          &PyTuple_Type, &specs, &PyTuple_Type, &was) ||
+        esc_py_layout_seal((esc_py_layout *)layout, specs, was) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

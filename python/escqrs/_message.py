@@ -17,7 +17,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
 
 from . import _core
@@ -117,12 +117,18 @@ _MISSING = _Missing()
 class _Field:
     """What ``es.field(...)`` returns: number and default of one field, until the class is made."""
 
-    __slots__ = ("default", "default_factory", "kw_only", "number")
+    __slots__ = ("default", "default_factory", "kw_only", "number", "was")
 
     def __init__(
-        self, number: object, default: object, default_factory: object, kw_only: bool
+        self,
+        number: object,
+        default: object,
+        default_factory: object,
+        kw_only: bool,
+        was: tuple[str, ...],
     ) -> None:
         self.number = number
+        self.was = was
         self.kw_only = kw_only
         self.default = default
         self.default_factory = default_factory
@@ -134,6 +140,7 @@ def field(
     default: Any = _MISSING,
     default_factory: Callable[[], Any] | _Missing = _MISSING,
     kw_only: bool = False,
+    was: str | Iterable[str] = (),
 ) -> Any:
     """Say more of a field than its type: ``x: int = es.field(3, default=5)``.
 
@@ -143,12 +150,24 @@ def field(
     default_factory: called without arguments for each message that needs the default.
     kw_only: the value is given by name only, as are those of all fields behind ``_: KW_ONLY``
     (of ``dataclasses``).
+    was: the name, or names, that the field had in stored data: it was renamed.
     """
     if not isinstance(default, _Missing) and not isinstance(default_factory, _Missing):
         raise TypeError("es.field: give default or default_factory, not both")
     if not isinstance(default_factory, _Missing) and not callable(default_factory):
         raise TypeError(f"es.field: default_factory must be callable, got {default_factory!r}")
-    return _Field(number, default, default_factory, kw_only)
+    return _Field(number, default, default_factory, kw_only, _names("es.field: was", was))
+
+
+def _names(what: str, given: Any) -> tuple[str, ...]:
+    """One name or several, as a tuple."""
+    try:
+        several = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        several = (given,)
+    if not all(isinstance(one, str) and one for one in several):
+        raise TypeError(f"{what} is a former name or a list of them, got {given!r}")
+    return tuple(dict.fromkeys(several))
 
 
 class _Declared:
@@ -164,6 +183,7 @@ class _Declared:
         "spec",
         "title",
         "variables",
+        "was",
     )
 
     def __init__(
@@ -185,7 +205,9 @@ class _Declared:
         self.default: object = given
         self.factory: object = None
         self.spec: tuple[Any, ...] | None = None
+        self.was: tuple[str, ...] = ()
         if isinstance(given, _Field):
+            self.was = given.was
             self.default = given.default
             if not isinstance(given.default_factory, _Missing):
                 self.factory = given.default_factory
@@ -218,8 +240,10 @@ def _declare(
     annotations: Mapping[str, object],
     values: Mapping[str, object],
     inherited: Mapping[str, _Declared],
+    reserved: tuple[int | str, ...] = (),
 ) -> dict[str, _Declared]:
-    """The fields that one class declares, by name, in order, numbered after the inherited ones."""
+    """The fields that one class declares, by name, in order, numbered after the inherited ones;
+    numbers and names that are reserved are left out."""
     highest = max((one.number for one in inherited.values()), default=0)
     numbers = {one.number: one.name for one in inherited.values()}
     found: dict[str, _Declared] = {}
@@ -238,7 +262,7 @@ def _declare(
         asked = given.number if isinstance(given, _Field) else None
         before = inherited.get(name)
         if asked is None:
-            number = highest + 1 if before is None else before.number
+            number = _next(highest, reserved) if before is None else before.number
         elif isinstance(asked, bool) or not isinstance(asked, int):
             raise TypeError(f"{title}.{name}: a field's number is an int, got {asked!r}")
         else:
@@ -247,6 +271,11 @@ def _declare(
             raise TypeError(
                 f"{title}.{name}: {number} cannot be a field's number: protobuf allows 1 to "
                 f"{NUMBER_MAX:,} without 19,000 to 19,999"
+            )
+        if number in reserved or name in reserved:
+            raise TypeError(
+                f"{title}.{name}: {name if name in reserved else number!r} is reserved: a field "
+                "that was removed had it, and stored data has its values; choose another"
             )
         if numbers.get(number, name) != name:
             raise TypeError(
@@ -258,6 +287,47 @@ def _declare(
         by_name = keyword_only or (isinstance(given, _Field) and given.kw_only)
         found[name] = _Declared(title, variables, name, annotation, given, number, by_name)
     return found
+
+
+def _next(number: int, reserved: tuple[int | str, ...]) -> int:
+    number += 1
+    while number in reserved:
+        number += 1
+    return number
+
+
+class _History(NamedTuple):
+    """What a class says it has been: class keywords."""
+
+    was: tuple[str, ...]
+    version: int | None
+    reserved: tuple[int | str, ...]
+
+
+def _history(
+    name: str, given: dict[str, Any], parents: Iterable[Any], kinds: set[str]
+) -> _History:
+    was = _names(f"{name}: was=", given.get("was", ()))
+    version = given.get("version")
+    if version is not None:
+        if isinstance(version, bool) or not isinstance(version, int):
+            raise TypeError(f"{name}: version= is an int, got {version!r}")
+        if not 1 <= version < 2**32:
+            raise TypeError(f"{name}: version= counts from 1 in 32 bits, got {version}")
+        if kinds != {"event"}:
+            raise TypeError(f"{name}: version= is for events; others are not stored by themselves")
+    several = given.get("reserved", ())
+    several = (several,) if isinstance(several, (int, str)) else tuple(several)
+    for one in several:
+        good = isinstance(one, str) or (isinstance(one, int) and not isinstance(one, bool))
+        if not good or (isinstance(one, int) and not 1 <= one <= NUMBER_MAX):
+            raise TypeError(
+                f"{name}: reserved= has numbers and names of fields that were removed, got {one!r}"
+            )
+    inherited: list[int | str] = []
+    for base in parents:
+        inherited.extend(vars(base).get("__escqrs_reserved__", ()))
+    return _History(was, version, tuple(dict.fromkeys([*inherited, *several])))
 
 
 def _check_order(title: str, fields: Mapping[str, _Declared]) -> None:
@@ -280,7 +350,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def _prepare(
-    name: str, bases: tuple[type, ...], namespace: dict[str, Any], stored: object
+    name: str,
+    bases: tuple[type, ...],
+    namespace: dict[str, Any],
+    stored: object,
+    history: dict[str, Any],
 ) -> tuple[dict[str, Any], tuple[_Declared, ...], tuple[str, ...], str, object]:
     """Before a class is made: its namespace, all its fields, the names of its own ones, its stored
     name and the R of ``Command[R]`` (or None)."""
@@ -310,7 +384,10 @@ def _prepare(
     fields: dict[str, _Declared] = {}
     if carriers:
         fields.update((one.name, one) for one in _core.declared(carriers[0]))
-    own = _declare(name, variables, namespace.get("__annotations__", {}), namespace, fields)
+    past = _history(name, history, parents, kinds)
+    own = _declare(
+        name, variables, namespace.get("__annotations__", {}), namespace, fields, past.reserved
+    )
     fields.update(own)
     _check_order(name, fields)
     for key, value in namespace.items():
@@ -325,6 +402,9 @@ def _prepare(
 
     made = {key: value for key, value in namespace.items() if key not in own}
     made["__slots__"] = ()
+    made["__escqrs_was__"] = tuple(one for one in past.was if one != stored)
+    made["__escqrs_version__"] = past.version
+    made["__escqrs_reserved__"] = past.reserved
     made.setdefault(
         "__match_args__", tuple(one.name for one in fields.values() if not one.keyword_only)
     )
@@ -445,7 +525,8 @@ def _resolve(cls: type, final: bool) -> bool:
                 raise one.error(f"{error}; define it before the class is first used") from None
             complete = False
     if complete:
-        _core.seal(_core.layout_of(cls), tuple(one.spec for one in declared))
+        was: tuple[str, ...] = vars(cls)["__escqrs_was__"]
+        _core.seal(_core.layout_of(cls), tuple(one.spec for one in declared), was)
     return complete
 
 
@@ -470,13 +551,13 @@ class _Shape(NamedTuple):
 
 def _spec(one: _Declared, annotation: object) -> tuple[Any, ...]:
     """(name, number, kind, label, key kind, has default, default, factory, class, members of an
-    enum or a union, collection, literals, keyword-only)"""
+    enum or a union, collection, literals, keyword-only, former names)"""
     label, item, key, collection = _read(one, annotation)
     has = one.has_default
     default = one.default if has and one.factory is None else None
     return (
         one.name, one.number, item.kind, label, key, has, default, one.factory, item.cls,
-        item.members, collection, item.literals, one.keyword_only,
+        item.members, collection, item.literals, one.keyword_only, one.was,
     )  # fmt: skip
 
 
@@ -763,7 +844,9 @@ class Message(_core.MessageBase, metaclass=_core.MessageMeta):
     Enum, a Literal, a message class, a union of message classes, T | None, list[T],
     tuple[T, ...], set[T], frozenset[T] or dict[K, T] of these; ``es.int32``, ``es.uint64`` and
     their like are ints of other ranges. ``name="shop.Money"`` as a class keyword is its name in a
-    store, ``= es.field(3)`` a field's protobuf number. A ``__post_init__(self)`` may check a
+    store, ``was="Money"`` the name that it had before, ``reserved=(3, "note")`` numbers and names
+    of fields that were removed; ``= es.field(3)`` is a field's protobuf number, ``= es.field(3,
+    was="old_name")`` one that was renamed. A ``__post_init__(self)`` may check a
     message that was just made; it is not called for stored ones.
 
     Two messages are equal if they are of one class (or of two definitions of the same class, as
@@ -774,11 +857,35 @@ class Message(_core.MessageBase, metaclass=_core.MessageMeta):
 
     if TYPE_CHECKING:  # the metaclass takes it
 
-        def __init_subclass__(cls, *, name: str | None = None, **keywords: Any) -> None: ...
+        def __init_subclass__(
+            cls,
+            *,
+            name: str | None = None,
+            was: str | Iterable[str] = (),
+            reserved: int | str | Iterable[int | str] = (),
+            **keywords: Any,
+        ) -> None: ...
 
 
 class Event(Message):
-    """Base of events: what has happened. See :class:`Message`."""
+    """Base of events: what has happened. See :class:`Message`.
+
+    ``version=2`` as a class keyword counts the meanings of its fields: events that were stored with
+    a lower one are read by ``es.upcast`` functions. Where none is given, it is one more than the
+    highest of these, and 1 without them.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init_subclass__(
+            cls,
+            *,
+            name: str | None = None,
+            was: str | Iterable[str] = (),
+            reserved: int | str | Iterable[int | str] = (),
+            version: int | None = None,
+            **keywords: Any,
+        ) -> None: ...
 
 
 class Command(Message, Generic[R_co]):
