@@ -4,12 +4,13 @@
  * the engine's journal and no index but its primary key, unless the mode says so. One thread, one
  * connection; WAL and synchronous=FULL, as the engine's default is.
  *
- *   floor commit FILE COMMITS ROWS STREAMS   COMMITS transactions of ROWS events each
- *   floor fill FILE STREAMS DEPTH            streams interleaved, as if they were written at once
- *   floor stream FILE STREAMS DEPTH          read each stream of a filled file through an index
- *   floor scan FILE                          read a filled file in the order of positions
- *   floor project FILE EVENTS ROWS SYNC      read events, insert a row for each, ROWS a transaction
- *   floor open FILE                          open the file and read the last position
+ *   floor commit FILE COMMITS ROWS STREAMS [BYTES]   COMMITS transactions of ROWS events each
+ *   floor fill FILE STREAMS DEPTH [BYTES]            streams interleaved, as if written at once
+ *   floor stream FILE STREAMS DEPTH                  read each stream of a filled file through an
+ * index floor scan FILE                                  read a filled file in the order of
+ * positions floor project FILE EVENTS ROWS SYNC              read events, insert a row for each,
+ * ROWS a transaction floor open FILE                                  open the file and read the
+ * last position
  */
 #include <sqlite3.h>
 #include <stdint.h>
@@ -18,10 +19,12 @@
 #include <string.h>
 #include <time.h>
 
-#define PAYLOAD_BYTES 40
+#define PAYLOAD_BYTES 40 /* where nothing is said */
+#define PAYLOAD_BYTES_MAX 1000
 #define FILL_ROWS 10000
 
 static sqlite3 *db;
+static int payload_bytes = PAYLOAD_BYTES;
 
 static void fail(const char *what)
 {
@@ -85,14 +88,14 @@ static void create_events(void)
 
 static void insert_event(sqlite3_stmt *insert, int64_t position, int64_t stream, int64_t version)
 {
-    char payload[PAYLOAD_BYTES];
-    memset(payload, 'x', sizeof payload);
+    char payload[PAYLOAD_BYTES_MAX];
+    memset(payload, 'x', (size_t)payload_bytes);
     memcpy(payload, &position, sizeof position);
     sqlite3_bind_int64(insert, 1, position);
     sqlite3_bind_int64(insert, 2, stream);
     sqlite3_bind_int64(insert, 3, version);
     sqlite3_bind_int64(insert, 4, 1700000000000000 + position);
-    sqlite3_bind_blob(insert, 5, payload, sizeof payload, SQLITE_STATIC);
+    sqlite3_bind_blob(insert, 5, payload, payload_bytes, SQLITE_STATIC);
     sqlite3_bind_int64(insert, 6, (position * 2654435761) & 0xffffffff); /* as wide as a checksum */
     once(insert);
 }
@@ -277,6 +280,15 @@ static int mode_open(const char *path)
     return 0;
 }
 
+/* An argument that may be left out. */
+static void take_bytes(char **arguments, int count, int index)
+{
+    payload_bytes = index < count ? atoi(arguments[index]) : PAYLOAD_BYTES;
+    if (payload_bytes < 8 || payload_bytes > PAYLOAD_BYTES_MAX) {
+        fail("a payload has 8 to 1,000 bytes");
+    }
+}
+
 static long number(char **arguments, int count, int index)
 {
     long value = index < count ? atol(arguments[index]) : 0;
@@ -294,10 +306,12 @@ int main(int count, char **arguments)
     const char *mode = arguments[1];
     const char *path = arguments[2];
     if (strcmp(mode, "commit") == 0) {
+        take_bytes(arguments, count, 6);
         return mode_commit(path, number(arguments, count, 3), number(arguments, count, 4),
                            number(arguments, count, 5));
     }
     if (strcmp(mode, "fill") == 0) {
+        take_bytes(arguments, count, 5);
         return mode_fill(path, number(arguments, count, 3), number(arguments, count, 4));
     }
     if (strcmp(mode, "stream") == 0) {

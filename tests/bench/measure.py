@@ -45,18 +45,31 @@ def floor_program() -> Path:
     return program
 
 
-def run_floor(mode: str, file: Path, *arguments: object) -> Figures:
-    """Run one mode of the floor and return what it printed."""
+def run_program(program: Path, mode: str, file: Path, *arguments: object) -> Figures:
+    """Run one mode of a program in C and return what it printed."""
     done = subprocess.run(
-        [str(floor_program()), mode, str(file), *map(str, arguments)],
+        [str(program), mode, str(file), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=600,
     )
-    if done.returncode != 0:
+    if not done.stdout:
         raise NotAvailable(done.stderr.strip())
     figures: Figures = json.loads(done.stdout)
     return figures
+
+
+def run_floor(mode: str, file: Path, *arguments: object) -> Figures:
+    """Run one mode of the floor and return what it printed."""
+    return run_program(floor_program(), mode, file, *arguments)
+
+
+def run_store(mode: str, file: Path, *arguments: object) -> Figures:
+    """Run one mode of `store.c` and return what it printed."""
+    program = BUILD / "store"
+    if not program.exists():
+        raise NotAvailable("make benches-c compiles the program that measures the store alone")
+    return run_program(program, mode, file, *arguments)
 
 
 class Stopwatch:

@@ -46,6 +46,61 @@ MESSAGE_ROWS = [
     for name, title in MESSAGE_PEERS.items()
 ]  # fmt: skip
 
+# The store by itself: 64-byte payloads, FULL.
+STORE_ROWS = [
+    Row("append", "rate1", "C append, 1 event a commit, 10,000 streams", "events/s", True, 0.9),
+    Row("append", "rate100", "  100 a commit", "events/s", True, 0.8),
+    Row("append", "rate1000", "  1,000 a commit", "events/s", True, 0.7),
+    Row(
+        "append",
+        "python",
+        "Store.append, 1,000 at a time; peer: eventsourcing",
+        "events/s",
+        True,
+        limit=400_000,
+        peer_figure="eventsourcing",
+    ),
+    Row("append", "python", "  peer: umadb", "events/s", True, peer_figure="umadb"),
+    Row("append", "bytes", "  file, of an event", "bytes", False, limit=1.3 * 64 + 24),
+    Row(
+        "grown",
+        "rate1",
+        "C append, {events} events there; floor: none, 1 a commit",
+        "events/s",
+        True,
+        0.8,
+    ),
+    Row("grown", "rate100", "  100 a commit", "events/s", True, 0.8),
+    Row("grown", "rate1000", "  1,000 a commit", "events/s", True, 0.8),
+    Row(
+        "condition",
+        "share",
+        "append if no event bears a tag: rate of one without",
+        "×",
+        True,
+        limit=0.5,
+    ),
+    Row("condition", "rate", "  commits", "commits/s", True),
+    Row("read", "first", "C, a stream of 1,000 events, out of the cache", "µs", False),
+    Row("read", "again", "  warm", "µs", False, 0.25),
+    Row("read", "scan", "C, all events by position", "events/s", True, limit=3_000_000),
+    Row("read", "python", "Store.events, bytes", "events/s", True, limit=1_500_000),
+    Row("follow", "near_p50", "commit to a waiting reader, other thread", "ms", False),
+    Row("follow", "near_p99", "  99 of 100 below", "ms", False, limit=1),
+    Row("follow", "far_p50", "  other process", "ms", False),
+    Row("follow", "far_p99", "  99 of 100 below", "ms", False, limit=5),
+    Row("crashed", "ms", "open after a crash with 64 MB in the WAL", "ms", False, limit=1000),
+    Row(
+        "backup",
+        "share",
+        "backup while 10,000 events/s are written: rate kept",
+        "×",
+        True,
+        limit=0.7,
+    ),
+    Row("backup", "rate", "  copied", "MB/s", True),
+]
+
 
 ROWS = [
     Row("ask", "rate", "ask, one client, FULL", "commands/s", True, 0.8, 2),
@@ -66,6 +121,7 @@ ROWS = [
     Row("idle", "percent", "idle", "% CPU", False, limit=0.05),
     Row("memory", "bytes", "live entity beyond its Python state", "bytes", False, limit=500,
         beyond_floor=True),
+    *STORE_ROWS,
     *MESSAGE_ROWS,
 ]  # fmt: skip
 
