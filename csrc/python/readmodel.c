@@ -20,7 +20,9 @@ typedef struct core_object core_object;
 typedef struct handler_context {
     core_object *core;  /* borrowed */
     PyObject *function; /* strong */
-    PyObject *cls;      /* the event's class, strong: its schema is the projection's */
+    /* the event's class, strong: its schema is the projection's; NULL: every event */
+    PyObject *cls;
+    escqrs_slice *tags; /* of the description alone */
     bool wants_recorded;
 } handler_context;
 
@@ -121,6 +123,12 @@ static PyObject *argument_of(const handler_context *handler, const escqrs_record
     esc_py_system *system = handler->core->system;
     if (handler->wants_recorded) {
         return esc_py_recorded_new(system->keeper, recorded);
+    }
+    if (handler->cls == NULL) { /* every event: whatever class it has now, or UnknownType */
+        PyObject *whole = esc_py_recorded_new(system->keeper, recorded);
+        PyObject *event = whole == NULL ? NULL : PyObject_GetAttrString(whole, "event");
+        Py_XDECREF(whole);
+        return event;
     }
     PyTypeObject *newest =
         esc_py_system_event_class(system, esc_py_class_stored_name((PyTypeObject *)handler->cls));
@@ -228,26 +236,57 @@ static int pack_defaults(PyTypeObject *cls, esc_buffer *out)
     return failed;
 }
 
-/* One of (class, sql or None, function or None, wants_recorded, name). */
-static int read_projection(esc_py_state *state, handler_context *handler, PyObject *given,
-                           escqrs_projection *spec, esc_buffer *defaults)
+/* The event's class, or None for every event. */
+static int read_class(esc_py_state *state, handler_context *handler, PyObject *cls,
+                      escqrs_projection *spec)
 {
-    PyObject *cls, *sql, *function, *name;
-    int wants_recorded;
-    if (!PyArg_ParseTuple(given, "OOOpU", &cls, &sql, &function, &wants_recorded, &name)) {
-        return -1;
+    if (cls == Py_None) {
+        return 0;
     }
     if (esc_py_class_kind(state, cls) != ESC_PY_EVENT) {
         PyErr_Format(PyExc_TypeError, "a projection is for an event class, not %R", cls);
         return -1;
     }
     handler->cls = Py_NewRef(cls);
+    spec->schema = esc_py_message_schema((PyTypeObject *)cls);
+    return spec->schema == NULL
+               ? -1
+               : slice_of(esc_py_class_stored_name((PyTypeObject *)cls), &spec->type);
+}
+
+/* The tuple lives longer than the description. */
+static int read_tags(handler_context *handler, PyObject *tags, escqrs_projection *spec)
+{
+    size_t count = (size_t)PyTuple_GET_SIZE(tags);
+    handler->tags = PyMem_Calloc(count + 1, sizeof(escqrs_slice));
+    if (handler->tags == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (slice_of(PyTuple_GET_ITEM(tags, (Py_ssize_t)i), &handler->tags[i]) < 0) {
+            return -1;
+        }
+    }
+    spec->tags = handler->tags;
+    spec->tag_count = count;
+    return 0;
+}
+
+/* One of (class or None, sql or None, function or None, wants_recorded, name, each, tags). */
+static int read_projection(esc_py_state *state, handler_context *handler, PyObject *given,
+                           escqrs_projection *spec, esc_buffer *defaults)
+{
+    PyObject *cls, *sql, *function, *name, *each, *tags;
+    int wants_recorded;
+    if (!PyArg_ParseTuple(given, "OOOpUUO!", &cls, &sql, &function, &wants_recorded, &name, &each,
+                          &PyTuple_Type, &tags)) {
+        return -1;
+    }
     handler->function = function == Py_None ? NULL : Py_NewRef(function);
     handler->wants_recorded = wants_recorded != 0;
-    spec->schema = esc_py_message_schema((PyTypeObject *)cls);
-    if (spec->schema == NULL ||
-        slice_of(esc_py_class_stored_name((PyTypeObject *)cls), &spec->type) < 0 ||
-        slice_of(name, &spec->name) < 0) {
+    if (read_class(state, handler, cls, spec) < 0 || slice_of(name, &spec->name) < 0 ||
+        slice_of(each, &spec->each) < 0 || read_tags(handler, tags, spec) < 0) {
         return -1;
     }
     if (handler->function != NULL) {
@@ -255,7 +294,8 @@ static int read_projection(esc_py_state *state, handler_context *handler, PyObje
         spec->context = handler;
         return 0;
     }
-    if (slice_of(sql, &spec->sql) < 0 || pack_defaults((PyTypeObject *)cls, defaults) < 0) {
+    if (slice_of(sql, &spec->sql) < 0 ||
+        (cls != Py_None && pack_defaults((PyTypeObject *)cls, defaults) < 0)) {
         return -1;
     }
     spec->defaults = esc_buffer_slice(defaults);
@@ -816,6 +856,7 @@ static void core_dealloc(PyObject *object)
     for (size_t i = 0; i < self->handler_count; i++) {
         Py_XDECREF(self->handlers[i].function);
         Py_XDECREF(self->handlers[i].cls);
+        PyMem_Free(self->handlers[i].tags);
     }
     PyMem_Free(self->handlers);
     type->tp_free(object);

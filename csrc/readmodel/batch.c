@@ -107,22 +107,26 @@ static bool copy_recorded(esc_arena *arena, const esc_topic *topic, escqrs_recor
     recorded->correlation_text = (escqrs_slice){NULL, 0};
     recorded->metadata = NULL;
     recorded->metadata_count = 0;
+    if (topic->tagged) {
+        return copy_slices(arena, &recorded->tags, recorded->tag_count);
+    }
     recorded->tags = NULL;
     recorded->tag_count = 0;
     return true;
 }
 
-static escqrs_status add_item(esc_batch *batch, const esc_topic *topic,
-                              const escqrs_recorded *recorded, escqrs_error *error)
+static escqrs_status add_item(esc_batch *batch, esc_topic *topic, const escqrs_recorded *recorded,
+                              escqrs_error *error)
 {
-    esc_item item = {.recorded = *recorded, .topic = topic};
+    esc_item item = {
+        .recorded = *recorded, .topic = topic, .schema = esc_topic_schema(topic, recorded->type)};
     if (!copy_recorded(&batch->arena, topic, &item.recorded)) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
     }
-    if (topic->schema != NULL) {
+    if (item.schema != NULL) {
         escqrs_error failure = {0};
         escqrs_status status =
-            escqrs_message_unpack(topic->schema, recorded->data, NULL, &item.message, &failure);
+            escqrs_message_unpack(item.schema, recorded->data, NULL, &item.message, &failure);
         if (status == ESCQRS_NO_MEMORY) {
             return escqrs_error_set(error, status, "no memory to unpack an event");
         }
@@ -167,7 +171,7 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
 {
     esc_batch *batch = &projector->batch;
     const escqrs_type *type = NULL; /* of the event before, mostly the same */
-    const esc_topic *topic = NULL;
+    esc_topic *topic = NULL;
     for (size_t i = 0; i < count; i++) {
         const escqrs_recorded *event = &recorded[i];
         if (event->position != batch->upto + 1) {
@@ -182,7 +186,9 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
         }
         if (event->type != type) {
             type = event->type;
-            topic = esc_map_get(&projector->topics_by_type, escqrs_type_name(type));
+            if (esc_topics_find(projector, type, &topic) != ESCQRS_OK) {
+                return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+            }
         }
         if (topic != NULL) {
             escqrs_status status = add_item(batch, topic, event, error);

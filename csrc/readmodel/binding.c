@@ -17,7 +17,8 @@ static bool recorded_source(const char *name, esc_binding_source *source)
     } known[] = {
         {"_stream", ESC_BINDING_STREAM},   {"_position", ESC_BINDING_POSITION},
         {"_version", ESC_BINDING_VERSION}, {"_time", ESC_BINDING_TIME},
-        {"_id", ESC_BINDING_ID},
+        {"_id", ESC_BINDING_ID},           {"_type", ESC_BINDING_TYPE},
+        {"_event", ESC_BINDING_EVENT},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(name, known[i].name) == 0) {
@@ -28,42 +29,99 @@ static bool recorded_source(const char *name, esc_binding_source *source)
     return false;
 }
 
-static escqrs_status binding_make(esc_binding *binding, const char *parameter,
-                                  const escqrs_schema *schema, escqrs_error *error)
+/* The schema of a list's or map's items; NULL where they are no messages. */
+static const escqrs_schema *item_schema(const escqrs_field *each)
 {
+    const escqrs_field *value =
+        each->label == ESCQRS_MAP ? escqrs_schema_field(each->entry, 1) : each;
+    return value->kind == ESCQRS_KIND_MESSAGE ? value->message : NULL;
+}
+
+/* Parameters of an item. False: it is none of them. */
+static bool item_source(esc_binding *binding, const char *name, const escqrs_field *each)
+{
+    if (each == NULL) {
+        return false;
+    }
+    if (strcmp(name, "_index") == 0) {
+        binding->source = ESC_BINDING_INDEX;
+    } else if (strcmp(name, "_key") == 0 && each->label == ESCQRS_MAP) {
+        binding->source = ESC_BINDING_KEY;
+    } else if (strcmp(name, "_item") == 0) {
+        binding->source = ESC_BINDING_ITEM;
+    } else if (strncmp(name, "_item_", 6) == 0 && item_schema(each) != NULL) {
+        binding->source = ESC_BINDING_ITEM_FIELD;
+        binding->field = escqrs_schema_find(item_schema(each), escqrs_slice_of(name + 6));
+        return binding->field != NULL;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static escqrs_status say_unknown(const char *parameter, const escqrs_field *each,
+                                 escqrs_error *error)
+{
+    if (each != NULL) {
+        return escqrs_error_set(
+            error, ESCQRS_INVALID,
+            "unknown parameter %s; of an item of %s there are :_index, :_item%s%s", parameter,
+            each->name, each->label == ESCQRS_MAP ? ", :_key" : "",
+            item_schema(each) != NULL ? " and :_item_{field}" : "");
+    }
+    return escqrs_error_set(error, ESCQRS_INVALID,
+                            "unknown parameter %s; what is recorded with an event is :_stream, "
+                            ":_position, :_version, :_time, :_id, :_type and :_event",
+                            parameter);
+}
+
+static escqrs_status binding_make(esc_binding *binding, const char *parameter,
+                                  const escqrs_schema *schema, const escqrs_field *each,
+                                  escqrs_error *error)
+{
+    const char *of = schema == NULL ? "every event" : escqrs_schema_name(schema);
     if (parameter == NULL || parameter[0] == '?') {
         return escqrs_error_set(error, ESCQRS_INVALID,
-                                "a parameter without a name; write :field, for a field of %s",
-                                escqrs_schema_name(schema));
+                                "a parameter without a name; write :field, for a field of %s", of);
     }
     const char *name = parameter + 1; /* behind : @ or $ */
     if (name[0] == '_') {
-        if (!recorded_source(name, &binding->source)) {
-            return escqrs_error_set(
-                error, ESCQRS_INVALID,
-                "unknown parameter %s; what is recorded with an event is :_stream, "
-                ":_position, :_version, :_time and :_id",
-                parameter);
-        }
-        return ESCQRS_OK;
+        return recorded_source(name, &binding->source) || item_source(binding, name, each)
+                   ? ESCQRS_OK
+                   : say_unknown(parameter, each, error);
     }
     binding->source = ESC_BINDING_FIELD;
-    binding->field = escqrs_schema_find(schema, escqrs_slice_of(name));
+    binding->field = schema == NULL ? NULL : escqrs_schema_find(schema, escqrs_slice_of(name));
     if (binding->field == NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID,
                                 "unknown parameter %s; %s has no field of that name", parameter,
-                                escqrs_schema_name(schema));
+                                of);
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status find_each(const escqrs_schema *schema, escqrs_slice name,
+                               const escqrs_field **each, escqrs_error *error)
+{
+    *each = name.size == 0 || schema == NULL ? NULL : escqrs_schema_find(schema, name);
+    if (name.size > 0 &&
+        (*each == NULL || ((*each)->label != ESCQRS_LIST && (*each)->label != ESCQRS_MAP))) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "each: %s has no list or map %.*s",
+                                schema == NULL ? "every event" : escqrs_schema_name(schema),
+                                (int)(name.size > 100 ? 100 : name.size), (const char *)name.data);
     }
     return ESCQRS_OK;
 }
 
 escqrs_status esc_binding_plan_make(esc_binding_plan *plan, sqlite3_stmt *statement,
-                                    const escqrs_schema *schema, escqrs_error *error)
+                                    const escqrs_schema *schema, escqrs_slice each,
+                                    escqrs_error *error)
 {
-    *plan = (esc_binding_plan){NULL, 0};
+    *plan = (esc_binding_plan){0};
     size_t count = (size_t)sqlite3_bind_parameter_count(statement);
-    if (count == 0) {
-        return ESCQRS_OK;
+    escqrs_status status = find_each(schema, each, &plan->each, error);
+    if (status != ESCQRS_OK || count == 0) {
+        return status;
     }
     plan->bindings = escqrs_alloc_zero(count * sizeof(esc_binding));
     if (plan->bindings == NULL) {
@@ -72,12 +130,13 @@ escqrs_status esc_binding_plan_make(esc_binding_plan *plan, sqlite3_stmt *statem
     for (size_t i = 0; i < count; i++) {
         esc_binding *binding = &plan->bindings[i];
         binding->index = (int)i + 1;
-        escqrs_status status = binding_make(
-            binding, sqlite3_bind_parameter_name(statement, binding->index), schema, error);
+        status = binding_make(binding, sqlite3_bind_parameter_name(statement, binding->index),
+                              schema, plan->each, error);
         if (status != ESCQRS_OK) {
             esc_binding_plan_fini(plan);
             return status;
         }
+        plan->wants_event = plan->wants_event || binding->source == ESC_BINDING_EVENT;
     }
     plan->count = count;
     return ESCQRS_OK;
@@ -86,7 +145,7 @@ escqrs_status esc_binding_plan_make(esc_binding_plan *plan, sqlite3_stmt *statem
 void esc_binding_plan_fini(esc_binding_plan *plan)
 {
     escqrs_free(plan->bindings);
-    *plan = (esc_binding_plan){NULL, 0};
+    *plan = (esc_binding_plan){0};
 }
 
 /* ---- times ------------------------------------------------------------------------------------ */
@@ -211,14 +270,21 @@ static int bind_json(sqlite3_stmt *statement, int index, const escqrs_field *fie
                                SQLITE_TRANSIENT, SQLITE_UTF8);
 }
 
-/* SQLite's code, or -1 with the error filled. */
-static int bind_present(sqlite3_stmt *statement, int index, const escqrs_field *field,
+static int bind_message(sqlite3_stmt *statement, int index, const escqrs_schema *schema,
                         const ProtobufCMessage *message, esc_buffer *json, escqrs_error *error)
 {
-    if (field->label == ESCQRS_LIST || field->label == ESCQRS_MAP) {
-        return bind_json(statement, index, field, message, json, error);
+    esc_buffer_reset(json);
+    if (escqrs_message_to_json(schema, message, write_json, json, error) != ESCQRS_OK) {
+        return -1;
     }
-    const void *value = value_at(message, field->value_offset);
+    return sqlite3_bind_text64(statement, index, (const char *)json->data, json->size,
+                               SQLITE_TRANSIENT, SQLITE_UTF8);
+}
+
+/* One value of a field's kind, which stands there. SQLite's code, or -1 with the error filled. */
+static int bind_value(sqlite3_stmt *statement, int index, const escqrs_field *field,
+                      const void *value, esc_buffer *json, escqrs_error *error)
+{
     switch (field->kind) {
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_SINT64:
@@ -260,10 +326,20 @@ static int bind_present(sqlite3_stmt *statement, int index, const escqrs_field *
     case ESCQRS_KIND_ENUM:
         return bind_enum(statement, index, field, *(const int *)value, error);
     case ESCQRS_KIND_MESSAGE:
-        return bind_json(statement, index, field, message, json, error);
+        return bind_message(statement, index, field->message, *(ProtobufCMessage *const *)value,
+                            json, error);
     }
     (void)escqrs_error_set(error, ESCQRS_INVALID, "field %s is of an unknown kind", field->name);
     return -1;
+}
+
+static int bind_present(sqlite3_stmt *statement, int index, const escqrs_field *field,
+                        const ProtobufCMessage *message, esc_buffer *json, escqrs_error *error)
+{
+    if (field->label == ESCQRS_LIST || field->label == ESCQRS_MAP) {
+        return bind_json(statement, index, field, message, json, error);
+    }
+    return bind_value(statement, index, field, value_at(message, field->value_offset), json, error);
 }
 
 static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *field,
@@ -310,71 +386,150 @@ static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *f
     return -1;
 }
 
-static int bind_field(sqlite3_stmt *statement, const esc_binding *binding,
+static int bind_field(sqlite3_stmt *statement, int index, const escqrs_field *field,
                       const ProtobufCMessage *message, const ProtobufCMessage *defaults,
                       esc_buffer *json, escqrs_error *error)
 {
-    const escqrs_field *field = binding->field;
     if (!is_absent(field, message)) {
-        return bind_present(statement, binding->index, field, message, json, error);
+        return bind_present(statement, index, field, message, json, error);
     }
     /* An empty container and an absent optional are values; only a field that is always written can
      * be newer than the event. */
     if (field->label == ESCQRS_ONE && field->has_default && defaults != NULL &&
         !is_absent(field, defaults)) {
-        return bind_present(statement, binding->index, field, defaults, json, error);
+        return bind_present(statement, index, field, defaults, json, error);
     }
-    return bind_absent(statement, binding->index, field, error);
+    return bind_absent(statement, index, field, error);
 }
 
-static int bind_one(sqlite3_stmt *statement, const esc_binding *binding,
-                    const escqrs_recorded *recorded, const ProtobufCMessage *message,
-                    const ProtobufCMessage *defaults, esc_buffer *json, escqrs_error *error)
+static int bind_recorded_time(sqlite3_stmt *statement, int index, int64_t time_us,
+                              escqrs_error *error)
+{
+    int64_t seconds = time_us / 1000000;
+    int64_t micros = time_us % 1000000;
+    if (micros < 0) {
+        micros += 1000000;
+        seconds -= 1;
+    }
+    return bind_time(statement, index, "_time", seconds, (int32_t)micros, error);
+}
+
+static int bind_id(sqlite3_stmt *statement, int index, const escqrs_recorded *recorded)
+{
+    char text[ESCQRS_UUID_TEXT_SIZE];
+    if (recorded->id_text.size > 0) {
+        return sqlite3_bind_text64(statement, index, recorded->id_text.data, recorded->id_text.size,
+                                   SQLITE_STATIC, SQLITE_UTF8);
+    }
+    escqrs_uuid_format(&recorded->id, text);
+    return sqlite3_bind_text(statement, index, text, -1, SQLITE_TRANSIENT);
+}
+
+static int bind_slice(sqlite3_stmt *statement, int index, escqrs_slice text)
+{
+    return sqlite3_bind_text64(statement, index, text.data, text.size, SQLITE_STATIC, SQLITE_UTF8);
+}
+
+/* ---- items of a list or map ------------------------------------------------------------------- */
+
+size_t esc_binding_plan_times(const esc_binding_plan *plan, const ProtobufCMessage *message)
+{
+    size_t count = 1;
+    if (plan->each != NULL) {
+        memcpy(&count, value_at(message, plan->each->count_offset), sizeof count);
+    }
+    return count;
+}
+
+/* Where the value of an item stands, and the field that says of what kind it is. NULL: a map's
+ * entry does not say it. */
+static const void *item_at(const escqrs_field *each, const ProtobufCMessage *message, size_t item,
+                           const escqrs_field **kind)
+{
+    const char *array = NULL;
+    memcpy(&array, value_at(message, each->value_offset), sizeof array);
+    if (each->label == ESCQRS_LIST) {
+        *kind = each;
+        return array + item * escqrs_kind_size(each->kind);
+    }
+    const ProtobufCMessage *entry = ((ProtobufCMessage *const *)(const void *)array)[item];
+    *kind = escqrs_schema_field(each->entry, 1);
+    return is_absent(*kind, entry) ? NULL : value_at(entry, (*kind)->value_offset);
+}
+
+static int bind_key(sqlite3_stmt *statement, int index, const escqrs_field *each,
+                    const ProtobufCMessage *message, size_t item, esc_buffer *json,
+                    escqrs_error *error)
+{
+    ProtobufCMessage *const *entries = NULL;
+    memcpy(&entries, value_at(message, each->value_offset), sizeof entries);
+    return bind_field(statement, index, escqrs_schema_field(each->entry, 0), entries[item], NULL,
+                      json, error);
+}
+
+static int bind_item(sqlite3_stmt *statement, const esc_binding *binding, const escqrs_field *each,
+                     const ProtobufCMessage *message, size_t item, esc_buffer *json,
+                     escqrs_error *error)
+{
+    const escqrs_field *kind = NULL;
+    const void *value = item_at(each, message, item, &kind);
+    if (value == NULL) {
+        return bind_absent(statement, binding->index, kind, error);
+    }
+    if (binding->source == ESC_BINDING_ITEM_FIELD) {
+        return bind_field(statement, binding->index, binding->field,
+                          *(ProtobufCMessage *const *)value, NULL, json, error);
+    }
+    return bind_value(statement, binding->index, kind, value, json, error);
+}
+
+/* ---- binding ---------------------------------------------------------------------------------- */
+
+static int bind_one(const esc_binding_plan *plan, sqlite3_stmt *statement,
+                    const esc_binding *binding, const esc_binding_event *event, size_t item,
+                    esc_buffer *json, escqrs_error *error)
 {
     int index = binding->index;
+    const escqrs_recorded *recorded = event->recorded;
     switch (binding->source) {
     case ESC_BINDING_FIELD:
-        return bind_field(statement, binding, message, defaults, json, error);
+        return bind_field(statement, index, binding->field, event->message, event->defaults, json,
+                          error);
     case ESC_BINDING_STREAM:
-        return sqlite3_bind_text64(statement, index, recorded->stream.data, recorded->stream.size,
-                                   SQLITE_STATIC, SQLITE_UTF8);
+        return bind_slice(statement, index, recorded->stream);
     case ESC_BINDING_POSITION:
         return sqlite3_bind_int64(statement, index, recorded->position);
     case ESC_BINDING_VERSION:
         return sqlite3_bind_int64(statement, index, recorded->version);
-    case ESC_BINDING_TIME: {
-        int64_t seconds = recorded->time_us / 1000000;
-        int64_t micros = recorded->time_us % 1000000;
-        if (micros < 0) {
-            micros += 1000000;
-            seconds -= 1;
-        }
-        return bind_time(statement, index, "_time", seconds, (int32_t)micros, error);
-    }
-    case ESC_BINDING_ID: {
-        char text[ESCQRS_UUID_TEXT_SIZE];
-        if (recorded->id_text.size > 0) {
-            return sqlite3_bind_text64(statement, index, recorded->id_text.data,
-                                       recorded->id_text.size, SQLITE_STATIC, SQLITE_UTF8);
-        }
-        escqrs_uuid_format(&recorded->id, text);
-        return sqlite3_bind_text(statement, index, text, -1, SQLITE_TRANSIENT);
-    }
+    case ESC_BINDING_TIME:
+        return bind_recorded_time(statement, index, recorded->time_us, error);
+    case ESC_BINDING_ID:
+        return bind_id(statement, index, recorded);
+    case ESC_BINDING_TYPE:
+        return bind_slice(statement, index, escqrs_type_name(recorded->type));
+    case ESC_BINDING_EVENT:
+        return event->message == NULL || event->schema == NULL
+                   ? sqlite3_bind_null(statement, index)
+                   : bind_message(statement, index, event->schema, event->message, json, error);
+    case ESC_BINDING_INDEX:
+        return sqlite3_bind_int64(statement, index, (int64_t)item);
+    case ESC_BINDING_KEY:
+        return bind_key(statement, index, plan->each, event->message, item, json, error);
+    case ESC_BINDING_ITEM:
+    case ESC_BINDING_ITEM_FIELD:
+        return bind_item(statement, binding, plan->each, event->message, item, json, error);
     }
     (void)escqrs_error_set(error, ESCQRS_INVALID, "a parameter of an unknown kind");
     return -1;
 }
 
 escqrs_status esc_binding_plan_bind(const esc_binding_plan *plan, sqlite3_stmt *statement,
-                                    const escqrs_recorded *recorded,
-                                    const ProtobufCMessage *message,
-                                    const ProtobufCMessage *defaults, esc_buffer *json, int *code,
-                                    escqrs_error *error)
+                                    const esc_binding_event *event, size_t item, esc_buffer *json,
+                                    int *code, escqrs_error *error)
 {
     *code = SQLITE_OK;
     for (size_t i = 0; i < plan->count; i++) {
-        int result =
-            bind_one(statement, &plan->bindings[i], recorded, message, defaults, json, error);
+        int result = bind_one(plan, statement, &plan->bindings[i], event, item, json, error);
         if (result == -1) {
             return error == NULL ? ESCQRS_INVALID : error->status;
         }

@@ -417,6 +417,22 @@ static escqrs_status collect_objects(esc_definition *definition, escqrs_error *e
 
 /* ---- projections ------------------------------------------------------------------------------------ */
 
+static bool copy_tags(esc_projection *projection, const escqrs_projection *spec)
+{
+    if (spec->tag_count == 0) {
+        return true;
+    }
+    projection->tags = escqrs_alloc_zero(spec->tag_count * sizeof(char *));
+    for (size_t i = 0; projection->tags != NULL && i < spec->tag_count; i++) {
+        projection->tags[i] = escqrs_strdup(spec->tags[i]);
+        if (projection->tags[i] == NULL) {
+            return false;
+        }
+        projection->tag_count = i + 1;
+    }
+    return projection->tags != NULL;
+}
+
 static escqrs_status projection_init(esc_definition *definition, esc_projection *projection,
                                      const escqrs_projection *spec, escqrs_error *error)
 {
@@ -428,17 +444,22 @@ static escqrs_status projection_init(esc_definition *definition, esc_projection 
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for read model %s",
                                 definition->name);
     }
+    if (!copy_tags(projection, spec)) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for read model %s",
+                                definition->name);
+    }
     if (spec->apply != NULL) {
         definition->has_apply = true;
         return ESCQRS_OK;
     }
-    ESC_ASSERT(spec->schema != NULL);
+    ESC_ASSERT(spec->schema != NULL || spec->type.size == 0);
     sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_definition_check(definition, spec->sql, true, &statement, error);
     if (status == ESCQRS_OK) {
         escqrs_error cause = {0};
         char text[SHOWN_SIZE];
-        status = esc_binding_plan_make(&projection->plan, statement, spec->schema, &cause);
+        status =
+            esc_binding_plan_make(&projection->plan, statement, spec->schema, spec->each, &cause);
         if (status != ESCQRS_OK) {
             (void)escqrs_error_set(error, status, "read model %s: %s, in: %s", definition->name,
                                    cause.message, shown(spec->sql, text));
@@ -461,6 +482,10 @@ static escqrs_status projection_init(esc_definition *definition, esc_projection 
 
 static void projection_fini(esc_projection *projection)
 {
+    for (size_t i = 0; i < projection->tag_count; i++) {
+        escqrs_free(projection->tags[i]);
+    }
+    escqrs_free(projection->tags);
     escqrs_free(projection->type);
     escqrs_free(projection->sql);
     escqrs_message_free(projection->defaults);
@@ -475,6 +500,25 @@ static escqrs_status add_piece(esc_buffer *text, escqrs_slice piece)
     uint64_t size = piece.size;
     escqrs_status status = esc_buffer_append(text, &size, sizeof size);
     return status == ESCQRS_OK ? esc_buffer_append_slice(text, piece) : status;
+}
+
+/* Nothing where there are none. */
+static escqrs_status add_filters(esc_buffer *text, const escqrs_projection *projection)
+{
+    escqrs_status status = ESCQRS_OK;
+    if (projection->each.size > 0) {
+        status = add_piece(text, escqrs_slice_of("each"));
+        if (status == ESCQRS_OK) {
+            status = add_piece(text, projection->each);
+        }
+    }
+    for (size_t i = 0; status == ESCQRS_OK && i < projection->tag_count; i++) {
+        status = add_piece(text, escqrs_slice_of("tag"));
+        if (status == ESCQRS_OK) {
+            status = add_piece(text, projection->tags[i]);
+        }
+    }
+    return status;
 }
 
 static escqrs_status make_fingerprint(esc_definition *definition, const escqrs_readmodel_spec *spec,
@@ -495,6 +539,9 @@ static escqrs_status make_fingerprint(esc_definition *definition, const escqrs_r
         if (status == ESCQRS_OK) {
             status =
                 add_piece(&text, projection->apply != NULL ? projection->name : projection->sql);
+        }
+        if (status == ESCQRS_OK) {
+            status = add_filters(&text, projection);
         }
     }
     if (status == ESCQRS_OK) {

@@ -19,7 +19,9 @@
 #include "readmodel/binding.h"
 
 typedef struct esc_projection {
-    char *type;
+    char *type; /* "": every event */
+    char **tags;
+    size_t tag_count;
     const escqrs_schema *schema;
     ProtobufCMessage *defaults; /* or NULL */
     char *sql;                  /* NULL: apply */

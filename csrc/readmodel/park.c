@@ -103,7 +103,7 @@ static bool write_json(void *context, const char *text, size_t size)
 /* The event as JSON into the buffer; nothing where it cannot be decoded. */
 static void render(const esc_follower *follower, const esc_item *item, esc_buffer *json)
 {
-    const escqrs_schema *schema = item->topic->schema;
+    const escqrs_schema *schema = item->schema;
     ProtobufCMessage *message = item->message;
     for (size_t i = 0; schema == NULL && i < follower->model->definition.projection_count; i++) {
         const esc_projection *projection = &follower->model->definition.projections[i];

@@ -126,16 +126,26 @@ typedef struct esc_subscription {
 /* All that is done with one type of event, by read model in the order added. */
 typedef struct esc_topic {
     char *type;
-    const escqrs_schema *schema; /* NULL while no SQL wants the message */
+    const escqrs_schema *schema; /* NULL while no SQL of its own wants the message */
     bool whole;                  /* a function gets the recorded event: keep all of it */
+    bool tagged;                 /* tags decide who takes it */
+    bool rendered;               /* SQL wants it as JSON, whatever it is */
     esc_vector subscriptions;    /* esc_subscription */
+    /* for `rendered` without a schema: those of the records in the store, by type */
+    esc_vector loaded; /* esc_loaded_schema */
 } esc_topic;
+
+typedef struct esc_loaded_schema {
+    const escqrs_type *type;
+    escqrs_schema *schema; /* NULL: it has no record, or none that can be read */
+} esc_loaded_schema;
 
 /* ---- batch --------------------------------------------------------------------------------------------------- */
 
 typedef struct esc_item { /* an event that somebody wants */
     escqrs_recorded recorded;
-    ProtobufCMessage *message; /* or NULL */
+    ProtobufCMessage *message;   /* or NULL */
+    const escqrs_schema *schema; /* of the message */
     const esc_topic *topic;
     const escqrs_error *failure; /* it could not be decoded; or NULL */
 } esc_item;
@@ -169,8 +179,11 @@ struct escqrs_projector {
     escqrs_log log;
     unsigned fork_generation;
     esc_vector models; /* escqrs_readmodel * */
+    /* Types of which nobody knew when it started are added by the thread that projects, where a
+     * read model takes every event. */
     esc_vector topics; /* esc_topic * */
     esc_map topics_by_type;
+    esc_topic *every; /* what is done with every event; or NULL */
 
     /* the thread that projects */
     esc_batch batch;
@@ -228,6 +241,11 @@ void esc_topics_fini(escqrs_projector *projector);
 /* On failure some may have been made: unsubscribe. */
 escqrs_status esc_topics_subscribe(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
 void esc_topics_unsubscribe(escqrs_readmodel *model);
+/* That of a stored type; `*topic` is NULL where nobody takes it. NO_MEMORY. */
+escqrs_status esc_topics_find(escqrs_projector *projector, const escqrs_type *type,
+                              esc_topic **topic) ESCQRS_MUST_USE;
+/* The schema by which its events are unpacked; NULL: nobody wants that, or there is none. */
+const escqrs_schema *esc_topic_schema(esc_topic *topic, const escqrs_type *type);
 
 /* ---- follower.c ------------------------------------------------------------------------------ */
 

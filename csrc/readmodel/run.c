@@ -41,25 +41,14 @@ static escqrs_status control_run(sqlite3 *db, sqlite3_stmt **statement, const ch
 
 /* ---- one event, one projection ------------------------------------------------------------------------ */
 
-/* `*transient`: the machine is to blame. */
-static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t index,
-                               const esc_item *item, sqlite3 *db, bool *transient,
-                               escqrs_error *error)
+/* Bind and step once. `*transient`: the machine is to blame. */
+static escqrs_status step_once(esc_run *run, const esc_projection *projection,
+                               sqlite3_stmt *statement, const esc_binding_event *event, size_t item,
+                               bool *transient, escqrs_error *error)
 {
-    const esc_projection *projection = &follower->model->definition.projections[index];
-    sqlite3_stmt *statement = NULL;
-    if (item->failure != NULL) {
-        *error = *item->failure;
-        return error->status;
-    }
-    escqrs_status status = esc_follower_statement(follower, index, db, &statement, error);
-    if (status != ESCQRS_OK) {
-        *transient = status == ESCQRS_NO_MEMORY || status == ESCQRS_IO || status == ESCQRS_FULL;
-        return status;
-    }
     int code = SQLITE_OK;
-    status = esc_binding_plan_bind(&projection->plan, statement, &item->recorded, item->message,
-                                   projection->defaults, &run->projector->json, &code, error);
+    escqrs_status status = esc_binding_plan_bind(&projection->plan, statement, event, item,
+                                                 &run->projector->json, &code, error);
     if (status != ESCQRS_OK) {
         *transient = code == SQLITE_NOMEM || status == ESCQRS_NO_MEMORY;
         return status;
@@ -69,9 +58,36 @@ static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t inde
     } while (code == SQLITE_ROW);
     if (code != SQLITE_DONE) {
         *transient = esc_rmsql_is_transient(code);
-        status = escqrs_error_set(error, esc_rmsql_status(code), "%s", sqlite3_errmsg(db));
+        status = escqrs_error_set(error, esc_rmsql_status(code), "%s",
+                                  sqlite3_errmsg(sqlite3_db_handle(statement)));
     }
     (void)sqlite3_reset(statement);
+    return status;
+}
+
+static escqrs_status apply_sql(esc_run *run, esc_follower *follower, size_t index,
+                               const esc_item *item, sqlite3 *db, bool *transient,
+                               escqrs_error *error)
+{
+    const esc_projection *projection = &follower->model->definition.projections[index];
+    sqlite3_stmt *statement = NULL;
+    if (item->failure != NULL && (projection->schema != NULL || projection->plan.wants_event)) {
+        *error = *item->failure;
+        return error->status;
+    }
+    escqrs_status status = esc_follower_statement(follower, index, db, &statement, error);
+    if (status != ESCQRS_OK) {
+        *transient = status == ESCQRS_NO_MEMORY || status == ESCQRS_IO || status == ESCQRS_FULL;
+        return status;
+    }
+    esc_binding_event event = {.recorded = &item->recorded,
+                               .message = item->message,
+                               .schema = item->schema,
+                               .defaults = projection->defaults};
+    size_t times = esc_binding_plan_times(&projection->plan, item->message);
+    for (size_t i = 0; status == ESCQRS_OK && i < times; i++) {
+        status = step_once(run, projection, statement, &event, i, transient, error);
+    }
     return status;
 }
 
@@ -177,6 +193,20 @@ static outcome refuse(esc_run *run, esc_follower *follower, const esc_item *item
                                                                                    : GIVE_UP;
 }
 
+static bool bears_all(const escqrs_recorded *recorded, char *const *tags, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        bool found = false;
+        for (size_t j = 0; !found && j < recorded->tag_count; j++) {
+            found = escqrs_slice_equal(recorded->tags[j], escqrs_slice_of(tags[i]));
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_control *control,
                           escqrs_error *error)
 {
@@ -186,8 +216,10 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         esc_subscription *subscription = &ESC_VECTOR_AT(subscriptions, esc_subscription, i);
         escqrs_readmodel *model = subscription->model;
         esc_follower *follower = run->copies ? model->copy : &model->live;
+        const esc_projection *projection = &model->definition.projections[subscription->index];
         bool passed = false;
-        if (follower == NULL || !follower->active) {
+        if (follower == NULL || !follower->active ||
+            !bears_all(&item->recorded, projection->tags, projection->tag_count)) {
             continue;
         }
         if (pass_over(run, follower, item, db, &passed, error) != GO_ON) {
@@ -207,7 +239,7 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         }
         bool transient = false;
         escqrs_error failure = {0};
-        bool is_sql = model->definition.projections[subscription->index].sql != NULL;
+        bool is_sql = projection->sql != NULL;
         escqrs_status status =
             is_sql ? apply_sql(run, follower, subscription->index, item, db, &transient, &failure)
                    : apply_function(run, follower, subscription->index, item, db, &transient,

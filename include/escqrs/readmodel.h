@@ -30,13 +30,19 @@ typedef struct escqrs_readmodel escqrs_readmodel;
 /* What one read model does with one type of event: SQL, or a function. Several for one type run in
  * order. */
 typedef struct escqrs_projection {
-    escqrs_slice type;           /* name of the event's type */
-    const escqrs_schema *schema; /* of the event; outlives the projector */
+    escqrs_slice type;           /* name of the event's type; empty: every event */
+    const escqrs_schema *schema; /* of the event; outlives the projector; NULL: every event */
+    const escqrs_slice *tags;    /* only events that bear all of these */
+    size_t tag_count;
     /* a packed message that holds the defaults of the event's fields; may be empty */
     escqrs_slice defaults;
-    /* one statement; parameters :field, :_stream :_position :_version :_time :_id. Empty: `apply`
-     */
+    /* one statement; parameters :field, :_stream :_position :_version :_time :_id :_type, and
+     * :_event, the event as JSON (NULL where its schema is not known). Empty: `apply` */
     escqrs_slice sql;
+    /* Name of a field that is a list or a map: the statement runs once for each of its items in
+     * their order, with the parameters :_index (from 0), :_item, for items that are messages
+     * :_item_{field}, and for maps :_key. Empty: once */
+    escqrs_slice each;
     /* Called attached to the host, within the transaction, with the writing connection (sqlite3 *).
      * Anything but OK fails the event. It must not commit, nor wait for the system. */
     escqrs_status (*apply)(void *context, const escqrs_recorded *recorded, void *sqlite,

@@ -15,7 +15,16 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+)
 
 from . import _core
 from ._core import Cursor, Rows
@@ -54,11 +63,19 @@ _STATES = {1: "catching up", 2: "live", 3: "stopped", 4: "retrying"}
 class _Sql:
     """What ``es.sql`` leaves in a class: statements for events."""
 
-    __slots__ = ("events", "statements")
+    __slots__ = ("each", "events", "statements", "tags")
 
-    def __init__(self, events: tuple[type[Event], ...], statements: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        events: tuple[type[Event], ...],
+        statements: tuple[str, ...],
+        each: str,
+        tags: tuple[str, ...],
+    ) -> None:
         self.events = events
         self.statements = statements
+        self.each = each
+        self.tags = tags
 
     def __repr__(self) -> str:
         events = ", ".join(event.__name__ for event in self.events)
@@ -68,12 +85,18 @@ class _Sql:
 class _Handler:
     """What ``@es.on`` leaves on a method."""
 
-    __slots__ = ("_wants_recorded", "events", "parameter", "takes_both")
+    __slots__ = ("_wants_recorded", "events", "parameter", "tags", "takes_both")
 
     def __init__(
-        self, events: tuple[type[Event], ...], parameter: inspect.Parameter, *, takes_both: bool
+        self,
+        events: tuple[type[Event], ...],
+        tags: tuple[str, ...],
+        parameter: inspect.Parameter,
+        *,
+        takes_both: bool,
     ) -> None:
         self.events = events
+        self.tags = tags
         self.parameter = parameter  # the third
         self.takes_both = takes_both  # the event, and as a fourth what is recorded with it
         self._wants_recorded: bool | None = None  # not known yet
@@ -118,24 +141,45 @@ def _with_both(function: Callable[..., Any]) -> Callable[..., Any]:
 def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...]:
     found: list[type[Event]] = []
     for event in events:
-        if not isinstance(event, type) or not issubclass(event, Event) or event.__escqrs_abstract__:
+        if event is not Event and (
+            not isinstance(event, type) or not issubclass(event, Event) or event.__escqrs_abstract__
+        ):
             raise TypeError(f"{what} takes event classes, not {event!r}")
         if event in found:
             raise TypeError(f"{what}: {event.__name__} is given twice")
         found.append(event)
     if not found:
         raise TypeError(f"{what} takes at least one event class")
+    if Event in found and len(found) > 1:
+        raise TypeError(f"{what}: es.Event stands for every event; give it alone")
     return tuple(found)
 
 
-def sql(*arguments: type[Event] | str) -> Any:
+def _check_tags(what: str, tags: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError(f"{what}: tags are several; write tags=[{tags!r}]")
+    found = tuple(tags)
+    for tag in found:
+        if not isinstance(tag, str):
+            raise TypeError(f"{what}: a tag is a str, not {tag!r}")
+        if not tag or "\0" in tag:
+            raise ValueError(f"{what}: a tag is not empty, and has no NUL: {tag!r}")
+    return found
+
+
+def sql(*arguments: type[Event] | str, each: str | None = None, tags: Iterable[str] = ()) -> Any:
     """Say in SQL what an event does to the tables.
 
     ``on_added = es.sql(ItemAdded, "INSERT INTO items VALUES (:name)")``, in the class's body.
 
     arguments: one or more event classes, then one or more statements, which run in order.
         Parameters are the event's fields (``:name``) and what is recorded with it:
-        ``:_stream :_position :_version :_time :_id``.
+        ``:_stream :_position :_version :_time :_id :_type``, and ``:_event``, all of it as JSON.
+        ``es.Event`` stands for every event; it has recorded parameters alone.
+    each: name of a field that is a list or a dict: the statements run once for each of its items,
+        with the parameters ``:_index`` (from 0), ``:_item``, of items that are messages
+        ``:_item_{field}``, and for dicts ``:_key``.
+    tags: only events that bear all of these.
 
     A field is bound as it is; a bool as 0 or 1, an enum by its name, a datetime as text
     ``2026-01-31 12:00:00.000000+00:00`` in UTC, lists, dicts and messages as JSON, None as NULL;
@@ -154,7 +198,16 @@ def sql(*arguments: type[Event] | str) -> Any:
             raise TypeError(f"es.sql takes event classes and then SQL, not {statement!r} after SQL")
         if not statement.strip().strip(";").strip():
             raise ValueError("es.sql: empty SQL")
-    return _Sql(events, tuple(str(statement) for statement in statements))
+    if each is not None and not isinstance(each, str):
+        raise TypeError(f"es.sql: each is the name of a field, not {each!r}")
+    if each is not None and not each:
+        raise ValueError("es.sql: each is the name of a field, not empty")
+    return _Sql(
+        events,
+        tuple(str(statement) for statement in statements),
+        each or "",
+        _check_tags("es.sql", tags),
+    )
 
 
 def _check_plain(what: str, function: object) -> None:
@@ -169,10 +222,11 @@ def _check_plain(what: str, function: object) -> None:
         )
 
 
-def on(*events: type[Event]) -> Callable[[_F], _F]:
+def on(*events: type[Event], tags: Iterable[str] = ()) -> Callable[[_F], _F]:
     """Say in Python what an event does to the tables.
 
-    ``@es.on(ItemAdded)`` on ``def added(self, db, event)``.
+    ``@es.on(ItemAdded)`` on ``def added(self, db, event)``. Several classes may be given, or
+    ``es.Event`` for every event; with ``tags`` only events that bear all of them are taken.
 
     ``db`` is an ``es.Rows`` within the transaction that also moves the read model's checkpoint; it
     reads and writes the read model's own tables. A fourth parameter gets the ``es.Recorded``; so
@@ -180,9 +234,11 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
     annotated with an event. The method runs on a thread of the engine; it cannot ask entities nor
     wait for the system.
 
-    An exception stops the read model at the event, with nothing of it applied; the others go on.
+    An exception fails the event, with nothing of it applied; what then becomes of it, the read
+    model's ``on_error`` says.
     """
     checked = _check_events("@es.on", events)
+    checked_tags = _check_tags("@es.on", tags)
 
     def decorate(function: _F) -> _F:
         _check_plain("@es.on", function)
@@ -193,7 +249,7 @@ def on(*events: type[Event]) -> Callable[[_F], _F]:
                 f"{function.__qualname__}: an @es.on method takes self, db and event, and perhaps "
                 "recorded"
             )
-        handler = _Handler(checked, parameters[2], takes_both=len(parameters) == 4)
+        handler = _Handler(checked, checked_tags, parameters[2], takes_both=len(parameters) == 4)
         function.__escqrs_on__ = handler  # type: ignore[attr-defined]
         return function
 
@@ -576,8 +632,20 @@ def _check_attributes(cls: type[ReadModel]) -> None:
     _policy(cls)
 
 
-# (event class, SQL or None, function or None, wants recorded, name)
-_Projection = tuple[type[Event], str | None, Callable[..., Any] | None, bool, str]
+class _Projection(NamedTuple):
+    """What is done with one type of event; the core takes it as a tuple."""
+
+    event: type[Event] | None  # None: every event
+    sql: str | None
+    function: Callable[..., Any] | None
+    wants_recorded: bool
+    name: str
+    each: str
+    tags: tuple[str, ...]
+
+
+def _class_or_every(event: type[Event]) -> type[Event] | None:
+    return None if event is Event else event
 
 
 def _projections(cls: type[ReadModel]) -> list[_Projection]:
@@ -592,21 +660,29 @@ def _projections(cls: type[ReadModel]) -> list[_Projection]:
     projections: list[_Projection] = []
     for name, (base, one) in found.items():
         if isinstance(one, _Sql):
-            for event in one.events:
-                projections.extend(
-                    (event, statement, None, False, name) for statement in one.statements
+            projections.extend(
+                _Projection(
+                    _class_or_every(event), statement, None, False, name, one.each, one.tags
                 )
+                for event in one.events
+                for statement in one.statements
+            )
         else:
             handler: _Handler = one.__escqrs_on__  # type: ignore[attr-defined]
             recorded = handler.takes_both or handler.wants_recorded(base, one)
             function = _with_both(one) if handler.takes_both else one
-            projections.extend((event, None, function, recorded, name) for event in handler.events)
+            projections.extend(
+                _Projection(
+                    _class_or_every(event), None, function, recorded, name, "", handler.tags
+                )
+                for event in handler.events
+            )
     return projections
 
 
 def events_of(cls: type[ReadModel]) -> list[type[Event]]:
-    """The event classes that a read model follows, each once."""
-    return list(dict.fromkeys(one[0] for one in _projections(cls)))
+    """The event classes that a read model names, each once."""
+    return list(dict.fromkeys(one.event for one in _projections(cls) if one.event is not None))
 
 
 def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
@@ -616,7 +692,13 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
         getattr(cls, "schema", ""),
         str(getattr(cls, "version", "")),
         tuple(
-            (one[0].__escqrs_name__, one[1], one[4] if one[1] is None else "")
+            (
+                "" if one.event is None else one.event.__escqrs_name__,
+                one.sql,
+                one.name if one.sql is None else "",
+                one.each,
+                one.tags,
+            )
             for one in _projections(cls)
         ),
     )
@@ -628,7 +710,10 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
 def _description(cls: type[ReadModel]) -> tuple[Any, ...]:
     """What the core is told: (name, schema, version, manual, policy, projections)."""
     name, schema, version, _ = _definition(cls)
-    projections = tuple((_core.newest(one[0]), *one[1:]) for one in _projections(cls))
+    projections = tuple(
+        one if one.event is None else one._replace(event=_core.newest(one.event))
+        for one in _projections(cls)
+    )
     return name, schema, version, cls.__escqrs_manual__, _policy(cls), projections
 
 

@@ -674,7 +674,7 @@ def test_refused_when_defined() -> None:
         (ItemAdded,),
         ("SELECT 1",),
         (AddItem, "x"),
-        (es.Event, "x"),
+        (es.Event, ItemAdded, "x"),
         (ItemAdded, "x", ItemAdded),
     ):
         with pytest.raises(TypeError):
