@@ -32,7 +32,9 @@ from ._message import (
     uint32,
     uint64,
 )
-from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, on, query, sql
+from ._process import Process, on, rejected, timer
+from ._processes import ManualClock, Processes, ProcessInstance, ProcessStatus
+from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, query, sql
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
@@ -53,6 +55,7 @@ from .errors import (
     NameClash,
     NameExists,
     NotAStore,
+    ProcessStopped,
     ReadModelStopped,
     ReadOnly,
     Rejected,
@@ -85,6 +88,7 @@ __all__ = [
     "KeyReused",
     "Locked",
     "MailboxFull",
+    "ManualClock",
     "Match",
     "Message",
     "NameClash",
@@ -93,6 +97,11 @@ __all__ = [
     "NotAStore",
     "ParkedEvent",
     "Problem",
+    "Process",
+    "ProcessInstance",
+    "ProcessStatus",
+    "ProcessStopped",
+    "Processes",
     "ReadModel",
     "ReadModelStatus",
     "ReadModelStopped",
@@ -131,9 +140,11 @@ __all__ = [
     "open",
     "proto",
     "query",
+    "rejected",
     "sint32",
     "sint64",
     "sql",
+    "timer",
     "to_bytes",
     "to_json",
     "uint32",

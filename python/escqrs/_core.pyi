@@ -18,12 +18,15 @@ from typing_extensions import Buffer, disjoint_base
 from ._aggregate import Aggregate
 from ._match import Match
 from ._message import Command, Event, Message, field
+from ._process import Process
+from ._processes import Processes
 from ._readmodel import ReadModel
 from ._store import Store
 from ._system import System
 
 _A = TypeVar("_A", bound=Aggregate)
 _A_co = TypeVar("_A_co", bound=Aggregate, covariant=True)
+_D = TypeVar("_D", bound=Process)
 _E = TypeVar("_E", bound=Event)
 _M = TypeVar("_M", bound=Message)
 _R = TypeVar("_R")
@@ -278,6 +281,8 @@ class SystemBase:
     def __getitem__(self, key: tuple[str, str], /) -> Handle[Any]: ...
     @overload
     def __getitem__(self, key: type[_V], /) -> _V: ...
+    @overload
+    def __getitem__(self, key: type[_D], /) -> Processes[_D]: ...
     @overload
     def __getitem__(self, key: str, /) -> ReadModel: ...
     def events(

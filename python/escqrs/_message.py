@@ -304,9 +304,7 @@ class _History(NamedTuple):
     reserved: tuple[int | str, ...]
 
 
-def _history(
-    name: str, given: dict[str, Any], parents: Iterable[Any], kinds: set[str]
-) -> _History:
+def _history(name: str, given: dict[str, Any], parents: Iterable[Any], kinds: set[str]) -> _History:
     was = _names(f"{name}: was=", given.get("was", ()))
     version = given.get("version")
     if version is not None:

@@ -13,15 +13,28 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast, overload
 
-from . import _aggregate, _core, _log, _match, _readmodel, _snapshot, _subscription
+from . import (
+    _aggregate,
+    _core,
+    _log,
+    _match,
+    _process,
+    _processes,
+    _readmodel,
+    _snapshot,
+    _subscription,
+)
 from ._aggregate import Aggregate
 from ._inspect import Verification
 from ._match import Match
 from ._message import Command, Event
+from ._process import Process
+from ._process_runner import Clock
+from ._processes import Processes
 from ._readmodel import ReadModel
 from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim
 from ._subscription import Subscription, SubscriptionStatus
-from .errors import Locked, NameClash, UnknownType
+from .errors import Deadlock, Locked, NameClash, Timeout, UnknownType
 
 __all__ = ["DeadLetter", "System", "open"]
 
@@ -55,19 +68,24 @@ class System(_core.SystemBase):
 
     dead_letters: collections.deque[DeadLetter]
     _owns_store: bool = False
+    _processes: dict[type[Process], Processes[Any]]
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was sent is durable, and all read models have seen it.
+        """Wait until all that was sent is durable, all processes have reacted to it, what they sent
+        is done, too, and so on, and all read models have seen it.
 
-        timeout: seconds, then ``es.Timeout``. Raises ``es.ReadModelStopped`` naming a read model
-        that has stopped and the position, and ``es.Deadlock`` in a handler. Commands that failed do
-        not count: their replies, or the log, say so.
+        timeout: seconds, then ``es.Timeout``. Timers that are not due yet are not waited for.
+        Raises ``es.ReadModelStopped`` or ``es.ProcessStopped`` naming what has stopped and the
+        position, and ``es.Deadlock`` in a handler. Commands that failed do not count: their
+        replies, or the log, say so.
         """
-        begun = time.monotonic()
+        if _processes.is_runner(self):
+            raise Deadlock("flush() waits for every process, so it cannot be called by one")
+        until = None if timeout is None else time.monotonic() + min(timeout, _FOR_EVER)
         position = self._drain(timeout)
-        if timeout is not None:
-            timeout = max(0.0, min(timeout, _FOR_EVER) - (time.monotonic() - begun))
-        _readmodel.flush(self, position, timeout)
+        while _processes.flush(self, until):
+            position = self._drain(_left(until))
+        _readmodel.flush(self, position, _left(until))
 
     @overload
     def subscribe(
@@ -106,9 +124,22 @@ class System(_core.SystemBase):
         timeout: seconds; what is not finished then is dropped, and its reply says so. Twice is
         once. ``es.Deadlock`` in a handler.
         """
-        if self._owns_store and not self.closed and not self._forked:
+        if self.closed or self._forked:
+            return super().close(timeout)
+        if _processes.is_runner(self):
+            raise Deadlock("close() waits for every process, so it cannot be called by one")
+        if self._processes:
+            try:
+                self._drain(0)
+            except Timeout:
+                pass
+            except Deadlock:  # in a handler
+                return super().close(timeout)
+        until = None if timeout is None else time.monotonic() + min(timeout, _FOR_EVER)
+        _processes.before_close(self, until)
+        if self._owns_store:
             _subscription.before_close(self.store)
-        super().close(timeout)
+        return super().close(_left(until))
 
     def verify_snapshots(
         self, *, progress: Callable[[int, int], object] | None = None
@@ -133,10 +164,21 @@ class System(_core.SystemBase):
             return f"<escqrs.System {self.path!r}, {'forked' if self._forked else 'closed'}>"
         # copies, and sets: another thread may add a class that is defined anew, as a further key
         names = sorted({one.name for one in list(self._definitions.values())})
-        names += sorted({cls.__name__ for cls in list(self._readmodels)})
+        names += sorted({one.name for one in list(self._processes.values())})
+        names += sorted(
+            {
+                cls.__name__
+                for cls in list(self._readmodels)
+                if not cls.__escqrs_name__.startswith("escqrs.")
+            }
+        )
         return (
             f"<escqrs.System {self.path!r}: {', '.join(names) or 'no classes'}; head {self.head}>"
         )
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
 
 
 def open(
@@ -147,6 +189,7 @@ def open(
     max_message_bytes: int = 16 * 1024 * 1024,
     max_in_flight: int = 100_000,
     max_entities: int = 100_000,
+    clock: Clock | None = None,
 ) -> System:
     """Open a store, or make one, with these aggregates, read models and event classes.
 
@@ -159,12 +202,14 @@ def open(
     max_message_bytes: of one event; beyond it is ``es.TooLarge``.
     max_in_flight: commands accepted and not yet answered; above it senders wait.
     max_entities: idle entities that are kept in memory.
+    clock: the time, an aware ``datetime``, by which timers of processes are due; the machine's by
+        default. ``es.ManualClock`` is one for tests.
 
     Raises ``es.Locked`` (naming the process that has it open), ``es.NotAStore``, ``es.Corrupt``,
     ``es.SchemaMismatch``, ``es.NameClash``, ``es.StorageError``; ``TypeError`` and ``ValueError``
     for arguments and classes that cannot be.
     """
-    aggregates, readmodels, events = _sort(classes)
+    aggregates, readmodels, processes, events = _sort(classes)
     check_numbers(max_in_flight=max_in_flight, max_entities=max_entities)
     if isinstance(store, Store):
         if (durability, readonly, max_message_bytes) != ("full", False, MESSAGE_BYTES_MAX):
@@ -173,6 +218,7 @@ def open(
             )
     else:
         check_options(store, durability, readonly, max_message_bytes)
+    readmodels += _processes.ledger_of(processes)
     _readmodel.check(readmodels)
     owned = not isinstance(store, Store)
     below = (
@@ -191,12 +237,13 @@ def open(
     try:
         system.dead_letters = collections.deque(maxlen=_DEAD_LETTERS_MAX)
         _unclosed.add(system)
-        for event in events:
+        for event in [*events, *_processes.claims(processes)]:
             claim(below, event)
         for aggregate in aggregates:
             system._add_aggregate(aggregate)
         check(system)
         system._readmodels.update(_readmodel.attach(system, readmodels))
+        system._processes.update(_processes.attach(system, processes, clock))
     except BaseException:
         system.close()
         raise
@@ -215,17 +262,22 @@ def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> Sys
         raise Locked(f"{store!r} has a system already: {before!r}", path=store.path)
     system = System(store, owned, max_in_flight, max_entities)
     system._owns_store = owned
+    system._processes = {}
     _carried[store] = system
     return system
 
 
 def _sort(
     classes: tuple[type, ...],
-) -> tuple[list[type[Aggregate]], list[type[ReadModel]], list[type[Event]]]:
+) -> tuple[
+    list[type[Aggregate]], list[type[ReadModel]], list[_process.Definition], list[type[Event]]
+]:
     """The classes by what they are, each in its newest definition, with all the events that they
     name."""
     aggregates: dict[str, type[Aggregate]] = {}
     readmodels: dict[str, type[ReadModel]] = {}
+    processes: dict[str, type[Process]] = {}
+    definitions: list[_process.Definition] = []
     events: dict[str, type[Event]] = {}
     commands: dict[str, type] = {}
     for given in classes:
@@ -244,14 +296,31 @@ def _sort(
             for event in _readmodel.events_of(cls):
                 newest = _core.newest(event)
                 _claim(events, newest.__escqrs_name__, newest, "events")
+        elif issubclass(cls, Process) and cls is not Process:
+            _claim(processes, cls.__escqrs_name__, cls, "processes")
+            definition = _process.Definition(cls)
+            definitions.append(definition)
+            for event in definition.events:
+                newest = _core.newest(event)
+                _claim(events, newest.__escqrs_name__, newest, "events")
         elif issubclass(cls, Event) and not cls.__escqrs_abstract__:
             _claim(events, cls.__escqrs_name__, cls, "events")
         else:
             raise TypeError(
-                f"es.open takes aggregates, read models and events, and {given.__name__} is none "
-                "of them (commands are found through the aggregates that handle them)"
+                "es.open takes aggregates, read models, processes and events, and "
+                f"{given.__name__} is none of them (commands are found through the aggregates that "
+                "handle them)"
             )
-    return list(aggregates.values()), list(readmodels.values()), list(events.values())
+    return (
+        list(aggregates.values()),
+        list(readmodels.values()),
+        list({one.name: one for one in definitions}.values()),
+        list(events.values()),
+    )
+
+
+def _is_same(one: type, other: object) -> bool:
+    return isinstance(other, type) and _full_name(one) == _full_name(other)
 
 
 def _full_name(cls: type) -> str:
@@ -290,6 +359,9 @@ def find(system: System, key: Any) -> Any:
     if entity and len(parts) != 2:
         raise TypeError("system[Aggregate, id] takes a class and an id")
     cls = parts[0]
+    for one, processes in list(system._processes.items()):
+        if not entity and (one.__escqrs_name__ == cls or _is_same(one, cls)):
+            return processes
     known: dict[Any, Any] = system._definitions if entity else system._readmodels
     for one, found in list(known.items()):  # meanwhile another thread may add to it
         same = (
@@ -326,7 +398,7 @@ def abandoned(system: System, own_thread: bool) -> None:
     try:
         warnings.warn(f"unclosed {system!r}", ResourceWarning, source=system, stacklevel=2)
     finally:  # also where warnings are errors
-        if own_thread:
+        if own_thread or _processes.is_runner(system):
             threading.Thread(
                 target=system.close, args=(_EXIT_SECONDS,), name="escqrs-close"
             ).start()

@@ -26,7 +26,8 @@ Every one is an :class:`Error`::
     ├── NameClash                 two definitions for one name
     ├── NameExists                the name is taken: .ref
     ├── SchemaMismatch            a class would misread what is stored
-    └── ReadModelStopped          .name .position
+    ├── ReadModelStopped          .name .position
+    └── ProcessStopped            .name .position
 
 Wrong arguments and wrong definitions are the ``TypeError`` and ``ValueError`` of Python; want of
 memory is ``MemoryError``. All of these can be pickled; their attributes go along. An attribute that
@@ -52,6 +53,7 @@ __all__ = [
     "NameClash",
     "NameExists",
     "NotAStore",
+    "ProcessStopped",
     "ReadModelStopped",
     "ReadOnly",
     "Rejected",
@@ -243,6 +245,15 @@ class SchemaMismatch(Error):
 
 class ReadModelStopped(Error):
     """A read model has stopped at an event that it could not take."""
+
+    def __init__(self, *args: object, name: str | None = None, position: int | None = None) -> None:
+        super().__init__(*args)
+        self.name = name
+        self.position = position
+
+
+class ProcessStopped(Error):
+    """A process has stopped at an event, a timer or a command that it could not take."""
 
     def __init__(self, *args: object, name: str | None = None, position: int | None = None) -> None:
         super().__init__(*args)

@@ -1,0 +1,767 @@
+"""The thread that runs the instances of one process class.
+
+It takes events from a feed, replies to its commands and timers that are due, one at a time, and
+sleeps on two descriptors otherwise. What it commits it delivers: commands are submitted with a key
+that follows from their event's place, so that one which is delivered again, after a crash, is not
+carried out again.
+
+A runner's ``lock`` guards what other threads read and write; it is a leaf.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import datetime
+import functools
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from . import _core
+from ._core import Recorded
+from ._json import from_json
+from ._log import logger
+from ._match import Match
+from ._message import (
+    Command,
+    Event,
+)
+from ._process import Definition, Step
+from ._process_record import (
+    CommandDelivered,
+    CommandRejected,
+    CommandRequested,
+    EventParked,
+    EventSkipped,
+    EventUnparked,
+    Instance,
+    ProcessEnded,
+    ProcessFailed,
+    ProcessResumed,
+    ProcessStarted,
+    TimerFired,
+    TimerSet,
+)
+from .errors import (
+    Aborted,
+    Closed,
+    Error,
+    MailboxFull,
+    ProcessStopped,
+    StorageError,
+    Timeout,
+    UnknownType,
+)
+
+if TYPE_CHECKING:
+    from ._process_record import Ledger
+    from ._readmodel import ReadModel
+    from ._store import Feed
+    from ._system import System
+
+_BATCH = 256  # inputs that go into one commit
+_KEPT = 10_000  # instances that are kept in memory
+_SAVE_EVENTS = 10_000  # events that nobody wanted, after which the position is stored all the same
+_BACKOFF_MAX = 30.0  # seconds between two attempts to deliver, or to store
+_LOOK_SECONDS = 60.0  # while timers are set: the clock may have been set, or the machine have slept
+_TRANSIENT = (Aborted, Closed, MailboxFull, MemoryError, StorageError, Timeout)
+
+Clock = Callable[[], datetime.datetime]
+
+
+class _Batch:
+    """What goes into one commit."""
+
+    def __init__(self) -> None:
+        self.writes: dict[str, tuple[int, list[Event]]] = {}  # expected version, events
+        self.touched: dict[str, Instance] = {}
+        self.deliveries: list[tuple[str, int, CommandRequested]] = []
+        self.timers: list[tuple[datetime.datetime, str, str]] = []
+        self.inputs: list[Callable[[_Batch], None]] = []  # to be done again if it cannot be stored
+        self.after: list[Callable[[], None]] = []  # to be done once it is stored
+        self.checkpoint: int | None = None
+
+    def add(self, instance: Instance, event: Event) -> None:
+        stream = instance.stream
+        if stream not in self.writes:
+            self.writes[stream] = (instance.version, [])
+            self.touched[stream] = instance
+        instance.fold(event)
+        self.writes[stream][1].append(event)
+        if isinstance(event, CommandRequested):
+            self.deliveries.append((stream, instance.version, event))
+        elif isinstance(event, TimerSet):
+            self.timers.append((event.due, stream, event.timer))
+
+
+@dataclass
+class Stop:
+    """Where a process has stopped."""
+
+    position: int
+    stream: str | None
+    timer: str
+    error: BaseException
+    request: int = 0
+
+    def text(self) -> str:
+        return f"{type(self.error).__name__}: {self.error}"
+
+
+class _Abandon(Exception):
+    """The commit failed: begin again from what is stored."""
+
+
+class Runner:
+    """Runs the instances of one class."""
+
+    def __init__(self, system: System, definition: Definition, ledger: ReadModel, clock: Clock):
+        self.system = weakref.ref(system, lambda _: self.poke())
+        self.store = system.store
+        self.definition = definition
+        self.ledger = cast("Ledger", ledger)
+        self.clock = clock
+        self.lock = threading.Condition(threading.Lock())
+        # `lock`
+        self.inbox: collections.deque[Callable[[_Batch], None]] = collections.deque()
+        self.settled = -1  # nothing is under way, and all up to that position was seen
+        self.activity = 0  # commits with events
+        self.stop: Stop | None = None
+        self.trouble: str | None = None  # what keeps it from going on; it tries again by itself
+        self.ending = False
+        self.leaving = False  # without waiting for replies
+        self.ended = False
+        self.looked = 0
+        # the thread's
+        self.feed: Feed | None = None
+        self.saved = 0
+        self.instances: collections.OrderedDict[str, Instance] = collections.OrderedDict()
+        self.heap: list[tuple[datetime.datetime, str, str]] = []
+        self.outbox: collections.deque[tuple[str, int, CommandRequested]] = collections.deque()
+        self.later: list[tuple[float, int, tuple[str, int, CommandRequested]]] = []
+        self.again: collections.deque[Callable[[_Batch], None]] = collections.deque()
+        self.stopped: Callable[[_Batch], None] | None = None  # what `stop` is about
+        self.in_flight: set[tuple[str, int]] = set()
+        self.attempts: dict[tuple[str, int], int] = {}
+        self.numbers = itertools.count()
+        self.held = 0.0  # by time.monotonic: no commit before
+        self.failures = 0  # commits, in a row
+        self.poked = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.thread = threading.Thread(
+            target=self.run, name=f"escqrs-{definition.name}", daemon=True
+        )
+
+    # ---- from other threads
+
+    def poke(self) -> None:
+        with self.lock:
+            self.settled = -1
+            if not self.ended:
+                os.eventfd_write(self.poked, 1)
+
+    def put(self, item: Callable[[_Batch], None]) -> None:
+        with self.lock:
+            self.settled = -1
+            self.inbox.append(item)
+            if not self.ended:
+                os.eventfd_write(self.poked, 1)
+
+    def wait(self, position: int, until: float | None) -> None:
+        """Until all up to the position is done, with what it caused."""
+        with self.lock:
+            while not (self.stop or self.ended or self.settled >= position):
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise Timeout(f"process {self.definition.name} is still at {self.looked:,}")
+                self.lock.wait(left)
+            stop, settled = self.stop, self.settled
+        if stop is not None:
+            raise ProcessStopped(
+                f"process {self.definition.name} has stopped at position {stop.position}: "
+                f"{stop.text()}",
+                name=self.definition.name,
+                position=stop.position,
+            ) from stop.error
+        if settled < position:
+            raise Closed(f"process {self.definition.name} has ended")
+
+    def end(self) -> None:
+        """Tell it to end: it waits for replies to what it has sent, and stores them."""
+        with self.lock:
+            self.ending = True
+        self.poke()
+
+    def leave(self) -> None:
+        with self.lock:
+            self.leaving = True
+        self.poke()
+
+    # ---- the thread
+
+    def run(self) -> None:
+        try:
+            self.recover()
+            while self.go_on():
+                pass
+        except BaseException as error:
+            if not (isinstance(error, Closed) and self.store.closed):
+                logger.error("process %s has ended", self.definition.name, exc_info=error)
+                with self.lock:
+                    self.stop = self.stop or Stop(self.looked, None, "", error)
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        if self.feed is not None:
+            with contextlib.suppress(Error):
+                self.feed.close()
+        with self.lock:
+            self.ended = True
+            os.close(self.poked)
+            self.lock.notify_all()
+
+    def recover(self) -> None:
+        """What is pending, and where to go on."""
+        definition = self.definition
+        stored = self.store.checkpoint(definition.checkpoint)
+        if stored is None:
+            stored = self.store.head if definition.cls.__escqrs_start__ == "head" else 0
+            if stored > 0:
+                self.store.set_checkpoint(definition.checkpoint, stored)
+        self.saved = self.looked = stored
+        self.ledger.wait()
+        for stream, version in self.ledger.commands(definition.prefix):
+            instance = self.instance(stream)
+            if version in instance.pending and version not in instance.failures:
+                self.outbox.append((stream, version, instance.pending[version]))
+        self.heap = [
+            (datetime.datetime.fromisoformat(due), stream, name)
+            for due, stream, name in self.ledger.timers(definition.prefix)
+        ]
+        heapq.heapify(self.heap)
+        self.follow()
+
+    def follow(self) -> None:
+        if self.feed is not None:
+            self.feed.close()
+        match = Match(list(self.definition.reactions))
+        self.feed = self.store.subscribe(after=self.saved, match=match)
+
+    def go_on(self) -> bool:
+        """One turn; False at the end."""
+        system = self.system()
+        with self.lock:
+            ending = self.ending or system is None
+            rests = not (self.in_flight or self.inbox) and (not self.again or self.stop is not None)
+            leaves = self.leaving or system is None or (ending and rests)
+        if leaves:
+            if not self.store.closed and self.stop is None:
+                self.save_position()
+            return False
+        assert system is not None
+        busy = False
+        if time.monotonic() >= self.held:
+            try:
+                busy = self.turn(ending)
+            except _Abandon:
+                busy = True
+        if not ending:
+            self.deliver(system)
+        del system
+        if not busy:
+            self.sleep(ending)
+        return True
+
+    def sleep(self, ending: bool) -> None:
+        """Until there is something to do."""
+        assert self.feed is not None
+        until = self.due_in()
+        poll = select.poll()
+        poll.register(self.poked, select.POLLIN)
+        held = time.monotonic() < self.held
+        takes = not (ending or held or self.stop) and self.has_room() and until != 0
+        if takes:
+            poll.register(self.feed._arm(), select.POLLIN)  # type: ignore[attr-defined]
+        with self.lock:
+            quiet = not (self.in_flight or self.outbox or self.later or self.inbox or self.again)
+            self.settled = self.looked if quiet and until != 0 else -1
+            self.lock.notify_all()
+        try:
+            poll.poll(None if until is None else max(0, int(until * 1000) + 1))
+        finally:
+            if takes:
+                self.feed._disarm()  # type: ignore[attr-defined]
+            with self.lock:
+                self.settled = -1
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.poked)
+
+    def due_in(self) -> float | None:
+        """Seconds until there is something to do, whatever happens."""
+        found: float | None = None
+        if self.held > time.monotonic():
+            return self.held - time.monotonic()
+        if self.later:
+            found = max(0.0, self.later[0][0] - time.monotonic())
+        if self.heap and self.stop is None and not self.ending:
+            left = max(0.0, (self.heap[0][0] - self.clock()).total_seconds())
+            left = min(left, _LOOK_SECONDS)
+            found = left if found is None else min(found, left)
+        return found
+
+    def has_room(self) -> bool:
+        under_way = len(self.in_flight) + len(self.outbox) + len(self.later)
+        return under_way < self.definition.cls.__escqrs_in_flight__
+
+    def turn(self, ending: bool) -> bool:
+        """Take what there is, and store what follows; whether there was something."""
+        batch = _Batch()
+        done = 0
+        for item in self.inputs(ending):
+            done += 1
+            try:
+                item(batch)
+            except Exception as error:
+                self.fail(batch, item, error)
+                break
+            batch.inputs.append(item)
+            if done >= _BATCH:
+                break
+        self.commit(batch)
+        return done > 0
+
+    def inputs(self, ending: bool) -> Iterable[Callable[[_Batch], None]]:
+        """One after another what there is to do."""
+        while True:
+            with self.lock:
+                item = self.inbox.popleft() if self.inbox else None
+            if item is not None:
+                yield item
+            elif self.stop is not None:
+                return
+            elif self.again:
+                yield self.again.popleft()
+            elif ending:
+                return
+            elif self.heap and self.heap[0][0] <= self.clock():
+                yield functools.partial(self.fire, heapq.heappop(self.heap))
+            elif self.has_room() and (recorded := self.next_event()) is not None:
+                yield functools.partial(self.react, recorded)
+            else:
+                return
+
+    def next_event(self) -> Recorded | None:
+        assert self.feed is not None
+        head = self.store.head
+        recorded = self.feed._poll()
+        if recorded is None:
+            self.looked = max(self.looked, head)
+        return recorded
+
+    def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> None:
+        """An input cannot be handled: store what was done before it, and stop there."""
+        stop: Stop | None = getattr(error, "__escqrs_stop__", None)
+        if stop is None or isinstance(error, (Closed, StorageError, MemoryError)):
+            batch.inputs.append(item)
+            self.abandon(batch, error)
+            raise _Abandon from error
+        if stop.stream is not None:  # what the method did to the fields goes with the instance
+            self.instances.pop(stop.stream, None)
+        self.stopped = item
+        logger.error(
+            "process %s has stopped at position %d",
+            self.definition.name,
+            stop.position,
+            exc_info=error,
+        )
+        with self.lock:
+            self.stop = stop
+            self.lock.notify_all()
+
+    def commit(self, batch: _Batch) -> None:
+        from ._store import Write
+
+        position = batch.checkpoint
+        due = position is not None and (batch.writes or position - self.saved >= _SAVE_EVENTS)
+        if batch.writes or due:
+            writes = [
+                Write(stream, events, expected)
+                for stream, (expected, events) in batch.writes.items()
+                if events
+            ]
+            moved = position is not None and position > self.saved
+            try:
+                self.store.commit(
+                    writes,
+                    checkpoint=(self.definition.checkpoint, position or 0) if moved else None,
+                )
+            except Exception as error:
+                self.abandon(batch, error)
+                raise _Abandon from error
+            if moved:
+                self.saved = position or 0
+        self.failures = 0
+        self.outbox.extend(batch.deliveries)
+        for one in batch.timers:
+            heapq.heappush(self.heap, one)
+        if position is not None:
+            self.looked = max(self.looked, position)
+        for function in batch.after:
+            function()
+        with self.lock:
+            self.trouble = None
+            self.activity += bool(batch.writes)
+        while len(self.instances) > _KEPT:
+            self.instances.popitem(last=False)
+
+    def abandon(self, batch: _Batch, error: Exception) -> None:
+        """Nothing of the batch is stored: forget it, and do it again a little later."""
+        if isinstance(error, Closed) and self.store.closed:
+            raise error
+        for stream in batch.touched:
+            self.instances.pop(stream, None)
+        self.again.extendleft(reversed(batch.inputs))
+        self.failures += 1
+        self.held = time.monotonic() + min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self.failures - 1, 30))
+        logger.error("process %s could not store what it did", self.definition.name, exc_info=error)
+        with self.lock:
+            self.trouble = f"{type(error).__name__}: {error}"
+
+    def save_position(self) -> None:
+        if self.looked > self.saved and not self.again and not self.inbox:
+            self.store.set_checkpoint(self.definition.checkpoint, self.looked)
+            self.saved = self.looked
+
+    def instance(self, stream: str) -> Instance:
+        found = self.instances.get(stream)
+        if found is None:
+            found = Instance(self.definition, stream).load(self.store)
+            self.instances[stream] = found
+        else:
+            self.instances.move_to_end(stream)
+        return found
+
+    # ---- inputs
+
+    def react(self, recorded: Recorded, batch: _Batch) -> None:
+        self.react_to(recorded, batch)
+        batch.checkpoint = recorded.position
+
+    def react_to(self, recorded: Recorded, batch: _Batch, *first: Event) -> None:
+        """first: what is stored before; given for an event that was parked."""
+        definition = self.definition
+        function, reaction = definition.reactions[recorded.type]
+        stream: str | None = None
+        try:
+            id = definition.whose(recorded, reaction)
+            if id is None:
+                return
+            stream = definition.prefix + id
+            instance = self.instance(stream)
+            if instance.status == "ended":
+                return
+            if instance.status == "new" and definition.members.any_starts and not reaction.starts:
+                return
+            if instance.status == "failed":
+                batch.add(instance, EventParked(recorded.position))
+                return
+            arguments: tuple[Any, ...] = (recorded.event,)
+            if reaction.takes_recorded:
+                arguments += (recorded,)
+            step = Step(instance, recorded.time, recorded.position, recorded.correlation_id)
+            self.step(instance, step, function, arguments, batch, *first)
+        except Exception as error:
+            _mark(error, Stop(recorded.position, stream, "", error))
+            raise
+
+    def fire(self, due: tuple[datetime.datetime, str, str], batch: _Batch) -> None:
+        when, stream, name = due
+        instance = self.instance(stream)
+        one = instance.timers.get(name)
+        if one is None or one.due != when or instance.status == "failed":
+            return  # cancelled, set anew, or fired already; a failed one waits until it goes on
+        fired = TimerFired(name)
+        now = max(self.clock(), when)
+        step = Step(instance, now, one.cause, one.correlation_id)
+        try:
+            if one.command:
+                batch.add(instance, fired)
+                batch.add(
+                    instance,
+                    CommandRequested(
+                        one.aggregate,
+                        one.id,
+                        one.command,
+                        one.data,
+                        one.cause,
+                        one.correlation_id,
+                        {},
+                    ),
+                )
+                return
+            step.timers.discard(name)
+            function = self.definition.members.timers.get(name)
+            if function is None:
+                raise UnknownType(
+                    f"{self.definition.name} has no method @es.timer({name!r}) any more"
+                )
+            self.step(instance, step, function, (), batch, fired)
+        except Exception as error:
+            _mark(error, Stop(self.looked, stream, name, error))
+            raise
+
+    def settle(self, stream: str, version: int, error: BaseException | None, batch: _Batch) -> None:
+        """A command was answered."""
+        instance = self.instance(stream)
+        request = instance.pending.get(version)
+        if request is None:
+            return
+        if error is None:
+            batch.add(instance, CommandDelivered(version))
+            return
+        text = f"{type(error).__name__}: {error}"
+        function = self.definition.rejections.get(request.command)
+        if instance.status != "active" or function is None:
+            logger.error(
+                "process %s: %s to %s/%s was rejected, and %s: %s",
+                self.definition.name,
+                request.command,
+                request.aggregate,
+                request.id,
+                f"{instance.id} is {instance.status}" if function else "no method takes that",
+                text,
+            )
+            if instance.status == "ended":
+                batch.add(instance, CommandRejected(version, text))
+            else:
+                batch.add(instance, ProcessFailed(version, text))
+            return
+        step = Step(instance, self.clock(), request.cause, request.correlation_id)
+        try:
+            command = self.command_of(request)
+            heard = CommandRejected(version, text)
+            self.step(instance, step, function, (command, error), batch, heard)
+        except Exception as failure:
+            _mark(failure, Stop(self.looked, stream, "", failure, version))
+            raise
+
+    def step(
+        self,
+        instance: Instance,
+        step: Step,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        batch: _Batch,
+        *first: Event,
+    ) -> None:
+        """Run a method, and add what it did to the batch."""
+        process = instance.process
+        object.__setattr__(process, "_escqrs_step", step)
+        try:
+            function(process, *arguments)
+        finally:
+            object.__setattr__(process, "_escqrs_step", None)
+        state = instance.state()
+        events: list[Event] = [*first]
+        if instance.status == "new":
+            events.append(ProcessStarted(step.cause))
+        if instance.status == "new" or _core.to_bytes(state) != instance.packed:
+            events.append(state)
+        events += step.events
+        if step.ends:
+            events.append(ProcessEnded())
+        for event in events:
+            batch.add(instance, event)
+
+    # ---- delivering
+
+    def command_of(self, request: CommandRequested) -> Command[Any]:
+        system = self.system()
+        if system is None:
+            raise Closed(f"{self.store!r} is closed")
+        definition = system._definitions
+        for one in list(definition.values()):
+            if one.name == request.aggregate:
+                from ._aggregate import describe
+
+                for command in describe(one.cls)[3]:
+                    if command.__escqrs_name__ == request.command:
+                        return cast("Command[Any]", from_json(command, request.data))
+        raise UnknownType(
+            f"process {self.definition.name} sends {request.command} to {request.aggregate}, and "
+            "no aggregate of that name that handles it was given to es.open",
+            type=request.command,
+        )
+
+    def deliver(self, system: System) -> None:
+        """Send what is in the outbox, as far as there is room."""
+        now = time.monotonic()
+        while self.later and self.later[0][0] <= now:
+            self.outbox.append(heapq.heappop(self.later)[2])
+        limit = self.definition.cls.__escqrs_in_flight__
+        while self.outbox and len(self.in_flight) < limit and self.stop is None:
+            stream, version, request = self.outbox[0]
+            place = (stream, version)
+            try:
+                command = self.command_of(request)
+                handle = system[request.aggregate, request.id]
+                reply = handle.submit(
+                    command,
+                    key=f"{stream}/{version}",
+                    correlation_id=request.correlation_id or None,
+                    metadata=dict(request.metadata),
+                )
+            except _TRANSIENT as error:
+                self.outbox.popleft()
+                if not isinstance(error, Closed):
+                    self.postpone(stream, version, request, error)
+                continue
+            except Exception as error:
+                with self.lock:
+                    self.stop = Stop(self.looked, stream, "", error, version)
+                    self.lock.notify_all()
+                logger.error(
+                    "process %s has stopped: %s cannot be sent",
+                    self.definition.name,
+                    request.command,
+                    exc_info=error,
+                )
+                return
+            self.outbox.popleft()
+            self.in_flight.add(place)
+            reply.add_done_callback(functools.partial(_answered, self, request, place))
+
+    def postpone(
+        self, stream: str, version: int, request: CommandRequested, error: BaseException
+    ) -> None:
+        place = (stream, version)
+        attempts = self.attempts[place] = self.attempts.get(place, 0) + 1
+        delay = min(_BACKOFF_MAX, 0.05 * 2.0 ** min(attempts - 1, 30))
+        entry = (time.monotonic() + delay, next(self.numbers), (stream, version, request))
+        heapq.heappush(self.later, entry)
+        with self.lock:
+            self.trouble = f"{request.command} to {request.aggregate}/{request.id}: {error!r}"
+
+    def answered(
+        self, request: CommandRequested, place: tuple[str, int], error: Any, batch: _Batch
+    ) -> None:
+        self.in_flight.discard(place)
+        if isinstance(error, _TRANSIENT):
+            if not isinstance(error, Closed):
+                self.postpone(*place, request, error)
+            return
+        self.attempts.pop(place, None)
+        self.again.appendleft(functools.partial(self.settle, *place, error))
+
+    # ---- control
+
+    def resume(self, done: concurrent.futures.Future[None], skips: bool, reason: str) -> None:
+        """Go on, where it has stopped: with the same again, or with what comes after it."""
+
+        def run(batch: _Batch) -> None:
+            stop = self.stop
+            if stop is None:
+                text = f"process {self.definition.name} has not stopped"
+                batch.after.append(lambda: _refuse(done, text))
+                return
+            if skips:
+                self.leave_out(stop, reason, batch)
+            batch.after.append(go_on)
+
+        def go_on() -> None:
+            if self.stopped is not None and not skips:
+                self.again.appendleft(self.stopped)
+            self.stopped = None
+            with self.lock:
+                self.stop = None
+            _fulfil(done)
+
+        self.put(run)
+
+    def leave_out(self, stop: Stop, reason: str, batch: _Batch) -> None:
+        instance = self.instance(stop.stream or self.definition.checkpoint)
+        batch.add(instance, EventSkipped(stop.position, stop.timer, stop.text(), reason))
+        if stop.timer:
+            batch.add(instance, TimerFired(stop.timer))
+        elif stop.request:
+            batch.add(instance, CommandRejected(stop.request, stop.text()))
+            place = (stop.stream, stop.request)
+            batch.after.append(lambda: self.strike(place))
+        elif stop.position in instance.parked:
+            batch.add(instance, EventUnparked(stop.position))
+        else:
+            batch.checkpoint = stop.position
+
+    def strike(self, place: tuple[str | None, int]) -> None:
+        self.outbox = collections.deque(one for one in self.outbox if one[:2] != place)
+
+    def resume_instance(
+        self, id: str, done: concurrent.futures.Future[None], skips: bool, reason: str
+    ) -> None:
+        """Go on with an instance that has failed: send its commands again, or go on without."""
+
+        def run(batch: _Batch) -> None:
+            instance = self.instance(self.definition.prefix + id)
+            if instance.status != "failed":
+                text = f"{self.definition.name} {id!r} has not failed: it is {instance.status}"
+                batch.after.append(lambda: _refuse(done, text))
+                return
+            stream, failures = instance.stream, dict(instance.failures)
+            if skips:
+                for request, error in failures.items():
+                    batch.add(instance, CommandRejected(request, error))
+            else:
+                batch.deliveries += [(stream, one, instance.pending[one]) for one in failures]
+            batch.add(instance, ProcessResumed(not skips, reason))
+            batch.timers += [(one.due, stream, name) for name, one in instance.timers.items()]
+            parked = list(instance.parked)
+            batch.after.append(lambda: go_on(stream, parked))
+
+        def go_on(stream: str, parked: list[int]) -> None:
+            self.again.extend(
+                functools.partial(self.take_parked, stream, position) for position in parked
+            )
+            _fulfil(done)
+
+        self.put(run)
+
+    def take_parked(self, stream: str, position: int, batch: _Batch) -> None:
+        """An event that came while its instance had failed."""
+        instance = self.instance(stream)
+        if instance.status == "failed" or position not in instance.parked:
+            return
+        unparked = EventUnparked(position)
+        if instance.status == "ended":
+            batch.add(instance, unparked)
+            return
+        recorded = next(iter(self.store.events(after=position - 1, upto=position)))
+        self.react_to(recorded, batch, unparked)
+
+
+def _fulfil(done: concurrent.futures.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _refuse(done: concurrent.futures.Future[None], text: str) -> None:
+    if not done.done():
+        done.set_exception(ValueError(text))
+
+
+def _mark(error: BaseException, stop: Stop) -> None:
+    error.__escqrs_stop__ = stop  # type: ignore[attr-defined]
+
+
+def _answered(
+    runner: Runner, request: CommandRequested, place: tuple[str, int], reply: _core.Reply[Any]
+) -> None:
+    runner.put(functools.partial(runner.answered, request, place, reply.exception()))
