@@ -14,6 +14,7 @@ Every public name is here; modules whose names begin with ``_`` are private.
 
 from __future__ import annotations
 
+from . import _protobuf
 from ._aggregate import Aggregate, applies, handles
 from ._core import Handle, NewEvent, Recorded, Reply, Rows, from_bytes, new_id, proto, to_bytes
 from ._inspect import Problem, Statistics, Verification
@@ -35,6 +36,7 @@ from ._message import (
 from ._process import Process, on, rejected, timer
 from ._processes import ManualClock, Processes, ProcessInstance, ProcessStatus
 from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, query, sql
+from ._restore import restore
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
@@ -141,6 +143,7 @@ __all__ = [
     "proto",
     "query",
     "rejected",
+    "restore",
     "sint32",
     "sint64",
     "sql",

@@ -1,5 +1,6 @@
 """``python -m escqrs``: ``proto shop:ItemAdded`` prints the .proto text of message classes,
-``verify shop.db`` proves a store, ``stats shop.db`` says what it holds."""
+``verify shop.db`` proves a store, ``stats shop.db`` says what it holds; ``backup``, ``restore``,
+``export`` and ``import`` move stores."""
 
 from __future__ import annotations
 
@@ -7,12 +8,17 @@ import argparse
 import functools
 import importlib
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ._core import MessageMeta, proto
+from ._restore import restore
 from ._store import Store
 from .errors import Error
+
+_PROGRESS_SECONDS = 0.1  # between two lines
 
 
 def _classes(text: str) -> list[MessageMeta]:
@@ -46,8 +52,8 @@ def _print_proto(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    with Store(given.file, readonly=True) as store:
-        found = store.verify()
+    with Store(given.file, readonly=True) as store, _Progress(given, "verified") as progress:
+        found = store.verify(progress=progress)
     print(repr(found)[1:-1])
     return 0 if found.ok else 1
 
@@ -56,6 +62,116 @@ def _stats(given: argparse.Namespace) -> int:
     with Store(given.file, readonly=True) as store:
         print(repr(store.stats())[1:-1])
     return 0
+
+
+class _Progress:
+    """How far it is, on one line of the terminal; silent where there is none."""
+
+    def __init__(self, given: argparse.Namespace, what: str) -> None:
+        self._what = what
+        self._shown = given.progress or (given.progress is None and sys.stderr.isatty())
+        self._last = 0.0
+        self._width = 0
+
+    def __call__(self, position: int, last: int) -> None:
+        now = time.monotonic()
+        if not self._shown or (now - self._last < _PROGRESS_SECONDS and position < last):
+            return
+        self._last = now
+        part = f"{100 * position // last}%" if last > 0 else "100%"
+        line = f"{self._what} {position:,} of {last:,} ({part})"
+        print(f"\r{line:{self._width}}", end="", file=sys.stderr, flush=True)
+        self._width = len(line)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._width:
+            print(file=sys.stderr)
+
+
+def _backup(given: argparse.Namespace) -> int:
+    with Store(given.file, readonly=True) as store:
+        store.backup(given.copy)
+        print(f"{given.copy}: {Path(given.copy).stat().st_size:,} bytes")
+    return 0
+
+
+def _restore(given: argparse.Namespace) -> int:
+    with _Progress(given, "read") as progress:
+        found = restore(given.source, given.file, overwrite=given.overwrite, progress=progress)
+    print(f"{given.file}: {found.events:,} events")
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    target = sys.stdout.buffer if given.target == "-" else given.target
+    with Store(given.file, readonly=True) as store, _Progress(given, "exported") as progress:
+        count = store.export(
+            target, format=given.format, after=given.after, upto=given.upto, progress=progress
+        )
+    print(f"{count:,} events", file=sys.stderr if given.target == "-" else sys.stdout)
+    return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    source = sys.stdin.buffer if given.source == "-" else given.source
+    with Store(given.file) as store, _Progress(given, "imported") as progress:
+        count = store.import_(source, format=given.format, progress=progress)
+    print(f"{count:,} events")
+    return 0
+
+
+def _position(text: str) -> int:
+    position = int(text)
+    if position < 0:
+        raise argparse.ArgumentTypeError(f"a position is not negative: {position}")
+    return position
+
+
+def _add_movers(commands: Any) -> None:
+    """The subcommands that move stores."""
+    command = commands.add_parser("backup", help="copy a store, which may be open, to a new file")
+    command.set_defaults(run=_backup)
+    command.add_argument("file")
+    command.add_argument("copy")
+    command = commands.add_parser(
+        "restore",
+        help="put a verified backup or export in a store's place",
+        description="The file takes its place at once, when all of it was verified.",
+    )
+    command.set_defaults(run=_restore)
+    command.add_argument("source", help="a backup, or an export as JSON lines or protobuf")
+    command.add_argument("file")
+    command.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    _add_progress(command)
+    command = commands.add_parser("export", help="write the events of a store, which may be open")
+    command.set_defaults(run=_export)
+    command.add_argument("file")
+    command.add_argument("target", help="a new file, or - for standard output")
+    command.add_argument("--format", choices=("jsonl", "protobuf"), default="jsonl")
+    command.add_argument("--after", type=_position, default=0, metavar="POSITION")
+    command.add_argument("--upto", type=_position, metavar="POSITION")
+    _add_progress(command)
+    command = commands.add_parser(
+        "import",
+        help="store the events of an export",
+        description="It goes on behind the events that are there; a new file is made.",
+    )
+    command.set_defaults(run=_import)
+    command.add_argument("file")
+    command.add_argument("source", help="an export, or - for standard input")
+    command.add_argument("--format", choices=("jsonl", "protobuf"), default="jsonl")
+    _add_progress(command)
+
+
+def _add_progress(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="say how far it is (by default on a terminal)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,19 +193,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command.set_defaults(run=_verify)
     command.add_argument("file")
+    _add_progress(command)
     command = commands.add_parser("stats", help="say what a store holds")
     command.set_defaults(run=_stats)
     command.add_argument("file")
+    _add_movers(commands)
     given = parser.parse_args(arguments)
     try:
         status = given.run(given)
-    except Error as error:
+    except (Error, OSError, ValueError) as error:
         sys.exit(_failure(error))
     if status != 0:
         sys.exit(status)
 
 
-def _failure(error: Error) -> int:
+def _failure(error: Exception) -> int:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return 2
 

@@ -61,9 +61,9 @@ class Verification:
     tags: int = 0
     ids: int = 0
     read_models: int = 0
-    outdated: int = 0
     problem_count: int = 0
     problems: tuple[Problem, ...] = ()
+    outdated: int = 0
 
     @property
     def ok(self) -> bool:
@@ -166,8 +166,8 @@ def verify(store: Store, progress: Progress | None) -> Verification:
         if len(problems) < PROBLEMS_KEPT:
             problems.append(Problem(part, text, stream, version or None, position or None))
 
-    *counts, problem_count = store._verify(note, progress)
-    return Verification(store.path, *counts, problem_count=problem_count, problems=tuple(problems))
+    found = store._verify(note, progress)
+    return Verification(store.path, *found, problems=tuple(problems))
 
 
 def verify_by_reading(store: Store, progress: Progress | None) -> Verification:
