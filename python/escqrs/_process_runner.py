@@ -374,14 +374,22 @@ class Runner:
             batch.inputs.append(item)
             self.abandon(batch, error)
             raise _Abandon from error
-        if stop.stream is not None:  # what the method did to the fields goes with the instance
-            self.instances.pop(stop.stream, None)
-        self.stopped = item
+        batch.inputs.append(item)  # should the commit of what came before it fail
+
+        def halt() -> None:
+            if stop.stream is not None:  # what the method did to the fields goes with the instance
+                self.instances.pop(stop.stream, None)
+            self.stopped = item
+            self.halt(stop)
+
+        batch.after.append(halt)
+
+    def halt(self, stop: Stop) -> None:
         logger.error(
             "process %s has stopped at position %d",
             self.definition.name,
             stop.position,
-            exc_info=error,
+            exc_info=stop.error,
         )
         with self.lock:
             self.stop = stop
@@ -626,15 +634,7 @@ class Runner:
                     self.postpone(stream, version, request, error)
                 continue
             except Exception as error:
-                with self.lock:
-                    self.stop = Stop(self.looked, stream, "", error, version)
-                    self.lock.notify_all()
-                logger.error(
-                    "process %s has stopped: %s cannot be sent",
-                    self.definition.name,
-                    request.command,
-                    exc_info=error,
-                )
+                self.halt(Stop(self.looked, stream, "", error, version))
                 return
             self.outbox.popleft()
             self.in_flight.add(place)

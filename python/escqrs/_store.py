@@ -327,9 +327,9 @@ class Store(_core.StoreBase):
         if types is not None:
             if match != ():
                 raise TypeError("subscribe takes types or match, not both")
-            types = list(types)
-            match = Match(types)
-            for one in types:
+            several = types if isinstance(types, (str, bytes)) else tuple(types)
+            match = Match(several)
+            for one in several:
                 if isinstance(one, type) and issubclass(one, Event):
                     claim(self, one)
         if name is not None:

@@ -82,10 +82,12 @@ class System(_core.SystemBase):
         if _processes.is_runner(self):
             raise Deadlock("flush() waits for every process, so it cannot be called by one")
         until = None if timeout is None else time.monotonic() + min(timeout, _FOR_EVER)
-        position = self._drain(timeout)
-        while _processes.flush(self, until):
-            position = self._drain(_left(until))
-        _readmodel.flush(self, position, _left(until))
+        self._drain(timeout)
+        try:
+            while _processes.flush(self, until):
+                self._drain(_left(until))
+        finally:
+            _readmodel.flush(self, self.head, _left(until))
 
     @overload
     def subscribe(
