@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "python/adopted.h"
 #include "python/argument.h"
 #include "python/new_event.h"
 #include "python/state.h"
@@ -250,11 +251,11 @@ static int take_new_event(batch *self, esc_py_new_event *given, escqrs_new_event
                : 0;
 }
 
-static int take_message(batch *self, PyObject *message, escqrs_new_event *event)
+static int take_message(batch *self, PyTypeObject *cls, PyObject *message, escqrs_new_event *event)
 {
-    event->type = type_by_class(self->store, (PyObject *)Py_TYPE(message));
+    event->type = type_by_class(self->store, (PyObject *)cls);
     esc_buffer_reset(&self->packed);
-    if (event->type == NULL || esc_py_message_pack(message, &self->packed) < 0) {
+    if (event->type == NULL || esc_py_event_pack(cls, message, &self->packed) < 0) {
         return -1;
     }
     void *copy = reserve(self, self->packed.size + 1);
@@ -282,10 +283,13 @@ static int take_events(batch *self, PyObject *given, escqrs_write *write)
     for (size_t i = 0; events != NULL && i < count; i++) {
         PyObject *one = PyTuple_GET_ITEM(tuple, (Py_ssize_t)i);
         int failed;
+        PyTypeObject *cls;
         if (PyObject_TypeCheck(one, state->store.new_event)) {
             failed = take_new_event(self, (esc_py_new_event *)one, &events[i]);
-        } else if (esc_py_message_kind(state, one) == ESC_PY_EVENT) {
-            failed = take_message(self, one, &events[i]);
+        } else if ((cls = esc_py_class_for(state, one, ESC_PY_EVENT)) != NULL) {
+            failed = take_message(self, cls, one, &events[i]);
+        } else if (PyErr_Occurred()) {
+            failed = -1;
         } else {
             PyErr_Format(PyExc_TypeError,
                          "what is stored is an es.NewEvent or an instance of es.Event, not %s",

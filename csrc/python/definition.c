@@ -7,6 +7,7 @@
  * exchange, which does neither. A reading within a reading does nothing: the outer one sees to it,
  * or the next command does.
  */
+#include "python/adopted.h"
 #include "python/definition_parts.h"
 
 #include <stdatomic.h>
@@ -453,14 +454,17 @@ int esc_py_definition_accepts(esc_py_definition *self, PyObject *command)
     if (esc_py_definition_refresh(self) < 0) {
         return -1;
     }
-    if (esc_py_message_kind(self->state, command) != ESC_PY_COMMAND) {
-        PyErr_Format(PyExc_TypeError, "%U takes commands (instances of es.Command), not %s",
-                     self->name, Py_TYPE(command)->tp_name);
+    PyTypeObject *cls = esc_py_class_for(self->state, command, ESC_PY_COMMAND);
+    if (cls == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "%U takes commands (instances of es.Command), not %s",
+                         self->name, Py_TYPE(command)->tp_name);
+        }
         return -1;
     }
-    PyObject *handler = esc_py_handler_of(self, Py_TYPE(command));
+    PyObject *handler = esc_py_handler_of(self, cls);
     if (handler == NULL && !PyErr_Occurred()) {
-        refuse_command(self, Py_TYPE(command));
+        refuse_command(self, cls);
     }
     Py_XDECREF(handler);
     return handler == NULL ? -1 : 0;

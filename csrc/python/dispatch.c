@@ -3,6 +3,7 @@
  * Locks: none; the GIL guards everything. A turn lies on the stack of the thread that runs the
  * handler; `turn_now` is the innermost, since a handler may ask other entities.
  */
+#include "python/adopted.h"
 #include "python/definition_parts.h"
 
 #define SCRATCH_BYTES_MAX 65536 /* of packing space that a definition keeps */
@@ -139,7 +140,8 @@ escqrs_status esc_py_dispatch_handle(void *context, void *state, escqrs_turn *tu
 {
     esc_py_definition *self = context;
     esc_py_reply *reply = esc_py_reply_of(command);
-    PyObject *handler = esc_py_handler_of(self, Py_TYPE(reply->message));
+    PyTypeObject *cls = esc_py_class_for(self->state, reply->message, ESC_PY_COMMAND);
+    PyObject *handler = cls == NULL ? NULL : esc_py_handler_of(self, cls);
     if (handler == NULL) { /* the class was defined anew, without it, after the command was sent */
         if (!PyErr_Occurred()) {
             PyErr_Format(PyExc_TypeError, "%U has no @es.handles method for %s any more",
@@ -218,13 +220,17 @@ static esc_py_entry *entry_to_emit(esc_py_definition *self, PyObject *event)
 {
     esc_py_entry *entry = esc_py_entry_of_class(self, Py_TYPE(event));
     if (entry == NULL) {
-        if (esc_py_message_kind(self->state, event) != ESC_PY_EVENT) {
-            PyErr_Format(PyExc_TypeError,
-                         "%U.emit takes an event (an instance of es.Event), not %s", self->name,
-                         Py_TYPE(event)->tp_name);
+        PyTypeObject *cls = esc_py_class_for(self->state, event, ESC_PY_EVENT);
+        if (cls == NULL) {
+            if (!PyErr_Occurred()) {
+                PyErr_Format(PyExc_TypeError,
+                             "%U.emit takes an event (an instance of es.Event), not %s", self->name,
+                             Py_TYPE(event)->tp_name);
+            }
             return NULL;
         }
-        entry = entry_of_namesake(self, Py_TYPE(event));
+        entry = esc_py_entry_of_class(self, cls); /* it may be a twin */
+        entry = entry != NULL ? entry : entry_of_namesake(self, cls);
     }
     if (entry != NULL && entry->type == NULL && store_type(self, entry) < 0) {
         return NULL;
@@ -240,7 +246,7 @@ static int emit_bytes(esc_py_definition *self, escqrs_turn *turn, esc_py_entry *
     self->scratch = (esc_buffer){0}; /* taken: should packing run Python, others find none */
     esc_buffer_reset(&buffer);
     escqrs_error error = {0};
-    int result = esc_py_message_pack(event, &buffer);
+    int result = esc_py_event_pack(entry->cls, event, &buffer);
     if (result == 0 && buffer.size > self->system->message_bytes_max) {
         (void)escqrs_error_set(&error, ESCQRS_TOO_LARGE,
                                "%s of %zu bytes is larger than the limit of %zu; "

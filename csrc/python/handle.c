@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "python/adopted.h"
 #include "python/argument.h"
 #include "python/loop.h"
 #include "python/metadata.h"
@@ -257,8 +258,13 @@ static esc_py_reply *new_reply(handle_object *self, const sending *how)
     if (esc_py_definition_accepts(self->definition, how->command) < 0) {
         return NULL;
     }
+    PyObject *command = esc_py_command_keep(self->system->state, how->command);
+    if (command == NULL) {
+        return NULL;
+    }
     esc_py_reply *reply = esc_py_reply_new(self->system->state, self->system, self->definition,
-                                           self->entity, how->command);
+                                           self->entity, command);
+    Py_DECREF(command);
     if (reply != NULL && set_options(reply, how) < 0) {
         Py_CLEAR(reply);
     }

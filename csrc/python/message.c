@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "python/adopted.h"
 #include "schema/flat.h"
 
 #define SCRATCH_MAX                                                                                \
@@ -100,6 +101,9 @@ static int verify(esc_py_layout *layout, const ProtobufCMessage *packed)
 
 PyObject *esc_py_message_wrap(PyTypeObject *cls, ProtobufCMessage *packed)
 {
+    if (esc_py_is_twin(cls)) {
+        return esc_py_adopted_wrap(cls, packed);
+    }
     esc_py_layout *layout = esc_py_class_layout(cls);
     if (layout == NULL || (layout->checked && verify(layout, packed) < 0)) {
         goto fail;
@@ -135,6 +139,9 @@ static PyObject *decode_flat(PyTypeObject *cls, const esc_plan *plan, escqrs_sli
 
 PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escqrs_limits *limits)
 {
+    if (esc_py_is_twin(cls)) {
+        return esc_py_adopted_decode(cls, data, limits);
+    }
     esc_py_layout *layout = esc_py_class_layout(cls);
     if (layout == NULL) {
         return NULL;
@@ -531,12 +538,14 @@ static PyObject *core_proto(PyObject *module, PyObject *const *args, Py_ssize_t 
     PyObject *text = NULL;
     esc_buffer out = {0};
     for (Py_ssize_t i = 0; i < nargs; i++) {
-        if (esc_py_class_kind(state, args[i]) == ESC_PY_NONE ||
-            ((esc_py_message_type *)args[i])->abstract) {
-            PyErr_Format(PyExc_TypeError, "proto: expected a message class, got %R", args[i]);
+        PyTypeObject *cls = esc_py_class_standing_for(state, args[i]);
+        if (cls == NULL || ((esc_py_message_type *)cls)->abstract) {
+            if (!PyErr_Occurred()) {
+                PyErr_Format(PyExc_TypeError, "proto: expected a message class, got %R", args[i]);
+            }
             goto done;
         }
-        schemas[i] = esc_py_message_schema((PyTypeObject *)args[i]);
+        schemas[i] = esc_py_message_schema(cls);
         if (schemas[i] == NULL) {
             goto done;
         }
@@ -600,8 +609,8 @@ int esc_py_message_exec(PyObject *module)
     if (esc_py_message_check_exec(module) < 0 || esc_py_message_value_exec(module) < 0 ||
         esc_py_message_read_exec(module) < 0 || esc_py_form_exec(module) < 0 ||
         esc_py_message_pack_exec(module) < 0 || esc_py_message_layout_exec(module) < 0 ||
-        esc_py_message_field_exec(module) < 0 || esc_py_message_type_exec(module) < 0 ||
-        esc_py_message_object_exec(module) < 0) {
+        esc_py_adopted_exec(module) < 0 || esc_py_message_field_exec(module) < 0 ||
+        esc_py_message_type_exec(module) < 0 || esc_py_message_object_exec(module) < 0) {
         return -1;
     }
     return 0;
@@ -622,6 +631,10 @@ int esc_py_message_traverse(esc_py_message_state *section, visitproc visit, void
     Py_VISIT(section->uuid);
     Py_VISIT(section->uuid_safety);
     Py_VISIT(section->rebuild);
+    Py_VISIT(section->adopt);
+    Py_VISIT(section->event_twins);
+    Py_VISIT(section->command_twins);
+    Py_VISIT(section->to_string_names);
     return 0;
 }
 
@@ -640,5 +653,11 @@ void esc_py_message_clear(esc_py_message_state *section)
     Py_CLEAR(section->uuid);
     Py_CLEAR(section->uuid_safety);
     Py_CLEAR(section->rebuild);
+    Py_CLEAR(section->adopt);
+    Py_CLEAR(section->event_twins);
+    Py_CLEAR(section->command_twins);
+    Py_CLEAR(section->from_string);
+    Py_CLEAR(section->to_string);
+    Py_CLEAR(section->to_string_names);
     esc_buffer_fini(&section->scratch);
 }

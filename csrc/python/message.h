@@ -120,6 +120,7 @@ typedef struct esc_py_message_type {
     PyObject *post_init;   /* __post_init__ or NULL */
     PyObject *stored_name; /* str */
     PyObject *reply;       /* COMMAND: the R of Command[R], or NULL */
+    PyObject *adopted;     /* the class that it stands for, or NULL; see adopted.h */
     uint32_t field_count;
     esc_py_known *known;    /* by address of the name; NULL: none yet */
     size_t known_mask;      /* how many there are, less one */
@@ -158,8 +159,14 @@ typedef struct esc_py_message_state {
     PyObject *uuid;
     PyObject *uuid_safety; /* SafeUUID.unknown, an attribute of every UUID that is read */
     PyObject *rebuild;     /* the module's function _rebuild, for pickle */
-    esc_buffer scratch;    /* for packing on the way to bytes */
-    uint64_t generation;   /* class definitions so far */
+    PyObject *adopt;       /* function of _protobuf.py, NULL until it is wanted */
+    PyObject *event_twins; /* dict: adopted class -> the message class that stands for it */
+    PyObject *command_twins;
+    PyObject *from_string; /* names of protobuf's methods */
+    PyObject *to_string;
+    PyObject *to_string_names; /* of its keyword arguments */
+    esc_buffer scratch;        /* for packing on the way to bytes */
+    uint64_t generation;       /* class definitions so far */
 } esc_py_message_state;
 
 int esc_py_message_exec(PyObject *module);

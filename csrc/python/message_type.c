@@ -414,6 +414,7 @@ static int meta_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(type->declared);
     Py_VISIT(type->post_init);
     Py_VISIT(type->reply);
+    Py_VISIT(type->adopted);
     return PyType_Type.tp_traverse(self, visit, arg);
 }
 
@@ -427,6 +428,7 @@ static int meta_clear(PyObject *self)
     Py_CLEAR(type->declared);
     Py_CLEAR(type->post_init);
     Py_CLEAR(type->reply);
+    Py_CLEAR(type->adopted);
     return PyType_Type.tp_clear(self);
 }
 
@@ -441,6 +443,7 @@ static void meta_dealloc(PyObject *self)
     Py_CLEAR(type->declared);
     Py_CLEAR(type->post_init);
     Py_CLEAR(type->reply);
+    Py_CLEAR(type->adopted);
     Py_CLEAR(type->field_names);
     Py_CLEAR(type->stored_name);
     PyMem_Free(type->known);

@@ -6,6 +6,7 @@
 #include <datetime.h>
 #include <string.h>
 
+#include "python/adopted.h"
 #include "python/argument.h"
 #include "python/state.h"
 
@@ -427,9 +428,10 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
     escqrs_limits limits = {.bytes_max = self->store->message_bytes_max};
     escqrs_slice data = {self->data, (size_t)Py_SIZE(object)};
     Py_INCREF((PyObject *)cls); /* decoding may run Python code, which may define it anew */
+    bool twin = esc_py_is_twin(cls); /* what can be changed is read anew each time */
     PyObject *event = esc_py_message_decode(cls, data, &limits);
     Py_DECREF((PyObject *)cls);
-    if (event != NULL && self->event == NULL) {
+    if (event != NULL && self->event == NULL && !twin) {
         self->event = Py_NewRef(event);
     }
     return event;

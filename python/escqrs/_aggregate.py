@@ -314,7 +314,8 @@ def _by_class(
         if function.__escqrs_mark__.kind != kind:
             continue
         classes = function.__escqrs_mark__.classes
-        for one in classes or _annotated(cls, function, decorator, names):
+        for given in classes or _annotated(cls, function, decorator, names):
+            one = _core.twin(given, kind)
             if getattr(one, "__escqrs_kind__", None) != kind or one.__escqrs_abstract__:
                 article = "a command" if kind == "command" else "an event"
                 raise TypeError(
@@ -581,5 +582,5 @@ def _messages_in(annotation: Any, found: dict[str, type[Message]]) -> None:
 def decode_reply(system: Any, command: object, data: bytes) -> Any:
     """For C: the stored reply of a command whose key was used before."""
     classes: dict[str, type[Message]] = dict(system._events)
-    _messages_in(_reply_annotation(type(command)), classes)
+    _messages_in(_reply_annotation(_core.twin(type(command), "command")), classes)
     return _rich(json.loads(data), classes)

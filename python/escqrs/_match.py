@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from ._core import MessageMeta
+from ._core import MessageMeta, twin
 
 __all__ = ["Match"]
 
@@ -14,8 +14,8 @@ def _names(what: str, given: Iterable[object]) -> tuple[str, ...]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"es.Match: {what} is a sequence of texts, not {given!r}")
     names: list[str] = []
-    for one in given:
-        name = one
+    for item in given:
+        name = one = twin(item, "event")
         if isinstance(one, MessageMeta) and one.__escqrs_kind__ == "event":
             name = one.__escqrs_name__
         if not isinstance(name, str):

@@ -116,6 +116,7 @@ class _Handler:
                 annotation = typing.get_type_hints(holder, function.__globals__, names)["it"]
             except Exception:  # a name that only type checkers see, or one that comes later
                 return self._guess(annotation.rpartition(".")[2])
+        annotation = _core.twin(annotation, "event")
         if annotation is _core.Recorded:
             self._wants_recorded = True
         elif isinstance(annotation, type) and issubclass(annotation, Event):
@@ -140,7 +141,8 @@ def _with_both(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_events(what: str, events: Iterable[object]) -> tuple[type[Event], ...]:
     found: list[type[Event]] = []
-    for event in events:
+    for given in events:
+        event: Any = _core.twin(given, "event")
         if event is not Event and (
             not isinstance(event, type) or not issubclass(event, Event) or event.__escqrs_abstract__
         ):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast, overload
 
 from . import _core, _log, _subscription
-from ._core import NewEvent, Recorded, to_bytes
+from ._core import NewEvent, Recorded
 from ._inspect import (
     Statistics,
     Verification,
@@ -156,6 +156,7 @@ class Store(_core.StoreBase):
         readonly: bool = False,
         max_message_bytes: int = MESSAGE_BYTES_MAX,
     ) -> None:
+        classes = tuple(_core.twin(cls, "event") for cls in classes)
         for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.__escqrs_abstract__:
                 raise TypeError(f"es.Store takes event classes, and {cls!r} is none")
@@ -226,13 +227,14 @@ class Store(_core.StoreBase):
         message's class is what ``recorded.event`` of this store decodes."""
         if isinstance(event, NewEvent):
             return event
-        if not isinstance(event, Event):
+        cls = _core.twin(type(event), "event")
+        if not issubclass(cls, Event):
             raise TypeError(
                 "what is stored is an es.NewEvent or an instance of es.Event, "
                 f"not {type(event).__name__}"
             )
-        claim(self, type(event))
-        return NewEvent(type(event).__escqrs_name__, to_bytes(event))
+        claim(self, cls)
+        return NewEvent(cls.__escqrs_name__, _core.event_bytes(event))
 
     # ---- reading
 
@@ -330,8 +332,9 @@ class Store(_core.StoreBase):
             several = types if isinstance(types, (str, bytes)) else tuple(types)
             match = Match(several)
             for one in several:
-                if isinstance(one, type) and issubclass(one, Event):
-                    claim(self, one)
+                cls = _core.twin(one, "event")
+                if isinstance(cls, type) and issubclass(cls, Event):
+                    claim(self, cls)
         if name is not None:
             return _subscription.subscribe(
                 self,

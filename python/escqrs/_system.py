@@ -285,7 +285,7 @@ def _sort(
     for given in classes:
         if not isinstance(given, type):
             raise TypeError(f"es.open takes classes, not {given!r}")
-        cls = _core.newest(cast("type[Any]", given))
+        cls = _core.newest(cast("type[Any]", _core.twin(given, "event")))
         if issubclass(cls, Aggregate) and cls is not Aggregate:
             _claim(aggregates, cls.__escqrs_name__, cls, "aggregates")
             description = _aggregate.describe(cls)
