@@ -336,16 +336,17 @@ static int read_policy(PyObject *given, escqrs_failure_policy *policy)
     return 0;
 }
 
-/* `given`: (name, schema, version, manual, policy, projections). Fini also after a failure. */
+/* `given`: (name, schema, version, manual, inline, policy, projections). Fini also after a failure.
+ */
 static int description_init(description *self, esc_py_state *state, PyObject *given,
                             escqrs_readmodel_spec *spec)
 {
     PyObject *name, *schema, *version, *policy_given, *projections_given;
-    int manual;
+    int manual, is_inline;
     escqrs_failure_policy policy;
     *self = (description){0};
-    if (!PyArg_ParseTuple(given, "UUUpO!O!", &name, &schema, &version, &manual, &PyTuple_Type,
-                          &policy_given, &PyTuple_Type, &projections_given) ||
+    if (!PyArg_ParseTuple(given, "UUUppO!O!", &name, &schema, &version, &manual, &is_inline,
+                          &PyTuple_Type, &policy_given, &PyTuple_Type, &projections_given) ||
         read_policy(policy_given, &policy) < 0) {
         return -1;
     }
@@ -375,7 +376,8 @@ static int description_init(description *self, esc_py_state *state, PyObject *gi
     *spec = (escqrs_readmodel_spec){.rebuild_manual = manual != 0,
                                     .projections = self->projections,
                                     .projection_count = self->count,
-                                    .on_error = policy};
+                                    .on_error = policy,
+                                    .is_inline = is_inline != 0};
     return slice_of(name, &spec->name) < 0 || slice_of(schema, &spec->schema) < 0 ||
                    slice_of(version, &spec->version) < 0
                ? -1

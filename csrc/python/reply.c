@@ -104,7 +104,9 @@ static void reply_done(escqrs_command *command, escqrs_status status, const escq
     esc_py_reply *self = esc_py_reply_of(command);
     esc_py_system *system = self->system;
     self->status = status;
-    if (status != ESCQRS_OK && status != ESCQRS_REJECTED && error != NULL) {
+    /* A handler that raised has left its exception; an inline read model refuses with an error. */
+    bool raised = status == ESCQRS_REJECTED && self->exception != NULL;
+    if (status != ESCQRS_OK && !raised && error != NULL) {
         self->error = escqrs_alloc(sizeof *self->error);
         if (self->error != NULL) {
             *self->error = *error;

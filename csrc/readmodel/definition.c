@@ -492,6 +492,43 @@ static void projection_fini(esc_projection *projection)
     esc_binding_plan_fini(&projection->plan);
 }
 
+/* ---- inline ------------------------------------------------------------------------------------------ */
+
+static bool has_word(escqrs_slice text, const char *word)
+{
+    int size = (int)strlen(word);
+    for (size_t i = 0; i + (size_t)size <= text.size; i++) {
+        if (sqlite3_strnicmp((const char *)text.data + i, word, size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What runs in the transaction of others' commits may not end it. */
+static escqrs_status check_inline(const esc_definition *definition,
+                                  const escqrs_readmodel_spec *spec, escqrs_error *error)
+{
+    if (!definition->is_inline) {
+        return ESCQRS_OK;
+    }
+    if (definition->has_apply) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "read model %s is inline: SQL alone can be, as it runs in the "
+                                "transaction of the commits",
+                                definition->name);
+    }
+    bool rolls_back = has_word(spec->schema, "rollback");
+    for (size_t i = 0; i < spec->projection_count; i++) {
+        rolls_back = rolls_back || has_word(spec->projections[i].sql, "rollback");
+    }
+    return rolls_back ? escqrs_error_set(error, ESCQRS_INVALID,
+                                         "read model %s is inline: its SQL may not say ROLLBACK, "
+                                         "which would take other commits back",
+                                         definition->name)
+                      : ESCQRS_OK;
+}
+
 /* ---- fingerprint -------------------------------------------------------------------------------------- */
 
 /* Each piece with its length before it, so that no two definitions run together. */
@@ -566,6 +603,7 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
 {
     *definition = (esc_definition){.objects = ESC_VECTOR_OF(esc_object), .denied = ""};
     definition->rebuild_manual = spec->rebuild_manual;
+    definition->is_inline = spec->is_inline;
     definition->on_error = spec->on_error;
     if (definition->on_error.retry_delay_ns <= 0) {
         definition->on_error.retry_delay_ns = RETRY_DELAY_NS;
@@ -618,7 +656,8 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
             goto fail;
         }
     }
-    if ((status = make_fingerprint(definition, spec, error)) != ESCQRS_OK) {
+    if ((status = check_inline(definition, spec, error)) != ESCQRS_OK ||
+        (status = make_fingerprint(definition, spec, error)) != ESCQRS_OK) {
         goto fail;
     }
     return ESCQRS_OK;

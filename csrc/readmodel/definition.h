@@ -55,6 +55,7 @@ typedef struct esc_definition {
     esc_vector objects; /* esc_object */
     sqlite3 *scratch;
     bool rebuild_manual;
+    bool is_inline;
     bool has_virtual; /* its tables cannot be copied row by row */
     bool has_apply;
     escqrs_failure_policy on_error;         /* delays are set */

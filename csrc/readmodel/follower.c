@@ -210,38 +210,18 @@ void esc_model_trouble(escqrs_readmodel *model, const escqrs_error *error)
     }
 }
 
-/* What a run has put among the dead letters is durable. */
-void esc_follower_parked(esc_follower *follower)
-{
-    escqrs_readmodel *model = follower->model;
-    escqrs_projector *projector = model->projector;
-    bool is_model = counts(follower);
-    esc_mutex_lock(&projector->mutex);
-    if (is_model) {
-        model->parked = follower->parked_events;
-        if (follower->parked_in_run > 0) {
-            model->error = follower->failure;
-        }
-    }
-    esc_mutex_unlock(&projector->mutex);
-    if (follower->parked_in_run > 0) {
-        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
-                         "%s. The event is parked (%zu in this batch), and the later ones of its "
-                         "stream behind it: see the table escqrs_dead_letter",
-                         follower->failure.message, follower->parked_in_run);
-    }
-}
-
 void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head)
 {
     escqrs_readmodel *model = follower->model;
     escqrs_projector *projector = model->projector;
     bool is_model = counts(follower);
     esc_mutex_lock(&projector->mutex);
-    if (is_model) {
-        esc_rate_add(&model->rate, position - follower->position);
+    if (position > follower->position) { /* else commits have moved it already */
+        if (is_model) {
+            esc_rate_add(&model->rate, position - follower->position);
+        }
+        follower->position = position;
     }
-    follower->position = position;
     if (follower == &model->live && !model->frozen && position >= head) {
         model->level = true;
         model->refilling = false;
@@ -251,6 +231,16 @@ void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head
         model->retrying = false;
         model->error = (escqrs_error){0};
     }
+    if (is_model && follower->parked_position > 0) {
+        model->parked = follower->parked_events;
+        model->error = follower->parked_in_run > 0 ? follower->failure : model->error;
+    }
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
+    if (follower->parked_in_run > 0) {
+        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
+                         "%s. The event is parked (%zu in this batch), and the later ones of its "
+                         "stream behind it: see the table escqrs_dead_letter",
+                         follower->failure.message, follower->parked_in_run);
+    }
 }

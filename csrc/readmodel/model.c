@@ -198,7 +198,15 @@ static escqrs_status work_make(void *context, void *sqlite, escqrs_error *error)
     for (size_t i = 0; status == ESCQRS_OK && i < projector->models.count; i++) {
         status = make_one(esc_projector_model(projector, i), sqlite, error);
     }
-    return esc_rmsql_end(sqlite, status, error);
+    status = esc_rmsql_end(sqlite, status, error);
+    int64_t head = escqrs_store_head(projector->store);
+    for (size_t i = 0; status == ESCQRS_OK && i < projector->models.count; i++) {
+        escqrs_readmodel *model = esc_projector_model(projector, i);
+        if (!model->frozen && model->live.position == head) {
+            esc_inline_enter(model, head);
+        }
+    }
+    return status;
 }
 
 escqrs_status esc_models_make(escqrs_projector *projector, escqrs_error *error)
@@ -232,6 +240,21 @@ static escqrs_status reserve(escqrs_projector *projector)
     return esc_vector_reserve(&projector->models, 1);
 }
 
+static escqrs_status subscribe(escqrs_readmodel *model, escqrs_error *error)
+{
+    esc_topic_set *topics = &model->projector->topics;
+    esc_topic_set *inlined = &model->projector->inliner.topics;
+    escqrs_status status = esc_topics_subscribe(topics, model, error);
+    if (status == ESCQRS_OK && model->definition.is_inline) {
+        status = esc_topics_subscribe(inlined, model, error);
+    }
+    if (status != ESCQRS_OK) {
+        esc_topics_unsubscribe(topics, model);
+        esc_topics_unsubscribe(inlined, model);
+    }
+    return status;
+}
+
 escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_readmodel_spec *spec,
                                    escqrs_readmodel **readmodel, escqrs_error *error)
 {
@@ -257,8 +280,7 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
     if (status != ESCQRS_OK) {
         goto fail;
     }
-    if ((status = esc_topics_subscribe(model, error)) != ESCQRS_OK) {
-        esc_topics_unsubscribe(model);
+    if ((status = subscribe(model, error)) != ESCQRS_OK) {
         goto fail;
     }
     status = esc_vector_push(&projector->models, &model);

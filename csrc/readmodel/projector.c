@@ -36,7 +36,14 @@ void esc_projector_wake(escqrs_projector *projector)
 static escqrs_status work_run(void *context, void *sqlite, escqrs_error *error)
 {
     esc_run *run = context;
-    return esc_run_transaction(run, sqlite, &run->projector->control, error);
+    escqrs_status status = esc_run_transaction(run, sqlite, &run->projector->control, error);
+    for (size_t i = 0; status == ESCQRS_OK && i < run->member_count; i++) {
+        esc_follower *follower = run->members[i];
+        if (follower->limit > run->upto && run->upto == escqrs_store_head(run->projector->store)) {
+            esc_inline_enter(follower->model, run->upto);
+        }
+    }
+    return status;
 }
 
 static escqrs_status work_finalize(void *context, void *sqlite, escqrs_error *error)
@@ -44,6 +51,7 @@ static escqrs_status work_finalize(void *context, void *sqlite, escqrs_error *er
     (void)sqlite;
     (void)error;
     escqrs_projector *projector = context;
+    esc_inliner_end(projector);
     for (size_t i = 0; i < projector->models.count; i++) {
         esc_follower_finalize(&esc_projector_model(projector, i)->live);
     }
@@ -69,21 +77,13 @@ static bool is_free(escqrs_readmodel *model, int64_t now_ns, int64_t *wake_ns)
     escqrs_projector *projector = model->projector;
     esc_mutex_lock(&projector->mutex);
     bool is_early = (model->troubled || model->retrying) && model->retry_at_ns > now_ns;
-    bool is_free = !model->busy && !is_early;
+    bool is_free =
+        !model->busy && !is_early && (model->definition.is_inline || !projector->inline_only);
     if (is_early && !model->busy && model->retry_at_ns < *wake_ns) {
         *wake_ns = model->retry_at_ns;
     }
     esc_mutex_unlock(&projector->mutex);
     return is_free;
-}
-
-static bool is_stopped(escqrs_readmodel *model)
-{
-    escqrs_projector *projector = model->projector;
-    esc_mutex_lock(&projector->mutex);
-    bool stopped = model->stopped;
-    esc_mutex_unlock(&projector->mutex);
-    return stopped;
 }
 
 typedef struct choice {
@@ -111,7 +111,11 @@ static void look_at(looks *look, const esc_follower *follower, int64_t bound)
 /* Which of a model's followers follow now. */
 static bool live_follows(escqrs_readmodel *model)
 {
-    return !model->frozen && !is_stopped(model);
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    bool follows = !model->frozen && !model->stopped && !model->inlined;
+    esc_mutex_unlock(&projector->mutex);
+    return follows;
 }
 
 /* How far the copy may go now; 0: it does not follow. Not beyond the live tables that it will
@@ -208,9 +212,6 @@ static bool run_once(escqrs_projector *projector, const choice *chosen, size_t *
         if (status == ESCQRS_OK) {
             bool failed = follower->limit <= run.upto;
             esc_follower_advance(follower, failed ? follower->limit - 1 : run.upto, head);
-            if (follower->parked_position > 0) {
-                esc_follower_parked(follower);
-            }
             if (failed) {
                 esc_follower_stop(follower, &follower->failure);
                 whole = false; /* the group has changed */
@@ -350,6 +351,31 @@ static void run_thread(void *context)
     esc_mutex_unlock(&projector->mutex);
 }
 
+/* Has every inline read model what the store has, or a reason not to? */
+static bool inline_is_level(escqrs_projector *projector)
+{
+    bool level = true;
+    esc_mutex_lock(&projector->mutex);
+    for (size_t i = 0; i < projector->models.count; i++) {
+        const escqrs_readmodel *model = esc_projector_model(projector, i);
+        level = level && (!model->definition.is_inline || model->inlined || model->stopped ||
+                          model->troubled || model->retrying);
+    }
+    esc_mutex_unlock(&projector->mutex);
+    return level;
+}
+
+/* On the thread that starts it, as commits may follow at once. */
+static void bring_inline_level(escqrs_projector *projector)
+{
+    int64_t head = 0;
+    int64_t wake_ns = 0;
+    projector->inline_only = true;
+    while (!inline_is_level(projector) && take_turn(projector, &head, &wake_ns)) {
+    }
+    projector->inline_only = false;
+}
+
 escqrs_status escqrs_projector_start(escqrs_projector *projector, escqrs_error *error)
 {
     if (esc_projector_is_forked(projector)) {
@@ -363,6 +389,7 @@ escqrs_status escqrs_projector_start(escqrs_projector *projector, escqrs_error *
     if (status != ESCQRS_OK) {
         return status;
     }
+    bring_inline_level(projector);
     status =
         esc_thread_create(&projector->thread, "escqrs-project", 0, run_thread, projector, error);
     /* Under the mutex, though the thread does not read it: the compiler may load its neighbours at
@@ -472,7 +499,8 @@ escqrs_status escqrs_projector_create(escqrs_store *store, const escqrs_host_ops
     made->readonly = escqrs_store_run(store, false, work_nothing, NULL, NULL) == ESCQRS_READ_ONLY;
     made->fork_generation = escqrs_fork_generation();
     esc_vector_init(&made->models, sizeof(escqrs_readmodel *));
-    esc_topics_init(made);
+    esc_topics_init(&made->topics);
+    esc_inliner_init(made);
     esc_vector_init(&made->batch.items, sizeof(esc_item));
     esc_arena_init(&made->batch.arena, 1u << 16);
     esc_mutex_init(&made->mutex);
@@ -490,7 +518,8 @@ void escqrs_projector_destroy(escqrs_projector *projector)
     for (size_t i = 0; i < projector->models.count; i++) {
         esc_model_destroy(esc_projector_model(projector, i));
     }
-    esc_topics_fini(projector);
+    esc_topics_fini(&projector->topics);
+    esc_inliner_fini(projector);
     esc_vector_fini(&projector->models);
     esc_batch_fini(&projector->batch);
     esc_buffer_fini(&projector->json);

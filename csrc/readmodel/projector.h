@@ -94,6 +94,9 @@ struct escqrs_readmodel {
     esc_follower live;
     esc_follower *copy; /* or NULL; written under the lock */
     /* guarded by the projector's lock */
+    /* The live tables are written by the commits themselves. Written by the thread that projects
+     * while it has the writing connection, so that whoever has that may read it. */
+    bool inlined;
     /* the live tables are of an older definition or damaged: the copy counts */
     bool frozen;
     bool stopped; /* `error` says why; of the copy if frozen, else of the live one */
@@ -140,6 +143,13 @@ typedef struct esc_loaded_schema {
     escqrs_schema *schema; /* NULL: it has no record, or none that can be read */
 } esc_loaded_schema;
 
+/* Types of which nobody knew at the start are added where a read model takes every event. */
+typedef struct esc_topic_set {
+    esc_vector topics; /* esc_topic * */
+    esc_map by_type;
+    esc_topic *every; /* what is done with every event; or NULL */
+} esc_topic_set;
+
 /* ---- batch --------------------------------------------------------------------------------------------------- */
 
 typedef struct esc_item { /* an event that somebody wants */
@@ -166,6 +176,17 @@ typedef struct esc_feed { /* a cursor and where it stands */
 
 #define ESC_FEED_COUNT 3
 
+/* ---- inline -------------------------------------------------------------------------------------------- */
+
+/* What inline read models do with commits; all of it belongs to whoever has the writing
+ * connection. */
+typedef struct esc_inliner {
+    escqrs_inliner hook;
+    esc_topic_set topics;
+    esc_buffer json;
+    bool is_set; /* the store calls it */
+} esc_inliner;
+
 /* ---- projector -------------------------------------------------------------------------------------------------- */
 
 struct escqrs_projector {
@@ -178,12 +199,9 @@ struct escqrs_projector {
     bool in_memory;
     escqrs_log log;
     unsigned fork_generation;
-    esc_vector models; /* escqrs_readmodel * */
-    /* Types of which nobody knew when it started are added by the thread that projects, where a
-     * read model takes every event. */
-    esc_vector topics; /* esc_topic * */
-    esc_map topics_by_type;
-    esc_topic *every; /* what is done with every event; or NULL */
+    esc_vector models;    /* escqrs_readmodel * */
+    esc_topic_set topics; /* the thread that projects */
+    esc_inliner inliner;
 
     /* the thread that projects */
     esc_batch batch;
@@ -193,6 +211,7 @@ struct escqrs_projector {
     esc_control control; /* of the writing connection */
     void *host_state;
     unsigned turn;
+    bool inline_only;       /* while it starts */
     esc_follower **members; /* as many as models */
 
     esc_mutex mutex;
@@ -236,16 +255,28 @@ escqrs_status esc_model_check_writable(const escqrs_readmodel *model,
 
 /* ---- topic.c --------------------------------------------------------------------------------- */
 
-void esc_topics_init(escqrs_projector *projector);
-void esc_topics_fini(escqrs_projector *projector);
+void esc_topics_init(esc_topic_set *set);
+void esc_topics_fini(esc_topic_set *set);
 /* On failure some may have been made: unsubscribe. */
-escqrs_status esc_topics_subscribe(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
-void esc_topics_unsubscribe(escqrs_readmodel *model);
+escqrs_status esc_topics_subscribe(esc_topic_set *set, escqrs_readmodel *model,
+                                   escqrs_error *error) ESCQRS_MUST_USE;
+void esc_topics_unsubscribe(esc_topic_set *set, const escqrs_readmodel *model);
 /* That of a stored type; `*topic` is NULL where nobody takes it. NO_MEMORY. */
-escqrs_status esc_topics_find(escqrs_projector *projector, const escqrs_type *type,
+escqrs_status esc_topics_find(esc_topic_set *set, const escqrs_type *type,
                               esc_topic **topic) ESCQRS_MUST_USE;
 /* The schema by which its events are unpacked; NULL: nobody wants that, or there is none. */
 const escqrs_schema *esc_topic_schema(esc_topic *topic, const escqrs_type *type);
+
+/* ---- inline.c -------------------------------------------------------------------------------- */
+
+void esc_inliner_init(escqrs_projector *projector);
+void esc_inliner_fini(escqrs_projector *projector);
+/* All that follows: with the writing connection. The live tables of an inline read model are level,
+ * at the store's head: from now on the commits write them. */
+void esc_inline_enter(escqrs_readmodel *model, int64_t head);
+/* They are not, any more. */
+void esc_inline_leave(escqrs_readmodel *model);
+void esc_inliner_end(escqrs_projector *projector);
 
 /* ---- follower.c ------------------------------------------------------------------------------ */
 
@@ -261,8 +292,6 @@ void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head
 uint32_t esc_follower_attempts_left(const esc_follower *follower, int64_t position);
 /* It cannot take an event: it waits and tries again, or stops. */
 void esc_follower_stop(esc_follower *follower, const escqrs_error *error);
-/* A run that parked events is committed. */
-void esc_follower_parked(esc_follower *follower);
 /* The machine is to blame: later again. */
 void esc_model_trouble(escqrs_readmodel *model, const escqrs_error *error);
 
@@ -315,6 +344,7 @@ typedef struct esc_run {
     bool parked;  /* the items were parked: one that fails again fails the run */
     bool savepoints;
     bool attached;
+    esc_buffer *json; /* room to work in; NULL: the projector's */
     /* an event that ended the transaction when it failed: to be parked without another attempt */
     const esc_follower *doomed;
     int64_t doomed_position;
@@ -328,6 +358,13 @@ typedef struct esc_run {
  * Anything else: nothing was applied, the machine is to blame, and trying again may help. */
 escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *control,
                                   escqrs_error *error) ESCQRS_MUST_USE;
+/* Within the transaction of a commit: have the inline read models apply one of its events.
+ * REJECTED: one cannot. */
+escqrs_status esc_run_inline(esc_run *run, const esc_item *item, sqlite3 *db,
+                             escqrs_error *error) ESCQRS_MUST_USE;
+/* Move a checkpoint from where the follower stands. CORRUPT: it is not there. */
+escqrs_status esc_run_move(const esc_follower *follower, int64_t to, sqlite3 *db,
+                           esc_control *control, escqrs_error *error) ESCQRS_MUST_USE;
 /* Within the caller's transaction on the writing connection: apply the batch, one parked event, and
  * move no checkpoint. REPLAY: it failed again, the member's `failure` says why. */
 escqrs_status esc_run_parked(esc_run *run, sqlite3 *db, esc_control *control,

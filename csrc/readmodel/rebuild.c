@@ -62,55 +62,99 @@ typedef struct replacement {
     int64_t position;
 } replacement;
 
+/* What is said about the read model, once its tables are made anew. */
+static void settle(escqrs_readmodel *model, int64_t position)
+{
+    escqrs_projector *projector = model->projector;
+    int64_t head = escqrs_store_head(projector->store);
+    int64_t parked = model->copy == NULL ? 0 : model->copy->parked_events;
+    esc_park_forget(&model->live);
+    esc_inline_leave(model);
+    esc_mutex_lock(&projector->mutex);
+    model->parked = parked;
+    model->live.position = position;
+    model->frozen = false;
+    model->level = position >= head;
+    model->refilling = position == 0 && head > 0;
+    model->stopped = false;
+    model->troubled = false;
+    model->retrying = false;
+    model->rebuild_failed = false;
+    if (parked == 0) {
+        model->error = (escqrs_error){0};
+    } else if (model->copy->parked_position > 0) {
+        model->error = model->copy->failure;
+    }
+    esc_cond_broadcast(&projector->changed);
+    esc_mutex_unlock(&projector->mutex);
+    if (position == head) {
+        esc_inline_enter(model, head);
+    }
+}
+
+/* Nobody commits meanwhile: bring the copy to the very end, so that what is inline stays it. */
+static escqrs_status catch_up(esc_follower *copy, escqrs_error *error)
+{
+    escqrs_projector *projector = copy->model->projector;
+    int64_t head = escqrs_store_head(projector->store);
+    escqrs_status status = ESCQRS_OK;
+    while (status == ESCQRS_OK && copy->position < head) {
+        esc_run run = {.projector = projector, .members = &copy, .member_count = 1, .copies = true};
+        status = esc_batch_read(projector, copy->position, head, error);
+        if (status == ESCQRS_OK) {
+            copy->active = true;
+            copy->limit = INT64_MAX;
+            status = esc_run_transaction(&run, copy->db, &copy->control, error);
+            copy->active = false;
+        }
+        if (status == ESCQRS_OK && copy->limit <= run.upto) {
+            *error = copy->failure;
+            status = error->status = ESCQRS_INVALID;
+        } else if (status == ESCQRS_OK) {
+            copy->position = run.upto;
+        }
+        esc_batch_clear(&projector->batch);
+    }
+    return status;
+}
+
 /* Put the rows of another database in the place of the read model's tables. */
 static escqrs_status work_replace(void *context, void *sqlite, escqrs_error *error)
 {
     replacement *call = context;
-    escqrs_status status = esc_rmsql_exec(sqlite, "BEGIN IMMEDIATE", error);
+    escqrs_readmodel *model = call->model;
+    escqrs_status status = ESCQRS_OK;
+    if (model->definition.is_inline && model->copy != NULL) {
+        status = catch_up(model->copy, error);
+        call->position = model->copy->position;
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_rmsql_exec(sqlite, "BEGIN IMMEDIATE", error);
+    }
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = esc_checkpoint_check_names(sqlite, &call->model->definition, error);
+    status = esc_checkpoint_check_names(sqlite, &model->definition, error);
     if (status == ESCQRS_OK) {
-        status = esc_checkpoint_replace(sqlite, &call->model->definition, call->from,
-                                        call->position, error);
+        status =
+            esc_checkpoint_replace(sqlite, &model->definition, call->from, call->position, error);
     }
     if (status == ESCQRS_OK) {
-        status = esc_dead_letter_replace(sqlite, call->model->definition.name, call->from, error);
+        status = esc_dead_letter_replace(sqlite, model->definition.name, call->from, error);
     }
-    return esc_rmsql_end(sqlite, status, error);
+    status = esc_rmsql_end(sqlite, status, error);
+    if (status == ESCQRS_OK) {
+        settle(model, call->position);
+    }
+    return status;
 }
 
 /* Make the live tables anew with these rows. */
 static escqrs_status replace(escqrs_readmodel *model, sqlite3 *from, int64_t position,
                              escqrs_error *error)
 {
-    escqrs_projector *projector = model->projector;
     replacement call = {.model = model, .from = from, .position = position};
-    escqrs_status status = escqrs_store_run(projector->store, false, work_replace, &call, error);
-    if (status == ESCQRS_OK) {
-        int64_t head = escqrs_store_head(projector->store);
-        int64_t parked = model->copy == NULL ? 0 : model->copy->parked_events;
-        esc_park_forget(&model->live);
-        esc_mutex_lock(&projector->mutex);
-        model->parked = parked;
-        model->live.position = position;
-        model->frozen = false;
-        model->level = position >= head;
-        model->refilling = position == 0 && head > 0;
-        model->stopped = false;
-        model->troubled = false;
-        model->retrying = false;
-        model->rebuild_failed = false;
-        if (parked == 0) {
-            model->error = (escqrs_error){0};
-        } else if (model->copy->parked_position > 0) {
-            model->error = model->copy->failure;
-        }
-        esc_cond_broadcast(&projector->changed);
-        esc_mutex_unlock(&projector->mutex);
-    }
-    return status;
+    return escqrs_store_run(model->projector->store, false, work_replace, &call, error);
 }
 
 /* ---- rebuild --------------------------------------------------------------------------------- */
@@ -194,13 +238,15 @@ static bool wants_rebuild(escqrs_readmodel *model)
     return wants;
 }
 
-/* Is the copy ready to take the place of the live tables? Never before it knows what they know. */
+/* Is the copy ready to take the place of the live tables? Never before it knows what they know; where
+ * commits write these, the rest follows while none can come. */
 static bool is_level(escqrs_readmodel *model, int64_t head)
 {
     escqrs_projector *projector = model->projector;
     esc_mutex_lock(&projector->mutex);
+    int64_t rest = model->definition.is_inline ? ESC_BATCH_EVENTS_MAX : 0;
     bool level = model->copy != NULL && !(model->frozen && model->stopped) &&
-                 model->copy->position >= (model->frozen ? head : model->live.position);
+                 model->copy->position + rest >= (model->frozen ? head : model->live.position);
     esc_mutex_unlock(&projector->mutex);
     return level;
 }

@@ -47,8 +47,9 @@ static escqrs_status step_once(esc_run *run, const esc_projection *projection,
                                bool *transient, escqrs_error *error)
 {
     int code = SQLITE_OK;
-    escqrs_status status = esc_binding_plan_bind(&projection->plan, statement, event, item,
-                                                 &run->projector->json, &code, error);
+    escqrs_status status =
+        esc_binding_plan_bind(&projection->plan, statement, event, item,
+                              run->json != NULL ? run->json : &run->projector->json, &code, error);
     if (status != ESCQRS_OK) {
         *transient = code == SQLITE_NOMEM || status == ESCQRS_NO_MEMORY;
         return status;
@@ -298,8 +299,8 @@ static outcome apply_items(esc_run *run, sqlite3 *db, esc_control *control, escq
 
 /* ---- checkpoints ------------------------------------------------------------------------------------------ */
 
-static escqrs_status move_checkpoint(esc_follower *follower, int64_t to, sqlite3 *db,
-                                     esc_control *control, escqrs_error *error)
+escqrs_status esc_run_move(const esc_follower *follower, int64_t to, sqlite3 *db,
+                           esc_control *control, escqrs_error *error)
 {
     const char *name = follower->model->definition.name;
     if (control->move == NULL) {
@@ -331,7 +332,7 @@ static escqrs_status move_checkpoints(esc_run *run, sqlite3 *db, esc_control *co
         int64_t to = follower->limit <= run->upto ? follower->limit - 1 : run->upto;
         ESC_ASSERT(to >= follower->position);
         if (to > follower->position) {
-            escqrs_status status = move_checkpoint(follower, to, db, control, error);
+            escqrs_status status = esc_run_move(follower, to, db, control, error);
             if (status != ESCQRS_OK) {
                 run->culprit = status == ESCQRS_CORRUPT ? follower : NULL;
                 return status;
@@ -434,4 +435,36 @@ escqrs_status esc_run_parked(esc_run *run, sqlite3 *db, esc_control *control, es
         return error->status;
     }
     return follower->limit == INT64_MAX ? ESCQRS_OK : ESCQRS_REPLAY;
+}
+
+/* ---- within commits --------------------------------------------------------------------------- */
+
+escqrs_status esc_run_inline(esc_run *run, const esc_item *item, sqlite3 *db, escqrs_error *error)
+{
+    const esc_vector *subscriptions = &item->topic->subscriptions;
+    for (size_t i = 0; i < subscriptions->count; i++) {
+        const esc_subscription *subscription = &ESC_VECTOR_AT(subscriptions, esc_subscription, i);
+        escqrs_readmodel *model = subscription->model;
+        const esc_projection *projection = &model->definition.projections[subscription->index];
+        if (!model->inlined ||
+            !bears_all(&item->recorded, projection->tags, projection->tag_count)) {
+            continue;
+        }
+        bool transient = false;
+        escqrs_status status =
+            apply_sql(run, &model->live, subscription->index, item, db, &transient, error);
+        if (status == ESCQRS_OK) {
+            continue;
+        }
+        if (!transient) {
+            escqrs_slice type = escqrs_type_name(item->recorded.type);
+            esc_error_prefix(error,
+                             "inline read model %s could not apply %.*s: ", model->definition.name,
+                             (int)type.size, (const char *)type.data);
+            esc_error_subject(error, escqrs_slice_of(model->definition.name));
+            error->status = status = ESCQRS_REJECTED;
+        }
+        return status;
+    }
+    return ESCQRS_OK;
 }

@@ -12,10 +12,10 @@ static escqrs_slice topic_key(const void *topic)
     return escqrs_slice_of(((const esc_topic *)topic)->type);
 }
 
-void esc_topics_init(escqrs_projector *projector)
+void esc_topics_init(esc_topic_set *set)
 {
-    esc_vector_init(&projector->topics, sizeof(esc_topic *));
-    esc_map_init(&projector->topics_by_type, topic_key, NULL);
+    esc_vector_init(&set->topics, sizeof(esc_topic *));
+    esc_map_init(&set->by_type, topic_key, NULL);
 }
 
 static void topic_destroy(esc_topic *topic)
@@ -32,14 +32,14 @@ static void topic_destroy(esc_topic *topic)
     escqrs_free(topic);
 }
 
-void esc_topics_fini(escqrs_projector *projector)
+void esc_topics_fini(esc_topic_set *set)
 {
-    for (size_t i = 0; i < projector->topics.count; i++) {
-        topic_destroy(ESC_VECTOR_AT(&projector->topics, esc_topic *, i));
+    for (size_t i = 0; i < set->topics.count; i++) {
+        topic_destroy(ESC_VECTOR_AT(&set->topics, esc_topic *, i));
     }
-    topic_destroy(projector->every);
-    esc_map_fini(&projector->topics_by_type);
-    esc_vector_fini(&projector->topics);
+    topic_destroy(set->every);
+    esc_map_fini(&set->by_type);
+    esc_vector_fini(&set->topics);
 }
 
 static esc_topic *topic_create(escqrs_slice type)
@@ -76,20 +76,20 @@ static escqrs_status inherit(esc_topic *topic, const esc_topic *every)
     return ESCQRS_OK;
 }
 
-static escqrs_status find_topic(escqrs_projector *projector, escqrs_slice type, esc_topic **topic)
+static escqrs_status find_topic(esc_topic_set *set, escqrs_slice type, esc_topic **topic)
 {
-    *topic = esc_map_get(&projector->topics_by_type, type);
+    *topic = esc_map_get(&set->by_type, type);
     if (*topic != NULL) {
         return ESCQRS_OK;
     }
     esc_topic *made = topic_create(type);
-    if (made == NULL || inherit(made, projector->every) != ESCQRS_OK ||
-        esc_map_insert(&projector->topics_by_type, made) != ESCQRS_OK) {
+    if (made == NULL || inherit(made, set->every) != ESCQRS_OK ||
+        esc_map_insert(&set->by_type, made) != ESCQRS_OK) {
         topic_destroy(made);
         return ESCQRS_NO_MEMORY;
     }
-    if (esc_vector_push(&projector->topics, &made) != ESCQRS_OK) {
-        (void)esc_map_remove(&projector->topics_by_type, type);
+    if (esc_vector_push(&set->topics, &made) != ESCQRS_OK) {
+        (void)esc_map_remove(&set->by_type, type);
         topic_destroy(made);
         return ESCQRS_NO_MEMORY;
     }
@@ -97,13 +97,12 @@ static escqrs_status find_topic(escqrs_projector *projector, escqrs_slice type, 
     return ESCQRS_OK;
 }
 
-escqrs_status esc_topics_find(escqrs_projector *projector, const escqrs_type *type,
-                              esc_topic **topic)
+escqrs_status esc_topics_find(esc_topic_set *set, const escqrs_type *type, esc_topic **topic)
 {
-    if (projector->every != NULL) {
-        return find_topic(projector, escqrs_type_name(type), topic);
+    if (set->every != NULL) {
+        return find_topic(set, escqrs_type_name(type), topic);
     }
-    *topic = esc_map_get(&projector->topics_by_type, escqrs_type_name(type));
+    *topic = esc_map_get(&set->by_type, escqrs_type_name(type));
     return ESCQRS_OK;
 }
 
@@ -140,14 +139,13 @@ static void unsubscribe(esc_topic *topic, const escqrs_readmodel *model)
     }
 }
 
-void esc_topics_unsubscribe(escqrs_readmodel *model)
+void esc_topics_unsubscribe(esc_topic_set *set, const escqrs_readmodel *model)
 {
-    escqrs_projector *projector = model->projector;
-    for (size_t i = 0; i < projector->topics.count; i++) {
-        unsubscribe(ESC_VECTOR_AT(&projector->topics, esc_topic *, i), model);
+    for (size_t i = 0; i < set->topics.count; i++) {
+        unsubscribe(ESC_VECTOR_AT(&set->topics, esc_topic *, i), model);
     }
-    if (projector->every != NULL) {
-        unsubscribe(projector->every, model);
+    if (set->every != NULL) {
+        unsubscribe(set->every, model);
     }
 }
 
@@ -162,17 +160,16 @@ static escqrs_status subscribe(esc_topic *topic, escqrs_readmodel *model, size_t
 }
 
 /* To all topics that there are, and to that from which later ones inherit. */
-static escqrs_status subscribe_to_every(escqrs_readmodel *model, size_t index)
+static escqrs_status subscribe_to_every(esc_topic_set *set, escqrs_readmodel *model, size_t index)
 {
-    escqrs_projector *projector = model->projector;
-    if (projector->every == NULL) {
-        projector->every = topic_create((escqrs_slice){"", 0});
+    if (set->every == NULL) {
+        set->every = topic_create((escqrs_slice){"", 0});
     }
-    if (projector->every == NULL || subscribe(projector->every, model, index) != ESCQRS_OK) {
+    if (set->every == NULL || subscribe(set->every, model, index) != ESCQRS_OK) {
         return ESCQRS_NO_MEMORY;
     }
-    for (size_t i = 0; i < projector->topics.count; i++) {
-        esc_topic *topic = ESC_VECTOR_AT(&projector->topics, esc_topic *, i);
+    for (size_t i = 0; i < set->topics.count; i++) {
+        esc_topic *topic = ESC_VECTOR_AT(&set->topics, esc_topic *, i);
         if (subscribe(topic, model, index) != ESCQRS_OK) {
             return ESCQRS_NO_MEMORY;
         }
@@ -180,16 +177,16 @@ static escqrs_status subscribe_to_every(escqrs_readmodel *model, size_t index)
     return ESCQRS_OK;
 }
 
-escqrs_status esc_topics_subscribe(escqrs_readmodel *model, escqrs_error *error)
+escqrs_status esc_topics_subscribe(esc_topic_set *set, escqrs_readmodel *model, escqrs_error *error)
 {
     for (size_t i = 0; i < model->definition.projection_count; i++) {
         const esc_projection *projection = &model->definition.projections[i];
         esc_topic *topic = NULL;
         escqrs_status status;
         if (projection->type[0] == '\0') {
-            status = subscribe_to_every(model, i);
+            status = subscribe_to_every(set, model, i);
         } else {
-            status = find_topic(model->projector, escqrs_slice_of(projection->type), &topic);
+            status = find_topic(set, escqrs_slice_of(projection->type), &topic);
             if (status == ESCQRS_OK) {
                 status = subscribe(topic, model, i);
             }

@@ -179,13 +179,24 @@ static void apply(esc_provider *provider, escqrs_commit *commit, escqrs_error *e
     }
 }
 
-static escqrs_status write_batch(esc_journal *journal, escqrs_commit *batch, escqrs_error *error)
+/* A batch that was taken back is tried once more: what failed in it has not. */
+static void forget_failures(escqrs_commit *batch)
+{
+    for (escqrs_commit *commit = batch; commit != NULL; commit = commit->next) {
+        if (commit->lane != NULL && !(peek(commit) & STATE_REFUSED)) {
+            commit->lane->failed = ESCQRS_OK;
+        }
+    }
+}
+
+static escqrs_status try_batch(esc_journal *journal, escqrs_commit *batch, escqrs_error *error)
 {
     esc_provider *provider = journal->provider;
     if (provider->failed) {
         *error = journal->failure;
         return error->status;
     }
+    provider->refused = false;
     escqrs_status status = provider->class->begin(provider, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -198,6 +209,19 @@ static escqrs_status write_batch(esc_journal *journal, escqrs_commit *batch, esc
         }
     }
     return provider->class->end(provider, error);
+}
+
+static escqrs_status write_batch(esc_journal *journal, escqrs_commit *batch, escqrs_error *error)
+{
+    esc_provider *provider = journal->provider;
+    escqrs_status status = try_batch(journal, batch, error);
+    if (status != ESCQRS_OK && provider->refused && !provider->failed) {
+        forget_failures(batch);
+        provider->careful = true;
+        status = try_batch(journal, batch, error);
+        provider->careful = false;
+    }
+    return status;
 }
 
 /* From now on everything is refused. */

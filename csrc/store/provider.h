@@ -101,6 +101,11 @@ struct esc_provider {
     _Atomic int64_t head; /* durable; written by `end` with release, read with acquire by all */
     bool broken;          /* the leader's: the running batch can only be rolled back */
     bool failed;          /* the leader's: final, see `end` */
+    /* The leader's: who writes along with commits, or NULL. Where he refuses a commit, the batch is
+     * `broken` and `refused`, and can be done again `careful`ly: then each commit has a savepoint,
+     * and only those that are refused fail. */
+    const escqrs_inliner *inliner;
+    bool refused, careful;
 };
 
 /* The head as readers may rely on it: every event up to it can be read. */

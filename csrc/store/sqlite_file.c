@@ -766,6 +766,7 @@ static void sqlite_destroy(esc_provider *self)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;
     esc_vector_fini(&sqlite->writer.types);
+    esc_vector_fini(&sqlite->writer.inlined);
     esc_buffer_fini(&sqlite->writer.header);
     esc_memory_vfs_destroy(sqlite->memory);
     esc_stream_index_fini(&sqlite->index);
@@ -962,6 +963,7 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         options->reader_count_max == 0 ? READER_COUNT_DEFAULT : options->reader_count_max;
     esc_mutex_init(&sqlite->refresh_mutex);
     esc_vector_init(&sqlite->writer.types, sizeof(escqrs_type *));
+    esc_vector_init(&sqlite->writer.inlined, sizeof(escqrs_recorded));
     sqlite->readonly = options->readonly;
     sqlite->tail_events_max = options->tail_events_max == 0 || options->tail_events_max > INT32_MAX
                                   ? ESC_TAIL_EVENTS_MAX

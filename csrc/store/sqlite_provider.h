@@ -2,6 +2,7 @@
  *
  *   sqlite_file.c    open, check, create; connections and their statements; errors
  *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
+ *   sqlite_inline.c  what others write along with commits
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
  *   sqlite_backup.c  copies of the file, the list of its streams
  *   sqlite_verify.c  the proof that a file is whole
@@ -120,6 +121,7 @@ typedef struct esc_sqlite {
 
     struct { /* the leader's */
         esc_connection connection;
+        esc_vector inlined; /* escqrs_recorded: of the commit under way, for the inliner */
         bool in_batch;
         bool synced; /* the connection's mode: whether a commit is fsynced */
         int64_t next_position;
@@ -202,6 +204,13 @@ typedef struct esc_row { /* a row of escqrs_journal but for header and data */
 int32_t esc_row_checksum(const esc_row *row, escqrs_slice header, escqrs_slice data, uint64_t salt);
 int32_t esc_snapshot_checksum(int64_t stream, int64_t version, const escqrs_type *type,
                               escqrs_slice data, uint64_t salt);
+
+/* ---- sqlite_inline.c ---- */
+
+/* Have the inliner write what belongs to a commit that was checked. Not OK: the commit is refused
+ * and has left nothing, or the batch is broken. */
+escqrs_status esc_sqlite_inline(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- sqlite_index.c ---- */
 

@@ -618,13 +618,18 @@ static escqrs_status check_times(const esc_sqlite *sqlite, const escqrs_commit *
     return ESCQRS_OK;
 }
 
-static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, escqrs_error *error)
+/* The time of the commit's events, unless they have their own. */
+static void take_time(esc_sqlite *sqlite, const escqrs_commit *commit)
 {
     int64_t now = has_times(commit) ? 0 : escqrs_clock_now_us(&sqlite->clock);
-    int64_t ordinal = 0;
     if (now > sqlite->writer.last_time_us) { /* or the clock went back: time stands */
         sqlite->writer.last_time_us = now;
     }
+}
+
+static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, escqrs_error *error)
+{
+    int64_t ordinal = 0;
     for (size_t i = 0; i < commit->write_count; i++) {
         escqrs_write *write = &commit->writes[i];
         esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
@@ -698,6 +703,10 @@ escqrs_status esc_sqlite_apply(esc_provider *self, escqrs_commit *commit, escqrs
     if (status != ESCQRS_OK || repeated) {
         /* A read that failed badly has rolled back the whole batch. */
         self->broken = self->broken || sqlite3_get_autocommit(sqlite->writer.connection.db);
+        return status;
+    }
+    take_time(sqlite, commit);
+    if (self->inliner != NULL && (status = esc_sqlite_inline(sqlite, commit, error)) != ESCQRS_OK) {
         return status;
     }
     status = store_writes(sqlite, commit, error);
@@ -781,6 +790,10 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
     ESC_ASSERT(sqlite->writer.in_batch && !self->broken);
     escqrs_status status = merge_slice(sqlite, error);
     sqlite3_stmt *statement = NULL;
+    if (status == ESCQRS_OK && self->inliner != NULL) {
+        status = self->inliner->end(self->inliner->context, sqlite->writer.connection.db,
+                                    sqlite->writer.next_position - 1, error);
+    }
     if (status == ESCQRS_OK) {
         status = esc_connection_statement(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT,
                                           &statement, error);
@@ -800,6 +813,9 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
             return status;
         }
         publish(sqlite);
+        if (self->inliner != NULL) {
+            self->inliner->durable(self->inliner->context, esc_provider_head(self));
+        }
         esc_lock_announce(sqlite->lock);
         return ESCQRS_OK;
     }

@@ -473,6 +473,11 @@ escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
     return status;
 }
 
+void escqrs_store_set_inliner(escqrs_store *store, const escqrs_inliner *inliner)
+{
+    store->provider->inliner = inliner;
+}
+
 size_t escqrs_store_backlog(escqrs_store *store)
 {
     /* relaxed: a number, at once out of date */

@@ -74,6 +74,9 @@ typedef struct escqrs_readmodel_spec {
     const escqrs_projection *projections; /* copied, but for what their comments say */
     size_t projection_count;
     escqrs_failure_policy on_error;
+    /* Written in the transactions of the commits themselves, once it is level; SQL alone. A commit
+     * whose events it cannot apply fails with REJECTED. `on_error` is for catching up. */
+    bool is_inline;
 } escqrs_readmodel_spec;
 
 typedef enum escqrs_readmodel_state {
@@ -122,8 +125,9 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_add(escqrs_projector *projector,
                                                    const escqrs_readmodel_spec *spec,
                                                    escqrs_readmodel **readmodel,
                                                    escqrs_error *error);
-/* Make the tables of new read models, all or none, and follow the feed; no read model is added
- * after it. Readonly stores: does nothing. Errors: as for adding; FULL, IO and the like. */
+/* Make the tables of new read models, all or none, bring inline ones level (which takes as long as
+ * their events do) and follow the feed; no read model is added after it. Readonly stores: does
+ * nothing. Errors: as for adding; FULL, IO and the like. */
 ESCQRS_MUST_USE escqrs_status escqrs_projector_start(escqrs_projector *projector,
                                                      escqrs_error *error);
 /* Let the thread rest after the transaction that it is in, until it is resumed. TIMEOUT: it is

@@ -261,6 +261,23 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
                                                escqrs_status (*work)(void *context, void *sqlite,
                                                                      escqrs_error *error),
                                                void *context, escqrs_error *error);
+/* Who writes in the transactions of commits, before their events are written: inline read models.
+ * All is called by the journal's leader. */
+typedef struct escqrs_inliner {
+    /* The events of one commit, as they will be stored. OK; REJECTED: that commit fails and leaves
+     * nothing; anything else: the machine is to blame, nothing of the batch is stored. */
+    escqrs_status (*events)(void *context, void *sqlite, const escqrs_recorded *events,
+                            size_t count, escqrs_error *error);
+    /* Before the batch is committed, whose last event is at `head`. Not OK: nothing of it is. */
+    escqrs_status (*end)(void *context, void *sqlite, int64_t head, escqrs_error *error);
+    /* The batch is durable, and its commits are answered next. */
+    void (*durable)(void *context, int64_t head);
+    void *context;
+} escqrs_inliner;
+
+/* From now on, or NULL: nobody. Within the work of escqrs_store_run only; `inliner` is not copied.
+ */
+void escqrs_store_set_inliner(escqrs_store *store, const escqrs_inliner *inliner);
 /* Commits queued or under way now; others may call to decide whether to keep `work` short. */
 size_t escqrs_store_backlog(escqrs_store *store);
 

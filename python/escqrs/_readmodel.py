@@ -429,6 +429,11 @@ class ReadModel:
     of times. ``"park"``: the event and the later ones of its stream are listed in the table
     ``escqrs_dead_letter``, and the rest goes on; see ``parked()``.
 
+    ``inline = True``: its rows are written in the commit of the events themselves, and are there
+    when the reply is. A command whose events it cannot apply (a UNIQUE constraint, say) raises
+    ``es.Rejected`` naming the read model, and nothing is stored. For SQL alone, and for what is
+    cheap: every commit pays for it. ``es.open`` waits until it is level.
+
     ``class Items(es.ReadModel, name="shop.Items")`` gives it another name in the store than the
     class's.
     """
@@ -436,6 +441,7 @@ class ReadModel:
     schema: ClassVar[str]
     version: ClassVar[str | int]
     on_error: ClassVar[Literal["stop", "park"] | Retry]
+    inline: ClassVar[bool]
     __escqrs_name__: ClassVar[str]
     __escqrs_manual__: ClassVar[bool] = False
     _escqrs_core: Any = None
@@ -451,7 +457,7 @@ class ReadModel:
         cls.__escqrs_name__ = name
         _check_reserved(cls)
         _check_attributes(cls)
-        _projections(cls)
+        _check_inline(cls, _projections(cls))
         _core.register(cls)
 
     @property
@@ -706,17 +712,41 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
     )
 
 
+def _is_inline(cls: type[ReadModel]) -> bool:
+    return getattr(cls, "inline", False) is True
+
+
+def _check_inline(cls: type[ReadModel], projections: list[_Projection]) -> None:
+    inline = getattr(cls, "inline", False)
+    if not isinstance(inline, bool):
+        raise TypeError(f"{cls.__name__}.inline is True or False, not {inline!r}")
+    if not inline:
+        return
+    for one in projections:
+        if one.function is not None:
+            raise TypeError(
+                f"{cls.__name__}.{one.name}: an inline read model is written in the transaction of "
+                "the commits, where no Python runs; use es.sql, or leave inline = True out"
+            )
+    if _policy(cls) != (0, 0.0, 0.0, False):
+        raise TypeError(
+            f"{cls.__name__}.on_error: an inline read model fails the command whose events it "
+            "cannot apply; there is nothing to park or to try again"
+        )
+
+
 # ---- opening -------------------------------------------------------------------------------------
 
 
 def _description(cls: type[ReadModel]) -> tuple[Any, ...]:
-    """What the core is told: (name, schema, version, manual, policy, projections)."""
+    """What the core is told: (name, schema, version, manual, inline, policy, projections)."""
     name, schema, version, _ = _definition(cls)
     projections = tuple(
         one if one.event is None else one._replace(event=_core.newest(one.event))
         for one in _projections(cls)
     )
-    return name, schema, version, cls.__escqrs_manual__, _policy(cls), projections
+    manual = cls.__escqrs_manual__
+    return name, schema, version, manual, _is_inline(cls), _policy(cls), projections
 
 
 def check(classes: Iterable[type[ReadModel]]) -> None:

@@ -680,9 +680,9 @@ def test_refused_when_defined() -> None:
         with pytest.raises(TypeError):
             es.sql(*arguments)
     with pytest.raises(TypeError):
-        es.on()
+        es.on()(lambda self, db, event: None)
     with pytest.raises(TypeError):
-        es.on(Cart)  # type: ignore[arg-type]
+        es.on(Cart)(lambda self, db, event: None)  # type: ignore[arg-type]
 
     async def later(self: object, db: object, event: object) -> None: ...
 
