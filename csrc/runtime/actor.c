@@ -9,13 +9,21 @@
  * - SUSPENDED to BUSY by the push of `resume`: acq_rel; the winner schedules.
  * - BUSY, messages taken, by the thread that runs it (esc_mailbox_drain): acquire.
  * - BUSY to IDLE by come_to_rest, when mailbox and `pending` are empty: release.
- * - BUSY to SUSPENDED by come_to_rest, when the last turn said SUSPEND, no resume has come and the
- *   mailbox was looked through (it is empty at that moment; `pending` need not be): release.
+ * - BUSY to SUSPENDED by come_to_rest, when the last turn said SUSPEND and no resume has come, or
+ *   the actor is paused and no nudge has; the mailbox was looked through (it is empty at that
+ *   moment; `pending` need not be): release.
+ * - BUSY to CLOSED by come_to_rest, when the actor is closing and everything is empty: release.
  * - Any to the same and ORPHAN by escqrs_actor_release of the last reference: acq_rel.
  *
  * A resume is a message: actor->resume is pushed like others, so it cannot be missed by a
  * suspension that is just coming, and needs no state. `resume_sent` keeps it from being pushed
  * twice.
+ *
+ * Nudges. An actor system's signals are in queues of its own. A nudge says that there are some: a
+ * message, too, which is found by whoever drains the mailbox and gives a turn before all messages,
+ * also to an actor that is paused. `nudge_sent` keeps it from being pushed twice: it is cleared
+ * when the nudge has come out of the mailbox, before its turn looks at the queues. While it is set
+ * and the nudge is not here, each turn looks into the mailbox for it.
  *
  * References. Queues and threads that run an actor hold none, for that would cost two atomic
  * operations a visit: BUSY stands for it. Whoever drops `references` to 0 sets ORPHAN as its last
@@ -31,6 +39,7 @@
 #include <sched.h>
 #include <stdio.h>
 
+#include "runtime/cell.h"
 #include "runtime/mailbox.h"
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
@@ -55,6 +64,7 @@ void escqrs_actor_init(escqrs_actor *actor, escqrs_runtime *runtime, escqrs_host
     atomic_init(&actor->mailbox, ESC_MAILBOX_IDLE);
     atomic_init(&actor->references, 1);
     atomic_init(&actor->resume_sent, false);
+    atomic_init(&actor->nudge_sent, false);
 }
 
 /* The thread that runs an actor without references takes the first one. */
@@ -78,18 +88,23 @@ void escqrs_actor_hold(escqrs_actor *actor)
     }
 }
 
-void escqrs_actor_release(escqrs_actor *actor)
+bool esc_actor_let_go(escqrs_actor *actor)
 {
     /* acq_rel: the last one sees what all others did before they let go */
     uint32_t before = atomic_fetch_sub_explicit(&actor->references, 1, memory_order_acq_rel);
     ESC_ASSERT(before > 0);
     if (before > 1) {
-        return;
+        return false;
     }
     /* acq_rel: pairs with come_to_rest on both sides */
     uintptr_t word =
         atomic_fetch_or_explicit(&actor->mailbox, ESC_MAILBOX_ORPHAN, memory_order_acq_rel);
-    if ((word & ESC_MAILBOX_STATE) != ESC_MAILBOX_BUSY) {
+    return (word & ESC_MAILBOX_STATE) != ESC_MAILBOX_BUSY;
+}
+
+void escqrs_actor_release(escqrs_actor *actor)
+{
+    if (esc_actor_let_go(actor)) {
         esc_actor_destroy(actor);
     }
 }
@@ -156,9 +171,57 @@ static inline void schedule(escqrs_actor *actor)
 void escqrs_actor_send(escqrs_actor *actor, escqrs_message *message)
 {
     ESC_ASSERT(((uintptr_t)message & ESC_MAILBOX_FLAGS) == 0);
-    if (esc_mailbox_push(actor, message, false)) {
+    esc_pushed pushed = esc_mailbox_push(actor, message, false);
+    if (pushed == ESC_PUSHED_STARTS) {
         schedule(actor);
     }
+    ESC_ASSERT(pushed != ESC_PUSHED_CLOSED); /* only an actor system closes, and sends otherwise */
+}
+
+bool esc_actor_send_open(escqrs_actor *actor, escqrs_message *message)
+{
+    esc_pushed pushed = esc_mailbox_push(actor, message, false);
+    if (pushed == ESC_PUSHED_STARTS) {
+        schedule(actor);
+    }
+    return pushed != ESC_PUSHED_CLOSED;
+}
+
+bool esc_actor_nudge(escqrs_actor *actor)
+{
+    /* acq_rel: release pairs with next_turn, which then sees the signal; acquire pairs with its
+     * release, after which `nudge` is free again */
+    if (atomic_exchange_explicit(&actor->nudge_sent, true, memory_order_acq_rel)) {
+        return true;
+    }
+    esc_pushed pushed = esc_mailbox_push(actor, &actor->nudge, true);
+    if (pushed == ESC_PUSHED_STARTS) {
+        schedule(actor);
+    }
+    if (pushed == ESC_PUSHED_CLOSED) {
+        /* acq_rel: who was told that a nudge is on its way has pushed its signal before; the
+         * caller sees it now */
+        atomic_exchange_explicit(&actor->nudge_sent, false, memory_order_acq_rel);
+        return false;
+    }
+    return true;
+}
+
+void esc_actor_reserve(escqrs_actor *actor)
+{
+    actor->nudge_again = true;
+    /* relaxed: nobody else knows it yet */
+    atomic_store_explicit(&actor->mailbox, ESC_MAILBOX_BUSY, memory_order_relaxed);
+}
+
+void esc_actor_unreserve(escqrs_actor *actor)
+{
+    atomic_store_explicit(&actor->mailbox, ESC_MAILBOX_IDLE, memory_order_relaxed);
+}
+
+void esc_actor_begin(escqrs_actor *actor)
+{
+    schedule(actor);
 }
 
 void escqrs_actor_resume(escqrs_actor *actor)
@@ -168,7 +231,7 @@ void escqrs_actor_resume(escqrs_actor *actor)
     if (atomic_exchange_explicit(&actor->resume_sent, true, memory_order_acq_rel)) {
         return;
     }
-    if (esc_mailbox_push(actor, &actor->resume, true)) {
+    if (esc_mailbox_push(actor, &actor->resume, true) == ESC_PUSHED_STARTS) {
         schedule(actor);
     }
 }
@@ -201,6 +264,23 @@ escqrs_actor *escqrs_actor_current(void)
 
 /* ---- turns ------------------------------------------------------------------------------------ */
 
+/* A nudge is here, on its way, or due again: is it the next turn? */
+static bool next_nudge(escqrs_actor *actor)
+{
+    if (!actor->nudge_here) {
+        esc_mailbox_drain(actor);
+    }
+    if (actor->nudge_here) {
+        actor->nudge_here = false;
+        /* acq_rel: pairs with esc_actor_nudge on both sides */
+        atomic_exchange_explicit(&actor->nudge_sent, false, memory_order_acq_rel);
+    } else if (!actor->nudge_again) {
+        return false;
+    }
+    actor->nudge_again = false;
+    return true;
+}
+
 /* The thread that runs the actor: its next turn, if there is one now. */
 static inline bool next_turn(escqrs_actor *actor, escqrs_message **message)
 {
@@ -217,6 +297,18 @@ static inline bool next_turn(escqrs_actor *actor, escqrs_message **message)
         atomic_store_explicit(&actor->resume_sent, false, memory_order_release);
         *message = NULL;
         return true;
+    }
+    /* relaxed: a look; the nudge itself comes with the mailbox */
+    if (__builtin_expect(actor->nudge_again || actor->nudge_here ||
+                             atomic_load_explicit(&actor->nudge_sent, memory_order_relaxed),
+                         0) &&
+        next_nudge(actor)) {
+        *message = &actor->nudge;
+        return true;
+    }
+    if (__builtin_expect(actor->paused, 0)) {
+        esc_mailbox_drain(actor);
+        return false;
     }
     if (actor->pending == NULL) {
         esc_mailbox_drain(actor);
@@ -243,8 +335,19 @@ static inline void run_turn(escqrs_actor *actor, escqrs_message *message)
  * False: it has. */
 static inline bool come_to_rest(escqrs_actor *actor, esc_worker *worker)
 {
-    if (actor->waiting ? actor->resumed : actor->pending != NULL) {
-        return false;
+    uintptr_t rest = ESC_MAILBOX_IDLE;
+    if (__builtin_expect(actor->waiting, 0)) {
+        if (actor->resumed) {
+            return false;
+        }
+        rest = ESC_MAILBOX_SUSPENDED;
+    } else {
+        if (actor->nudge_again || actor->nudge_here || (!actor->paused && actor->pending != NULL)) {
+            return false;
+        }
+        if (__builtin_expect(actor->paused || actor->closing, 0)) {
+            rest = actor->paused ? ESC_MAILBOX_SUSPENDED : ESC_MAILBOX_CLOSED;
+        }
     }
     if (worker != NULL) {
         /* relaxed: the release below covers it; see esc_actor_destroy */
@@ -253,9 +356,11 @@ static inline bool come_to_rest(escqrs_actor *actor, esc_worker *worker)
     uintptr_t word = ESC_MAILBOX_BUSY;
     /* release: pairs with the acquire of whoever takes the actor next. Failing, acquire: pairs with
      * the release that set ORPHAN, so that destroy sees what others did with the actor. */
-    if (atomic_compare_exchange_strong_explicit(
-            &actor->mailbox, &word, actor->waiting ? ESC_MAILBOX_SUSPENDED : ESC_MAILBOX_IDLE,
-            memory_order_release, memory_order_acquire)) {
+    if (atomic_compare_exchange_strong_explicit(&actor->mailbox, &word, rest, memory_order_release,
+                                                memory_order_acquire)) {
+        if (__builtin_expect(rest == ESC_MAILBOX_CLOSED, 0)) {
+            esc_cell_closed(actor);
+        }
         return true;
     }
     if (esc_mailbox_newest(word) != NULL) {

@@ -7,7 +7,8 @@
  * - IDLE: nobody; there is no message. Left for BUSY by a send, a run or a visit.
  * - BUSY: the run queue that holds it, or the one thread that runs it, which leaves it for IDLE or
  *   SUSPENDED.
- * - SUSPENDED: nobody; messages pile up. Left for BUSY by a resume.
+ * - SUSPENDED: nobody; messages pile up. Left for BUSY by a resume or a nudge.
+ * - CLOSED: nobody, and no message, ever again. Never left.
  *
  * Whoever makes it BUSY schedules or runs it: exactly one thread wins. ORPHAN says that the last
  * reference is gone.
@@ -26,6 +27,7 @@
 #define ESC_MAILBOX_IDLE ((uintptr_t)0)
 #define ESC_MAILBOX_BUSY ((uintptr_t)1)
 #define ESC_MAILBOX_SUSPENDED ((uintptr_t)2)
+#define ESC_MAILBOX_CLOSED ((uintptr_t)3)
 #define ESC_MAILBOX_STATE ((uintptr_t)3)
 #define ESC_MAILBOX_ORPHAN ((uintptr_t)4)
 #define ESC_MAILBOX_FLAGS ((uintptr_t)(ESCQRS_MESSAGE_ALIGNMENT - 1))
@@ -35,15 +37,24 @@ static inline escqrs_message *esc_mailbox_newest(uintptr_t word)
     return (escqrs_message *)(word & ~ESC_MAILBOX_FLAGS);
 }
 
-/* Any thread. True: the caller has made the actor BUSY and must schedule it; it was idle, or
- * suspended where `resumes`. */
-static inline bool esc_mailbox_push(escqrs_actor *actor, escqrs_message *message, bool resumes)
+typedef enum esc_pushed {
+    ESC_PUSHED = 0,
+    ESC_PUSHED_STARTS = 1, /* the caller has made the actor BUSY and must schedule it */
+    ESC_PUSHED_CLOSED = 2, /* the message is still the caller's */
+} esc_pushed;
+
+/* Any thread. It starts where it was idle, or suspended and `resumes`. */
+static inline esc_pushed esc_mailbox_push(escqrs_actor *actor, escqrs_message *message,
+                                          bool resumes)
 {
     uintptr_t word = atomic_load_explicit(&actor->mailbox, memory_order_relaxed);
     uintptr_t next;
     bool starts;
     do {
         uintptr_t state = word & ESC_MAILBOX_STATE;
+        if (__builtin_expect(state == ESC_MAILBOX_CLOSED, 0)) {
+            return ESC_PUSHED_CLOSED;
+        }
         starts = state == ESC_MAILBOX_IDLE || (resumes && state == ESC_MAILBOX_SUSPENDED);
         message->next = esc_mailbox_newest(word);
         next =
@@ -53,7 +64,7 @@ static inline bool esc_mailbox_push(escqrs_actor *actor, escqrs_message *message
          * its other fields first. */
     } while (!atomic_compare_exchange_weak_explicit(&actor->mailbox, &word, next,
                                                     memory_order_acq_rel, memory_order_relaxed));
-    return starts;
+    return starts ? ESC_PUSHED_STARTS : ESC_PUSHED;
 }
 
 /* The owner of the actor at this moment: append what was taken from the mailbox to `pending`,
@@ -66,6 +77,8 @@ static inline void esc_mailbox_accept(escqrs_actor *actor, escqrs_message *messa
         escqrs_message *next = message->next;
         if (__builtin_expect(message == &actor->resume, 0)) {
             actor->resumed = true;
+        } else if (__builtin_expect(message == &actor->nudge, 0)) {
+            actor->nudge_here = true;
         } else {
             message->next = oldest;
             newest = oldest == NULL ? message : newest;

@@ -117,14 +117,19 @@ static bool name_busy_actor(esc_pool *pool, char *text, size_t size)
     return false;
 }
 
+bool esc_runtime_name_busy(escqrs_runtime *runtime, char *text, size_t size)
+{
+    bool named = name_busy_actor(&runtime->native, text, size);
+    for (escqrs_host *host = first_host(runtime); host != NULL && !named; host = host->next) {
+        named = name_busy_actor(&host->pool, text, size);
+    }
+    return named;
+}
+
 static escqrs_status report_busy(escqrs_runtime *runtime, int count, escqrs_error *error)
 {
     char name[NAME_SIZE] = "";
-    bool named = name_busy_actor(&runtime->native, name, sizeof name);
-    for (escqrs_host *host = first_host(runtime); host != NULL && !named; host = host->next) {
-        named = name_busy_actor(&host->pool, name, sizeof name);
-    }
-    if (!named) {
+    if (!esc_runtime_name_busy(runtime, name, sizeof name)) {
         return escqrs_error_set(error, ESCQRS_TIMEOUT, "%d worker%s did not end in time", count,
                                 count == 1 ? "" : "s");
     }

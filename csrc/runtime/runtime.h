@@ -167,6 +167,18 @@ void esc_actor_work_manual(escqrs_actor *actor);
  * caller's to destroy. */
 bool esc_actor_park(escqrs_actor *actor);
 void esc_actor_destroy(escqrs_actor *actor);
+/* As escqrs_actor_release; true: it was the last one, and the caller destroys the actor. */
+bool esc_actor_let_go(escqrs_actor *actor);
+/* As escqrs_actor_send; false: the mailbox is closed, and the message still the caller's. */
+bool esc_actor_send_open(escqrs_actor *actor, escqrs_message *message);
+/* Give it a turn before all messages, in which `receive` gets &actor->nudge. False: it is closed.
+ */
+bool esc_actor_nudge(escqrs_actor *actor);
+/* A first turn that is a nudge, instead of sending one. Reserve, or take it back, while nobody else
+ * knows the actor; then, whatever has been sent to it meanwhile, begin. */
+void esc_actor_reserve(escqrs_actor *actor);
+void esc_actor_unreserve(escqrs_actor *actor);
+void esc_actor_begin(escqrs_actor *actor);
 /* The name of the actor that the worker visits; the pool's lock is held on entry and released. */
 void esc_actor_describe_current(esc_pool *pool, esc_worker *worker, char *text, size_t size);
 
@@ -196,6 +208,11 @@ static inline bool esc_worker_count(esc_worker *worker, uint64_t *turn, uint64_t
     }
     return false;
 }
+
+/* ---- runtime.c -------------------------------------------------------------------------------- */
+
+/* The name of an actor that a worker is inside at this moment; false: there is none. */
+bool esc_runtime_name_busy(escqrs_runtime *runtime, char *text, size_t size);
 
 /* ---- pool.c ----------------------------------------------------------------------------------- */
 

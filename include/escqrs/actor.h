@@ -186,8 +186,8 @@ ESCQRS_MUST_USE escqrs_status escqrs_ref_wait_stopped(escqrs_ref *ref, int64_t d
  * asker hears of its end; asking on does not cost it anything once the answer is there. */
 typedef struct escqrs_future escqrs_future;
 typedef struct escqrs_future_ops {
-    /* Exactly once, on any thread. Either `answer` (the future's from now on; its sender is the
-     * actor that answered, or NULL) or `failure` (valid during the call). */
+    /* Exactly once, on any thread. Either `answer` (the future's from now on) or `failure` (valid
+     * during the call). */
     void (*complete)(escqrs_future *future, escqrs_envelope *answer, const escqrs_failure *failure);
     /* After complete: nobody refers to it any more; free it. Exactly once, any thread. */
     void (*released)(escqrs_future *future);
@@ -273,9 +273,10 @@ typedef struct escqrs_supervisor {
     /* Before the nth restart in a row wait first * factor^(n-1), at most `max`, then less or more
      * by up to jitter; 0: restart at once. n begins again after `within_ns` without a failure. */
     int64_t backoff_first_ns;
-    int64_t backoff_max_ns; /* 0: 30 s */
-    double backoff_factor;  /* 0: 2 */
-    double backoff_jitter;  /* share, 0 to 1; 0: none */
+    int64_t backoff_max_ns;       /* 0: 30 s */
+    double backoff_factor;        /* 0: 2 */
+    double backoff_jitter;        /* share, 0 to 1; 0: none */
+    escqrs_random backoff_random; /* zero: the system's */
 } escqrs_supervisor;
 
 /* ---- props ------------------------------------------------------------------------------------ */
@@ -402,7 +403,7 @@ typedef struct escqrs_actor_system_options {
     const escqrs_supervisor *supervisor; /* of the system's own children; copied; NULL: default */
     const escqrs_spawn_middleware *spawn_middleware; /* copied */
     size_t spawn_middleware_count;
-    escqrs_log log; /* failures and dead letters of questions are said here */
+    escqrs_log log; /* failures are said here */
     /* Timers run by a clock that moves only in escqrs_actor_system_advance, and no thread is made.
      * It is meant for a manual runtime. */
     bool virtual_time;
@@ -460,7 +461,8 @@ escqrs_context *escqrs_context_current(void);
 escqrs_envelope *escqrs_context_message(escqrs_context *context);
 escqrs_ref *escqrs_context_sender(escqrs_context *context);
 /* The message being handled becomes the caller's; it is not destroyed after the call. NULL: none,
- * or a lifecycle message. Its sender goes with it: respond before. */
+ * or a lifecycle message. Its sender goes with it: respond before. Where continuations share it, it
+ * is a copy (NULL: its type has none). */
 escqrs_envelope *escqrs_context_take(escqrs_context *context);
 
 /* As escqrs_tell, through the middleware, and never blocking. `request` names this actor as the
@@ -532,24 +534,27 @@ void escqrs_timer_release(escqrs_timer *timer); /* it runs on; NULL is fine */
 /* ---- going on later --------------------------------------------------------------------------- */
 
 /* Something to be run inside an actor, before the messages that wait. Embedded in the caller's
- * struct. The current message and its sender are those of when it was made, so that `respond`
- * answers the right one. */
+ * struct. The message that was current when it was made is so again, with its sender: `respond`
+ * answers the right one. It is destroyed when the turn and all continuations made in it are
+ * through. */
 typedef struct escqrs_continuation escqrs_continuation;
 struct escqrs_continuation {
-    struct escqrs_continuation *next; /* the runtime's */
+    struct escqrs_continuation *next; /* the runtime's, as is `kind` */
+    uintptr_t kind;
     /* In the actor. It answers like receive (a failure is the actor's). */
     escqrs_turn_end (*run)(escqrs_context *context, void *state, escqrs_continuation *self);
     /* Once at the end: after run, or instead of it where the actor has been restarted or stopped
      * meanwhile. Free it here. Any thread. */
     void (*done)(escqrs_continuation *self);
     escqrs_ref *actor; /* the rest is the runtime's */
-    escqrs_envelope *envelope;
+    struct esc_lease *lease;
     uint64_t instance;
 };
 
-/* In the actor: it will go on with this. Takes the current message along (it is not destroyed
- * after the call, and no longer current). */
-void escqrs_context_continuation_init(escqrs_context *context, escqrs_continuation *continuation);
+/* In the actor: it will go on with this. It must be posted then, once. NO_MEMORY. */
+ESCQRS_MUST_USE escqrs_status escqrs_context_continuation_init(escqrs_context *context,
+                                                               escqrs_continuation *continuation,
+                                                               escqrs_error *error);
 /* Any thread, once: let it run now. */
 void escqrs_continuation_post(escqrs_continuation *continuation);
 

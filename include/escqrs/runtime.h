@@ -83,13 +83,19 @@ struct escqrs_actor {
     escqrs_message *pending_last; /* valid while `pending` is not NULL; the running thread's */
     bool waiting;                 /* the last turn ended with SUSPEND; the running thread's */
     bool resumed;                 /* `resume` has arrived; the running thread's */
-    _Atomic(bool) resume_sent;    /* `resume` is on its way or not yet used up */
+    bool paused;                  /* no messages but nudges are handled; the running thread's */
+    bool nudge_here;              /* `nudge` has arrived; the running thread's */
+    bool nudge_again;             /* another nudge turn is due; the running thread's */
+    bool closing;                 /* close the mailbox when it is empty; the running thread's */
     _Atomic(uint32_t) references;
-    escqrs_actor *next; /* in a run queue */
+    _Atomic(bool) resume_sent; /* `resume` is on its way or not yet used up */
+    _Atomic(bool) nudge_sent;  /* `nudge` is on its way */
+    escqrs_actor *next;        /* in a run queue */
 
     escqrs_runtime *runtime;
     escqrs_host *host;       /* NULL: native */
     escqrs_message resume;   /* stands in the mailbox for escqrs_actor_resume */
+    escqrs_message nudge;    /* stands in the mailbox for a signal */
     escqrs_actor *waits_for; /* guarded by the lock of the waits, waits.c */
 };
 
