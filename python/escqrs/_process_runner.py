@@ -75,7 +75,7 @@ _BACKOFF_MAX = 30.0  # seconds between two attempts to deliver, or to store
 _LOOK_SECONDS = 60.0  # while timers are set: the clock may have been set, or the machine have slept
 _TRANSIENT = (Aborted, Closed, MailboxFull, MemoryError, StorageError, Timeout)
 
-Clock = Callable[[], datetime.datetime]
+Clock = Callable[..., datetime.datetime]
 
 
 class _Batch:
@@ -359,6 +359,10 @@ class Runner:
             else:
                 return
 
+    def time_of(self, recorded: Recorded) -> datetime.datetime:
+        shown: Clock | None = getattr(self.clock, "_at", None)  # a clock that was put forward
+        return recorded.time if shown is None else shown(recorded.time)
+
     def next_event(self) -> Recorded | None:
         assert self.feed is not None
         head = self.store.head
@@ -485,7 +489,8 @@ class Runner:
             arguments: tuple[Any, ...] = (recorded.event,)
             if reaction.takes_recorded:
                 arguments += (recorded,)
-            step = Step(instance, recorded.time, recorded.position, recorded.correlation_id)
+            now = self.time_of(recorded)
+            step = Step(instance, now, recorded.position, recorded.correlation_id)
             self.step(instance, step, function, arguments, batch, *first)
         except Exception as error:
             _mark(error, Stop(recorded.position, stream, "", error))

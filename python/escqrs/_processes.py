@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import concurrent.futures
 import datetime
 import threading
@@ -41,17 +42,23 @@ class ManualClock:
     """
 
     def __init__(self) -> None:
-        self._ahead = datetime.timedelta()
+        self._steps: list[tuple[datetime.datetime, datetime.timedelta]] = []
         self._watchers: weakref.WeakSet[Runner] = weakref.WeakSet()
 
     def __call__(self) -> datetime.datetime:
-        return utc_now() + self._ahead
+        return self._at(utc_now())
+
+    def _at(self, time: datetime.datetime) -> datetime.datetime:
+        """What it showed at a time of the machine's, that of an event for instance."""
+        done = bisect.bisect_right(self._steps, time, key=lambda step: step[0])
+        return time + self._steps[done - 1][1] if done else time
 
     def advance(self, delay: datetime.timedelta) -> None:
         """Put it forward; it never goes back."""
         if delay < datetime.timedelta():
             raise ValueError("a clock goes forward")
-        self._ahead += delay
+        before = self._steps[-1][1] if self._steps else datetime.timedelta()
+        self._steps.append((utc_now(), before + delay))
         for one in list(self._watchers):
             one.poke()
 

