@@ -186,7 +186,7 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
         }
         if (event->type != type) {
             type = event->type;
-            if (esc_topics_find(&projector->topics, type, &topic) != ESCQRS_OK) {
+            if (esc_topic_set_find(&projector->topics, type, &topic) != ESCQRS_OK) {
                 return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
             }
         }

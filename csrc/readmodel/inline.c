@@ -22,7 +22,7 @@ static escqrs_status apply_one(escqrs_projector *projector, const escqrs_recorde
 {
     esc_inliner *self = &projector->inliner;
     esc_topic *topic = NULL;
-    if (esc_topics_find(&self->topics, recorded->type, &topic) != ESCQRS_OK) {
+    if (esc_topic_set_find(&self->topics, recorded->type, &topic) != ESCQRS_OK) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for inline read models");
     }
     if (topic == NULL) {
@@ -150,11 +150,11 @@ void esc_inliner_init(escqrs_projector *projector)
                                                .end = inline_end,
                                                .durable = inline_durable,
                                                .context = projector};
-    esc_topics_init(&projector->inliner.topics);
+    esc_topic_set_init(&projector->inliner.topics);
 }
 
 void esc_inliner_fini(escqrs_projector *projector)
 {
-    esc_topics_fini(&projector->inliner.topics);
+    esc_topic_set_fini(&projector->inliner.topics);
     esc_buffer_fini(&projector->inliner.json);
 }

@@ -244,13 +244,13 @@ static escqrs_status subscribe(escqrs_readmodel *model, escqrs_error *error)
 {
     esc_topic_set *topics = &model->projector->topics;
     esc_topic_set *inlined = &model->projector->inliner.topics;
-    escqrs_status status = esc_topics_subscribe(topics, model, error);
+    escqrs_status status = esc_topic_set_subscribe(topics, model, error);
     if (status == ESCQRS_OK && model->definition.is_inline) {
-        status = esc_topics_subscribe(inlined, model, error);
+        status = esc_topic_set_subscribe(inlined, model, error);
     }
     if (status != ESCQRS_OK) {
-        esc_topics_unsubscribe(topics, model);
-        esc_topics_unsubscribe(inlined, model);
+        esc_topic_set_unsubscribe(topics, model);
+        esc_topic_set_unsubscribe(inlined, model);
     }
     return status;
 }

@@ -499,7 +499,7 @@ escqrs_status escqrs_projector_create(escqrs_store *store, const escqrs_host_ops
     made->readonly = escqrs_store_run(store, false, work_nothing, NULL, NULL) == ESCQRS_READ_ONLY;
     made->fork_generation = escqrs_fork_generation();
     esc_vector_init(&made->models, sizeof(escqrs_readmodel *));
-    esc_topics_init(&made->topics);
+    esc_topic_set_init(&made->topics);
     esc_inliner_init(made);
     esc_vector_init(&made->batch.items, sizeof(esc_item));
     esc_arena_init(&made->batch.arena, 1u << 16);
@@ -518,7 +518,7 @@ void escqrs_projector_destroy(escqrs_projector *projector)
     for (size_t i = 0; i < projector->models.count; i++) {
         esc_model_destroy(esc_projector_model(projector, i));
     }
-    esc_topics_fini(&projector->topics);
+    esc_topic_set_fini(&projector->topics);
     esc_inliner_fini(projector);
     esc_vector_fini(&projector->models);
     esc_batch_fini(&projector->batch);

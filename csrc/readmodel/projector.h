@@ -255,15 +255,15 @@ escqrs_status esc_model_check_writable(const escqrs_readmodel *model,
 
 /* ---- topic.c --------------------------------------------------------------------------------- */
 
-void esc_topics_init(esc_topic_set *set);
-void esc_topics_fini(esc_topic_set *set);
+void esc_topic_set_init(esc_topic_set *set);
+void esc_topic_set_fini(esc_topic_set *set);
 /* On failure some may have been made: unsubscribe. */
-escqrs_status esc_topics_subscribe(esc_topic_set *set, escqrs_readmodel *model,
-                                   escqrs_error *error) ESCQRS_MUST_USE;
-void esc_topics_unsubscribe(esc_topic_set *set, const escqrs_readmodel *model);
+escqrs_status esc_topic_set_subscribe(esc_topic_set *set, escqrs_readmodel *model,
+                                      escqrs_error *error) ESCQRS_MUST_USE;
+void esc_topic_set_unsubscribe(esc_topic_set *set, const escqrs_readmodel *model);
 /* That of a stored type; `*topic` is NULL where nobody takes it. NO_MEMORY. */
-escqrs_status esc_topics_find(esc_topic_set *set, const escqrs_type *type,
-                              esc_topic **topic) ESCQRS_MUST_USE;
+escqrs_status esc_topic_set_find(esc_topic_set *set, const escqrs_type *type,
+                                 esc_topic **topic) ESCQRS_MUST_USE;
 /* The schema by which its events are unpacked; NULL: nobody wants that, or there is none. */
 const escqrs_schema *esc_topic_schema(esc_topic *topic, const escqrs_type *type);
 

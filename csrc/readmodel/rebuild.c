@@ -238,8 +238,8 @@ static bool wants_rebuild(escqrs_readmodel *model)
     return wants;
 }
 
-/* Is the copy ready to take the place of the live tables? Never before it knows what they know; where
- * commits write these, the rest follows while none can come. */
+/* Is the copy ready to take the place of the live tables? Never before it knows what they know;
+ * where commits write these, the rest follows while none can come. */
 static bool is_level(escqrs_readmodel *model, int64_t head)
 {
     escqrs_projector *projector = model->projector;

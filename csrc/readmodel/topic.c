@@ -12,7 +12,7 @@ static escqrs_slice topic_key(const void *topic)
     return escqrs_slice_of(((const esc_topic *)topic)->type);
 }
 
-void esc_topics_init(esc_topic_set *set)
+void esc_topic_set_init(esc_topic_set *set)
 {
     esc_vector_init(&set->topics, sizeof(esc_topic *));
     esc_map_init(&set->by_type, topic_key, NULL);
@@ -32,7 +32,7 @@ static void topic_destroy(esc_topic *topic)
     escqrs_free(topic);
 }
 
-void esc_topics_fini(esc_topic_set *set)
+void esc_topic_set_fini(esc_topic_set *set)
 {
     for (size_t i = 0; i < set->topics.count; i++) {
         topic_destroy(ESC_VECTOR_AT(&set->topics, esc_topic *, i));
@@ -97,7 +97,7 @@ static escqrs_status find_topic(esc_topic_set *set, escqrs_slice type, esc_topic
     return ESCQRS_OK;
 }
 
-escqrs_status esc_topics_find(esc_topic_set *set, const escqrs_type *type, esc_topic **topic)
+escqrs_status esc_topic_set_find(esc_topic_set *set, const escqrs_type *type, esc_topic **topic)
 {
     if (set->every != NULL) {
         return find_topic(set, escqrs_type_name(type), topic);
@@ -139,7 +139,7 @@ static void unsubscribe(esc_topic *topic, const escqrs_readmodel *model)
     }
 }
 
-void esc_topics_unsubscribe(esc_topic_set *set, const escqrs_readmodel *model)
+void esc_topic_set_unsubscribe(esc_topic_set *set, const escqrs_readmodel *model)
 {
     for (size_t i = 0; i < set->topics.count; i++) {
         unsubscribe(ESC_VECTOR_AT(&set->topics, esc_topic *, i), model);
@@ -177,7 +177,8 @@ static escqrs_status subscribe_to_every(esc_topic_set *set, escqrs_readmodel *mo
     return ESCQRS_OK;
 }
 
-escqrs_status esc_topics_subscribe(esc_topic_set *set, escqrs_readmodel *model, escqrs_error *error)
+escqrs_status esc_topic_set_subscribe(esc_topic_set *set, escqrs_readmodel *model,
+                                      escqrs_error *error)
 {
     for (size_t i = 0; i < model->definition.projection_count; i++) {
         const esc_projection *projection = &model->definition.projections[i];
