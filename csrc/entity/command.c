@@ -13,6 +13,9 @@ void esc_command_answer(escqrs_command *command, escqrs_status status, const esc
     escqrs_entity *entity = command->entity;
     escqrs_system *system = esc_entity_system(entity);
     uint8_t epoch = command->epoch;
+    if (command->position == 0 && status == ESCQRS_OK) {
+        command->position = escqrs_store_head(system->store);
+    }
     command->ops->done(command, status, error); /* the owner's from here on */
     if (esc_live_is_over(system) && escqrs_system_in_flight(system) == 1) {
         esc_aggregate_sweep(

@@ -159,6 +159,7 @@ void esc_record_done(escqrs_commit *commit)
         esc_entity_landed(entity);
     } else {
         esc_entity_landed(entity);
+        command->position = commit->position;
         esc_command_answer(command, status, error);
     }
     if (record->waits) {
@@ -340,6 +341,7 @@ static escqrs_status repeat_reply(escqrs_entity *entity, escqrs_command *command
     }
     escqrs_host_attach(host, token);
     if (status == ESCQRS_OK) {
+        command->position = position;
         esc_command_complete(command, ESCQRS_OK, NULL);
         return ESCQRS_DONE;
     }

@@ -184,7 +184,7 @@ static escqrs_status run_handler(void *context, const escqrs_recorded *recorded,
     escqrs_status status = ESCQRS_OK;
     PyObject *result = NULL;
     projections++;
-    PyObject *rows = esc_py_rows_new(core->system, sqlite, core->model);
+    PyObject *rows = esc_py_rows_new(core->system, sqlite, core->model, INT64_MAX);
     PyObject *argument = rows == NULL ? NULL : argument_of(handler, recorded);
     if (argument != NULL) {
         PyObject *arguments[] = {NULL, core->instance, rows, argument};
@@ -766,7 +766,7 @@ static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error 
 }
 
 static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *instance,
-                           PyObject *args, PyObject *kwargs)
+                           PyObject *args, PyObject *kwargs, int64_t deadline_ns)
 {
     escqrs_error error = {0};
     escqrs_status status;
@@ -778,7 +778,7 @@ static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *
         return esc_py_raise(system->state, &error);
     }
     PyObject *result = NULL;
-    PyObject *rows = esc_py_rows_new(system, sqlite, NULL);
+    PyObject *rows = esc_py_rows_new(system, sqlite, NULL, deadline_ns);
     if (rows != NULL) {
         query_frame frame = {queries, system, rows};
         queries = &frame;
@@ -794,12 +794,14 @@ static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *
     return result;
 }
 
-/* query(function, instance, args, kwargs) */
+/* query(function, instance, args, kwargs, timeout) */
 static PyObject *core_query(PyObject *object, PyObject *args)
 {
-    PyObject *function, *instance, *given, *kwargs;
-    if (!PyArg_ParseTuple(args, "OOO!O!", &function, &instance, &PyTuple_Type, &given, &PyDict_Type,
-                          &kwargs)) {
+    PyObject *function, *instance, *given, *kwargs, *timeout;
+    int64_t deadline_ns;
+    if (!PyArg_ParseTuple(args, "OOO!O!O", &function, &instance, &PyTuple_Type, &given,
+                          &PyDict_Type, &kwargs, &timeout) ||
+        esc_py_deadline(timeout, &deadline_ns) < 0) {
         return NULL;
     }
     esc_py_system *system = core_enter((core_object *)object);
@@ -810,7 +812,7 @@ static PyObject *core_query(PyObject *object, PyObject *args)
     if (queries != NULL && queries->system == system) {
         result = call_with(function, instance, queries->rows, given, kwargs);
     } else if (refuse_in_projection(system, "a query") == 0) {
-        result = run_query(system, function, instance, given, kwargs);
+        result = run_query(system, function, instance, given, kwargs, deadline_ns);
     }
     core_leave(system);
     return result;

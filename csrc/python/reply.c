@@ -556,6 +556,25 @@ static PyMethodDef reply_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *reply_position(PyObject *object, void *unused)
+{
+    (void)unused;
+    esc_py_reply *self = (esc_py_reply *)object;
+    if (!esc_py_reply_is_done(self) || outcome(self) != ESCQRS_OK) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromLongLong(self->command.position);
+}
+
+static PyGetSetDef reply_getset[] = {
+    {"position", reply_position, NULL,
+     "Of its last event, or of the last event that there was where it stored none: a read model "
+     "that has seen it has seen all that the command did. None until it is done, and where it "
+     "failed.",
+     NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot reply_slots[] = {
     {Py_tp_doc, "The answer to a command that was submitted; awaitable in any event loop, as often "
                 "as one likes."},
@@ -564,6 +583,7 @@ static PyType_Slot reply_slots[] = {
     {Py_tp_clear, reply_clear},
     {Py_tp_repr, reply_repr},
     {Py_tp_methods, reply_methods},
+    {Py_tp_getset, reply_getset},
     {Py_am_await, esc_py_loop_await},
     {0, NULL},
 };

@@ -88,12 +88,18 @@ static int look(void *context)
 {
     esc_py_rows *rows = context;
     int64_t now = escqrs_clock_monotonic_ns(NULL);
-    if (now - rows->looked_ns < LOOK_EVERY_NS || rows->detached == NULL) {
+    bool late = now >= rows->deadline_ns;
+    if ((!late && now - rows->looked_ns < LOOK_EVERY_NS) || rows->detached == NULL) {
         return 0;
     }
     rows->looked_ns = now;
     PyEval_RestoreThread(rows->detached);
     int failed = PyErr_CheckSignals();
+    if (failed == 0 && late) {
+        PyErr_SetString(esc_py_error_class(rows->system->state, ESCQRS_TIMEOUT),
+                        "the query took longer than its timeout");
+        failed = -1;
+    }
     if (failed == 0 && rows->system->closed == 2) {
         PyErr_SetString(esc_py_error_class(rows->system->state, ESCQRS_CLOSED),
                         "the system was closed");
@@ -293,7 +299,8 @@ static PyObject *rows_execute(PyObject *object, PyObject *const *args, Py_ssize_
     return esc_py_rows_cursor_new(self, statement);
 }
 
-PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel *model)
+PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel *model,
+                          int64_t deadline_ns)
 {
     esc_py_rows *self = PyObject_GC_New(esc_py_rows, system->state->rows.type);
     if (self == NULL) {
@@ -303,6 +310,7 @@ PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel 
     self->system = (esc_py_system *)Py_NewRef((PyObject *)system);
     self->db = sqlite;
     self->model = model;
+    self->deadline_ns = deadline_ns;
     self->thread = PyThread_get_thread_ident();
     esc_vector_init(&self->orphans, sizeof(sqlite3_stmt *));
     PyObject_GC_Track((PyObject *)self);

@@ -20,8 +20,10 @@ typedef struct esc_py_rows_state {
     PyObject *enum_type;  /* enum.Enum */
 } esc_py_rows_state;
 
-/* On a connection (sqlite3 *). `model`: within its projection; NULL: a query. New reference. */
-PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel *model);
+/* On a connection (sqlite3 *). `model`: within its projection; NULL: a query. Statements that run
+ * beyond the deadline (monotonic, INT64_MAX: none) are ended. New reference. */
+PyObject *esc_py_rows_new(esc_py_system *system, void *sqlite, escqrs_readmodel *model,
+                          int64_t deadline_ns);
 /* The call is over: end its cursors; all later use raises. */
 void esc_py_rows_end(PyObject *rows);
 

@@ -269,6 +269,26 @@ static PyObject *cursor_dicts(PyObject *object, PyObject *unused)
     return list;
 }
 
+/* All the rows that are left, each what `cls` makes of its columns as keyword arguments. */
+static PyObject *cursor_objects(PyObject *object, PyObject *cls)
+{
+    esc_py_rows_cursor *self = (esc_py_rows_cursor *)object;
+    if (!PyCallable_Check(cls)) {
+        PyErr_Format(PyExc_TypeError, "objects() takes a class, not %R", cls);
+        return NULL;
+    }
+    PyObject *list = cursor_take(object, -1);
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        PyObject *row = PyList_GET_ITEM(list, i);
+        PyObject *made =
+            PyObject_Vectorcall(cls, ((PyTupleObject *)row)->ob_item, 0, self->columns);
+        if (made == NULL || PyList_SetItem(list, i, made) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
+}
+
 static PyObject *cursor_columns(PyObject *object, void *unused)
 {
     (void)unused;
@@ -380,6 +400,9 @@ static PyMethodDef cursor_methods[] = {
      PyDoc_STR("At most so many of the next rows, as a list.")},
     {"dicts", cursor_dicts, METH_NOARGS,
      PyDoc_STR("All the rows that are left, each a dict by column.")},
+    {"objects", cursor_objects, METH_O,
+     PyDoc_STR("objects($self, cls, /)\n--\n\nAll the rows that are left, each made by cls (a "
+               "dataclass, a NamedTuple, an es.Message) from its columns as keyword arguments.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -23,7 +23,8 @@ struct esc_py_rows {
     bool busy;
     PyThreadState *detached; /* while SQLite runs detached */
     int64_t looked_ns;
-    bool interrupted; /* an exception is set: a signal's */
+    int64_t deadline_ns; /* of a query, monotonic; INT64_MAX: none */
+    bool interrupted;    /* an exception is set: a signal's */
 };
 
 /* ---- rows.c ---- */

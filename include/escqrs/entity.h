@@ -191,6 +191,9 @@ struct escqrs_command {
     escqrs_command *sent_next;
     uint8_t epoch;
     bool withheld; /* the handler that sent it failed, so it never left: `done` says ABORTED */
+    /* result, in `done` where that says OK: of its last event, or of the last event that there was
+     * where it stored none; whoever has seen that has seen all that it did */
+    int64_t position;
 };
 
 /* Accept a command and return at once. Never blocks: MAILBOX_FULL above in_flight_max (not for

@@ -24,6 +24,7 @@ from typing import (
     NamedTuple,
     ParamSpec,
     TypeVar,
+    overload,
 )
 
 from . import _core
@@ -258,9 +259,21 @@ def on(*events: type[Event], tags: Iterable[str] = ()) -> Callable[[_F], _F]:
     return decorate
 
 
+@overload
 def query(
-    function: Callable[Concatenate[_S, Rows, _P], _R],
-) -> Callable[Concatenate[_S, _P], _R]:
+    function: Callable[Concatenate[_S, Rows, _P], _R], /
+) -> Callable[Concatenate[_S, _P], _R]: ...
+@overload
+def query(
+    *, timeout: float | None = None, consistent: bool = False
+) -> Callable[[Callable[Concatenate[_S, Rows, _P], _R]], Callable[Concatenate[_S, _P], _R]]: ...
+def query(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    timeout: float | None = None,
+    consistent: bool = False,
+) -> Any:
     """Make a method a query.
 
     ``@es.query`` on ``def by_name(self, db, name)``, called as ``shop[Items].by_name("book")``.
@@ -268,21 +281,45 @@ def query(
     It runs on the calling thread with a reading connection of its own, beside the writer; all its
     statements see the same state of the store. ``db`` (an ``es.Rows``) and its cursors end with the
     call. Queries may call each other.
+
+    ``@es.query(timeout=2.0)``: a statement that is still running after so many seconds ends with
+    ``es.Timeout``. ``@es.query(consistent=True)``: it first waits until the read model has seen
+    every event that is stored when it is called, for at most ``timeout`` seconds. A call can ask
+    for that as well: ``by_name("book", consistent=True)``, or ``consistent=reply.position``.
     """
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"@es.query: timeout is a number of seconds, not {timeout!r}")
+        if not timeout > 0:
+            raise ValueError(f"@es.query: timeout is above 0, not {timeout}")
+    if not isinstance(consistent, bool):
+        raise TypeError(f"@es.query: consistent is True or False, not {consistent!r}")
+    if function is None:
+        return lambda function: _query(function, timeout, consistent=consistent)
+    return _query(function, timeout, consistent=consistent)
+
+
+def _query(function: Callable[..., Any], timeout: float | None, *, consistent: bool) -> Any:
     _check_plain("@es.query", function)
-    if len(inspect.signature(function).parameters) < 2:
+    parameters = inspect.signature(function).parameters
+    if len(parameters) < 2:
         raise TypeError(f"{function.__qualname__}: an @es.query method takes self and db")
+    takes_consistent = "consistent" in parameters or any(
+        one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()
+    )
 
     @functools.wraps(function)
-    def run(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        core = self._escqrs_core
-        if core is None:
-            raise Closed(
-                f"{type(self).__name__} is not part of an open system; use "
-                f"system[{type(self).__name__}]"
-            )
-        result: _R = core.query(function, self, args, kwargs)
-        return result
+    def run(self: ReadModel, /, *args: Any, **kwargs: Any) -> Any:
+        core = _core_of(self)
+        until = consistent
+        if not takes_consistent and "consistent" in kwargs:
+            until = kwargs.pop("consistent")
+        left = timeout
+        if until is not False:
+            begun = time.monotonic()
+            self.wait(None if until is True else until, timeout)
+            left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begun))
+        return core.query(function, self, args, kwargs, left)
 
     return run
 
@@ -546,7 +583,7 @@ class ReadModel:
         They are the rows of the table ``escqrs_dead_letter``, which other tools can read.
         """
         found: list[ParkedEvent] = _core_of(self).query(
-            _select_parked, self, (self.__escqrs_name__,), {"skipped": skipped}
+            _select_parked, self, (self.__escqrs_name__,), {"skipped": skipped}, None
         )
         return found
 

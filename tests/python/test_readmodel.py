@@ -695,7 +695,7 @@ def test_refused_when_defined() -> None:
         with pytest.raises(TypeError):
             es.query(function)
     with pytest.raises(TypeError, match="self, db and event"):
-        es.on(ItemAdded)(lambda self, event: None)
+        type("M", (es.ReadModel,), {"added": es.on(ItemAdded)(lambda self, event: None)})
 
 
 FORBIDDEN = [
