@@ -13,6 +13,7 @@
 #include "python/argument.h"
 #include "python/new_event.h"
 #include "python/state.h"
+#include "python/upcast.h"
 
 #define ARENA_BLOCK_BYTES 32768
 
@@ -116,19 +117,15 @@ static escqrs_type *type_by_class(esc_py_store *store, PyObject *cls)
     }
     PyObject *claimed =
         PyObject_CallFunctionObjArgs(store->state->store.claim, (PyObject *)store, cls, NULL);
-    const escqrs_schema *schema =
-        claimed == NULL ? NULL : esc_py_message_schema((PyTypeObject *)cls);
+    bool good = claimed != NULL;
     Py_XDECREF(claimed);
     escqrs_slice name;
-    if (schema == NULL ||
-        esc_py_text_slice(esc_py_class_stored_name((PyTypeObject *)cls), "name", &name) < 0) {
-        return NULL;
-    }
     void *record = NULL;
     size_t size = 0;
-    escqrs_error error = {0};
-    if (escqrs_schema_record(schema, &record, &size, &error) != ESCQRS_OK) {
-        return esc_py_raise(store->state, &error);
+    if (!good ||
+        esc_py_text_slice(esc_py_class_stored_name((PyTypeObject *)cls), "name", &name) < 0 ||
+        esc_py_record_of(store->backing, (PyTypeObject *)cls, &record, &size) < 0) {
+        return NULL;
     }
     type = note_type(store, cls, name, (escqrs_slice){record, size});
     escqrs_free(record);

@@ -387,11 +387,32 @@ static int build(esc_py_definition *self, PyObject *cls)
     return result;
 }
 
+/* Where the store has learned to read events otherwise, types are looked up again and states are
+ * made anew. */
+static int learn(esc_py_definition *self)
+{
+    uint64_t learned = self->system->keeper->backing->learned;
+    if (learned == self->learned) {
+        return 0;
+    }
+    if (publish(self, 0, NULL) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->learned = learned;
+    self->state_type = NULL;
+    self->generation++;
+    return 0;
+}
+
 int esc_py_definition_refresh(esc_py_definition *self)
 {
     uint64_t now = esc_py_definition_generation(self->state);
-    if (now == self->seen || self->building) {
+    if (self->building) {
         return 0;
+    }
+    if (now == self->seen) {
+        return learn(self);
     }
     PyObject *cls = esc_py_newest(self->state, self->cls);
     if (cls == NULL) {
@@ -401,6 +422,7 @@ int esc_py_definition_refresh(esc_py_definition *self)
     Py_DECREF(cls);
     if (result == 0) {
         self->seen = now;
+        result = learn(self);
     }
     return result;
 }

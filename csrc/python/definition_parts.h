@@ -25,6 +25,7 @@ typedef struct esc_py_entry {
     PyObject *name;             /* strong: the stored name */
     const escqrs_schema *schema;
     escqrs_type *type; /* with the class's own schema, for writing; NULL until first written */
+    uint64_t learned;  /* by the store when `type` was found: see upcast.h */
 } esc_py_entry;
 
 typedef struct esc_py_events {
@@ -46,8 +47,9 @@ struct esc_py_definition {
     PyObject *fingerprint;   /* str: the state's type name with it is "Cart@..." */
     escqrs_type *state_type; /* NULL until the first snapshot */
     uint64_t generation;
-    uint64_t seen; /* definitions in the process when the tables were made */
-    bool building; /* the tables are being made, further up this stack */
+    uint64_t seen;    /* definitions in the process when the tables were made */
+    uint64_t learned; /* by the store then: see upcast.h */
+    bool building;    /* the tables are being made, further up this stack */
     size_t applied_count;
     esc_py_entry **applied; /* entries in force */
     esc_py_entry *entries;  /* all */

@@ -5,6 +5,7 @@
  */
 #include "python/adopted.h"
 #include "python/definition_parts.h"
+#include "python/upcast.h"
 
 #define SCRATCH_BYTES_MAX 65536 /* of packing space that a definition keeps */
 
@@ -179,19 +180,14 @@ escqrs_status esc_py_dispatch_handle(void *context, void *state, escqrs_turn *tu
 /* The type that the entry's events are stored with. */
 static int store_type(esc_py_definition *self, esc_py_entry *entry)
 {
-    escqrs_error error = {0};
-    void *record = NULL;
-    size_t size = 0;
-    escqrs_status status = escqrs_schema_record(entry->schema, &record, &size, &error);
-    if (status == ESCQRS_OK) {
-        status = escqrs_store_type(self->system->store, esc_py_slice_of(entry->name),
-                                   (escqrs_slice){record, size}, &entry->type, &error);
-    }
-    escqrs_free(record);
-    if (status != ESCQRS_OK) {
-        esc_py_raise(self->state, &error);
+    esc_py_backing *backing = self->system->keeper->backing;
+    uint64_t learned = backing->learned;
+    escqrs_type *type = esc_py_type_of_class(backing, entry->cls);
+    if (type == NULL) {
         return -1;
     }
+    entry->type = type;
+    entry->learned = learned;
     return 0;
 }
 
@@ -232,7 +228,9 @@ static esc_py_entry *entry_to_emit(esc_py_definition *self, PyObject *event)
         entry = esc_py_entry_of_class(self, cls); /* it may be a twin */
         entry = entry != NULL ? entry : entry_of_namesake(self, cls);
     }
-    if (entry != NULL && entry->type == NULL && store_type(self, entry) < 0) {
+    bool known = entry != NULL && entry->type != NULL &&
+                 entry->learned == self->system->keeper->backing->learned;
+    if (entry != NULL && !known && store_type(self, entry) < 0) {
         return NULL;
     }
     return entry;

@@ -15,6 +15,7 @@
 #include "python/recorded.h"
 #include "python/state.h"
 #include "python/system.h"
+#include "python/upcast.h"
 
 #define PAGE_EVENTS 256
 
@@ -22,11 +23,13 @@ typedef struct feed {
     PyObject_HEAD
     esc_py_store *store;
     esc_py_matches matches;
+    esc_py_parts parts;    /* of the event read last */
     escqrs_cursor *cursor; /* up to `upto`; NULL: all up to `after` was read */
     const escqrs_recorded *page;
     size_t next, count;
     int64_t after, upto; /* positions looked at already, and by the cursor */
-    int64_t position;    /* of the last event given */
+    int64_t position;    /* of the last event given, with all its parts */
+    int64_t given;       /* of the event read last */
     bool busy;           /* a thread is in it */
     _Atomic int cancelled;
     int descriptor;      /* of the loop that awaits; -1: none yet */
@@ -210,6 +213,15 @@ static escqrs_status wait_slice(void *context, int64_t deadline_ns)
     return escqrs_store_wait(self->store->core, self->after, &self->cancelled, deadline_ns);
 }
 
+/* The position counts once the last part of an event is given. */
+static void note_given(feed *self, PyObject *recorded)
+{
+    if (recorded != NULL &&
+        (self->parts.list == NULL || self->parts.next == PyList_GET_SIZE(self->parts.list))) {
+        self->position = self->given;
+    }
+}
+
 /* The next event; NULL without an exception where the feed was closed, or, with `now`, where there
  * is none yet. Without the GIL in between; `busy` is set. */
 static PyObject *take(feed *self, int64_t deadline_ns, bool now)
@@ -218,16 +230,28 @@ static PyObject *take(feed *self, int64_t deadline_ns, bool now)
         if (esc_py_store_check(self->store) < 0) {
             return NULL;
         }
+        PyObject *part = esc_py_parts_take(&self->parts);
+        if (part != NULL || PyErr_Occurred()) {
+            note_given(self, part);
+            return part;
+        }
         int found = self->next < self->count ? 1 : look(self);
         if (found < 0) {
             return NULL;
         }
         if (found > 0 && !is_cancelled(self)) {
-            PyObject *recorded = esc_py_recorded_new(self->store, &self->page[self->next]);
-            if (recorded != NULL) {
-                self->position = self->page[self->next++].position;
+            const escqrs_recorded *stored = &self->page[self->next];
+            PyObject *recorded = esc_py_parts_put(&self->parts, self->store, stored->type,
+                                                  esc_py_recorded_new(self->store, stored), false);
+            if (recorded != NULL || !PyErr_Occurred()) {
+                self->given = stored->position;
+                self->next++;
+                note_given(self, recorded);
             }
-            return recorded;
+            if (recorded != NULL || PyErr_Occurred()) {
+                return recorded;
+            }
+            continue; /* it was dropped, or is not wanted as what it is now */
         }
         if (now) {
             return NULL;
@@ -382,7 +406,7 @@ static PyObject *feed_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     self->store = (esc_py_store *)Py_NewRef(object);
     self->after = self->position = after;
     self->descriptor = -1;
-    if (esc_py_matches_init(&self->matches, state, match) < 0) {
+    if (esc_py_matches_widen(&self->matches, state, match, store->backing, &self->parts) < 0) {
         Py_DECREF((PyObject *)self);
         return NULL;
     }
@@ -424,6 +448,7 @@ static void feed_dealloc(PyObject *object)
         }
     }
     esc_py_matches_fini(&self->matches);
+    esc_py_parts_fini(&self->parts);
     Py_XDECREF((PyObject *)self->store);
     type->tp_free(object);
     Py_DECREF(type);

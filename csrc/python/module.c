@@ -3,6 +3,7 @@
  * The state struct (state.h) holds everything of Python; exec below is the table of contents.
  */
 #include "python/state.h"
+#include "python/upcast.h"
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
@@ -57,7 +58,8 @@ static int module_exec(PyObject *module)
         esc_py_container_exec(module) < 0 || esc_py_handle_exec(module) < 0 ||
         esc_py_reply_exec(module) < 0 || esc_py_recorded_exec(module) < 0 ||
         esc_py_rows_exec(module) < 0 || esc_py_store_exec(module) < 0 ||
-        esc_py_readmodel_exec(module) < 0 || esc_py_log_exec(module) < 0) {
+        esc_py_readmodel_exec(module) < 0 || esc_py_upcast_exec(module) < 0 ||
+        esc_py_log_exec(module) < 0) {
         return -1;
     }
     return 0;

@@ -9,6 +9,7 @@
 #include "python/adopted.h"
 #include "python/argument.h"
 #include "python/state.h"
+#include "python/upcast.h"
 
 /* One block of memory: the stored bytes, ob_size of them, are at its end. */
 typedef struct recorded_object {
@@ -16,6 +17,7 @@ typedef struct recorded_object {
     esc_py_backing *store;     /* held; NULL: made in Python, without one */
     const escqrs_type *stored; /* lives as long as that; NULL: made in Python */
     int64_t position, version, time_us;
+    uint32_t part, parts; /* of the events that the stored one is read as */
     escqrs_uuid id, correlation_id, causation_id;
     PyObject *stream;
     PyObject *type;
@@ -96,9 +98,23 @@ static int take_text(escqrs_slice text, PyObject **result)
     return text.size > 0 && *result == NULL ? -1 : 0;
 }
 
-/* Steals `stream`, which may be NULL with an exception. */
+/* An event whose class was renamed is of the type that it is now. */
+static int take_current_name(recorded_object *self, esc_py_store *store)
+{
+    if (!store->backing->evolves) {
+        return 0;
+    }
+    PyObject *reading = esc_py_reading(store->backing, self->stored);
+    if (reading != NULL && PyType_Check(reading)) {
+        Py_SETREF(self->type, Py_NewRef(esc_py_class_stored_name((PyTypeObject *)reading)));
+    }
+    return reading == NULL ? -1 : 0;
+}
+
+/* Steals `stream`, which may be NULL with an exception. `raw`: under the name it was stored with.
+ */
 static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *recorded,
-                              PyObject *stream)
+                              PyObject *stream, bool raw)
 {
     recorded_object *self = NULL;
     if (stream != NULL) {
@@ -120,11 +136,13 @@ static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *record
     self->position = recorded->position;
     self->version = recorded->version;
     self->time_us = recorded->time_us;
+    self->part = recorded->part;
+    self->parts = recorded->part_count > 0 ? recorded->part_count : 1;
     self->id = recorded->id;
     self->correlation_id = recorded->correlation_id;
     self->causation_id = recorded->causation_id;
     self->type = Py_XNewRef(type_name(store, recorded->type));
-    if (self->type == NULL) {
+    if (self->type == NULL || (!raw && take_current_name(self, store) < 0)) {
         goto fail;
     }
     if (take_text(recorded->id_text, &self->own_id) < 0 ||
@@ -268,6 +286,7 @@ static PyObject *recorded_make(PyTypeObject *type, PyObject *args, PyObject *kwa
     self->position = position;
     self->version = version;
     self->time_us = time_us;
+    self->parts = 1;
     self->stream = Py_NewRef(stream);
     self->type = Py_NewRef(name);
     self->own_id = Py_NewRef(id);
@@ -289,7 +308,7 @@ static esc_py_state *state_of(const recorded_object *self)
 
 PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded)
 {
-    return recorded_new(store, recorded, text_of(recorded->stream));
+    return recorded_new(store, recorded, text_of(recorded->stream), false);
 }
 
 static void recorded_dealloc(PyObject *object)
@@ -366,6 +385,16 @@ static PyObject *get_object(PyObject *object, void *closure)
     return Py_NewRef(*(PyObject **)((char *)object + (size_t)closure));
 }
 
+static PyObject *get_part(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(((recorded_object *)object)->part);
+}
+
+static PyObject *get_parts(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(((recorded_object *)object)->parts);
+}
+
 static PyObject *get_data(PyObject *object, void *Py_UNUSED(closure))
 {
     return PyBytes_FromStringAndSize(((recorded_object *)object)->data, Py_SIZE(object));
@@ -400,16 +429,37 @@ static void raise_unknown(recorded_object *self, const escqrs_error *error)
     Py_XDECREF(exception);
 }
 
+/* What it is decoded as; borrowed, NULL where there is no such class, or with an exception. */
+static PyTypeObject *class_of(const recorded_object *self)
+{
+    if (self->store == NULL) {
+        return NULL;
+    }
+    if (self->stored == NULL) {
+        return (PyTypeObject *)PyDict_GetItemWithError(self->store->events, self->type);
+    }
+    PyObject *reading = esc_py_reading(self->store, self->stored);
+    if (reading == NULL || PyType_Check(reading)) {
+        return (PyTypeObject *)reading;
+    }
+    if (PyExceptionInstance_Check(reading)) {
+        esc_py_reading_raise(reading);
+    } else if (reading != Py_None) {
+        PyErr_Format(PyExc_TypeError,
+                     "version %lld of %U was read as it is stored (%U), and is upcast only where "
+                     "events are iterated over",
+                     (long long)self->version, self->stream, self->type);
+    }
+    return NULL;
+}
+
 static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
 {
     recorded_object *self = (recorded_object *)object;
     if (self->event != NULL) {
         return Py_NewRef(self->event);
     }
-    PyTypeObject *cls =
-        (PyTypeObject *)(self->store == NULL
-                             ? NULL
-                             : PyDict_GetItemWithError(self->store->events, self->type));
+    PyTypeObject *cls = class_of(self);
     if (cls == NULL) {
         if (!PyErr_Occurred()) {
             escqrs_error error = {.version = self->version, .position = self->position};
@@ -427,7 +477,7 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
     }
     escqrs_limits limits = {.bytes_max = self->store->message_bytes_max};
     escqrs_slice data = {self->data, (size_t)Py_SIZE(object)};
-    Py_INCREF((PyObject *)cls); /* decoding may run Python code, which may define it anew */
+    Py_INCREF((PyObject *)cls);      /* decoding may run Python code, which may define it anew */
     bool twin = esc_py_is_twin(cls); /* what can be changed is read anew each time */
     PyObject *event = esc_py_message_decode(cls, data, &limits);
     Py_DECREF((PyObject *)cls);
@@ -435,6 +485,51 @@ static PyObject *get_event(PyObject *object, void *Py_UNUSED(closure))
         self->event = Py_NewRef(event);
     }
     return event;
+}
+
+PyObject *esc_py_recorded_part(esc_py_store *store, PyObject *recorded, PyObject *event,
+                               uint32_t part, uint32_t parts)
+{
+    recorded_object *of = (recorded_object *)recorded;
+    esc_buffer packed = {0};
+    PyObject *id = part == 0 ? Py_XNewRef(of->own_id) : get_id(recorded, NULL);
+    recorded_object *self = NULL;
+    if (part > 0 && id != NULL) {
+        Py_SETREF(id, PyUnicode_FromFormat("%U.%u", id, part));
+    }
+    if ((part == 0 || id != NULL) && esc_py_message_pack(event, &packed) == 0) {
+        self =
+            PyObject_NewVar(recorded_object, store->state->recorded.type, (Py_ssize_t)packed.size);
+    }
+    if (self == NULL) {
+        Py_XDECREF(id);
+        esc_buffer_fini(&packed);
+        return NULL;
+    }
+    memset((char *)self + offsetof(recorded_object, store), 0,
+           offsetof(recorded_object, data) - offsetof(recorded_object, store));
+    if (packed.size > 0) {
+        memcpy(self->data, packed.data, packed.size);
+    }
+    esc_buffer_fini(&packed);
+    self->store = esc_py_backing_hold(store->backing);
+    self->position = of->position;
+    self->version = of->version;
+    self->time_us = of->time_us;
+    self->part = part;
+    self->parts = parts;
+    self->id = of->id;
+    self->correlation_id = of->correlation_id;
+    self->causation_id = of->causation_id;
+    self->stream = Py_NewRef(of->stream);
+    self->type = Py_NewRef(esc_py_class_stored_name(Py_TYPE(event)));
+    self->own_id = id;
+    self->correlation = Py_XNewRef(of->correlation);
+    self->causation = Py_XNewRef(of->causation);
+    self->metadata = Py_XNewRef(of->metadata);
+    self->tags = Py_XNewRef(of->tags);
+    self->event = Py_NewRef(event);
+    return (PyObject *)self;
 }
 
 static PyObject *recorded_repr(PyObject *object)
@@ -481,7 +576,7 @@ static PyObject *recorded_compare(PyObject *left, PyObject *right, int operation
     if (equal < 0) {
         return NULL;
     }
-    equal = equal ? PyObject_RichCompareBool(a->stream, b->stream, Py_EQ) : 0;
+    equal = equal && a->part == b->part ? PyObject_RichCompareBool(a->stream, b->stream, Py_EQ) : 0;
     if (equal > 0) {
         equal = Py_SIZE(a) == Py_SIZE(b) && memcmp(a->data, b->data, (size_t)Py_SIZE(a)) == 0;
     }
@@ -510,7 +605,14 @@ static PyGetSetDef recorded_getset[] = {
     {"causation_id", get_causation_id, NULL, "Of the command that caused it.", NULL},
     {"metadata", get_metadata, NULL, "A read-only mapping of text to text.", NULL},
     {"tags", get_tags, NULL, "A tuple of texts.", NULL},
-    {"data", get_data, NULL, "The stored bytes.", NULL},
+    {"data", get_data, NULL, "The stored bytes; of an upcast event, the bytes that it has now.",
+     NULL},
+    {"part", get_part, NULL,
+     "0; of the events that an upcaster has split a stored one into: 0, 1, 2 ... They share "
+     "position, version and time.",
+     NULL},
+    {"parts", get_parts, NULL, "How many events the stored one is read as: 1 unless it was split.",
+     NULL},
     {"_schema", get_schema, NULL, NULL, NULL},
     {"event", get_event, NULL,
      "The event itself, decoded when first read. Raises es.UnknownType, es.Corrupt.", NULL},
@@ -555,6 +657,10 @@ typedef struct cursor_object {
     size_t next, count;
     bool reading;                    /* a thread is in the core with it */
     PyObject *streams[STREAMS_KEPT]; /* names seen; each NULL or ASCII */
+    bool raw;                        /* events are given as they are stored */
+    bool reverse;
+    int64_t left;       /* stored events that it may go on with; -1: all */
+    esc_py_parts parts; /* of the event read last */
 } cursor_object;
 
 /* The name of the event's stream: most often one that came before, found by where it lies in the
@@ -573,20 +679,11 @@ static PyObject *stream_name(cursor_object *self, escqrs_slice name)
     return text;
 }
 
-static PyObject *cursor_next(PyObject *object)
+/* The next stored event as it is stored; *type is its type. NULL at the end, or with an exception.
+ */
+static PyObject *next_stored(cursor_object *self, const escqrs_type **type)
 {
-    cursor_object *self = (cursor_object *)object;
     esc_py_store *store = self->store;
-    if (self->cursor == NULL) {
-        return NULL;
-    }
-    if (self->reading) {
-        PyErr_SetString(PyExc_ValueError, "another thread is reading from this iterator");
-        return NULL;
-    }
-    if (esc_py_store_check(store) < 0) {
-        return NULL;
-    }
     if (self->next == self->count) {
         escqrs_error error = {0};
         escqrs_status status;
@@ -611,9 +708,51 @@ static PyObject *cursor_next(PyObject *object)
     /* making the object may run the collector, and so other threads: the page must stay */
     self->reading = true;
     const escqrs_recorded *next = &self->page[self->next++];
-    PyObject *recorded = recorded_new(store, next, stream_name(self, next->stream));
+    *type = next->type;
+    PyObject *recorded = recorded_new(store, next, stream_name(self, next->stream), self->raw);
     self->reading = false;
     return recorded;
+}
+
+/* With upcasters: the parts of one stored event stay together, also at the limit. */
+static PyObject *next_evolved(cursor_object *self)
+{
+    PyObject *recorded = esc_py_parts_take(&self->parts);
+    while (recorded == NULL && !PyErr_Occurred() && self->left != 0) {
+        const escqrs_type *type = NULL;
+        PyObject *stored = next_stored(self, &type);
+        if (stored == NULL) {
+            return NULL;
+        }
+        self->reading = true;
+        recorded = esc_py_parts_put(&self->parts, self->store, type, stored, self->reverse);
+        self->reading = false;
+        if (recorded == NULL && PyErr_Occurred()) {
+            self->next--; /* asked again, it fails again: it never ends short */
+        }
+    }
+    if (recorded != NULL && self->left > 0) {
+        self->left--;
+    }
+    return recorded;
+}
+
+static PyObject *cursor_next(PyObject *object)
+{
+    cursor_object *self = (cursor_object *)object;
+    if (self->cursor == NULL && self->parts.list == NULL) {
+        return NULL;
+    }
+    if (self->reading) {
+        PyErr_SetString(PyExc_ValueError, "another thread is reading from this iterator");
+        return NULL;
+    }
+    if (esc_py_store_check(self->store) < 0) {
+        return NULL;
+    }
+    const escqrs_type *type;
+    return self->store->backing->evolves && !self->raw ? next_evolved(self)
+                                                       : next_stored(self, &type);
 }
 
 /* No tp_clear: a cycle through it ends at the attributes of its owner. */
@@ -637,6 +776,7 @@ static void cursor_dealloc(PyObject *object)
     for (size_t i = 0; i < STREAMS_KEPT; i++) {
         Py_XDECREF(self->streams[i]);
     }
+    esc_py_parts_fini(&self->parts);
     Py_XDECREF((PyObject *)self->store);
     Py_XDECREF(self->owner);
     PyObject_GC_Del(self);
@@ -696,7 +836,16 @@ static escqrs_match *matches_of(PyObject *list, size_t *count)
 
 int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match)
 {
+    return esc_py_matches_widen(self, state, match, NULL, NULL);
+}
+
+int esc_py_matches_widen(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
+                         esc_py_backing *backing, esc_py_parts *parts)
+{
     *self = (esc_py_matches){.list = PyObject_CallOneArg(state->recorded.matches, match)};
+    if (self->list != NULL && parts != NULL) {
+        Py_SETREF(self->list, esc_py_parts_init(parts, backing, self->list));
+    }
     if (self->list != NULL) {
         self->items = matches_of(self->list, &self->count);
     }
@@ -718,13 +867,13 @@ void esc_py_matches_fini(esc_py_matches *self)
 PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
                             PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"after", "upto", "match", "reverse", "limit", NULL};
+    static char *names[] = {"after", "upto", "match", "reverse", "limit", "raw", NULL};
     PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None,
              *limit_object = Py_None;
-    int reverse = 0;
+    int reverse = 0, raw = 0;
     int64_t after, upto, limit;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpO", names, &after_object, &upto_object,
-                                     &match, &reverse, &limit_object) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpOp", names, &after_object, &upto_object,
+                                     &match, &reverse, &limit_object, &raw) ||
         esc_py_number(after_object, "after", 0, &after) < 0 ||
         esc_py_number(upto_object, "upto", -1, &upto) < 0 ||
         esc_py_number(limit_object, "limit", -1, &limit) < 0 || esc_py_store_check(store) < 0) {
@@ -732,17 +881,23 @@ PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice s
     }
     cursor_object *self = PyObject_GC_New(cursor_object, store->state->recorded.cursor);
     esc_py_matches matches = {0};
-    bool failed = self == NULL || esc_py_matches_init(&matches, store->state, match) < 0;
+    bool failed = self == NULL;
+    bool evolves = store->backing->evolves && !raw;
     if (self != NULL) {
         memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
         self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
         self->owner = Py_NewRef(owner);
+        self->raw = raw != 0;
+        self->reverse = reverse != 0;
+        self->left = evolves && limit >= 0 ? limit : -1;
         PyObject_GC_Track((PyObject *)self);
+        failed = esc_py_matches_widen(&matches, store->state, match, store->backing,
+                                      raw ? NULL : &self->parts) < 0;
     }
     if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
         escqrs_range range = {.after = after,
                               .upto = upto < 0 ? 0 : upto,
-                              .limit = limit < 0 ? 0 : limit,
+                              .limit = limit < 0 || evolves ? 0 : limit,
                               .reverse = reverse,
                               .matches = matches.items,
                               .match_count = matches.count};

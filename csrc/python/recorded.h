@@ -3,6 +3,7 @@
 #define ESC_PYTHON_RECORDED_H
 
 #include "python/store.h"
+#include "python/upcast.h"
 
 typedef struct esc_py_recorded_state {
     PyTypeObject *type;   /* Recorded */
@@ -20,10 +21,18 @@ typedef struct esc_py_matches {
 
 /* From a match, a list of them, or None; all zero after a failure. */
 int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match);
+/* The same for who reads with `parts`: types that may become wanted ones are among them. */
+int esc_py_matches_widen(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
+                         esc_py_backing *backing, esc_py_parts *parts);
 void esc_py_matches_fini(esc_py_matches *self);
 
-/* A copy of all that `recorded` says; its event is decoded when read. New reference. */
+/* A copy of all that `recorded` says; its event is decoded when read. New reference. It has not
+ * been upcast: see esc_py_parts_put. */
 PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded);
+/* What upcasting made of a stored event (an es.Recorded): the same, but with this event, the part
+ * of so many. New reference. */
+PyObject *esc_py_recorded_part(esc_py_store *store, PyObject *recorded, PyObject *event,
+                               uint32_t part, uint32_t parts);
 /* An iterator over the events of a stream (or of the whole store: stream empty), from the Python
  * arguments (*, after=0, upto=None, match=(), reverse=False, limit=None). `owner` lives as long as
  * it. New reference. */

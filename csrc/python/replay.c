@@ -3,6 +3,8 @@
  * Locks: none. Decoding runs without the GIL, all else with it.
  */
 #include "python/definition_parts.h"
+#include "python/recorded.h"
+#include "python/upcast.h"
 
 static _Thread_local PyObject *interruption;
 
@@ -13,21 +15,54 @@ PyObject *esc_py_definition_interruption(void)
     return taken;
 }
 
-/* Where the type's entry is not published yet: find and publish it. NULL with `error` filled. */
-static esc_py_entry *look_up(esc_py_definition *self, const escqrs_recorded *recorded,
-                             escqrs_error *error)
+/* The entry for events of that class; NULL with `error` filled. */
+static esc_py_entry *entry_for(esc_py_definition *self, PyTypeObject *cls, escqrs_error *error)
 {
-    escqrs_slice name = escqrs_type_name(recorded->type);
-    esc_py_entry *entry = esc_py_entry_of_name(self, name);
+    esc_py_entry *entry = esc_py_entry_of_class(self, cls);
     if (entry == NULL) {
-        PyObject *text = PyUnicode_DecodeUTF8(name.data, (Py_ssize_t)name.size, "replace");
-        bool known = text != NULL && esc_py_system_event_class(self->system, text) != NULL;
+        entry = esc_py_entry_of_name(self, esc_py_slice_of(esc_py_class_stored_name(cls)));
+    }
+    if (entry == NULL) {
+        (void)escqrs_error_set(error, ESCQRS_REPLAY,
+                               "no @es.applies method of %s takes %s; write one, be it one that "
+                               "passes",
+                               PyUnicode_AsUTF8(self->name),
+                               PyUnicode_AsUTF8(esc_py_class_stored_name(cls)));
+    }
+    return entry;
+}
+
+/* Where the type's entry is not published yet: find and publish it. NULL with `error` filled, or
+ * with `*upcasts`: events of that type have to be upcast. */
+static esc_py_entry *look_up(esc_py_definition *self, const escqrs_recorded *recorded,
+                             bool *upcasts, escqrs_error *error)
+{
+    PyObject *reading = esc_py_reading(self->system->keeper->backing, recorded->type);
+    if (reading == NULL) {
+        (void)esc_py_failure(error, ESCQRS_REPLAY, "its class cannot be used");
+        return NULL;
+    }
+    *upcasts = esc_py_reading_upcasts(reading);
+    if (*upcasts) {
+        return NULL;
+    }
+    if (PyExceptionInstance_Check(reading)) {
+        PyObject *text = PyObject_Str(reading);
+        const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
+        (void)escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH, "%s", utf8 == NULL ? "?" : utf8);
         Py_XDECREF(text);
         PyErr_Clear();
-        (void)escqrs_error_set(error, known ? ESCQRS_REPLAY : ESCQRS_UNKNOWN_TYPE,
+        return NULL;
+    }
+    if (reading == Py_None) {
+        (void)escqrs_error_set(error, ESCQRS_UNKNOWN_TYPE,
                                "no @es.applies method of %s takes it; write one, be it one that "
                                "passes",
                                PyUnicode_AsUTF8(self->name));
+        return NULL;
+    }
+    esc_py_entry *entry = entry_for(self, (PyTypeObject *)reading, error);
+    if (entry == NULL) {
         return NULL;
     }
     if (esc_py_entry_publish(self, recorded->type, entry) < 0) {
@@ -63,6 +98,47 @@ void esc_py_replay_discard(void *context, void *decoded)
     escqrs_message_free(decoded);
 }
 
+/* An applier or an upcaster raised: keep what is no Exception. */
+static escqrs_status raised(escqrs_error *error, const char *what)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        Py_XSETREF(interruption, Py_XNewRef(value));
+        PyErr_Restore(type, value, traceback);
+    }
+    return esc_py_failure(error, ESCQRS_REPLAY, what);
+}
+
+/* Apply what upcasting makes of it. */
+static escqrs_status apply_upcast(esc_py_definition *self, esc_py_instance *instance,
+                                  const escqrs_recorded *recorded, escqrs_error *error)
+{
+    esc_py_store *store = self->system->keeper;
+    PyObject *reading = esc_py_reading(store->backing, recorded->type);
+    PyObject *stored = reading == NULL ? NULL : esc_py_recorded_new(store, recorded);
+    reading = stored == NULL ? NULL : esc_py_reading(store->backing, recorded->type);
+    PyObject *events = reading == NULL ? NULL : esc_py_upcast(reading, stored);
+    Py_XDECREF(stored);
+    if (events == NULL) {
+        return raised(error, "upcasting it failed");
+    }
+    escqrs_status status = ESCQRS_OK;
+    instance->version = recorded->version;
+    for (Py_ssize_t i = 0; status == ESCQRS_OK && i < PyList_GET_SIZE(events); i++) {
+        PyObject *event = PyList_GET_ITEM(events, i);
+        esc_py_entry *entry = entry_for(self, Py_TYPE(event), error);
+        if (entry == NULL) {
+            status = error->status;
+        } else if (esc_py_instance_apply(instance, entry->applier, event) < 0) {
+            status = raised(error, "@es.applies raised");
+        }
+    }
+    Py_DECREF(events);
+    return status;
+}
+
 escqrs_status esc_py_replay_apply(void *context, void *state, const escqrs_recorded *recorded,
                                   void *decoded, escqrs_error *error)
 {
@@ -70,9 +146,10 @@ escqrs_status esc_py_replay_apply(void *context, void *state, const escqrs_recor
     esc_py_instance *instance = state;
     ProtobufCMessage *message = decoded;
     esc_py_entry *entry = esc_py_entry_published(self, recorded->type);
-    if (entry == NULL && (entry = look_up(self, recorded, error)) == NULL) {
+    bool upcasts = false;
+    if (entry == NULL && (entry = look_up(self, recorded, &upcasts, error)) == NULL) {
         escqrs_message_free(message);
-        return error->status;
+        return upcasts ? apply_upcast(self, instance, recorded, error) : error->status;
     }
     /* decoded with an older definition, or not at all */
     if (message != NULL && message->descriptor != escqrs_schema_descriptor(entry->schema)) {
@@ -90,14 +167,7 @@ escqrs_status esc_py_replay_apply(void *context, void *state, const escqrs_recor
     int result = event == NULL ? -1 : esc_py_instance_apply(instance, entry->applier, event);
     Py_XDECREF(event);
     if (result < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
-            PyObject *type, *value, *traceback;
-            PyErr_Fetch(&type, &value, &traceback);
-            PyErr_NormalizeException(&type, &value, &traceback);
-            Py_XSETREF(interruption, Py_XNewRef(value));
-            PyErr_Restore(type, value, traceback);
-        }
-        return esc_py_failure(error, ESCQRS_REPLAY, "@es.applies raised");
+        return raised(error, "@es.applies raised");
     }
     return ESCQRS_OK;
 }

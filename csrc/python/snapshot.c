@@ -10,7 +10,14 @@ static escqrs_status find_state_type(esc_py_definition *self, escqrs_error *erro
     if (self->state_type != NULL) {
         return ESCQRS_OK;
     }
-    PyObject *name = PyUnicode_FromFormat("%U@%U", self->name, self->fingerprint);
+    /* what upcasters make of the events is part of what replay does */
+    PyObject *plan = self->system->keeper->backing->plan;
+    PyObject *digest =
+        plan == NULL ? PyUnicode_FromString("") : PyObject_GetAttrString(plan, "digest");
+    PyObject *name = digest == NULL
+                         ? NULL
+                         : PyUnicode_FromFormat("%U@%U%S", self->name, self->fingerprint, digest);
+    Py_XDECREF(digest);
     if (name == NULL) {
         PyErr_Clear();
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for the name of a state");

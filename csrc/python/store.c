@@ -13,6 +13,7 @@
 #include "python/readmodel.h"
 #include "python/recorded.h"
 #include "python/state.h"
+#include "python/upcast.h"
 
 /* ---- entering --------------------------------------------------------------------------------- */
 
@@ -102,6 +103,7 @@ void esc_py_backing_release(esc_py_backing *self)
     if (self->core != NULL && self->fork_generation == escqrs_fork_generation()) {
         escqrs_store_destroy(self->core);
     }
+    esc_py_readings_fini(self);
     Py_XDECREF(self->events);
     escqrs_free(self);
 }
@@ -238,6 +240,7 @@ static int store_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     if (self->backing != NULL && self->backing->references == 1) { /* else events have it too */
         Py_VISIT(self->backing->events);
+        Py_VISIT(self->backing->plan);
     }
     Py_VISIT(self->types);
     return 0;
@@ -541,6 +544,24 @@ static PyObject *store_types(PyObject *object, PyObject *Py_UNUSED(ignored))
     return types.list;
 }
 
+/* _learn(plan, evolves): see upcast.h */
+static PyObject *store_learn(PyObject *object, PyObject *args)
+{
+    PyObject *plan;
+    int evolves;
+    if (!PyArg_ParseTuple(args, "Op", &plan, &evolves) ||
+        esc_py_readings_learn((esc_py_store *)object, plan, evolves != 0) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *store_get_plan(PyObject *object, void *Py_UNUSED(closure))
+{
+    PyObject *plan = ((esc_py_store *)object)->backing->plan;
+    return Py_NewRef(plan == NULL ? Py_None : plan);
+}
+
 /* ---- the class -------------------------------------------------------------------------------- */
 
 static PyObject *store_get_head(PyObject *object, void *Py_UNUSED(closure))
@@ -621,6 +642,7 @@ static PyMethodDef store_methods[] = {
     {"_streams", store_streams, METH_O, NULL},
     {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
+    {"_learn", store_learn, METH_VARARGS, NULL},
     {"_snapshots", esc_py_store_snapshots, METH_VARARGS, NULL},
     {"_stats", esc_py_store_stats, METH_NOARGS, NULL},
     {"_verify", esc_py_store_verify, METH_VARARGS, NULL},
@@ -634,6 +656,7 @@ static PyGetSetDef store_getset[] = {
     {"closed", store_get_closed, NULL, "Whether close() was called.", NULL},
     {"readonly", store_get_readonly, NULL, "Whether it was opened with readonly=True.", NULL},
     {"_classes", store_get_classes, NULL, NULL, NULL},
+    {"_plan", store_get_plan, NULL, NULL, NULL},
     {"_forked", store_get_forked, NULL, NULL, NULL},
     {"_opened", store_get_opened, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -32,6 +32,12 @@ typedef struct esc_py_backing {
     unsigned fork_generation;
     size_t message_bytes_max;
     PyObject *events; /* dict: stored name -> event class */
+    /* see upcast.h */
+    PyObject *plan;       /* of _upcast.py; NULL: there is none yet */
+    PyObject **readings;  /* by escqrs_type_id; NULL: not made yet */
+    size_t reading_count; /* places in it */
+    uint64_t learned;     /* plans so far */
+    bool evolves;         /* some type has upcasters or former names */
 } esc_py_backing;
 
 typedef struct esc_py_store {

@@ -162,6 +162,12 @@ bool escqrs_schema_is_union(const escqrs_schema *schema)
     return schema->is_union;
 }
 
+const char *const *escqrs_schema_was(const escqrs_schema *schema, size_t *count)
+{
+    *count = schema->was_count;
+    return (const char *const *)schema->was;
+}
+
 escqrs_status escqrs_schema_add_was(escqrs_schema *schema, escqrs_slice name, escqrs_error *error)
 {
     ESC_ASSERT(!schema->sealed);

@@ -356,6 +356,7 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
 {
     esc_page *page = in->page;
     escqrs_recorded *recorded = &page->items[page->count];
+    recorded->part = recorded->part_count = 0;
     escqrs_status status = ESCQRS_OK;
     esc_row row = {
         .position = sqlite3_column_int64(statement, 0),

@@ -197,6 +197,7 @@ bool escqrs_schema_is_union(const escqrs_schema *schema);
 /* A former name of the message, before it is sealed. Errors: INVALID, NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_add_was(escqrs_schema *schema, escqrs_slice name,
                                                     escqrs_error *error);
+const char *const *escqrs_schema_was(const escqrs_schema *schema, size_t *count);
 ESCQRS_MUST_USE escqrs_status escqrs_schema_seal(escqrs_schema *schema, escqrs_error *error);
 /* `nested` will be destroyed with `owner`. Errors: NO_MEMORY; then it is the caller's still. */
 ESCQRS_MUST_USE escqrs_status escqrs_schema_own(escqrs_schema *owner, escqrs_schema *nested);

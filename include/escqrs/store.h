@@ -160,6 +160,9 @@ typedef struct escqrs_recorded {
     size_t metadata_count;
     const escqrs_slice *tags;
     size_t tag_count;
+    /* Of the events that an upcaster made of one stored event: 0, 1, 2 ..., and how many. Both are
+     * 0 for events as they are stored. */
+    uint32_t part, part_count;
 } escqrs_recorded;
 
 typedef struct escqrs_range {

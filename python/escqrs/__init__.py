@@ -40,6 +40,7 @@ from ._restore import restore
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
+from ._upcast import SchemaChange, upcast
 from .errors import (
     Aborted,
     CheckpointBehind,
@@ -113,6 +114,7 @@ __all__ = [
     "Reply",
     "Retry",
     "Rows",
+    "SchemaChange",
     "SchemaMismatch",
     "Snapshot",
     "Statistics",
@@ -152,4 +154,5 @@ __all__ = [
     "to_json",
     "uint32",
     "uint64",
+    "upcast",
 ]

@@ -11,12 +11,13 @@ import os
 import sys
 import threading
 import time
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast, overload
 
-from . import _core, _log, _subscription
+from . import _core, _log, _subscription, _upcast
 from ._core import NewEvent, Recorded
 from ._inspect import (
     Statistics,
@@ -125,7 +126,8 @@ class Store(_core.StoreBase):
 
     path: a file, or ``":memory:"`` for one that is gone when closed.
     classes: event classes that ``recorded.event`` is to decode; those of events that are appended
-        are added by themselves.
+        are added by themselves. ``es.upcast`` functions, or modules that have them, that are not
+        defined beside these classes.
     durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the
         death of the process, and a power loss may take the last seconds.
     readonly: read beside the process that writes.
@@ -151,20 +153,26 @@ class Store(_core.StoreBase):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        *classes: type[Event],
+        *classes: type[Event] | Callable[..., Any] | types.ModuleType,
         durability: str = "full",
         readonly: bool = False,
         max_message_bytes: int = MESSAGE_BYTES_MAX,
     ) -> None:
-        classes = tuple(_core.twin(cls, "event") for cls in classes)
-        for cls in classes:
+        given: list[_upcast.Upcaster] = []
+        events: list[type[Event]] = []
+        for one in classes:
+            upcasters = _upcast.upcasters_in(one)
+            cls: Any = _core.twin(one, "event") if upcasters is None else None
+            given.extend(upcasters or ())
+            if cls is None:
+                continue
             if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.__escqrs_abstract__:
                 raise TypeError(f"es.Store takes event classes, and {cls!r} is none")
+            events.append(cls)
         self._open(*check_options(path, durability, readonly, max_message_bytes))
         try:
             _unclosed.add(self)
-            for cls in classes:
-                claim(self, cls)
+            claim_all(self, events, given=given)
         except BaseException:
             self.close()
             raise
@@ -388,6 +396,8 @@ class Store(_core.StoreBase):
         made._open(*check_options(path, durability, False, MESSAGE_BYTES_MAX), self)
         _unclosed.add(made)
         made._classes.update(self._classes)
+        if self._plan is not None:
+            made._learn(self._plan, self._plan.evolves)
         return made
 
     def export(
@@ -766,18 +776,30 @@ def claim(store: _core.StoreBase, given: type[Event]) -> None:
 
     NameClash where another does, SchemaMismatch where it would misread what is stored.
     """
-    cls = _core.newest(given)
-    name = cls.__escqrs_name__
-    before = store._classes.get(name)
-    if before is not None and before is not cls and _full_name(before) != _full_name(cls):
-        raise NameClash(
-            f"two events are named {name!r}: {_full_name(before)} and {_full_name(cls)}; "
-            f'give one of them another name: class {cls.__name__}(..., name="...")'
-        )
-    for stored, record, used in store._types() if store._opened else ():
-        if stored == name and used and record:
-            _core._compare_schema(cls, record)
-    store._classes[name] = cls
+    claim_all(store, [given])
+
+
+def claim_all(
+    store: _core.StoreBase,
+    events: Iterable[type[Event]],
+    seen: Iterable[type] = (),
+    given: Iterable[_upcast.Upcaster] = (),
+) -> None:
+    """The same for several at once. seen: other classes beside which upcasters may be defined.
+    given: upcasters."""
+    claimed: dict[str, type[Event]] = {}
+    for cls in map(_core.newest, events):
+        name = cls.__escqrs_name__
+        before = store._classes.get(name) or claimed.get(name)
+        if before is not None and before is not cls and _full_name(before) != _full_name(cls):
+            raise NameClash(
+                f"two events are named {name!r}: {_full_name(before)} and {_full_name(cls)}; "
+                f'give one of them another name: class {cls.__name__}(..., name="...")'
+            )
+        claimed[name] = cls
+    if store._opened:
+        _upcast.learn(store, claimed.values(), seen, given)
+    store._classes.update(claimed)
 
 
 def _abandoned(store: Store) -> None:

@@ -8,6 +8,7 @@ import collections
 import os
 import threading
 import time
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from . import (
     _readmodel,
     _snapshot,
     _subscription,
+    _upcast,
 )
 from ._aggregate import Aggregate
 from ._inspect import Verification
@@ -32,7 +34,7 @@ from ._process import Process
 from ._process_runner import Clock
 from ._processes import Processes
 from ._readmodel import ReadModel
-from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim
+from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim_all
 from ._subscription import Subscription, SubscriptionStatus
 from .errors import Deadlock, Locked, NameClash, Timeout, UnknownType
 
@@ -185,7 +187,7 @@ def _left(until: float | None) -> float | None:
 
 def open(
     store: str | os.PathLike[str] | Store,
-    *classes: type,
+    *classes: type | Callable[..., Any] | types.ModuleType,
     durability: str = "full",
     readonly: bool = False,
     max_message_bytes: int = 16 * 1024 * 1024,
@@ -193,7 +195,8 @@ def open(
     max_entities: int = 100_000,
     clock: Clock | None = None,
 ) -> System:
-    """Open a store, or make one, with these aggregates, read models and event classes.
+    """Open a store, or make one, with these aggregates, read models and event classes; and with
+    ``es.upcast`` functions, or modules that have them, that are not defined beside these.
 
     store: the path of a file, or ``":memory:"`` for one that is gone when closed; the system then
         opens an ``es.Store`` on it and closes it with itself. Or an ``es.Store`` that is open, and
@@ -239,8 +242,7 @@ def open(
     try:
         system.dead_letters = collections.deque(maxlen=_DEAD_LETTERS_MAX)
         _unclosed.add(system)
-        for event in [*events, *_processes.claims(processes)]:
-            claim(below, event)
+        _claim_given(below, classes, [*events, *_processes.claims(processes)])
         for aggregate in aggregates:
             system._add_aggregate(aggregate)
         check(system)
@@ -269,8 +271,16 @@ def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> Sys
     return system
 
 
+def _claim_given(store: Store, given: tuple[Any, ...], events: list[type[Event]]) -> None:
+    """The store reads its events by these classes, and by the upcasters that were given or are
+    defined beside what was."""
+    seen = [one for one in given if isinstance(one, type)]
+    upcasters = [one for several in given for one in _upcast.upcasters_in(several) or ()]
+    claim_all(store, events, seen, upcasters)
+
+
 def _sort(
-    classes: tuple[type, ...],
+    classes: tuple[Any, ...],
 ) -> tuple[
     list[type[Aggregate]], list[type[ReadModel]], list[_process.Definition], list[type[Event]]
 ]:
@@ -284,7 +294,9 @@ def _sort(
     commands: dict[str, type] = {}
     for given in classes:
         if not isinstance(given, type):
-            raise TypeError(f"es.open takes classes, not {given!r}")
+            if _upcast.upcasters_in(given) is not None:
+                continue
+            raise TypeError(f"es.open takes classes, and es.upcast functions, not {given!r}")
         cls = _core.newest(cast("type[Any]", _core.twin(given, "event")))
         if issubclass(cls, Aggregate) and cls is not Aggregate:
             _claim(aggregates, cls.__escqrs_name__, cls, "aggregates")
@@ -343,14 +355,11 @@ def _claim(names: dict[str, Any], name: str, cls: type, what: str) -> None:
 
 def check(system: System, appliers: list[tuple[type[Event], Any]] | None = None) -> None:
     """Refuse event classes that would misread what is stored: those of the system, or those given,
-    which would be."""
+    which would be. Upcasters that were defined meanwhile are taken up."""
     events = system._events
     if appliers is not None:
         events = {event.__escqrs_name__: event for event, _function in appliers}
-    for name, record, used in system.store._types():
-        cls = events.get(name)
-        if cls is not None and used and record:
-            _core._compare_schema(cls, record)
+    _upcast.learn(system.store, events.values())
 
 
 def find(system: System, key: Any) -> Any:

@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ._core import NewEvent, Recorded, _compare_schema, from_bytes, to_bytes
+from . import _upcast
+from ._core import NewEvent, Recorded, from_bytes, to_bytes
 from ._message import Event, Message, field
 from .errors import ConditionFailed, Conflict
 
@@ -205,7 +206,7 @@ def export(
     count = 0
     with _opened(file, "xb") as target:
         target.write(write(_Line(export=VERSION, after=after, upto=last)))
-        for recorded in store.events(after=after, upto=last) if after < last else ():
+        for recorded in _stored(store, after, last):
             key = (recorded.type, recorded._schema)
             if key[1] and key not in schemas:
                 schemas[key] = len(schemas) + 1
@@ -218,6 +219,15 @@ def export(
     if progress is not None:
         progress(last, last)
     return count
+
+
+def _stored(store: Store, after: int, upto: int) -> Iterable[Recorded]:
+    """Events as they are stored, not as classes read them today."""
+    if after >= upto:
+        return ()
+    if store._is_core:
+        return store._events(after=after, upto=upto, raw=True)
+    return store.events(after=after, upto=upto)
 
 
 def _event(recorded: Recorded, schema: int) -> _Event:
@@ -254,9 +264,7 @@ class _Import:
     )
 
     def take_schema(self, schema: _Schema) -> None:
-        cls = self.store._classes.get(schema.type)
-        if cls is not None:
-            _compare_schema(cls, schema.record)
+        _upcast.check_record(self.store, schema.type, schema.record)
         self.schemas[schema.number] = (schema.type, schema.record)
 
     def take(self, event: _Event) -> None:
@@ -331,7 +339,7 @@ def import_(store: Store, file: Any, format: str, progress: Progress | None) -> 
             raise ValueError(f"this export has format {first.export}; known is {VERSION}")
         if first.after > head:
             raise Conflict(f"it begins after position {first.after}, and the store ends at {head}")
-        known = iter(store.events(after=first.after, upto=head) if first.after < head else ())
+        known = iter(_stored(store, first.after, head))
         if not _take_all(running, lines, known, first.upto, head, progress):
             running.flush()
             raise ValueError(

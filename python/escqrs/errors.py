@@ -25,7 +25,8 @@ Every one is an :class:`Error`::
     ├── UnknownType               no class of that name was given: .type .stream .version .position
     ├── NameClash                 two definitions for one name
     ├── NameExists                the name is taken: .ref
-    ├── SchemaMismatch            a class would misread what is stored
+    ├── SchemaMismatch            a class would misread what is stored: .type .field .stored
+    │                             .declared
     ├── ReadModelStopped          .name .position
     └── ProcessStopped            .name .position
 
@@ -240,7 +241,35 @@ class NameExists(Error):
 
 
 class SchemaMismatch(Error):
-    """A class would misread what is stored; the text names class and field, and the mend."""
+    """A class would misread what is stored; the text names class and field, and the mend.
+
+    ``type`` is the message's name, ``field`` the field's, ``stored`` and ``declared`` are texts of
+    the schema that the data was written with and of the class's.
+    """
+
+    def __init__(
+        self,
+        *args: object,
+        type: str | None = None,
+        field: str | None = None,
+        stored: str | None = None,
+        declared: str | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self.type = type
+        self.field = field
+        self.stored = stored
+        self.declared = declared
+
+    def _again(self) -> SchemaMismatch:
+        """The same, to be raised once more without the traceback of the first time."""
+        return SchemaMismatch(
+            *self.args,
+            type=self.type,
+            field=self.field,
+            stored=self.stored,
+            declared=self.declared,
+        )
 
 
 class ReadModelStopped(Error):

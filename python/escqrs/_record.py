@@ -1,0 +1,422 @@
+"""Schemas as they were recorded with stored events: read, shown, and made into classes.
+
+A record is what ``escqrs_type`` keeps beside a type's name (docs/format.md). Here it becomes tuples,
+a text for error messages and for the schema lock, and a class that decodes what was written with it.
+The text is read back, too: :func:`parse` of :func:`text` gives the same record.
+"""
+
+# pyright: reportPrivateUsage=false
+from __future__ import annotations
+
+import datetime
+import enum
+import itertools
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from . import _core
+from ._message import (
+    Event,
+    Message,
+    field,
+    int32,
+    naive_datetime,
+    sint32,
+    sint64,
+    uint32,
+    uint64,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Record", "class_of", "parse", "plain", "read", "record_of", "text"]
+
+# names of scalar types as annotations have them; evaluated in this module
+_SCALARS = {
+    _core.INT: "int", _core.FLOAT: "float", _core.BOOL: "bool", _core.STRING: "str",
+    _core.BYTES: "bytes", _core.TIME: "datetime", _core.INT32: "int32", _core.UINT32: "uint32",
+    _core.UINT64: "uint64", _core.SINT32: "sint32", _core.SINT64: "sint64",
+    _core.DURATION: "timedelta", _core.DATE: "date", _core.CLOCK: "time",
+    _core.LOCAL: "naive_datetime", _core.DECIMAL: "Decimal", _core.UUID: "UUID",
+}  # fmt: skip
+_KINDS = {name: kind for kind, name in _SCALARS.items()}
+_NAMES: dict[str, Any] = {
+    "datetime": datetime.datetime, "timedelta": datetime.timedelta, "date": datetime.date,
+    "time": datetime.time, "int32": int32, "uint32": uint32, "uint64": uint64, "sint32": sint32,
+    "sint64": sint64, "naive_datetime": naive_datetime, "Decimal": Decimal, "UUID": UUID,
+}  # fmt: skip
+_serial = itertools.count()
+
+
+class RecordField(NamedTuple):
+    """One field. message: the index of its message in the record, or -1; union fields have one
+    that is a union."""
+
+    name: str
+    number: int
+    kind: int
+    label: int
+    key_kind: int
+    has_default: bool
+    message: int
+    enum_name: str | None
+    members: tuple[tuple[str, int], ...]
+    was: tuple[str, ...]
+
+
+class RecordMessage(NamedTuple):
+    name: str
+    is_union: bool
+    was: tuple[str, ...]
+    fields: tuple[RecordField, ...]
+
+
+class Record(NamedTuple):
+    """A type with all that it nests; the first message is the type itself."""
+
+    version: int
+    messages: tuple[RecordMessage, ...]
+
+
+def read(record: bytes) -> Record:
+    """A record's bytes as tuples. es.Corrupt where they are none."""
+    version, messages = _core._describe_record(record)
+    return Record(
+        version,
+        tuple(
+            RecordMessage(name, is_union, was, tuple(RecordField(*one) for one in fields))
+            for name, is_union, was, fields in messages
+        ),
+    )
+
+
+def record_of(cls: Any, version: int = 1) -> Record:
+    """The record of a message class."""
+    return read(_core._schema_record(cls, version))
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+
+def _type_text(record: Record, one: RecordField) -> str:
+    if one.kind == _core.MESSAGE:
+        nested = record.messages[one.message]
+        if nested.is_union:
+            value = " | ".join(record.messages[part.message].name for part in nested.fields)
+        else:
+            value = nested.name
+    elif one.kind == _core.ENUM:
+        value = str(one.enum_name)
+    else:
+        value = _SCALARS[one.kind]
+    if one.label == _core.OPTIONAL:
+        return f"{value} | None"
+    if one.label == _core.LIST:
+        return f"list[{value}]"
+    if one.label == _core.MAP:
+        return f"dict[{_SCALARS[one.key_kind]}, {value}]"
+    return value
+
+
+def field_text(record: Record, one: RecordField) -> str:
+    """``name: type`` with what else is said of it."""
+    default = " = default" if one.has_default else ""
+    was = f"  (was {', '.join(one.was)})" if one.was else ""
+    return f"{one.name}: {_type_text(record, one)}{default}{was}"
+
+
+def _enums(record: Record) -> dict[str, tuple[tuple[str, int], ...]]:
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for message in record.messages:
+        for one in message.fields:
+            if one.enum_name is not None:
+                found.setdefault(one.enum_name, one.members)
+    return found
+
+
+def text(record: Record, kind: str = "event", reserved: Iterable[int | str] = ()) -> str:
+    """As lines: the type, then what it nests and its enums by name; fields by number."""
+    lines: list[str] = []
+    first, *others = record.messages
+    blocks = [(kind, first, tuple(reserved))]
+    blocks += [("message", one, ()) for one in sorted(others) if not one.is_union]
+    for what, message, gone in blocks:
+        version = f" version {record.version}" if what == kind else ""
+        was = f"  (was {', '.join(message.was)})" if message.was else ""
+        indent = "" if what == kind else "  "
+        lines.append(f"{indent}{what} {message.name}{version}{was}")
+        for one in sorted(message.fields, key=lambda one: one.number):
+            lines.append(f"{indent}  {one.number} {field_text(record, one)}")
+        for removed in sorted(gone, key=lambda one: (isinstance(one, str), one)):
+            lines.append(f"{indent}  reserved {removed}")
+    for name, members in sorted(_enums(record).items()):
+        lines.append(f"  enum {name}")
+        lines.extend(f"    {number} {member}" for member, number in members)
+    return "\n".join(lines) + "\n"
+
+
+_WAS = re.compile(r"^(?P<rest>.*?)(?:  \(was (?P<was>[^()]+)\))?$")
+_HEAD = re.compile(r"^(?P<what>\w+) (?P<name>\S+?)(?: version (?P<version>\d+))?$")
+_FIELD = re.compile(r"^(?P<number>\d+) (?P<name>\S+): (?P<type>.*?)(?P<default> = default)?$")
+_MEMBER = re.compile(r"^(?P<number>-?\d+) (?P<name>\S+)$")
+
+
+class _Block(NamedTuple):
+    what: str
+    name: str
+    version: int
+    was: tuple[str, ...]
+    fields: list[tuple[int, str, str, bool, tuple[str, ...]]]
+    members: list[tuple[str, int]]
+    reserved: list[int | str]
+
+
+def _blocks(lines: Iterable[tuple[int, str]]) -> Iterator[_Block]:
+    block: _Block | None = None
+    for number, line in lines:
+        found = _WAS.match(line.strip())
+        assert found is not None
+        was = tuple((found["was"] or "").split(", ")) if found["was"] else ()
+        rest = found["rest"]
+        head = _HEAD.match(rest)
+        if rest.startswith("reserved ") and block is not None:
+            gone = rest.removeprefix("reserved ")
+            block.reserved.append(int(gone) if gone.isdigit() else gone)
+        elif (one := _FIELD.match(rest)) and block is not None and block.what != "enum":
+            block.fields.append(
+                (int(one["number"]), one["name"], one["type"], bool(one["default"]), was)
+            )
+        elif (one := _MEMBER.match(rest)) and block is not None and block.what == "enum":
+            block.members.append((one["name"], int(one["number"])))
+        elif head is not None and head["what"] in ("event", "message", "enum"):
+            if block is not None:
+                yield block
+            version = int(head["version"] or 1)
+            block = _Block(head["what"], head["name"], version, was, [], [], [])
+        else:
+            raise ValueError(f"line {number}: {line.strip()!r} cannot be read")
+    if block is not None:
+        yield block
+
+
+class _Parser:
+    """From lines to messages; those that are nested are entered as they are met."""
+
+    def __init__(self, blocks: list[_Block]) -> None:
+        self.blocks = {one.name: one for one in blocks if one.what != "enum"}
+        self.enums = {one.name: tuple(one.members) for one in blocks if one.what == "enum"}
+        self.found: list[RecordMessage | None] = []
+        self.places: dict[str, int] = {}
+
+    def message(self, name: str) -> int:
+        if name in self.places:
+            return self.places[name]
+        if name not in self.blocks:
+            raise ValueError(f"{name} is named, but not described")
+        place = self.places[name] = len(self.found)
+        self.found.append(None)
+        block = self.blocks[name]
+        fields = tuple(self.field(block, *one) for one in block.fields)
+        self.found[place] = RecordMessage(name, False, block.was, fields)
+        return place
+
+    def union(self, name: str, parts: list[str]) -> int:
+        place = len(self.found)
+        self.found.append(None)
+        fields = [
+            RecordField(
+                f"part_{number}", number, _core.MESSAGE, _core.OPTIONAL, 0, False,
+                self.message(part), None, (), (),
+            )
+            for number, part in enumerate(parts, 1)
+        ]  # fmt: skip
+        self.found[place] = RecordMessage(name, True, (), tuple(fields))
+        return place
+
+    def field(
+        self, block: _Block, number: int, name: str, type: str, default: bool, was: tuple[str, ...]
+    ) -> RecordField:
+        label, key, value = _core.ONE, 0, type
+        if type.startswith("list["):
+            label, value = _core.LIST, type[5:-1]
+        elif type.startswith("dict["):
+            label = _core.MAP
+            kind, _, value = type[5:-1].partition(", ")
+            key = _KINDS[kind]
+        elif type.endswith(" | None"):
+            label, value = _core.OPTIONAL, type.removesuffix(" | None")
+        place, members, named = -1, (), None
+        if value in _KINDS:
+            kind_of = _KINDS[value]
+        elif value in self.enums:
+            kind_of, members, named = _core.ENUM, self.enums[value], value
+        elif " | " in value:
+            kind_of, place = _core.MESSAGE, self.union(f"{block.name}.{name}", value.split(" | "))
+        else:
+            kind_of, place = _core.MESSAGE, self.message(value)
+        return RecordField(name, number, kind_of, label, key, default, place, named, members, was)
+
+
+def parse(lines: Iterable[tuple[int, str]]) -> tuple[Record, tuple[int | str, ...]]:
+    """The record that numbered lines of :func:`text` describe, and what is reserved. ValueError
+    where they do not."""
+    blocks = list(_blocks(lines))
+    if not blocks or blocks[0].what != "event":
+        raise ValueError("a description begins with its event")
+    parser = _Parser(blocks)
+    try:
+        parser.message(blocks[0].name)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{blocks[0].name}: {error} is no type") from None
+    messages = tuple(one for one in parser.found if one is not None)
+    return Record(blocks[0].version, messages), tuple(blocks[0].reserved)
+
+
+# ---- classes -------------------------------------------------------------------------------------
+
+
+def _annotation(record: Record, one: RecordField) -> str:
+    if one.kind == _core.MESSAGE:
+        nested = record.messages[one.message]
+        parts = [part.message for part in nested.fields] if nested.is_union else [one.message]
+        value = " | ".join(f"_m{part}" for part in parts)
+    elif one.kind == _core.ENUM:
+        value = f"_e{one.number}"
+    else:
+        value = _SCALARS[one.kind]
+    if one.label == _core.OPTIONAL:
+        return f"{value} | None"
+    if one.label == _core.LIST:
+        return f"list[{value}]"
+    if one.label == _core.MAP:
+        return f"dict[{_SCALARS[one.key_kind]}, {value}]"
+    return value
+
+
+def class_of(record: Record) -> Any:
+    """An event class that decodes what was written with the record, and packs to the same. Enums
+    have their members by name; sets and tuples are lists, a Literal is what it is made of."""
+    scope = f"recorded{next(_serial)}"
+    made: list[Any] = []
+    for place, message in enumerate(record.messages):
+        if message.is_union:
+            continue
+        space: dict[str, Any] = {"__module__": __name__, "__qualname__": f"{scope}._m{place}"}
+        annotations: dict[str, str] = {}
+        for one in message.fields:
+            annotations[one.name] = _annotation(record, one)
+            space[one.name] = field(one.number, was=one.was)
+            if one.kind == _core.ENUM:
+                space[f"_e{one.number}"] = enum.Enum(str(one.enum_name), dict(one.members))
+        space["__annotations__"] = annotations
+        base: Any = Event if place == 0 else Message
+        meta: Any = _core.MessageMeta
+        made.append(meta(f"_m{place}", (base,), space, name=message.name, was=message.was))
+    _core._schema_record(made[0])  # while all of them are there to be found
+    return made[0]
+
+
+globals().update(_NAMES)  # what the annotations refer to
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+def _value(item: Any) -> Any:
+    if isinstance(item, Message):
+        return plain(item)
+    return item.name if isinstance(item, enum.Enum) else item
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message as a dictionary: nested ones are dictionaries, too, those of a union in one with
+    the class's name as its key (``{"card_payment": {...}}``); enums are their members' names."""
+    found: dict[str, Any] = {}
+    for one in _core.declared(type(message)):
+        value = getattr(message, one.name)
+        kind, label, members = one.spec[2], one.spec[3], one.spec[9]
+        convert = _value
+        if kind == _core.MESSAGE and members:
+            names = {cls: name for cls, name, _number in members}
+            convert = lambda item, names=names: {names[type(item)]: plain(item)}  # noqa: E731
+        if value is None:
+            found[one.name] = None
+        elif label == _core.MAP:
+            found[one.name] = {key: convert(item) for key, item in value.items()}
+        elif label == _core.LIST:
+            found[one.name] = [convert(item) for item in value]
+        else:
+            found[one.name] = convert(value)
+    return found
+
+
+def build(cls: Any, given: Any) -> Any:
+    """The other way round: an instance of a message class from a dictionary. An enum's member may
+    be given as itself, by name or by value, a nested message as itself. TypeError and ValueError
+    name class and field."""
+    if isinstance(given, cls):
+        return given
+    if not isinstance(given, dict):
+        raise TypeError(f"{cls.__name__} is made of a dictionary, not of {given!r}")
+    rest: dict[str, Any] = dict(given)
+    values: dict[str, Any] = {}
+    cls.__signature__  # its annotations are read now, if they were not before
+    _core._schema_record(cls)
+    for one in _core.declared(cls):
+        if one.name in rest:
+            values[one.name] = _built(f"{cls.__name__}.{one.name}", one.spec, rest.pop(one.name))
+    if rest:
+        raise TypeError(
+            f"{cls.__name__} has no field {next(iter(rest))!r}; its fields are "
+            f"{', '.join(cls.__escqrs_fields__) or 'none'}"
+        )
+    return cls(**values)
+
+
+def _built(title: str, spec: tuple[Any, ...], value: Any) -> Any:
+    kind, label, cls, members, collection = spec[2], spec[3], spec[8], spec[9], spec[10]
+    if value is None or kind not in (_core.MESSAGE, _core.ENUM):
+        if label == _core.LIST and isinstance(value, (list, tuple, set, frozenset)):
+            return _COLLECTED[collection](value)
+        return value
+
+    def one(item: Any) -> Any:
+        if kind == _core.ENUM:
+            return _member(title, cls, item)
+        if cls is not None:
+            return build(cls, item)
+        if isinstance(item, Message):
+            return item
+        names = {name: part for part, name, _number in members}
+        if not isinstance(item, dict) or len(item) != 1 or next(iter(item)) not in names:
+            raise TypeError(
+                f"{title}: one of a union is a dictionary with one key, of {', '.join(names)}; "
+                f"got {item!r}"
+            )
+        ((name, inner),) = item.items()
+        return build(names[name], inner)
+
+    if label == _core.MAP:
+        return {key: one(item) for key, item in value.items()}
+    if label == _core.LIST:
+        return _COLLECTED[collection](one(item) for item in value)
+    return one(value)
+
+
+_COLLECTED: dict[int, Any] = {
+    _core.AS_LIST: list, _core.AS_TUPLE: tuple, _core.AS_SET: set, _core.AS_FROZENSET: frozenset,
+}  # fmt: skip
+
+
+def _member(title: str, cls: Any, item: Any) -> Any:
+    if isinstance(item, cls):
+        return item
+    if isinstance(item, str) and item in cls.__members__:
+        return cls.__members__[item]
+    try:
+        return cls(item)
+    except ValueError:
+        raise ValueError(f"{title}: {item!r} is no member of {cls.__name__}") from None
