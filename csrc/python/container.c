@@ -130,7 +130,8 @@ static PyObject *stored_item(const target *at, PyObject *key, Py_ssize_t index, 
 
 static PyObject *stored_key(const target *at, PyObject *key)
 {
-    return is_stored_form(at->layout->fields[at->index].key_kind, key)
+    const esc_py_field *field = &at->layout->fields[at->index];
+    return field->keys == NULL && is_stored_form(field->key_kind, key)
                ? Py_NewRef(key)
                : esc_py_key_check(at->layout, at->index, key);
 }

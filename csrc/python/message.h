@@ -9,9 +9,9 @@
  * slot a field.
  *   - A slot holds the *stored form* of a value: exact str, int, float, bool, bytes; an aware
  * datetime in UTC; a date, time, timedelta, Decimal, UUID; an enum member; a message; for a list or
- * a tuple a tuple; for a set or a frozenset a frozenset; for a dict a dict nobody else holds. A
- * decoded message fills a slot when the field is first read. Slots never change once
- * filled.
+ * a tuple (of fixed size or not) a tuple; for a set or a frozenset a frozenset; for a dict a dict
+ * nobody else holds. A decoded message fills a slot when the field is first read. Slots never
+ * change once filled.
  *   - Messages are not tracked by the garbage collector: what they hold cannot form cycles.
  * Locks: none; the GIL guards the filling of slots. Nothing here blocks, nothing releases the GIL,
  * but resolving a layout for the first time runs Python code.
@@ -51,13 +51,16 @@ typedef struct esc_py_member {
     int32_t number;
 } esc_py_member;
 
-/* One value of a Literal. */
+/* One value of a Literal, or one member of the enum that a dict's keys are of. */
 typedef struct esc_py_literal {
-    PyObject *object; /* strong: an exact str or int */
-    const char *text; /* str: its UTF-8, which the object keeps */
+    PyObject *object; /* strong: an exact str or int; the member */
+    PyObject *name;   /* strong: the member's, an exact str; else NULL */
+    const char *text; /* str: its UTF-8, which the object (or the name) keeps */
     size_t size;
     int64_t number; /* int */
 } esc_py_literal;
+
+struct esc_py_layout;
 
 typedef struct esc_py_field {
     PyObject *name; /* interned str */
@@ -78,7 +81,12 @@ typedef struct esc_py_field {
     size_t member_count;
     esc_py_literal *literals; /* a Literal's values in order; else NULL */
     size_t literal_count;
-    uint8_t tag[5]; /* the encoded tag of the field */
+    esc_py_literal
+        *keys; /* MAP with an enum's members as keys, written as their names; else NULL */
+    size_t key_count;
+    struct esc_py_layout *parts; /* MESSAGE: a tuple of fixed size, its items as fields; else NULL;
+                                    strong */
+    uint8_t tag[5];              /* the encoded tag of the field */
     uint8_t tag_size;
 } esc_py_field;
 
@@ -97,6 +105,7 @@ typedef struct esc_py_layout {
     uint32_t count;
     uint32_t leaf_depth;  /* of nesting, nested messages left aside: 1, 2 or 3 */
     bool nests;           /* some field holds messages */
+    bool is_parts;        /* of a tuple of fixed size: `title` is its field's */
     esc_py_field *fields; /* NULL until sealed */
     uint32_t *order;      /* indices by field number; NULL where they are in order already */
     uint32_t positional;  /* fields that may be given by position ... */

@@ -11,6 +11,8 @@
 
 #include "base/assert.h"
 
+#define KIND_TEXT_SIZE 200
+
 int esc_py_message_check_exec(PyObject *module)
 {
     esc_py_message_state *section = &esc_py_state_of(module)->message;
@@ -34,6 +36,10 @@ typedef struct place {
 
 static PyObject *place_name(const place *at)
 {
+    if (at->layout->is_parts) {
+        return PyUnicode_FromFormat("%U[%zd]", at->layout->title,
+                                    (Py_ssize_t)(at->field - at->layout->fields));
+    }
     if (at->key != NULL) {
         return PyUnicode_FromFormat("%U.%U[%R]", at->layout->title, at->field->name, at->key);
     }
@@ -73,7 +79,25 @@ static PyObject *value_error(const place *at, const char *what, PyObject *value)
     return NULL;
 }
 
-#define KIND_TEXT_SIZE 200
+static const char *kind_name(const esc_py_field *field, escqrs_kind kind,
+                             char text[KIND_TEXT_SIZE]);
+
+/* "tuple[int, str]"; returns `text`. */
+static const char *parts_text(const esc_py_field *field, char text[KIND_TEXT_SIZE])
+{
+    char part[KIND_TEXT_SIZE];
+    size_t used = (size_t)snprintf(text, KIND_TEXT_SIZE, "tuple[");
+    for (uint32_t i = 0; i < field->parts->count && used < KIND_TEXT_SIZE; i++) {
+        const esc_py_field *one = &field->parts->fields[i];
+        const char *none = one->label == ESCQRS_OPTIONAL ? " | None" : "";
+        used += (size_t)snprintf(text + used, KIND_TEXT_SIZE - used, "%s%s%s", i > 0 ? ", " : "",
+                                 kind_name(one, one->kind, part), none);
+    }
+    if (used < KIND_TEXT_SIZE) {
+        (void)snprintf(text + used, KIND_TEXT_SIZE - used, "]");
+    }
+    return text;
+}
 
 /* The classes of a union; returns `text`. */
 static const char *union_text(const esc_py_field *field, char text[KIND_TEXT_SIZE])
@@ -125,6 +149,9 @@ static const char *kind_name(const esc_py_field *field, escqrs_kind kind, char t
     case ESCQRS_KIND_MESSAGE:
         if (field->is_union) {
             return union_text(field, text);
+        }
+        if (field->parts != NULL) {
+            return parts_text(field, text);
         }
         ESC_ASSERT(field->type != NULL); /* no key is of such a kind */
         return ((PyTypeObject *)field->type)->tp_name;
@@ -339,12 +366,35 @@ static PyObject *check_enum(const place *at, PyObject *value)
     return type_error(at, type->tp_name, value);
 }
 
+/* The items of a tuple of fixed size, each as the field that it is of. */
+static PyObject *check_parts(const place *at, PyObject *value)
+{
+    esc_py_layout *parts = at->field->parts;
+    char text[KIND_TEXT_SIZE];
+    if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != (Py_ssize_t)parts->count) {
+        return type_error(at, parts_text(at->field, text), value);
+    }
+    PyObject *result = PyTuple_New(parts->count);
+    for (uint32_t i = 0; result != NULL && i < parts->count; i++) {
+        PyObject *item = esc_py_value_check(parts, i, PyTuple_GET_ITEM(value, i));
+        if (item == NULL) {
+            Py_CLEAR(result);
+            break;
+        }
+        PyTuple_SET_ITEM(result, i, item);
+    }
+    return result;
+}
+
 /* Derived classes are refused: what is read back would be of the field's class. One of an older
  * definition of the same class is read anew. */
 static PyObject *check_message(const place *at, PyObject *value)
 {
     const esc_py_field *field = at->field;
     PyTypeObject *type = (PyTypeObject *)field->type;
+    if (field->parts != NULL) {
+        return check_parts(at, value);
+    }
     if (field->is_union ? esc_py_member_find(field, (PyObject *)Py_TYPE(value)) != NULL
                         : Py_IS_TYPE(value, type)) {
         return Py_NewRef(value);
@@ -533,13 +583,29 @@ static PyObject *check_list(place *at, PyObject *value)
     return result;
 }
 
+static const char *key_name(const esc_py_field *field, char text[KIND_TEXT_SIZE])
+{
+    return field->keys != NULL ? Py_TYPE(field->keys[0].object)->tp_name
+                               : kind_name(field, field->key_kind, text);
+}
+
+static PyObject *check_key(const place *at, PyObject *key)
+{
+    if (at->field->keys == NULL) {
+        return check_one(at, at->field->key_kind, key);
+    }
+    const esc_py_literal *found = esc_py_key_of_object(at->field, key);
+    char text[KIND_TEXT_SIZE];
+    return found != NULL ? Py_NewRef(found->object)
+                         : type_error(at, key_name(at->field, text), key);
+}
+
 static PyObject *check_dict(place *at, PyObject *value)
 {
     if (!PyDict_Check(value)) {
         char texts[2][KIND_TEXT_SIZE];
         char expected[3 * KIND_TEXT_SIZE];
-        PyOS_snprintf(expected, sizeof expected, "dict[%s, %s]",
-                      kind_name(at->field, at->field->key_kind, texts[0]),
+        PyOS_snprintf(expected, sizeof expected, "dict[%s, %s]", key_name(at->field, texts[0]),
                       kind_name(at->field, at->field->kind, texts[1]));
         return type_error(at, expected, value);
     }
@@ -551,7 +617,7 @@ static PyObject *check_dict(place *at, PyObject *value)
     PyObject *item;
     while (result != NULL && PyDict_Next(copy, &position, &key, &item)) {
         place in_key = {at->layout, at->field, key, -1};
-        PyObject *stored_key = check_one(&in_key, at->field->key_kind, key);
+        PyObject *stored_key = check_key(&in_key, key);
         PyObject *stored = stored_key == NULL ? NULL : check_value(&in_key, item);
         if (stored == NULL || PyDict_SetItem(result, stored_key, stored) < 0) {
             Py_CLEAR(result);
@@ -594,5 +660,5 @@ PyObject *esc_py_key_check(esc_py_layout *layout, uint32_t index, PyObject *key)
 {
     const esc_py_field *field = &layout->fields[index];
     place where = {layout, field, key, -1};
-    return check_one(&where, field->key_kind, key);
+    return check_key(&where, key);
 }

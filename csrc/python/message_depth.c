@@ -13,6 +13,9 @@ static size_t depth_of_value(const esc_py_field *field, const ProtobufCMessage *
     if (inner == NULL) {
         return 0;
     }
+    if (field->parts != NULL) {
+        return depth_of_struct(field->parts, inner);
+    }
     if (!field->is_union) {
         return depth_of_struct(((esc_py_message_type *)field->type)->layout, inner);
     }
@@ -84,18 +87,31 @@ int esc_py_message_measure(esc_py_message *message, const esc_py_layout *layout)
     return 0;
 }
 
+/* Of one value that is a message, a member of a union or a tuple of fixed size. */
+static size_t depth_of_item(const esc_py_field *field, PyObject *item)
+{
+    if (field->parts == NULL) {
+        return esc_py_message_depth(item) + (field->is_union ? 1 : 0);
+    }
+    size_t deepest = field->parts->leaf_depth;
+    for (uint32_t i = 0; i < field->parts->count; i++) {
+        size_t depth = esc_py_value_depth(&field->parts->fields[i], PyTuple_GET_ITEM(item, i));
+        deepest = depth + 1 > deepest ? depth + 1 : deepest;
+    }
+    return deepest;
+}
+
 size_t esc_py_value_depth(const esc_py_field *field, PyObject *value)
 {
     size_t deepest = 0;
     if (field->kind != ESCQRS_KIND_MESSAGE || value == Py_None) {
         return 0;
     }
-    size_t own = field->is_union ? 1 : 0;
     if (field->label == ESCQRS_LIST && esc_py_is_set(field)) {
         PyObject *iterator = PyObject_GetIter(value);
         PyObject *item;
         while (iterator != NULL && (item = PyIter_Next(iterator)) != NULL) {
-            size_t depth = esc_py_message_depth(item) + own;
+            size_t depth = depth_of_item(field, item);
             deepest = depth > deepest ? depth : deepest;
             Py_DECREF(item);
         }
@@ -104,7 +120,7 @@ size_t esc_py_value_depth(const esc_py_field *field, PyObject *value)
     }
     if (field->label == ESCQRS_LIST) {
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); i++) {
-            size_t depth = esc_py_message_depth(PyTuple_GET_ITEM(value, i)) + own;
+            size_t depth = depth_of_item(field, PyTuple_GET_ITEM(value, i));
             deepest = depth > deepest ? depth : deepest;
         }
         return deepest;
@@ -114,10 +130,10 @@ size_t esc_py_value_depth(const esc_py_field *field, PyObject *value)
         PyObject *key;
         PyObject *item;
         while (PyDict_Next(value, &position, &key, &item)) {
-            size_t depth = esc_py_message_depth(item) + own + 1; /* the entry */
+            size_t depth = depth_of_item(field, item) + 1; /* the entry */
             deepest = depth > deepest ? depth : deepest;
         }
         return deepest;
     }
-    return esc_py_message_depth(value) + own;
+    return depth_of_item(field, value);
 }

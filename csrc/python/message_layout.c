@@ -70,6 +70,10 @@ static int layout_traverse(PyObject *self, visitproc visit, void *arg)
         Py_VISIT(field->default_value);
         Py_VISIT(field->default_factory);
         Py_VISIT(field->type);
+        Py_VISIT((PyObject *)field->parts);
+        for (size_t k = 0; k < field->key_count; k++) {
+            Py_VISIT(field->keys[k].object);
+        }
         for (size_t k = 0; k < field->member_count; k++) {
             Py_VISIT(field->by_object[k].object);
         }
@@ -89,6 +93,9 @@ static int layout_clear(PyObject *self)
             Py_CLEAR(field->by_object[k].object);
         }
         field->member_count = 0;
+        for (size_t k = 0; k < field->key_count; k++) {
+            Py_CLEAR(field->keys[k].object);
+        }
     }
     return 0;
 }
@@ -106,7 +113,12 @@ static void free_fields(esc_py_field *fields, uint32_t count)
         for (size_t k = 0; k < field->literal_count; k++) {
             Py_CLEAR(field->literals[k].object);
         }
+        for (size_t k = 0; k < field->key_count; k++) {
+            Py_CLEAR(field->keys[k].object);
+            Py_CLEAR(field->keys[k].name);
+        }
         PyMem_Free(field->literals);
+        PyMem_Free(field->keys);
         PyMem_Free(field->by_object);
         PyMem_Free(field->by_number);
     }
@@ -123,6 +135,7 @@ static void layout_dealloc(PyObject *self)
     /* Nested classes last: their schemas are to outlive the one that refers to them. */
     for (uint32_t i = 0; layout->fields != NULL && i < layout->count; i++) {
         Py_CLEAR(layout->fields[i].type);
+        Py_CLEAR(layout->fields[i].parts);
     }
     PyMem_Free(layout->fields);
     PyMem_Free(layout->order);
@@ -222,7 +235,8 @@ static bool is_message_class(esc_py_state *state, PyObject *object)
 
 static int check_classes(const esc_py_layout *layout, const esc_py_field *field)
 {
-    bool good = field->is_union || is_message_class(layout->state, field->type);
+    bool good =
+        field->is_union || field->parts != NULL || is_message_class(layout->state, field->type);
     for (size_t i = 0; field->is_union && i < field->member_count; i++) {
         good = good && is_message_class(layout->state, field->by_number[i].object) &&
                field->by_number[i].number == (int32_t)i + 1;
@@ -233,61 +247,8 @@ static int check_classes(const esc_py_layout *layout, const esc_py_field *field)
     return good ? 0 : -1;
 }
 
-/* `spec`: see _spec in _message.py. */
-static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec,
-                      PyObject **members)
-{
-    PyObject *name = NULL;
-    PyObject *value = NULL;
-    PyObject *factory = NULL;
-    PyObject *type = NULL;
-    PyObject *literals = NULL;
-    unsigned number = 0;
-    PyObject *was = NULL; /* add_to_schema sees to it */
-    int kind = 0, label = 0, key_kind = 0, has_default = 0, collection = 0, keyword_only = 0;
-    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!iO!pO!", &name, &number, &kind, &label, &key_kind,
-                          &has_default, &value, &factory, &type, &PyTuple_Type, members,
-                          &collection, &PyTuple_Type, &literals, &keyword_only, &PyTuple_Type,
-                          &was)) {
-        return -1;
-    }
-    field->name = Py_NewRef(name);
-    PyUnicode_InternInPlace(&field->name);
-    field->number = number;
-    field->kind = (escqrs_kind)kind;
-    field->label = (escqrs_label)label;
-    field->key_kind = (escqrs_kind)key_kind;
-    field->collection = (esc_py_collection)collection;
-    field->keyword_only = keyword_only != 0;
-    if (factory != Py_None) {
-        field->default_factory = Py_NewRef(factory);
-    } else if (has_default) {
-        field->default_value = Py_NewRef(value);
-    }
-    field->is_union = field->kind == ESCQRS_KIND_MESSAGE && type == Py_None;
-    if (type != Py_None) {
-        field->type = Py_NewRef(type);
-    }
-    if (read_members(field, *members) < 0 || read_literals(field, literals) < 0 ||
-        esc_py_form_load(layout->state, field->kind) < 0 ||
-        (field->label == ESCQRS_MAP && esc_py_form_load(layout->state, field->key_kind) < 0) ||
-        (field->kind == ESCQRS_KIND_MESSAGE && check_classes(layout, field) < 0)) {
-        return -1;
-    }
-    bool single = field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL;
-    uint32_t wire = single ? esc_py_wire_of(field->kind) : 2; /* bytes */
-    uint8_t tag[ESC_VARINT_SIZE_MAX];
-    field->tag_size = (uint8_t)esc_varint_encode((uint64_t)number << 3 | wire, tag);
-    if (field->tag_size > sizeof field->tag) {
-        PyErr_Format(PyExc_TypeError, "%U.%U: number %u", layout->title, name, number);
-        return -1;
-    }
-    memcpy(field->tag, tag, field->tag_size);
-    return 0;
-}
-
 /* "payment_method" of "shop.Order": "shop.Order.PaymentMethod". NULL with an exception. */
-static PyObject *union_name(const esc_py_layout *layout, const esc_py_field *field)
+static PyObject *nested_name(const esc_py_layout *layout, const esc_py_field *field)
 {
     const char *name = PyUnicode_AsUTF8(field->name);
     char *camel = name == NULL ? NULL : PyMem_Malloc(strlen(name) + 1);
@@ -311,13 +272,90 @@ static PyObject *union_name(const esc_py_layout *layout, const esc_py_field *fie
     return full;
 }
 
+/* A layout for the items of a tuple of fixed size; `parts` are their specs. */
+static int load_parts(esc_py_layout *layout, esc_py_field *field, PyObject *parts)
+{
+    PyObject *name = nested_name(layout, field);
+    PyObject *title =
+        name == NULL ? NULL : PyUnicode_FromFormat("%U.%U", layout->title, field->name);
+    if (title != NULL) {
+        field->parts = esc_py_layout_new(layout->state, title, name, NULL);
+    }
+    int result = -1;
+    if (field->parts != NULL) {
+        field->parts->is_parts = true;
+        result = esc_py_layout_seal(field->parts, parts, NULL);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(title);
+    return result;
+}
+
+/* `spec`: see _spec in _message.py. */
+static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec,
+                      PyObject **members)
+{
+    PyObject *name = NULL;
+    PyObject *value = NULL;
+    PyObject *factory = NULL;
+    PyObject *type = NULL;
+    PyObject *literals = NULL;
+    unsigned number = 0;
+    PyObject *was = NULL; /* add_to_schema sees to it */
+    PyObject *parts = NULL;
+    PyObject *keys = NULL;
+    int kind = 0, label = 0, key_kind = 0, has_default = 0, collection = 0, keyword_only = 0;
+    if (!PyArg_ParseTuple(spec, "UIiiipOOOO!iO!pO!O!O!", &name, &number, &kind, &label, &key_kind,
+                          &has_default, &value, &factory, &type, &PyTuple_Type, members,
+                          &collection, &PyTuple_Type, &literals, &keyword_only, &PyTuple_Type, &was,
+                          &PyTuple_Type, &parts, &PyTuple_Type, &keys)) {
+        return -1;
+    }
+    field->name = Py_NewRef(name);
+    PyUnicode_InternInPlace(&field->name);
+    field->number = number;
+    field->kind = (escqrs_kind)kind;
+    field->label = (escqrs_label)label;
+    field->key_kind = (escqrs_kind)key_kind;
+    field->collection = (esc_py_collection)collection;
+    field->keyword_only = keyword_only != 0;
+    if (factory != Py_None) {
+        field->default_factory = Py_NewRef(factory);
+    } else if (has_default) {
+        field->default_value = Py_NewRef(value);
+    }
+    if (PyTuple_GET_SIZE(parts) > 0 && load_parts(layout, field, parts) < 0) {
+        return -1;
+    }
+    field->is_union = field->kind == ESCQRS_KIND_MESSAGE && type == Py_None && field->parts == NULL;
+    if (type != Py_None) {
+        field->type = Py_NewRef(type);
+    }
+    if (read_members(field, *members) < 0 || esc_py_keys_load(field, keys) < 0 ||
+        read_literals(field, literals) < 0 || esc_py_form_load(layout->state, field->kind) < 0 ||
+        (field->label == ESCQRS_MAP && esc_py_form_load(layout->state, field->key_kind) < 0) ||
+        (field->kind == ESCQRS_KIND_MESSAGE && check_classes(layout, field) < 0)) {
+        return -1;
+    }
+    bool single = field->label == ESCQRS_ONE || field->label == ESCQRS_OPTIONAL;
+    uint32_t wire = single ? esc_py_wire_of(field->kind) : 2; /* bytes */
+    uint8_t tag[ESC_VARINT_SIZE_MAX];
+    field->tag_size = (uint8_t)esc_varint_encode((uint64_t)number << 3 | wire, tag);
+    if (field->tag_size > sizeof field->tag) {
+        PyErr_Format(PyExc_TypeError, "%U.%U: number %u", layout->title, name, number);
+        return -1;
+    }
+    memcpy(field->tag, tag, field->tag_size);
+    return 0;
+}
+
 /* The message type that stands for a union: one field a class. It belongs to the layout's. */
 static escqrs_schema *make_union(esc_py_layout *layout, const esc_py_field *field,
                                  PyObject *members)
 {
     escqrs_error error = {0};
     escqrs_schema *made = NULL;
-    PyObject *name = union_name(layout, field);
+    PyObject *name = nested_name(layout, field);
     escqrs_slice text = name == NULL ? (escqrs_slice){0} : slice_of(name);
     if (text.data == NULL) {
         Py_XDECREF(name);
@@ -390,6 +428,8 @@ static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObj
         if (spec.message == NULL) {
             return -1;
         }
+    } else if (field->parts != NULL) {
+        spec.message = field->parts->schema;
     } else if (field->kind == ESCQRS_KIND_MESSAGE) {
         spec.message = ((esc_py_message_type *)field->type)->layout->schema;
     }
@@ -559,6 +599,7 @@ fail:
     free_fields(fields, (uint32_t)count);
     for (Py_ssize_t i = 0; i < count; i++) {
         Py_CLEAR(fields[i].type);
+        Py_CLEAR(fields[i].parts);
     }
     PyMem_Free(fields);
     return -1;
@@ -596,7 +637,10 @@ static int close_over(esc_py_layout *layout, PyObject *seen)
     }
     for (uint32_t i = 0; i < layout->count; i++) {
         const esc_py_field *field = &layout->fields[i];
-        if (field->kind == ESCQRS_KIND_MESSAGE && !field->is_union &&
+        if (field->parts != NULL && close_over(field->parts, seen) < 0) {
+            return -1;
+        }
+        if (field->kind == ESCQRS_KIND_MESSAGE && !field->is_union && field->parts == NULL &&
             close_over(((esc_py_message_type *)field->type)->layout, seen) < 0) {
             return -1;
         }

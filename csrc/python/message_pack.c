@@ -257,8 +257,25 @@ static int64_t member_number(const esc_py_field *field, PyObject *value)
     return member->number;
 }
 
+static int pack_parts(const esc_py_layout *parts, PyObject *value, esc_buffer *out)
+{
+    size_t start = 0;
+    if (begin_length(out, &start) < 0) {
+        return -1;
+    }
+    for (uint32_t i = 0; i < parts->count; i++) {
+        if (esc_py_field_pack(&parts->fields[i], PyTuple_GET_ITEM(value, i), out) < 0) {
+            return -1;
+        }
+    }
+    return end_length(out, start);
+}
+
 static int pack_message(const esc_py_field *field, PyObject *value, esc_buffer *out)
 {
+    if (field->parts != NULL) {
+        return pack_parts(field->parts, value, out);
+    }
     size_t outer = 0;
     size_t start = 0;
     if (field->is_union) {
@@ -461,6 +478,11 @@ static int pack_map(const esc_py_field *field, PyObject *value, esc_buffer *out)
             return -1;
         }
         put_byte(out, (uint8_t)(1u << 3 | esc_py_wire_of(field->key_kind)));
+        if (field->keys != NULL) {
+            const esc_py_literal *found = esc_py_key_of_object(field, key);
+            ESC_ASSERT(found != NULL); /* stored forms are checked */
+            key = found->name;
+        }
         if (pack_one(field, field->key_kind, key, out) < 0 || room(out, 1) < 0) {
             return -1;
         }

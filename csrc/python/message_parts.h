@@ -22,6 +22,15 @@ static inline esc_py_message_type *esc_py_type_of(PyObject *message)
     return (esc_py_message_type *)Py_TYPE(message);
 }
 
+/* ---- message_keys.c: dicts whose keys are members of an enum ---- */
+/* `keys`: tuple of (member, name). */
+int esc_py_keys_load(esc_py_field *field, PyObject *keys);
+/* The key that an object is, or that a text means; NULL where it is none. The first takes members
+ * of an older definition of the enum, too, and may run Python code. */
+const esc_py_literal *esc_py_key_of_object(const esc_py_field *field, PyObject *object);
+const esc_py_literal *esc_py_key_of_text(const esc_py_field *field,
+                                         const ProtobufCBinaryData *text);
+
 /* ---- message_field.c ---- */
 int esc_py_message_field_exec(PyObject *module);
 /* The descriptor of the field in that slot; it is of a class once claimed. New reference. */
@@ -62,6 +71,7 @@ static inline bool esc_py_is_set(const esc_py_field *field)
 /* ---- message_read.c ---- */
 #define ESC_PY_NO_KEY "an entry has no key"
 #define ESC_PY_NO_VALUE "an entry has no value"
+#define ESC_PY_UNKNOWN_KEY "an entry's key is not the name of a member of the enum"
 #define ESC_PY_NOT_ONE "the stored union is none of the classes that the field may hold, or several"
 
 int esc_py_message_read_exec(PyObject *module);
@@ -99,7 +109,7 @@ static inline bool esc_py_field_is_verified(const esc_py_field *field)
            (escqrs_kind_is_text(field->kind) && field->kind != ESCQRS_KIND_STRING) ||
            (field->label == ESCQRS_MAP && escqrs_kind_is_text(field->key_kind) &&
             field->key_kind != ESCQRS_KIND_STRING) ||
-           field->literals != NULL;
+           field->literals != NULL || field->keys != NULL;
 }
 /* What a decoded union holds, and its member; NULL unless it is exactly one of them. */
 ProtobufCMessage *esc_py_union_value(const esc_py_field *field, const ProtobufCMessage *packed,

@@ -102,10 +102,28 @@ ProtobufCMessage *esc_py_union_value(const esc_py_field *field, const ProtobufCM
     return found;
 }
 
+static PyObject *parts_of(esc_py_layout *parts, const ProtobufCMessage *packed,
+                          esc_py_message *from)
+{
+    PyObject *result = PyTuple_New(parts->count);
+    for (uint32_t i = 0; result != NULL && i < parts->count; i++) {
+        PyObject *item = esc_py_value_read(parts, i, packed, from);
+        if (item == NULL) {
+            Py_CLEAR(result);
+            break;
+        }
+        PyTuple_SET_ITEM(result, i, item);
+    }
+    return result;
+}
+
 static PyObject *nested_of(esc_py_layout *layout, const esc_py_field *field,
                            ProtobufCMessage *packed, esc_py_message *from)
 {
     PyTypeObject *cls = (PyTypeObject *)field->type;
+    if (field->parts != NULL) {
+        return parts_of(field->parts, packed, from);
+    }
     if (field->is_union) {
         const esc_py_member *member = NULL;
         packed = esc_py_union_value(field, packed, &member);
@@ -205,6 +223,13 @@ static PyObject *read_entry(esc_py_layout *layout, const esc_py_field *field, bo
                             const ProtobufCMessage *entry, esc_py_message *from)
 {
     const escqrs_field *in = escqrs_schema_field(field->in->entry, is_key ? 0 : 1);
+    if (is_key && field->keys != NULL) { /* verified when decoded */
+        const void *text = (const char *)entry + in->value_offset;
+        const esc_py_literal *found =
+            esc_py_is_absent(in, entry) ? NULL : esc_py_key_of_text(field, text);
+        return found != NULL ? Py_NewRef(found->object)
+                             : corrupt(layout, field, ESC_PY_UNKNOWN_KEY);
+    }
     if (esc_py_is_absent(in, entry)) {
         esc_py_field zero = *field;
         zero.label = ESCQRS_ONE;

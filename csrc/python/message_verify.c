@@ -54,6 +54,9 @@ static escqrs_status verify_one(const esc_py_layout *layout, const esc_py_field 
         }
     } else if (field->kind == ESCQRS_KIND_MESSAGE) {
         const ProtobufCMessage *inner = *(ProtobufCMessage *const *)at;
+        if (field->parts != NULL) {
+            return esc_py_layout_verify(field->parts, inner, error);
+        }
         if (!field->is_union) {
             return esc_py_layout_verify(((const esc_py_message_type *)field->type)->layout, inner,
                                         error);
@@ -119,9 +122,14 @@ static escqrs_status verify_map(const esc_py_layout *layout, const esc_py_field 
         } else if (!may_be_absent(&alone)) {
             status = bad(layout, field, ESC_PY_NO_VALUE, error);
         }
-        if (status == ESCQRS_OK && esc_py_is_absent(key, entries[i]) &&
-            !may_be_absent(&key_alone)) {
+        bool no_key = esc_py_is_absent(key, entries[i]);
+        if (status == ESCQRS_OK && no_key && !may_be_absent(&key_alone)) {
             status = bad(layout, field, ESC_PY_NO_KEY, error);
+        }
+        const void *text = (const char *)entries[i] + key->value_offset;
+        if (status == ESCQRS_OK && field->keys != NULL &&
+            (no_key || esc_py_key_of_text(field, text) == NULL)) {
+            status = bad(layout, field, ESC_PY_UNKNOWN_KEY, error);
         }
         if (status != ESCQRS_OK) {
             return status;

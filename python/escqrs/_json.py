@@ -322,10 +322,24 @@ def _list(collection: int, write: _Convert, read: _Convert) -> tuple[_Convert, _
     return write_all, read_all
 
 
-def _map(key_kind: int, write: _Convert, read: _Convert) -> tuple[_Convert, _Convert]:
-    write_key, read_key = _CONVERT[key_kind]
-    if key_kind == _core.BOOL:
-        write_key, read_key = _write_bool_key, _read_bool_key
+def _keys(spec: tuple[Any, ...]) -> tuple[_Convert, _Convert]:
+    if spec[4] == _core.BOOL:
+        return _write_bool_key, _read_bool_key
+    if not spec[15]:
+        return _CONVERT[spec[4]]
+    names = dict(spec[15])
+    members = {name: member for member, name in spec[15]}
+
+    def read(text: Any) -> Any:
+        if text not in members:
+            raise _Wrong(f"expected one of the keys {', '.join(members)}")
+        return members[text]
+
+    return names.__getitem__, read
+
+
+def _map(spec: tuple[Any, ...], write: _Convert, read: _Convert) -> tuple[_Convert, _Convert]:
+    write_key, read_key = _keys(spec)
 
     def write_all(value: Any) -> dict[str, Any]:
         return {str(write_key(key)): write(item) for key, item in value.items()}
@@ -429,6 +443,35 @@ class _Union:
         return self.by_key[given[0]].read(value[given[0]])
 
 
+class _Parts:
+    """A tuple of fixed size: an object whose fields are item1, item2."""
+
+    def __init__(self, parts: list[_Field]) -> None:
+        self.parts = parts
+        self.by_key = {one.name: one for one in parts} | {one.json_name: one for one in parts}
+
+    def write(self, value: Any) -> dict[str, Any]:
+        return {
+            one.json_name: one.write(item)
+            for one, item in zip(self.parts, value, strict=True)
+            if item is not None
+        }
+
+    def read(self, value: Any) -> Any:
+        what = f"an object with {', '.join(one.json_name for one in self.parts)}"
+        _must_be(dict, value, what)
+        given = {self.by_key[key].name: item for key, item in value.items() if key in self.by_key}
+        if len(given) != len(value):
+            raise _Wrong(f"expected {what}")
+        items: list[Any] = []
+        for one in self.parts:
+            item = given.get(one.name)
+            if item is None and one.label == _core.ONE:
+                raise _Wrong(f"expected {what}")
+            items.append(None if item is None else one.read(item))
+        return tuple(items)
+
+
 def _show(value: Any) -> str:
     text = json.dumps(value)  # in ASCII: what was given may have lone surrogates
     return text if len(text) <= 100 else text[:100] + "..."
@@ -445,11 +488,22 @@ def _convert_item(
     if cls is not None:
         codec = _codec_in(cls, type_name, names, codecs)
         return codec.write, codec.read
+    if spec[14]:
+        parts = _Parts([_part(one, type_name, names, codecs) for one in spec[14]])
+        return parts.write, parts.read
     union = _Union()
     for member, _, number in members:
         name, inner = names.fields[type_name][number]
         union.add(name, _codec_in(member, inner, names, codecs))
     return union.write, union.read
+
+
+def _part(
+    spec: tuple[Any, ...], type_name: str, names: _Names, codecs: dict[type, _Codec]
+) -> _Field:
+    name, inner = names.fields[type_name][spec[1]]
+    write, read = _convert_item(spec, inner, names, codecs)
+    return _Field(name, _json_name(name), write, read, spec[3], False, lambda: None)
 
 
 def _codec_in(
@@ -467,7 +521,7 @@ def _codec_in(
             write, read = _list(spec[10], write, read)
             empty = functools.partial(_COLLECTIONS[spec[10]], [])
         elif spec[3] == _core.MAP:
-            write, read = _map(spec[4], write, read)
+            write, read = _map(spec, write, read)
             empty = dict
         field = _Field(one.name, _json_name(name), write, read, spec[3], one.has_default, empty)
         codec.fields.append(field)

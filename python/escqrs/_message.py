@@ -90,7 +90,7 @@ _COLLECTIONS: dict[object, int] = {
 _ALLOWED = (
     "a field is str, int, float, bool, bytes, datetime, date, time, timedelta, Decimal, UUID, an "
     "Enum, a Literal, a message class, a union of message classes, T | None, list[T], "
-    "tuple[T, ...], set[T], frozenset[T] or dict[K, T] of these"
+    "tuple[T, ...], set[T], frozenset[T], dict[K, T] or tuple[T1, T2] of these"
 )
 _KEYWORD_ONLY = re.compile(r"\s*(?:\w+\s*\.\s*)*KW_ONLY\s*$")
 _CLASS_VAR = re.compile(r"\s*(?:\w+\s*\.\s*)*ClassVar\b")
@@ -530,12 +530,13 @@ def _resolve(cls: type, final: bool) -> bool:
 
 class _Item(NamedTuple):
     """One value: its kind, its class if it has one, members of an enum or a union, values of a
-    Literal."""
+    Literal, the items of a tuple of fixed size as fields."""
 
     kind: int
     cls: type | None = None
     members: tuple[tuple[object, str, int], ...] = ()
     literals: tuple[object, ...] = ()
+    parts: tuple[tuple[Any, ...], ...] = ()
 
 
 class _Shape(NamedTuple):
@@ -545,17 +546,19 @@ class _Shape(NamedTuple):
     item: _Item
     key: int = 0
     collection: int = _core.AS_LIST
+    keys: tuple[tuple[object, str], ...] = ()  # members of an enum, and their names
 
 
 def _spec(one: _Declared, annotation: object) -> tuple[Any, ...]:
     """(name, number, kind, label, key kind, has default, default, factory, class, members of an
-    enum or a union, collection, literals, keyword-only, former names)"""
-    label, item, key, collection = _read(one, annotation)
+    enum or a union, collection, literals, keyword-only, former names, items of a tuple, an enum's
+    members as keys)"""
+    label, item, key, collection, keys = _read(one, annotation)
     has = one.has_default
     default = one.default if has and one.factory is None else None
     return (
         one.name, one.number, item.kind, label, key, has, default, one.factory, item.cls,
-        item.members, collection, item.literals, one.keyword_only, one.was,
+        item.members, collection, item.literals, one.keyword_only, one.was, item.parts, keys,
     )  # fmt: skip
 
 
@@ -600,7 +603,7 @@ def _read(one: _Declared, annotation: object) -> _Shape:
         if len(inner) == len(parts):
             return _Shape(_core.ONE, _read_item(one, plain, inner))
         for part in inner:
-            if _is_container(_strip(part)[0]):
+            if _is_container(_strip(part)[0]) and not _is_fixed(_strip(part)[0]):
                 raise one.error(
                     f"{_show(plain)} is not supported: protobuf does not tell an empty container "
                     "from an absent one; leave out `| None`, or wrap it in an es.Message"
@@ -610,17 +613,15 @@ def _read(one: _Declared, annotation: object) -> _Shape:
         values = tuple(value for value in arguments if value is not None)
         return _Shape(_core.OPTIONAL, _literal(one, plain, values))
     container: object = origin or plain
+    if _is_fixed(plain):
+        return _Shape(_core.ONE, _read_one(one, annotation))
     if not arguments and _is_container(container):  # typing.List too
         raise one.error("say what it holds: list[T], tuple[T, ...], set[T], dict[K, T]")
     if origin is dict:
-        return _Shape(
-            _core.MAP, _read_inner(one, plain, arguments[1]), _read_key(one, plain, arguments[0])
-        )
-    if origin is tuple and (len(arguments) != 2 or arguments[1] is not ...):
-        raise one.error(
-            f"{_show(plain)} is not supported: a tuple is tuple[T, ...]; make an es.Message of one "
-            "whose items differ"
-        )
+        key = _read_key(one, plain, arguments[0])
+        keys = tuple((member, name) for member, name, _ in key.members)
+        kind = _core.STRING if keys else key.kind
+        return _Shape(_core.MAP, _read_inner(one, plain, arguments[1]), kind, keys=keys)
     if origin in _COLLECTIONS:
         item = _read_inner(one, plain, arguments[0])
         return _Shape(_core.LIST, item, collection=_COLLECTIONS[origin])
@@ -632,23 +633,46 @@ def _is_container(annotation: object) -> bool:
     return isinstance(origin, type) and issubclass(origin, (list, dict, set, frozenset, tuple))
 
 
-def _read_key(one: _Declared, whole: object, key: object) -> int:
+def _is_fixed(plain: object) -> bool:
+    """tuple[T1, T2]"""
+    arguments = typing.get_args(plain)
+    return typing.get_origin(plain) is tuple and bool(arguments) and arguments[-1] is not ...
+
+
+def _read_key(one: _Declared, whole: object, key: object) -> _Item:
     try:
-        kind = _read_one(one, key).kind
+        item = _read_one(one, key)
     except TypeError:
-        kind = 0
-    if kind not in _KEYS or _strip(key)[0] is typing.Literal:
+        item = _Item(0)
+    if (item.kind not in _KEYS and item.kind != _core.ENUM) or item.literals:
         raise one.error(
-            f"{_show(whole)} is not supported: a key is str, int, bool, date, time, Decimal or "
-            f"UUID, not {_show(key)}"
+            f"{_show(whole)} is not supported: a key is str, int, bool, date, time, Decimal, UUID "
+            f"or an Enum, not {_show(key)}"
         )
-    return kind
+    return item
+
+
+def _read_parts(one: _Declared, whole: object) -> _Item:
+    """tuple[T1, T2]: a message whose fields are item_1, item_2."""
+    specs: list[tuple[Any, ...]] = []
+    for number, annotation in enumerate(typing.get_args(whole), 1):
+        part = _Declared(
+            one.title, one.variables, f"item_{number}", annotation, _MISSING, number, False
+        )
+        plain = _strip(annotation)[0]
+        if _is_container(plain) and not _is_fixed(plain):
+            raise one.error(
+                f"{_show(whole)} is not supported: what a container holds cannot be a list, a set "
+                "or a dict; wrap it in an es.Message"
+            )
+        specs.append(_spec(part, annotation))
+    return _Item(_core.MESSAGE, parts=tuple(specs))
 
 
 def _read_inner(one: _Declared, whole: object, item: object) -> _Item:
     """What a container holds."""
     plain, _ = _strip(item)
-    if _is_container(plain):
+    if _is_container(plain) and not _is_fixed(plain):
         raise one.error(
             f"{_show(whole)} is not supported: a container cannot hold containers; "
             "wrap the inner one in an es.Message"
@@ -716,6 +740,8 @@ def _read_one(one: _Declared, annotation: object) -> _Item:
         return _Item(kind)
     if plain in _PLAIN:
         return _Item(_SCALARS[plain])
+    if _is_fixed(plain):
+        return _read_parts(one, plain)
     if typing.get_origin(plain) is typing.Literal:
         return _literal(one, plain, typing.get_args(plain))
     if isinstance(plain, _core.MessageMeta):

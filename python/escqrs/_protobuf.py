@@ -148,5 +148,5 @@ def _spec(field: Any, twin: type[Message], twins: dict[str, type[Message]]) -> t
     default = kind.zero if label == _core.ONE else None
     return (
         field.name, field.number, kind.kind, label, key, factory is None, default, factory,
-        kind.cls, kind.members, _core.AS_LIST, (), True, (),
+        kind.cls, kind.members, _core.AS_LIST, (), True, (), (), (),
     )  # fmt: skip
