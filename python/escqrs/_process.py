@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from . import _core, _readmodel
 from ._core import Recorded
-from ._json import to_json
+from ._json import from_json, to_json
 from ._message import (
     Command,
     Event,
@@ -116,7 +116,8 @@ def rejected(*commands: type[Command[Any]]) -> Callable[[_F], _F]:
     the handler raised, an ``es.Rejected`` as a rule. Commands of which no method takes the failure
     mark the instance as failed.
     """
-    for command in commands:
+    classes = tuple(_core.twin(one, "command") for one in commands)
+    for command in classes:
         if getattr(command, "__escqrs_kind__", None) != "command":
             raise TypeError(f"@es.rejected takes command classes, not {command!r}")
     if not commands:
@@ -124,7 +125,7 @@ def rejected(*commands: type[Command[Any]]) -> Callable[[_F], _F]:
 
     def decorate(function: _F) -> _F:
         _check_method("@es.rejected", function, 3, "self, command and error")
-        function.__escqrs_rejected__ = commands  # type: ignore[attr-defined]
+        function.__escqrs_rejected__ = classes  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -250,16 +251,17 @@ class Process:
         aggregate: a class or its name. metadata: of the events that follow, texts by name.
         """
         step = self._escqrs_now()
-        target, data = _pack_command(aggregate, id, command)
+        target, kind, data = _pack_command(aggregate, id, command)
         step.events.append(
             CommandRequested(
                 target,
                 id,
-                type(command).__escqrs_name__,
+                kind,
                 data,
                 step.cause,
                 step.correlation_id,
                 dict(metadata or {}),
+                not isinstance(command, Command),
             )
         )
 
@@ -301,11 +303,10 @@ class Process:
             return
         if command is None or id is None:
             raise TypeError("a timer takes a name, or an aggregate, an id and a command")
-        target, data = _pack_command(what, id, command)
-        kind = type(command).__escqrs_name__
-        step.set_timer(
-            TimerSet(name or kind, when, step.cause, step.correlation_id, target, id, kind, data)
-        )
+        target, kind, data = _pack_command(what, id, command)
+        generated = not isinstance(command, Command)
+        place = (step.cause, step.correlation_id, target, id)
+        step.set_timer(TimerSet(name or kind, when, *place, kind, data, generated))
 
     def cancel(self, name: str) -> bool:
         """Take a timer back. Whether there was one."""
@@ -317,13 +318,30 @@ class Process:
         self._escqrs_now().ends = True
 
 
-def _pack_command(aggregate: object, id: object, command: Any) -> tuple[str, str]:
+def _pack_command(aggregate: object, id: object, command: Any) -> tuple[str, str, str]:
+    """For the outbox: names of the aggregate and the command, and the command as JSON."""
     target = aggregate if isinstance(aggregate, str) else getattr(aggregate, "__escqrs_name__", 0)
     if not isinstance(target, str) or not isinstance(id, str) or not id:
         raise TypeError("a command is sent to an aggregate (a class or its name) and an id (a str)")
-    if getattr(type(command), "__escqrs_kind__", None) != "command":
+    cls = _core.twin(type(command), "command")
+    if getattr(cls, "__escqrs_kind__", None) != "command":
         raise TypeError(f"{command!r} is no command")
-    return target, to_json(command)
+    if isinstance(command, Command):
+        return target, cls.__escqrs_name__, to_json(command)
+    from google.protobuf import json_format
+
+    return target, cls.__escqrs_name__, json_format.MessageToJson(command, indent=None)
+
+
+def unpack_command(cls: type[Command[Any]], request: CommandRequested) -> Command[Any]:
+    """A command from the outbox, of that class or of the generated one that it stands for."""
+    if not request.is_generated:
+        return from_json(cls, request.data)
+    from google.protobuf import descriptor_pool, json_format, message_factory
+
+    descriptor = descriptor_pool.Default().FindMessageTypeByName(request.command)
+    made: Any = message_factory.GetMessageClass(descriptor)()
+    return cast("Command[Any]", json_format.Parse(request.data, made))
 
 
 def _refuse_names(cls: type) -> None:

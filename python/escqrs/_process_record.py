@@ -28,7 +28,8 @@ class ProcessStarted(Event, name="escqrs.ProcessStarted"):
 
 class CommandRequested(Event, name="escqrs.CommandRequested"):
     """A command in the outbox; its key follows from the version of this event. The command is JSON,
-    which goes by names: it may be delivered by a newer program."""
+    which goes by names: it may be delivered by a newer program. is_generated: its class is one
+    that Google's protobuf generated."""
 
     aggregate: str
     id: str
@@ -37,6 +38,7 @@ class CommandRequested(Event, name="escqrs.CommandRequested"):
     cause: int
     correlation_id: str
     metadata: dict[str, str]
+    is_generated: bool
 
 
 class CommandDelivered(Event, name="escqrs.CommandDelivered"):
@@ -63,6 +65,7 @@ class TimerSet(Event, name="escqrs.TimerSet"):
     id: str = ""
     command: str = ""
     data: str = ""
+    is_generated: bool = False
 
 
 class TimerCancelled(Event, name="escqrs.TimerCancelled"):
@@ -74,13 +77,16 @@ class TimerFired(Event, name="escqrs.TimerFired"):
 
 
 class EventParked(Event, name="escqrs.EventParked"):
-    """The instance has failed; it reacts when it is told to go on."""
+    """The instance has failed; it reacts when it is told to go on. part: of the events that an
+    upcaster has made of the one at the position; mostly 0."""
 
     position: int
+    part: int
 
 
 class EventUnparked(Event, name="escqrs.EventUnparked"):
     position: int
+    part: int
 
 
 class EventSkipped(Event, name="escqrs.EventSkipped"):
@@ -242,7 +248,7 @@ class Instance:
         self.pending: dict[int, CommandRequested] = {}  # by the version of the event
         self.failures: dict[int, str] = {}  # of pending ones
         self.timers: dict[str, TimerSet] = {}
-        self.parked: list[int] = []  # positions
+        self.parked: list[tuple[int, int]] = []  # positions and parts
         self.process = definition.cls()
         self.packed = b""
         for name, value in definition.layout.initial().items():
@@ -272,10 +278,10 @@ class Instance:
                 self.timers[timer] = event
             case TimerCancelled(timer=timer) | TimerFired(timer=timer):
                 self.timers.pop(timer, None)
-            case EventParked(position=position):
-                self.parked.append(position)
-            case EventUnparked(position=position):
-                self.parked.remove(position)
+            case EventParked(position=position, part=part):
+                self.parked.append((position, part))
+            case EventUnparked(position=position, part=part):
+                self.parked.remove((position, part))
             case ProcessFailed(request=request, error=error):
                 self.failures[request] = self.error = error
                 if self.status == "active":

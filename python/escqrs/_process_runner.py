@@ -28,14 +28,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
 from ._core import Recorded
-from ._json import from_json
 from ._log import logger
 from ._match import Match
 from ._message import (
     Command,
     Event,
 )
-from ._process import Definition, Step
+from ._process import Definition, Step, unpack_command
 from ._process_record import (
     CommandDelivered,
     CommandRejected,
@@ -51,6 +50,7 @@ from ._process_record import (
     TimerFired,
     TimerSet,
 )
+from ._subscription import part_of
 from .errors import (
     Aborted,
     Closed,
@@ -112,6 +112,8 @@ class Stop:
     timer: str
     error: BaseException
     request: int = 0
+    part: int = 0
+    is_last: bool = True
 
     def text(self) -> str:
         return f"{type(self.error).__name__}: {self.error}"
@@ -466,13 +468,18 @@ class Runner:
 
     def react(self, recorded: Recorded, batch: _Batch) -> None:
         self.react_to(recorded, batch)
-        batch.checkpoint = recorded.position
+        part, parts = part_of(recorded)
+        if part == parts - 1:
+            batch.checkpoint = recorded.position
 
     def react_to(self, recorded: Recorded, batch: _Batch, *first: Event) -> None:
         """first: what is stored before; given for an event that was parked."""
         definition = self.definition
+        if recorded.type not in definition.reactions:
+            return  # an upcaster has made another of it
         function, reaction = definition.reactions[recorded.type]
         stream: str | None = None
+        part, parts = part_of(recorded)
         try:
             id = definition.whose(recorded, reaction)
             if id is None:
@@ -484,7 +491,7 @@ class Runner:
             if instance.status == "new" and definition.members.any_starts and not reaction.starts:
                 return
             if instance.status == "failed":
-                batch.add(instance, EventParked(recorded.position))
+                batch.add(instance, EventParked(recorded.position, part))
                 return
             arguments: tuple[Any, ...] = (recorded.event,)
             if reaction.takes_recorded:
@@ -493,7 +500,7 @@ class Runner:
             step = Step(instance, now, recorded.position, recorded.correlation_id)
             self.step(instance, step, function, arguments, batch, *first)
         except Exception as error:
-            _mark(error, Stop(recorded.position, stream, "", error))
+            _mark(error, Stop(recorded.position, stream, "", error, 0, part, part == parts - 1))
             raise
 
     def fire(self, due: tuple[datetime.datetime, str, str], batch: _Batch) -> None:
@@ -518,6 +525,7 @@ class Runner:
                         one.cause,
                         one.correlation_id,
                         {},
+                        one.is_generated,
                     ),
                 )
                 return
@@ -608,7 +616,7 @@ class Runner:
 
                 for command in describe(one.cls)[3]:
                     if command.__escqrs_name__ == request.command:
-                        return cast("Command[Any]", from_json(command, request.data))
+                        return unpack_command(command, request)
         raise UnknownType(
             f"process {self.definition.name} sends {request.command} to {request.aggregate}, and "
             "no aggregate of that name that handles it was given to es.open",
@@ -701,9 +709,9 @@ class Runner:
             batch.add(instance, CommandRejected(stop.request, stop.text()))
             place = (stop.stream, stop.request)
             batch.after.append(lambda: self.strike(place))
-        elif stop.position in instance.parked:
-            batch.add(instance, EventUnparked(stop.position))
-        else:
+        elif (stop.position, stop.part) in instance.parked:
+            batch.add(instance, EventUnparked(stop.position, stop.part))
+        elif stop.is_last:
             batch.checkpoint = stop.position
 
     def strike(self, place: tuple[str | None, int]) -> None:
@@ -731,25 +739,26 @@ class Runner:
             parked = list(instance.parked)
             batch.after.append(lambda: go_on(stream, parked))
 
-        def go_on(stream: str, parked: list[int]) -> None:
-            self.again.extend(
-                functools.partial(self.take_parked, stream, position) for position in parked
-            )
+        def go_on(stream: str, parked: list[tuple[int, int]]) -> None:
+            self.again.extend(functools.partial(self.take_parked, stream, one) for one in parked)
             _fulfil(done)
 
         self.put(run)
 
-    def take_parked(self, stream: str, position: int, batch: _Batch) -> None:
+    def take_parked(self, stream: str, place: tuple[int, int], batch: _Batch) -> None:
         """An event that came while its instance had failed."""
         instance = self.instance(stream)
-        if instance.status == "failed" or position not in instance.parked:
+        if instance.status == "failed" or place not in instance.parked:
             return
-        unparked = EventUnparked(position)
-        if instance.status == "ended":
+        unparked = EventUnparked(*place)
+        position, part = place
+        several = list(self.store.events(after=position - 1, upto=position))
+        recorded = next((one for one in several if part_of(one)[0] == part), None)
+        wanted = recorded is not None and recorded.type in self.definition.reactions
+        if recorded is None or not wanted or instance.status == "ended":
             batch.add(instance, unparked)
-            return
-        recorded = next(iter(self.store.events(after=position - 1, upto=position)))
-        self.react_to(recorded, batch, unparked)
+        else:
+            self.react_to(recorded, batch, unparked)
 
 
 def _fulfil(done: concurrent.futures.Future[None]) -> None:

@@ -177,7 +177,7 @@ class Processes(Generic[_P]):
             found.state(),
             tuple((one.aggregate, one.id, one.command) for one in found.pending.values()),
             {name: one.due for name, one in found.timers.items()},
-            tuple(found.parked),
+            tuple(position for position, _part in found.parked),
             found.error,
         )
 

@@ -25,7 +25,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import _core
 from ._core import Recorded
@@ -70,10 +70,13 @@ class _Unsubscribed(Event, name="escqrs.Unsubscribed"):
 
 
 class _Failed(Event, name="escqrs.DeliveryFailed"):
+    """part: of the events that an upcaster has made of the one at the position; mostly 0."""
+
     generation: int
     position: int
     attempts: int
     error: str
+    part: int
 
 
 class _DeadLettered(Event, name="escqrs.DeliveryDeadLettered"):
@@ -81,6 +84,7 @@ class _DeadLettered(Event, name="escqrs.DeliveryDeadLettered"):
     position: int
     attempts: int
     error: str
+    part: int
 
 
 class _Released(Event, name="escqrs.DeadLetterReleased"):
@@ -88,6 +92,7 @@ class _Released(Event, name="escqrs.DeadLetterReleased"):
 
     generation: int
     position: int
+    part: int
 
 
 class _Removed(Event, name="escqrs.DeadLetterRemoved"):
@@ -95,6 +100,7 @@ class _Removed(Event, name="escqrs.DeadLetterRemoved"):
 
     generation: int
     position: int
+    part: int
     reason: str
 
 
@@ -114,6 +120,9 @@ _CLASSES: tuple[type[Event], ...] = (
 )
 
 
+_Place = tuple[int, int]  # position, and which of the parts that an upcaster made of the event
+
+
 @dataclass
 class _Facts:
     """What the registry says of one subscription."""
@@ -130,7 +139,6 @@ class _Dead:
 
     attempts: int
     error: str
-    time: Any
     released: bool = False
 
 
@@ -168,23 +176,23 @@ def _position_of(store: Store, name: str, facts: _Facts) -> int:
 
 def _troubles_of(
     store: Store, name: str, facts: _Facts
-) -> tuple[dict[int, _Dead], dict[int, _Dead]]:
-    """By position: dead letters, and what has failed before."""
-    dead: dict[int, _Dead] = {}
-    failed: dict[int, _Dead] = {}
+) -> tuple[dict[_Place, _Dead], dict[_Place, _Dead]]:
+    """By place: dead letters, and what has failed before."""
+    dead: dict[_Place, _Dead] = {}
+    failed: dict[_Place, _Dead] = {}
     for recorded in store.history(_stream_of(name)):
         event = recorded.event
         if getattr(event, "generation", None) != facts.generation:
             continue
         if isinstance(event, _Failed):
-            failed[event.position] = _Dead(event.attempts, event.error, recorded.time)
+            failed[event.position, event.part] = _Dead(event.attempts, event.error)
         elif isinstance(event, _DeadLettered):
-            failed.pop(event.position, None)
-            dead[event.position] = _Dead(event.attempts, event.error, recorded.time)
+            failed.pop((event.position, event.part), None)
+            dead[event.position, event.part] = _Dead(event.attempts, event.error)
         elif isinstance(event, _Released):
-            dead[event.position].released = True
+            dead[event.position, event.part].released = True
         elif isinstance(event, _Removed):
-            dead.pop(event.position, None)
+            dead.pop((event.position, event.part), None)
     return dead, failed
 
 
@@ -262,9 +270,9 @@ class SubscriptionStatus:
         dead, _failed = _troubles_of(self._store, self.name, facts)
         return [
             SubscriptionDeadLetter(
-                _event_at(self._store, position), one.attempts, one.error, one.released
+                _event_at(self._store, place), one.attempts, one.error, one.released
             )
-            for position, one in sorted(dead.items())
+            for place, one in sorted(dead.items(), key=lambda item: item[0])
         ]
 
     def retry(self, position: int) -> None:
@@ -283,17 +291,21 @@ class SubscriptionStatus:
         with _registry_lock:
             facts = self._facts()
             dead, _failed = _troubles_of(self._store, self.name, facts)
-            if position not in dead or (dead[position].released and reason is None):
+            places = [place for place, one in dead.items() if place[0] == position]
+            if reason is None:
+                places = [place for place in places if not dead[place].released]
+            if not places:
                 raise ValueError(f"subscription {self.name!r} has no dead letter at {position}")
-            event = (
-                _Released(facts.generation, position)
+            events: list[Event] = [
+                _Released(facts.generation, *place)
                 if reason is None
-                else _Removed(facts.generation, position, reason)
-            )
-            self._store.commit([Write(_stream_of(self.name), [event])])
+                else _Removed(facts.generation, *place, reason)
+                for place in places
+            ]
+            self._store.commit([Write(_stream_of(self.name), events)])
             group = _group_of(self._store, self.name)
-            if group is not None and reason is None:
-                group.add_released(position, dead[position])
+            for place in places if group is not None and reason is None else ():
+                group.add_released(place, dead[place])  # type: ignore[union-attr]
 
     def _facts(self) -> _Facts:
         facts = _registered(self._store).get(self.name)
@@ -309,8 +321,15 @@ class SubscriptionStatus:
         return self._facts()
 
 
-def _event_at(store: Store, position: int) -> Recorded:
-    return next(iter(store.events(after=position - 1, upto=position)))
+def part_of(recorded: Recorded) -> tuple[int, int]:
+    """Which it is of how many that an upcaster has made of one: 0 and 1 for an ordinary one."""
+    return getattr(recorded, "part", 0), getattr(recorded, "parts", 1)
+
+
+def _event_at(store: Store, place: _Place) -> Recorded:
+    position, part = place
+    several = list(store.events(after=position - 1, upto=position))
+    return next((one for one in several if part_of(one)[0] == part), several[-1])
 
 
 # ---- a group: the consumers of one subscription in one process -----------------------------------
@@ -319,16 +338,18 @@ def _event_at(store: Store, position: int) -> Recorded:
 class _Entry:
     """An event on its way to be acknowledged."""
 
-    __slots__ = ("attempts", "dead", "due", "recorded")
+    __slots__ = ("attempts", "dead", "is_last", "place", "recorded")
 
     def __init__(self, recorded: Recorded, attempts: int = 0, dead: bool = False) -> None:
         self.recorded = recorded
         self.attempts = attempts  # deliveries so far
         self.dead = dead  # a dead letter that is delivered again: below the position
-        self.due = 0.0  # not before, by time.monotonic
+        part, parts = part_of(recorded)
+        self.place = (recorded.position, part)
+        self.is_last = part == parts - 1
 
     def __lt__(self, other: _Entry) -> bool:
-        return self.recorded.position < other.recorded.position
+        return self.place < other.place
 
 
 @dataclass(frozen=True)
@@ -355,10 +376,11 @@ class _Group:
         self.queues: dict[str, collections.deque[_Entry]] = {}  # by stream; its first is out
         self.ready: list[_Entry] = []  # heap by position
         self.delayed: list[tuple[float, _Entry]] = []  # heap by time
-        self.open: collections.OrderedDict[int, _Entry] = collections.OrderedDict()  # by position
+        self.open: collections.OrderedDict[_Place, _Entry] = collections.OrderedDict()
         self.ahead: set[int] = set()  # acknowledged, above the lowest that is not
         self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self.looked = _position_of(store, name, facts)  # all up to it was read
+        self.is_level = False  # there was no more when it looked last
         self.unsaved = 0  # acknowledgements
         self.saved_at = time.monotonic()
         self.error: BaseException | None = None
@@ -369,17 +391,16 @@ class _Group:
         self.saved_ahead: frozenset[int] = frozenset()
 
         self.dead, failed = _troubles_of(store, name, facts)
-        self.failed = {position: one.attempts for position, one in failed.items()}
+        self.failed = {place: one.attempts for place, one in failed.items()}
         for recorded in store.history(f"{_stream_of(name)}/acknowledged", reverse=True, limit=1):
             event = recorded.event
             if isinstance(event, _Acknowledged) and event.generation == self.generation:
                 self.ahead = {one for one in event.positions if one > self.looked}
                 self.saved_ahead = frozenset(self.ahead)
-        self.ahead |= {one for one in self.dead if one > self.looked}  # it was killed in between
         with self.changed:
-            for position, one in self.dead.items():
+            for place, one in self.dead.items():
                 if one.released:
-                    self._add(_Entry(_event_at(store, position), one.attempts, dead=True))
+                    self._add(_Entry(_event_at(store, place), one.attempts, dead=True))
         found = [Match(types, tags) for types, tags in options.wanted]
         self.plain = not any(one.types for one in found)
         self.feed: Feed = store.subscribe(after=self.looked, match=found)
@@ -397,7 +418,8 @@ class _Group:
             if recorded is None:
                 with self.changed:
                     self.looked = max(self.looked, head)
-                    self.changed.notify_all()
+                    self.is_level = True
+                    self.wake()
                 try:
                     recorded = self.feed.next()
                 except Closed:
@@ -412,13 +434,16 @@ class _Group:
                     return
 
     def _take_in(self, recorded: Recorded) -> None:
+        entry = _Entry(recorded)
         position = recorded.position
-        self.looked = position
+        self.looked = position if entry.is_last else position - 1
+        self.is_level = False
         unwanted = self.plain and recorded.type.startswith(ENGINE)
-        if unwanted or position in self.ahead:
+        # a dead letter that is not behind the position: it was killed before it moved
+        if unwanted or position in self.ahead or entry.place in self.dead:
             return
-        entry = _Entry(recorded, self.failed.get(position, 0))
-        self.open[position] = entry
+        entry.attempts = self.failed.get(entry.place, 0)
+        self.open[entry.place] = entry
         self._add(entry)
 
     def _add(self, entry: _Entry) -> None:
@@ -430,10 +455,10 @@ class _Group:
         heapq.heappush(self.ready, entry)
         self.wake()
 
-    def add_released(self, position: int, dead: _Dead) -> None:
-        entry = _Entry(_event_at(self.store, position), dead.attempts, dead=True)
+    def add_released(self, place: _Place, dead: _Dead) -> None:
+        entry = _Entry(_event_at(self.store, place), dead.attempts, dead=True)
         with self.changed:
-            self.dead[position] = dead
+            self.dead[place] = dead
             self._add(entry)
 
     def wake(self) -> None:
@@ -465,12 +490,11 @@ class _Group:
     def done(self, entry: _Entry) -> None:
         """It needs no further delivery. Under `changed`."""
         self.in_hand -= 1
-        position = entry.recorded.position
         if not entry.dead:
-            del self.open[position]
-            self.failed.pop(position, None)
-            if self.open and next(iter(self.open)) < position:
-                self.ahead.add(position)
+            del self.open[entry.place]
+            self.failed.pop(entry.place, None)
+            if entry.is_last and self.open and next(iter(self.open)) < entry.place:
+                self.ahead.add(entry.place[0])
             self.unsaved += 1
             self.room.notify()
         queue = self.queues[entry.recorded.stream]
@@ -502,7 +526,7 @@ class _Group:
 
         with self.saving:
             with self.changed:
-                low = next(iter(self.open)) - 1 if self.open else self.looked
+                low = next(iter(self.open))[0] - 1 if self.open else self.looked
                 self.ahead = {one for one in self.ahead if one > low}
                 ahead = frozenset(self.ahead)
                 unsaved, self.unsaved = self.unsaved, 0
@@ -706,7 +730,7 @@ class Subscription:
                     return entry.recorded
                 if self._closed:
                     raise StopAsyncIteration
-                saves = group.unsaved > 0
+                saves = group.unsaved > 0 and group.is_level
                 if not saves:
                     future = loop.create_future()
                     group.waiters.add((loop, future))
@@ -755,7 +779,7 @@ class Subscription:
                 entry, seconds = self._look()
                 if entry is not None or self._closed:
                     return entry
-                if not group.unsaved:
+                if not (group.unsaved and group.is_level):
                     if until is not None:
                         left = until - time.monotonic()
                         if left <= 0 and group.has_looked(head):
@@ -793,8 +817,8 @@ class Subscription:
         with group.changed:
             group.last_error = f"position {position}: {text}"
             if not entry.dead:
-                group.failed[position] = entry.attempts
-        group.save([_Failed(group.generation, position, entry.attempts, text)])
+                group.failed[entry.place] = entry.attempts
+        group.save([_Failed(group.generation, position, entry.attempts, text, entry.place[1])])
         if delay is None:
             delay = min(_BACKOFF_MAX, group.options.backoff * 2.0 ** min(entry.attempts - 1, 30))
         self._hand.clear()
@@ -819,13 +843,13 @@ class Subscription:
         )
         with group.changed:
             group.last_error = f"position {position}: {text}"
-            group.dead[position] = _Dead(entry.attempts, text, None)
-        buried = _DeadLettered(group.generation, position, entry.attempts, text)
+            group.dead[entry.place] = _Dead(entry.attempts, text)
+        buried = _DeadLettered(group.generation, position, entry.attempts, text, entry.place[1])
         if entry.dead:  # below the position already
             group.save([buried])
             self._settle(entry, removed=False)
             return
-        # first the dead letter, then the acknowledgement: a crash between delivers it once more
+        # first the dead letter, then the acknowledgement: whatever happens between, it is not lost
         group.save([buried])
         self._settle(entry)
         group.save()
@@ -839,11 +863,11 @@ class Subscription:
     def _settle(self, entry: _Entry, removed: bool = True) -> None:
         group = self._group
         if entry.dead and removed:
-            group.save([_Removed(group.generation, entry.recorded.position, "acknowledged")])
+            group.save([_Removed(group.generation, *entry.place, "acknowledged")])
         self._hand.clear()
         with group.changed:
             if entry.dead and removed:
-                group.dead.pop(entry.recorded.position, None)
+                group.dead.pop(entry.place, None)
             group.done(entry)
 
     def _settle_in_hand(self) -> bool:

@@ -459,8 +459,8 @@ broken: list[bool] = []
 def test_a_method_that_raises_stops_its_process_alone(clock):
     broken[:] = [True]
     with es.open(":memory:", Order, Fragile, Fulfilment, clock=clock) as shop:
-        for number, amount in enumerate((1, 13, 2)):
-            shop[Order, f"o-{number}"].ask(Place(amount))
+        placed = enumerate((1, 13, 2))
+        shop.store.commit([es.Write(f"Order/o-{n}", [Placed(amount)]) for n, amount in placed])
         with pytest.raises(es.ProcessStopped, match="position 2: RuntimeError: thirteen") as caught:
             flush(shop)
         assert (caught.value.name, caught.value.position) == ("Fragile", 2)
@@ -915,3 +915,52 @@ def test_how_they_look(shop):
     assert repr(shop[Fulfilment]) == "<escqrs.Processes 'Fulfilment'>"
     assert "Fulfilment" in repr(shop)
     assert "_Ledger" not in repr(shop)
+
+
+def test_commands_and_events_of_generated_classes(tmp_path, clock):
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="process_shop.proto", package="process_shop", syntax="proto3"
+    )
+    for name in ("Begun", "Finish", "Finished"):
+        message = file.message_type.add(name=name)
+        message.field.add(name="number", number=1, label=1, type=3)
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    Begun, Finish, Finished = (  # noqa: N806
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"process_shop.{name}"))
+        for name in ("Begun", "Finish", "Finished")
+    )
+
+    class Task(es.Aggregate):
+        total: int
+
+        @es.handles(Finish)
+        def finish(self, cmd) -> None:
+            if cmd.number == 13:
+                raise es.Rejected("thirteen")
+            self.emit(Finished(number=cmd.number))
+
+        @es.applies(Finished)
+        def finished(self, event) -> None:
+            self.total += event.number
+
+    class Tasks(es.Process):
+        @es.on(Begun, key="number")
+        def begun(self, event) -> None:
+            self.send(Task, "t", Finish(number=event.number))
+            self.after(HOUR, Task, "t", Finish(number=100))
+
+        @es.rejected(Finish)
+        def not_finished(self, command, error) -> None:
+            self.send(Task, "t", Finish(number=command.number - 1))
+
+    with es.open(tmp_path / "a.db", Task, Tasks, clock=clock) as shop:
+        shop.store.append("x", [Begun(number=1), Begun(number=13)])
+        flush(shop)
+        assert shop[Task, "t"].state.total == 1 + 12
+        assert [one.id for one in shop[Tasks].instances()] == ["1", "13"]
+        clock.advance(HOUR)
+        flush(shop)
+        assert shop[Task, "t"].state.total == 213
