@@ -362,6 +362,30 @@ _text = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
 _SINGULAR = (_core.ONE, _core.OPTIONAL)
 
 
+_ZEROS: dict[int, Callable[[], Any]] = {
+    **dict.fromkeys((_core.INT, _core.INT32, _core.SINT32, _core.SINT64), int),
+    **dict.fromkeys((_core.UINT32, _core.UINT64), int),
+    _core.FLOAT: float,
+    _core.BOOL: bool,
+    _core.STRING: str,
+    _core.BYTES: bytes,
+    _core.DURATION: datetime.timedelta,
+    _core.DECIMAL: lambda: _decimal("0"),
+}
+
+
+def _zero(spec: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What protobuf takes an absent field for, as ``from_bytes`` does: (value,); () where its type
+    has no such value."""
+    kind, members, literals = spec[2], spec[9], spec[11]
+    if kind == _core.ENUM:
+        return tuple(member for member, _, number in members if number == 0)
+    if kind not in _ZEROS:
+        return ()
+    value = _ZEROS[kind]()
+    return (value,) if not literals or value in literals else ()
+
+
 class _Field(NamedTuple):
     name: str  # in Python
     json_name: str
@@ -370,6 +394,7 @@ class _Field(NamedTuple):
     label: int
     has_default: bool
     empty: Callable[[], Any]  # the value where the field is absent on purpose
+    zero: tuple[Any, ...]  # see _zero
 
 
 class _Codec:
@@ -410,6 +435,8 @@ class _Codec:
                 continue
             if field.label != _core.ONE:
                 values[field.name] = field.empty()
+            elif not field.has_default and field.zero:
+                values[field.name] = field.zero[0]
             elif not field.has_default:
                 raise ValueError(f"{title}.{field.name}: is missing and has no default")
         return self.cls(**values)
@@ -466,9 +493,12 @@ class _Parts:
         items: list[Any] = []
         for one in self.parts:
             item = given.get(one.name)
-            if item is None and one.label == _core.ONE:
+            if item is not None:
+                items.append(one.read(item))
+            elif one.label == _core.ONE and not one.zero:
                 raise _Wrong(f"expected {what}")
-            items.append(None if item is None else one.read(item))
+            else:
+                items.append(one.zero[0] if one.label == _core.ONE else None)
         return tuple(items)
 
 
@@ -503,7 +533,7 @@ def _part(
 ) -> _Field:
     name, inner = names.fields[type_name][spec[1]]
     write, read = _convert_item(spec, inner, names, codecs)
-    return _Field(name, _json_name(name), write, read, spec[3], False, lambda: None)
+    return _Field(name, _json_name(name), write, read, spec[3], False, lambda: None, _zero(spec))
 
 
 def _codec_in(
@@ -523,7 +553,9 @@ def _codec_in(
         elif spec[3] == _core.MAP:
             write, read = _map(spec, write, read)
             empty = dict
-        field = _Field(one.name, _json_name(name), write, read, spec[3], one.has_default, empty)
+        field = _Field(
+            one.name, _json_name(name), write, read, spec[3], one.has_default, empty, _zero(spec)
+        )
         codec.fields.append(field)
         codec.by_key[name] = codec.by_key[field.json_name] = field
     return codec
@@ -579,11 +611,13 @@ def from_json(cls: type[_M], text: str | bytes) -> _M:
     cls: the message class.
     text: JSON, as :func:`to_json` and other writers of protobuf's mapping make it. Fields may also
     have their names of the ``.proto`` text, and integers may be numbers or text. ``null`` is as
-    good as left out: the field has its default, is None or empty.
+    good as left out: the field has its default, is None or empty; without a default it is 0, "",
+    False or whatever else its type's zero is, as in :func:`from_bytes`.
 
     The message is made as by a call of its class, ``__post_init__`` included. Raises ValueError
     for all that the class does not take: other fields than it has, a field that is missing and has
-    no default, a value of another type or beyond its field's limits, and text that is not JSON.
+    neither default nor zero (a message, a datetime), a value of another type or beyond its field's
+    limits, and text that is not JSON.
     """
     if not isinstance(cls, _core.MessageMeta) or not issubclass(cls, Message):
         raise TypeError(f"expected a message class, got {cls!r}")

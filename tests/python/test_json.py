@@ -126,6 +126,9 @@ def test_what_is_written() -> None:
         ({"color": 0, "level": -5}, {"color": Color.RED, "level": Level.LOW}),
         ({"numbers": None, "maybe": None, "tags": None}, {"numbers": [], "tags": frozenset()}),
         ({"maybe": "0", "step": 2}, {"maybe": 0, "step": 2}),
+        ({"payMent": {"card": {}}}, {"pay_ment": Card("")}),
+        ({"ratio": None, "flag": None, "raw": None}, {"ratio": 0.0, "flag": False, "raw": b""}),
+        ({"span": None, "price": None}, {"span": timedelta(0), "price": Decimal(0)}),
         ({"payment": None}, None),
     ],
 )  # fmt: skip
@@ -151,7 +154,6 @@ def test_what_is_read(changes: dict[str, Any], expected: dict[str, Any] | None) 
         ({"payMent": {}}, "Paid.pay_ment: expected an object with one of card or giftCard, got {}"),
         ({"payMent": {"card": {"number": ""}, "giftCard": {"amount": "1"}}}, "Paid.pay_ment"),
         ({"payMent": {"card": {"number": "", "x": 1}}}, "Card has no field 'x'; it has number"),
-        ({"payMent": {"card": {}}}, "Card.number: is missing"),
         ({"payMent": {"card": 5}}, "Paid.pay_ment: expected an object for Card, got"),
         ({"payments": [None]}, "Paid.payments"),
         ({"payments": {}}, "Paid.payments: expected an array, got {}"),
@@ -191,6 +193,9 @@ def test_what_is_read(changes: dict[str, Any], expected: dict[str, Any] | None) 
         ({"color": 2}, "Paid.color"),
         ({"color": True}, "Paid.color"),
         ({"level": 0}, "Paid.level"),
+        ({"level": None}, "Paid.level: is missing"),
+        ({"size": None}, "Paid.size: is missing"),
+        ({"at": None}, "Paid.at: is missing"),
         ({"tags": ["\ud800"]}, "Paid.tags"),
         ({"\ud800": 1}, "Paid has no field"),
     ],
@@ -240,6 +245,34 @@ def test_defaults_and_absence() -> None:
     assert es.to_json(Kept(0, None, [])) == '{"number":"0"}'
     assert es.from_json(Kept, es.to_json(Kept(0, None, []))) == Kept(0, None, [])
     assert es.from_json(Kept, "{}") == Kept(7, None, []) == es.from_bytes(Kept, b"")
+
+
+def test_absence_is_as_in_bytes() -> None:
+    class Zeros(es.Message):
+        number: int
+        natural: es.uint64
+        ratio: float
+        flag: bool
+        text: str
+        raw: bytes
+        span: timedelta
+        price: Decimal
+        color: Color
+        size: Literal["", "m"]
+        step: Literal[1, 0]
+        inner: Kept | None
+
+    class Kept(es.Message):
+        number: int
+
+    assert es.from_json(Zeros, "{}") == es.from_bytes(Zeros, b"")
+    assert es.from_json(Zeros, '{"inner": {}}').inner == Kept(0)
+    for kind in (datetime, date, time, es.naive_datetime, UUID, Kept, Level, Literal["m"]):
+        cls = type(es.Message)("One", (es.Message,), {"__annotations__": {"x": kind}})
+        with pytest.raises(ValueError, match=r"One\.x: is missing"):
+            es.from_json(cls, "{}")
+        with pytest.raises(es.Corrupt, match=r"One\.x"):
+            es.from_bytes(cls, b"")
 
 
 def test_post_init_checks() -> None:

@@ -55,6 +55,13 @@ def placed(**changes: Any) -> Placed:
     return Placed(**(values | changes))
 
 
+def test_a_part_that_is_absent_is_zero() -> None:
+    assert es.from_json(Placed, '{"line": {"item1": 1}}').line == (1, "")
+    assert es.from_bytes(Placed, b"\x0a\x02\x08\x01").line == (1, "")
+    with pytest.raises(es.Corrupt, match=r"Maybe\.item_1"):
+        es.from_bytes(Placed, b"\x0a\x00\x32\x06\x12\x04\x12\x02\x08\x05")
+
+
 def test_there_and_back() -> None:
     for message in (placed(), placed(maybe=None, lines=[], by_color={})):
         again = es.from_bytes(Placed, es.to_bytes(message))
@@ -88,7 +95,7 @@ def test_json() -> None:
     )
     for wrong in (
         '{"line": ["a"]}',
-        '{"line": {"item1": 1}}',
+        '{"line": {"item1": 1}, "maybe": {"item2": {"cash": {}}}}',
         '{"line": {"item1": 1, "item2": "a", "item3": 1}}',
         '{"line": {"item1": 1, "item2": "a"}, "byColor": {"GREEN": 1}}',
     ):
