@@ -522,7 +522,7 @@ static PyObject *module_bind(PyObject *module, PyObject *failed)
 /* ---- status and waiting ----------------------------------------------------------------------------------------------- */
 
 /* (state, position, head, rebuilding, error or None, failed position, lag in microseconds, rate,
- * parked, attempts) */
+ * parked, attempts, rebuilt or -1) */
 static PyObject *core_status(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -544,10 +544,11 @@ static PyObject *core_status(PyObject *object, PyObject *unused)
     if (error == NULL) {
         return NULL;
     }
-    return Py_BuildValue("iLLNNLLdLI", (int)status.state, (long long)status.position,
+    return Py_BuildValue("iLLNNLLdLIL", (int)status.state, (long long)status.position,
                          (long long)status.head, PyBool_FromLong(status.rebuilding), error,
                          (long long)status.error.position, (long long)status.lag_us, status.rate,
-                         (long long)status.parked, (unsigned)status.attempts);
+                         (long long)status.parked, (unsigned)status.attempts,
+                         (long long)status.rebuilt);
 }
 
 typedef struct wait_call {
@@ -639,6 +640,50 @@ static PyObject *core_rebuild(PyObject *object, PyObject *unused)
 {
     (void)unused;
     return call_core(object, "rebuild()", escqrs_readmodel_rebuild);
+}
+
+static PyObject *core_cancel(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    return call_core(object, "cancel_rebuild()", escqrs_readmodel_cancel_rebuild);
+}
+
+typedef struct progress_call {
+    escqrs_readmodel *model;
+    int64_t seen;
+    escqrs_error error;
+} progress_call;
+
+static escqrs_status wait_progress(void *context, int64_t deadline_ns)
+{
+    progress_call *call = context;
+    return escqrs_readmodel_wait_progress(call->model, &call->seen, deadline_ns, &call->error);
+}
+
+/* progress(seen) -> position of the rebuild, once it is another; None: it is over */
+static PyObject *core_progress(PyObject *object, PyObject *given)
+{
+    core_object *self = (core_object *)object;
+    long long seen = PyLong_AsLongLong(given);
+    if (seen == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    progress_call call = {.model = self->model, .seen = seen};
+    int status = refuse_in_projection(system, "rebuild()") < 0
+                     ? -1
+                     : esc_py_wait(wait_progress, &call, INT64_MAX);
+    if (status > 0 && status != ESCQRS_DONE) {
+        esc_py_raise(system->state, &call.error);
+    }
+    core_leave(system);
+    if (status == ESCQRS_DONE) {
+        Py_RETURN_NONE;
+    }
+    return status == ESCQRS_OK ? PyLong_FromLongLong(call.seen) : NULL;
 }
 
 static PyObject *core_retry(PyObject *object, PyObject *unused)
@@ -871,6 +916,8 @@ static PyMethodDef core_methods[] = {
     {"status", core_status, METH_NOARGS, NULL},
     {"wait", core_wait, METH_VARARGS, NULL},
     {"rebuild", core_rebuild, METH_NOARGS, NULL},
+    {"cancel_rebuild", core_cancel, METH_NOARGS, NULL},
+    {"progress", core_progress, METH_O, NULL},
     {"retry", core_retry, METH_NOARGS, NULL},
     {"skip", core_skip, METH_O, NULL},
     {"unpark", core_unpark, METH_VARARGS, NULL},

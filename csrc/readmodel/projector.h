@@ -111,6 +111,7 @@ struct escqrs_readmodel {
     int64_t retry_at_ns;
     escqrs_error error;
     int64_t parked;      /* of the one that counts, as of its last transaction */
+    bool cancel_wanted;  /* of the rebuild */
     bool rebuild_failed; /* given up, and no wait has told so yet */
     esc_unpark_queue unparks;
     /* events applied by the one that counts, in this second and the whole one before */

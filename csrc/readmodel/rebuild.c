@@ -251,8 +251,29 @@ static bool is_level(escqrs_readmodel *model, int64_t head)
     return level;
 }
 
+/* The copy is not wanted any more. */
+static void cancel(escqrs_readmodel *model)
+{
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    bool wanted = model->cancel_wanted;
+    bool has_copy = model->copy != NULL && !model->frozen;
+    model->cancel_wanted = false;
+    if (wanted && has_copy && model->retrying && !model->troubled) {
+        model->retrying = false; /* the copy's, if not the live one's, which then fails again */
+    }
+    esc_mutex_unlock(&projector->mutex);
+    if (wanted && has_copy) {
+        esc_copy_drop(model);
+        escqrs_log_write(&projector->log, ESCQRS_LOG_INFO,
+                         "rebuilding read model %s was cancelled; the old rows stay",
+                         model->definition.name);
+    }
+}
+
 bool esc_rebuild_turn(escqrs_readmodel *model, int64_t head)
 {
+    cancel(model);
     bool wanted = wants_rebuild(model);
     if ((!wanted && !is_level(model, head)) || !claim(model)) {
         return false;

@@ -41,6 +41,33 @@ escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *model, escqrs_error *er
     return ESCQRS_OK;
 }
 
+escqrs_status escqrs_readmodel_cancel_rebuild(escqrs_readmodel *model, escqrs_error *error)
+{
+    escqrs_status status = esc_model_check_writable(model, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    escqrs_projector *projector = model->projector;
+    esc_mutex_lock(&projector->mutex);
+    bool possible = !model->frozen && (model->rebuild_wanted || model->copy != NULL);
+    bool frozen = model->frozen || model->refilling;
+    if (possible) {
+        model->rebuild_wanted = false;
+        model->cancel_wanted = model->copy != NULL;
+        esc_cond_broadcast(&projector->changed);
+    }
+    esc_mutex_unlock(&projector->mutex);
+    if (!possible) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                frozen ? "read model %s has no other rows to go on with than those "
+                                         "that are being made"
+                                       : "read model %s is not being built anew",
+                                model->definition.name);
+    }
+    esc_projector_wake(projector);
+    return ESCQRS_OK;
+}
+
 static escqrs_status say_not_stopped(const escqrs_readmodel *model, escqrs_error *error)
 {
     return escqrs_error_set(error, ESCQRS_INVALID, "read model %s has not stopped",

@@ -41,6 +41,15 @@ static int64_t lag_of(escqrs_store *store, int64_t position, int64_t head)
     return lag_us > 0 ? lag_us : 1;
 }
 
+/* Under the mutex: how far a rebuild is; -1: it has not begun, or none is under way. */
+static int64_t rebuilt_position(const escqrs_readmodel *model)
+{
+    if (model->copy != NULL) {
+        return model->copy->position;
+    }
+    return model->refilling ? model->live.position : -1;
+}
+
 void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_status *status)
 {
     escqrs_projector *projector = model->projector;
@@ -58,6 +67,7 @@ void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_statu
     esc_mutex_lock(&projector->mutex);
     status->position = position_of(model);
     status->rebuilding = !is_rebuilt(model);
+    status->rebuilt = rebuilt_position(model);
     status->error = model->error;
     status->parked = model->parked;
     status->rate = esc_rate_now(&model->rate);
@@ -196,4 +206,37 @@ escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *model, int64_t dea
                                             escqrs_error *error)
 {
     return wait_for(model, 0, true, deadline_ns, error);
+}
+
+escqrs_status escqrs_readmodel_wait_progress(escqrs_readmodel *model, int64_t *seen,
+                                             int64_t deadline_ns, escqrs_error *error)
+{
+    escqrs_projector *projector = model->projector;
+    escqrs_status status = ESCQRS_OK;
+    if (esc_projector_is_forked(projector)) {
+        return escqrs_error_set(error, ESCQRS_FORKED, "a read model was used in a child of fork()");
+    }
+    esc_mutex_lock(&projector->mutex);
+    for (;;) {
+        int64_t position = rebuilt_position(model);
+        if (is_rebuilt(model) || (model->stopped && !model->rebuild_wanted)) {
+            status = ESCQRS_DONE;
+            break;
+        }
+        if (position >= 0 && position != *seen) {
+            *seen = position;
+            break;
+        }
+        if (projector->stopping || projector->ended) {
+            status = escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
+            break;
+        }
+        if (!esc_cond_wait_until(&projector->changed, &projector->mutex, deadline_ns)) {
+            status = escqrs_error_set(error, ESCQRS_TIMEOUT, "read model %s is at %lld",
+                                      model->definition.name, (long long)position);
+            break;
+        }
+    }
+    esc_mutex_unlock(&projector->mutex);
+    return status;
 }

@@ -91,6 +91,7 @@ typedef struct escqrs_readmodel_status {
     int64_t position;  /* of the last event applied, committed */
     int64_t head;      /* of the store */
     bool rebuilding;   /* a new copy is being made beside the live one */
+    int64_t rebuilt;   /* how far it is: position of the last event applied; -1: no copy yet */
     int64_t lag_us;    /* since the first event was stored that it has not seen; 0: none */
     double rate;       /* events a second, lately */
     int64_t parked;    /* events in its dead letters that are not left out */
@@ -161,6 +162,15 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *re
  * place. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *readmodel,
                                                        escqrs_error *error);
+/* Give a rebuild up that was asked for; the live rows stay, and are followed as before. INVALID:
+ * none is under way, or the live rows are of an older definition. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_cancel_rebuild(escqrs_readmodel *readmodel,
+                                                              escqrs_error *error);
+/* Wait until a rebuild that is under way is at another position than `*seen`, which becomes that:
+ * OK. DONE: none is under way any more. TIMEOUT; CLOSED. Detached. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_progress(escqrs_readmodel *readmodel,
+                                                             int64_t *seen, int64_t deadline_ns,
+                                                             escqrs_error *error);
 /* A stopped one, or one that waits before a further attempt: try the failing event now. INVALID if
  * it is neither. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_retry(escqrs_readmodel *readmodel,

@@ -35,7 +35,7 @@ from ._message import (
 )
 from ._process import Process, on, rejected, timer
 from ._processes import ManualClock, Processes, ProcessInstance, ProcessStatus
-from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, query, sql
+from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, Watch, query, sql
 from ._restore import restore
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
@@ -129,6 +129,7 @@ __all__ = [
     "UnknownType",
     "Unless",
     "Verification",
+    "Watch",
     "Write",
     "WrongVersion",
     "applies",

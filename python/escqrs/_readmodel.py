@@ -6,13 +6,17 @@ queries is C (``csrc/readmodel``, ``csrc/python/readmodel.c``).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import inspect
 import logging
+import threading
 import time
 import traceback
 import types
 import typing
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import (
@@ -20,6 +24,7 @@ from typing import (
     Any,
     ClassVar,
     Concatenate,
+    Generic,
     Literal,
     NamedTuple,
     ParamSpec,
@@ -30,7 +35,7 @@ from typing import (
 from . import _core
 from ._core import Cursor, Rows
 from ._message import Event, _Names
-from .errors import Closed, ReadModelStopped, SchemaMismatch
+from .errors import Closed, ReadModelStopped, SchemaMismatch, Timeout
 
 if TYPE_CHECKING:
     from ._system import System
@@ -42,6 +47,7 @@ __all__ = [
     "ReadModelStatus",
     "Retry",
     "Rows",
+    "Watch",
     "on",
     "query",
     "sql",
@@ -54,7 +60,16 @@ _R = TypeVar("_R")
 _S = TypeVar("_S", bound="ReadModel")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_RESERVED = ("status", "rebuild", "retry", "skip", "wait", "parked")
+_RESERVED = (
+    "status",
+    "rebuild",
+    "cancel_rebuild",
+    "retry",
+    "skip",
+    "wait",
+    "parked",
+    "watch",
+)
 _STATES = {1: "catching up", 2: "live", 3: "stopped", 4: "retrying"}
 
 
@@ -427,6 +442,7 @@ class ReadModelStatus:
     parked: how many events are parked, or held behind parked ones; see ``ReadModel.parked``.
     lag_seconds: how long the first event is stored that it has not seen; 0.0 where it is level.
     rate: events a second, lately.
+    rebuild_position: of the last event in the copy that is being built, or None.
     """
 
     state: Literal["live", "catching up", "rebuilding", "stopped", "retrying"]
@@ -439,11 +455,162 @@ class ReadModelStatus:
     parked: int = 0
     lag_seconds: float = 0.0
     rate: float = 0.0
+    rebuild_position: int | None = None
 
     @property
     def lag(self) -> int:
         """How many events it is behind."""
         return self.head - self.position
+
+
+# ---- live queries --------------------------------------------------------------------------------
+
+
+class _Hub:
+    """Tells the watches of one read model that it has moved on; a thread while there are any."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+        self._lock = threading.Lock()
+        self._watches: weakref.WeakSet[Watch[Any]] = weakref.WeakSet()
+        self._running = False
+
+    def add(self, watch: Watch[Any]) -> None:
+        with self._lock:
+            self._watches.add(watch)
+            if not self._running:
+                self._running = True
+                thread = threading.Thread(target=self._run, name="escqrs-watch", daemon=True)
+                thread.start()
+
+    def remove(self, watch: Watch[Any]) -> None:
+        with self._lock:
+            self._watches.discard(watch)
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            position = self._core.status()[1]
+            while True:
+                with self._lock:
+                    if not self._watches:
+                        self._running = False
+                        return
+                    watches = list(self._watches)
+                try:
+                    self._core.wait(position + 1, _HUB_SECONDS)
+                except (Timeout, ReadModelStopped):
+                    if self._core.status()[1] <= position:
+                        self._pause()
+                        continue
+                position = self._core.status()[1]
+                for watch in watches:
+                    watch._wake(None)
+        except BaseException as error:
+            failure = error
+        with self._lock:
+            self._running = False
+            watches = list(self._watches)
+            self._watches.clear()
+        for watch in watches:
+            watch._wake(failure)
+
+    def _pause(self) -> None:
+        if _STATES[self._core.status()[0]] == "stopped":
+            time.sleep(_HUB_SECONDS / 10)
+
+
+_hub_lock = threading.Lock()
+_HUB_SECONDS = 1.0  # after which the thread looks whether anybody still watches
+
+
+class Watch(Generic[_R]):
+    """The results of a query as they change; see :meth:`ReadModel.watch`."""
+
+    def __init__(self, model: ReadModel, query: Callable[[], _R]) -> None:
+        self._core = _core_of(model)
+        self._query = query
+        self._moved = threading.Event()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._last: list[_R] = []  # none yet, or one
+        with _hub_lock:
+            if model._escqrs_hub is None:
+                model._escqrs_hub = _Hub(self._core)
+            self._hub = model._escqrs_hub
+        self._moved.set()
+        self._hub.add(self)
+
+    def _wake(self, failure: BaseException | None) -> None:
+        self._failure = self._failure or failure
+        self._moved.set()
+        waiter = self._waiter
+        if waiter is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                waiter[0].call_soon_threadsafe(waiter[1].set)
+
+    def close(self) -> None:
+        """End the iteration, also of a thread or task that waits in it."""
+        self._closed = True
+        self._hub.remove(self)
+        self._wake(None)
+
+    def _check(self) -> bool:
+        """Whether it is over."""
+        if self._failure is not None and not self._closed:
+            raise self._failure
+        return self._closed
+
+    def _changed(self) -> bool:
+        """Run the query; whether its result is another."""
+        result = self._query()
+        if self._last and self._last[0] == result:
+            return False
+        self._last = [result]
+        return True
+
+    def __iter__(self) -> Watch[_R]:
+        return self
+
+    def __next__(self) -> _R:
+        while True:
+            self._moved.wait()
+            self._moved.clear()
+            if self._check():
+                raise StopIteration
+            if self._changed():
+                return self._last[0]
+
+    def __aiter__(self) -> Watch[_R]:
+        return self
+
+    async def __anext__(self) -> _R:
+        event = asyncio.Event()
+        self._waiter = (asyncio.get_running_loop(), event)
+        try:
+            while True:
+                if not self._moved.is_set():
+                    await event.wait()
+                event.clear()
+                self._moved.clear()
+                if self._check():
+                    raise StopAsyncIteration
+                if await asyncio.to_thread(self._changed):
+                    return self._last[0]
+        finally:
+            self._waiter = None
+
+    def __enter__(self) -> Watch[_R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        hub = getattr(self, "_hub", None)
+        if hub is not None:
+            hub.remove(self)
 
 
 # ---- the base class ------------------------------------------------------------------------------
@@ -482,6 +649,7 @@ class ReadModel:
     __escqrs_name__: ClassVar[str]
     __escqrs_manual__: ClassVar[bool] = False
     _escqrs_core: Any = None
+    _escqrs_hub: _Hub | None = None
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -501,9 +669,8 @@ class ReadModel:
     def status(self) -> ReadModelStatus:
         """Where it stands now."""
         core = _core_of(self)
-        state, position, head, rebuilding, error, failed, lag, rate, parked, attempts = (
-            core.status()
-        )
+        state, position, head, rebuilding, error, failed, *rest = core.status()
+        lag, rate, parked, attempts, rebuilt = rest
         shown = _STATES[state]
         if rebuilding and shown not in ("stopped", "retrying"):
             shown = "rebuilding"
@@ -520,20 +687,50 @@ class ReadModel:
             parked,
             lag / 1e6,
             rate,
+            rebuilt if rebuilding and rebuilt >= 0 else None,
         )
 
     if TYPE_CHECKING:
         rebuild: Any
     else:
 
-        def rebuild(self) -> None:
+        def rebuild(self, *, progress: Callable[[int, int], object] | None = None) -> None:
             """Build it anew from the first event, beside the live rows, and swap when level.
 
             Returns at once; ``flush()`` waits for it. What ``skip()`` left out is tried again.
-            Where it fails, the old rows stay and are followed as before; the log and
-            ``status.error`` say why.
+            Where it fails, the old rows stay and are followed as before; ``flush()`` raises once,
+            the log and ``status.error`` say why.
+
+            progress: called as ``progress(position, head)`` while the copy grows; then this
+                returns when the rebuild is over, and raises ``es.ReadModelStopped`` where it
+                failed. If it raises, the rebuild is cancelled.
             """
-            _core_of(self).rebuild()
+            core = _core_of(self)
+            core.rebuild()
+            if progress is not None:
+                _follow_rebuild(core, progress)
+
+    def cancel_rebuild(self) -> None:
+        """Give a rebuild up that is under way; the old rows stay and are followed as before.
+
+        ValueError if none is, or where the old rows are those of an older definition.
+        """
+        _core_of(self).cancel_rebuild()
+
+    def watch(self, query: Callable[..., _R], *args: Any, **kwargs: Any) -> Watch[_R]:
+        """The results of a query, now and whenever they have changed.
+
+        ``for rows in shop[Items].watch(Items.by_name, "book")``, or ``async for``.
+
+        query: an ``@es.query`` method of the class, or of the instance; the rest is given to it.
+
+        A result is given when it differs from the one before (by ``==``); of several changes in
+        quick succession only the last may be seen. Nothing polls: the query runs again when the
+        read model has seen further events. The iteration ends with ``close()`` of the watch, and
+        raises ``es.Closed`` where the system is closed.
+        """
+        bound = query if inspect.ismethod(query) else functools.partial(query, self)
+        return Watch(self, functools.partial(bound, *args, **kwargs))
 
     def retry(self, stream: str | None = None) -> None:
         """Try again what has failed.
@@ -624,6 +821,18 @@ def _core_of(model: ReadModel) -> Any:
             f"system[{type(model).__name__}]"
         )
     return model._escqrs_core
+
+
+def _follow_rebuild(core: Any, progress: Callable[[int, int], object]) -> None:
+    position = -1
+    try:
+        while (position := core.progress(position)) is not None:
+            progress(position, core.status()[2])
+    except BaseException:
+        with contextlib.suppress(ValueError, Closed):
+            core.cancel_rebuild()
+        raise
+    _wait(core, -1, None)
 
 
 def _check_position(position: object, *, least: int = 0) -> None:

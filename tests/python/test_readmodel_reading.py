@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 from typing import Any, NamedTuple
@@ -199,3 +200,82 @@ def test_what_is_refused() -> None:
             es.query(**options)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="self and db"):
         es.query(timeout=1)(lambda self: None)  # type: ignore[arg-type]
+
+
+def test_watch_in_a_thread() -> None:
+    with es.open(":memory:", Cart, Items) as shop:
+        seen: list[int] = []
+        three = threading.Event()
+        watch = shop[Items].watch(Items.count)
+
+        def follow() -> None:
+            for count in watch:
+                seen.append(count)
+                if count >= 3:
+                    three.set()
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        for name in ("a", "b", "c"):
+            shop[Cart, "1"].ask(Add(name))
+        assert three.wait(SECONDS)
+        watch.close()
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+        assert seen[-1] == 3 and seen == sorted(set(seen))
+
+
+def test_watch_gives_what_has_changed_alone() -> None:
+    with es.open(":memory:", Cart, Items) as shop:
+        with shop[Items].watch(
+            shop[Items].outer, "SELECT quantity FROM items WHERE name = 'x'"
+        ) as watch:
+            assert next(watch) == []
+            shop[Cart, "1"].ask(Add("other"))
+            shop[Cart, "1"].ask(Add("x", 5))
+            assert next(watch) == [(5,)]
+        with pytest.raises(StopIteration):
+            next(watch)
+
+
+def test_watch_on_an_event_loop() -> None:
+    async def main() -> None:
+        with es.open(":memory:", Cart, Items) as shop:
+            watches = [shop[Items].watch(Items.count) for _ in range(20)]
+
+            async def follow(watch: es.Watch[int]) -> int:
+                async for count in watch:
+                    if count == 3:
+                        return count
+                return -1
+
+            tasks = [asyncio.create_task(follow(watch)) for watch in watches]
+            for name in ("a", "b", "c"):
+                await shop[Cart, "1"].submit(Add(name))
+            assert await asyncio.wait_for(asyncio.gather(*tasks), SECONDS) == [3] * 20
+            waits = asyncio.create_task(follow(shop[Items].watch(lambda model: 0)))
+            await asyncio.sleep(0)
+            waits.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+
+    asyncio.run(main())
+
+
+def test_a_watch_ends_with_its_system() -> None:
+    shop = es.open(":memory:", Cart, Items)
+    watch = shop[Items].watch(Items.count)
+    assert next(watch) == 0
+    ended: list[BaseException] = []
+
+    def follow() -> None:
+        try:
+            next(watch)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    shop.close()
+    thread.join(SECONDS)
+    assert [type(one) for one in ended] == [es.Closed]

@@ -388,3 +388,70 @@ def test_left_out_for_a_while(tmp_path: Path) -> None:
     with es.open(path, Box, changed) as system:
         system.flush(SECONDS)
         assert system[changed].all() == [("a", 4), ("b", 6), ("c", 8)]
+
+
+def test_progress_of_a_rebuild(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    first = model()
+    with es.open(path, Box, first) as system:
+        for number in range(30):
+            system[Box, "b"].tell(Put("a", number))
+        system.flush(SECONDS)
+        seen: list[tuple[int, int]] = []
+        system[first].rebuild(progress=lambda position, head: seen.append((position, head)))
+        assert system[first].status.rebuild_position is None
+        assert system[first].status.state == "live"
+        assert seen == sorted(seen) and all(p <= head == 30 for p, head in seen)
+
+
+def test_a_rebuild_is_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    entered, leave = threading.Event(), threading.Event()
+    rebuilding = False
+
+    @es.on(Was)
+    def put_it(self: Any, db: es.Rows, event: Was) -> None:
+        if rebuilding and event.number == 2:
+            entered.set()
+            leave.wait(SECONDS)
+        db.execute("INSERT INTO rows VALUES (?, ?)", (event.key, event.number))
+
+    python = model(put_it)
+    with es.open(path, Box, python) as system:
+        put(system, ("a", 1), ("b", 2))
+        system.flush(SECONDS)
+        with pytest.raises(ValueError, match="not being built anew"):
+            system[python].cancel_rebuild()
+        rebuilding = True
+        system[python].rebuild()
+        assert entered.wait(SECONDS)
+        assert system[python].status.state == "rebuilding"
+        system[python].cancel_rebuild()
+        rebuilding = False
+        leave.set()
+        put(system, ("c", 3))
+        system.flush(SECONDS)
+        assert system[python].all() == [("a", 1), ("b", 2), ("c", 3)]
+        assert system[python].status.state == "live" and system[python].status.error is None
+
+
+def test_a_callback_that_raises_cancels(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    first = model()
+    with es.open(path, Box, first) as system:
+        put(system, ("a", 1))
+        system.flush(SECONDS)
+        entered = threading.Event()
+
+        def fail(position: int, head: int) -> None:
+            entered.set()
+            raise LookupError("enough")
+
+        for _ in range(20):
+            try:
+                system[first].rebuild(progress=fail)
+            except LookupError:
+                break
+        system.flush(SECONDS)
+        assert system[first].all() == [("a", 1)]
+        assert system[first].status.state == "live"
