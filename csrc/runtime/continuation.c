@@ -130,7 +130,6 @@ static void question_release(question *self)
 {
     /* acq_rel: the last one sees what the others did */
     if (atomic_fetch_sub_explicit(&self->users, 1, memory_order_acq_rel) == 1) {
-        escqrs_timer_release(self->timer);
         escqrs_envelope_destroy(self->answer);
         escqrs_free(self);
     }
@@ -154,8 +153,11 @@ static escqrs_turn_end question_run(escqrs_context *context, void *state,
 static void question_done(escqrs_continuation *continuation)
 {
     question *self = ESC_CONTAINER_OF(continuation, question, continuation);
-    if (self->timer != NULL) {
-        escqrs_timer_cancel(self->timer);
+    escqrs_timer *timer = self->timer;
+    self->timer = NULL;
+    if (timer != NULL) {
+        escqrs_timer_cancel(timer);
+        escqrs_timer_release(timer); /* its end lets go of the question, too */
     }
     question_release(self);
 }

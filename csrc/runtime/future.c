@@ -225,8 +225,26 @@ static bool is_done(asker *self)
     return atomic_load_explicit(&self->done, memory_order_acquire) != 0;
 }
 
+/* Manual: run the actors instead of waiting. */
+static escqrs_status step_until_answered(asker *self, escqrs_actor_system *system,
+                                         escqrs_error *error)
+{
+    while (!is_done(self)) {
+        if (!escqrs_actor_system_step(system) && escqrs_future_abandon(&self->future)) {
+            return escqrs_error_set(error, ESCQRS_TIMEOUT,
+                                    "there is no answer, and nothing is left to do");
+        }
+    }
+    return ESCQRS_OK;
+}
+
 static escqrs_status wait_for_answer(asker *self, int64_t deadline_ns, escqrs_error *error)
 {
+    escqrs_actor_system *system =
+        self->future.target == NULL ? NULL : escqrs_ref_system(self->future.target);
+    if (system != NULL && system->manual) {
+        return step_until_answered(self, system, error);
+    }
     bool goes_on = escqrs_runtime_block();
     escqrs_status status = ESCQRS_OK;
     if (!goes_on) {

@@ -163,6 +163,11 @@ void *escqrs_ref_user_data(const escqrs_ref *ref)
     return esc_ref_is_cell(ref) ? ((const esc_cell *)ref)->props->user_data : NULL;
 }
 
+const escqrs_actor_class *escqrs_ref_class(const escqrs_ref *ref)
+{
+    return esc_ref_is_cell(ref) ? ((const esc_cell *)ref)->props->actor_class : NULL;
+}
+
 escqrs_actor_system *escqrs_ref_system(const escqrs_ref *ref)
 {
     return esc_ref_is_cell(ref) ? ((const esc_cell *)ref)->system : NULL;

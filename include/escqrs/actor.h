@@ -51,7 +51,8 @@ typedef struct escqrs_failure escqrs_failure;
 /* ---- references ------------------------------------------------------------------------------- */
 
 /* Something that messages can be sent to: an actor, a future or a sink. Counted; two references are
- * the same if and only if their addresses are. It outlives the actor: what is sent to it then is a
+ * the same if and only if their addresses are. An actor's is its escqrs_actor (for
+ * escqrs_actor_wait_begin: cast it). It outlives the actor: what is sent to it then is a
  * dead letter. Whoever stores one holds it. */
 typedef struct escqrs_ref {
     const escqrs_actor_ops *ops; /* the kind's */
@@ -89,6 +90,8 @@ size_t escqrs_ref_path(const escqrs_ref *ref, char *text, size_t size);
 escqrs_ref *escqrs_ref_parent(const escqrs_ref *ref);
 /* What props were given as user_data; NULL for other kinds. Lives as long as the reference. */
 void *escqrs_ref_user_data(const escqrs_ref *ref);
+/* The class of its props; NULL for other kinds. Routers have one of their own. */
+const struct escqrs_actor_class *escqrs_ref_class(const escqrs_ref *ref);
 /* Of an actor; NULL for others. Valid until the system is destroyed. */
 escqrs_actor_system *escqrs_ref_system(const escqrs_ref *ref);
 
