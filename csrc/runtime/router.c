@@ -198,12 +198,18 @@ static uint64_t mix(uint64_t value)
     return value ^ (value >> 33);
 }
 
+static uint64_t identity(const escqrs_ref *ref)
+{
+    uint64_t id = escqrs_ref_id(ref);
+    return id == 0 ? (uint64_t)(uintptr_t)ref : id;
+}
+
 static size_t by_hash(const esc_router *router, uint64_t key)
 {
     size_t best = 0;
     uint64_t best_weight = 0;
     for (size_t i = 0; i < router->routees.count; i++) {
-        uint64_t weight = mix(mix(key) ^ mix((uint64_t)(uintptr_t)routee_at(router, i)));
+        uint64_t weight = mix(mix(key) ^ mix(identity(routee_at(router, i))));
         if (i == 0 || weight > best_weight) {
             best = i;
             best_weight = weight;
