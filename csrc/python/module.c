@@ -16,6 +16,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
         (result = esc_py_container_traverse_state(&state->container, visit, arg)) != 0 ||
         (result = esc_py_handle_traverse_state(&state->handle, visit, arg)) != 0 ||
         (result = esc_py_reply_traverse_state(&state->reply, visit, arg)) != 0 ||
+        (result = esc_py_actor_traverse_state(&state->actor, visit, arg)) != 0 ||
         (result = esc_py_recorded_traverse_state(&state->recorded, visit, arg)) != 0 ||
         (result = esc_py_rows_traverse_state(&state->rows, visit, arg)) != 0 ||
         (result = esc_py_store_traverse_state(&state->store, visit, arg)) != 0 ||
@@ -34,6 +35,7 @@ static int module_clear(PyObject *module)
     esc_py_store_clear_state(&state->store);
     esc_py_rows_clear_state(&state->rows);
     esc_py_recorded_clear_state(&state->recorded);
+    esc_py_actor_clear_state(&state->actor);
     esc_py_reply_clear_state(&state->reply);
     esc_py_handle_clear_state(&state->handle);
     esc_py_container_clear_state(&state->container);
@@ -56,10 +58,10 @@ static int module_exec(PyObject *module)
     if (esc_py_errors_exec(module) < 0 || esc_py_message_exec(module) < 0 ||
         esc_py_system_exec(module) < 0 || esc_py_definition_exec(module) < 0 ||
         esc_py_container_exec(module) < 0 || esc_py_handle_exec(module) < 0 ||
-        esc_py_reply_exec(module) < 0 || esc_py_recorded_exec(module) < 0 ||
-        esc_py_rows_exec(module) < 0 || esc_py_store_exec(module) < 0 ||
-        esc_py_readmodel_exec(module) < 0 || esc_py_upcast_exec(module) < 0 ||
-        esc_py_log_exec(module) < 0) {
+        esc_py_reply_exec(module) < 0 || esc_py_actor_exec(module) < 0 ||
+        esc_py_recorded_exec(module) < 0 || esc_py_rows_exec(module) < 0 ||
+        esc_py_store_exec(module) < 0 || esc_py_readmodel_exec(module) < 0 ||
+        esc_py_upcast_exec(module) < 0 || esc_py_log_exec(module) < 0) {
         return -1;
     }
     return 0;

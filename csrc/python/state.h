@@ -6,6 +6,7 @@
 #ifndef ESC_PYTHON_STATE_H
 #define ESC_PYTHON_STATE_H
 
+#include "python/actor.h"
 #include "python/container.h"
 #include "python/definition.h"
 #include "python/errors.h"
@@ -27,6 +28,7 @@ typedef struct esc_py_state {
     esc_py_container_state container;
     esc_py_handle_state handle;
     esc_py_reply_state reply;
+    esc_py_actor_state actor;
     esc_py_recorded_state recorded;
     esc_py_rows_state rows;
     esc_py_store_state store;

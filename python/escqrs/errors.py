@@ -10,6 +10,7 @@ Every one is an :class:`Error`::
     │   ├── CheckpointBehind      .name .current .given
     │   └── KeyReused             .key
     ├── Deadlock                  waiting would close a cycle of entities
+    ├── Unanswered                an actor has handled a question and cannot answer any more
     ├── Timeout                   also a TimeoutError
     ├── TooLarge                  beyond a limit of size, depth or count
     ├── MailboxFull               more in flight than allowed
@@ -62,6 +63,7 @@ __all__ = [
     "StorageError",
     "Timeout",
     "TooLarge",
+    "Unanswered",
     "UnknownType",
     "WrongVersion",
 ]
@@ -136,6 +138,10 @@ class Deadlock(Error):
 
 class Timeout(Error, TimeoutError):
     """The answer did not come in time; what was asked for may still be carried out."""
+
+
+class Unanswered(Error):
+    """An actor has handled a question without answering it, and nobody can answer any more."""
 
 
 class TooLarge(Error):

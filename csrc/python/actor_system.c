@@ -1,0 +1,800 @@
+/* python/actor_system.c - es.ActorSystem: host, runtime and core system, from open to close.
+ *
+ * close(): refuse spawns, stop the tree, join the workers, run what they left. Waits are without
+ * the GIL and in slices. A system that is dropped is closed by its finalizer; where that cannot be
+ * done (an actor does not come back) its threads and memory stay for ever. Locks: none; the GIL.
+ */
+
+#include "python/actor.h"
+
+#include <string.h>
+#include <structmember.h>
+
+#include "base/thread.h"
+#include "python/actor_persist.h"
+#include "python/actor_reply.h"
+#include "python/errors.h"
+#include "python/state.h"
+
+static _Thread_local const esc_py_actor_system *own_system; /* whose worker this thread is */
+
+/* ---- the host ----------------------------------------------------------------------------------- */
+
+static void *host_thread_begin(void *context)
+{
+    own_system = context;
+    return PyThreadState_New(((esc_py_actor_system *)context)->interpreter);
+}
+
+static void host_thread_end(void *context, void *state)
+{
+    (void)context;
+    PyEval_RestoreThread(state);
+    PyThreadState_Clear(state);
+    PyThreadState_DeleteCurrent();
+}
+
+static void host_attach(void *context, void *state)
+{
+    (void)context;
+    PyEval_RestoreThread(state);
+}
+
+static void *host_detach(void *context)
+{
+    (void)context;
+    return PyEval_SaveThread();
+}
+
+static void host_after_batch(void *context)
+{
+    esc_py_actor_system *self = context;
+    esc_py_errands_run(self);
+}
+
+static const escqrs_host_ops host_ops = {
+    .thread_begin = host_thread_begin,
+    .thread_end = host_thread_end,
+    .attach = host_attach,
+    .detach = host_detach,
+    .after_batch = host_after_batch,
+};
+
+/* ---- entering ----------------------------------------------------------------------------------- */
+
+int esc_py_actor_system_check_fork(esc_py_actor_system *self)
+{
+    if (__builtin_expect(self->fork_generation == escqrs_fork_generation(), 1)) {
+        return 0;
+    }
+    escqrs_error error = {0};
+    (void)escqrs_error_set(&error, ESCQRS_FORKED,
+                           "this actor system belongs to the parent process and cannot be used "
+                           "after fork; make one in this process");
+    esc_py_raise(self->state, &error);
+    return -1;
+}
+
+/* ---- events of the core -------------------------------------------------------------------------- */
+
+typedef struct letter {
+    esc_py_errand errand;
+    esc_py_actor_system *system;
+    escqrs_ref *to;     /* held, or NULL */
+    escqrs_ref *sender; /* likewise */
+    escqrs_envelope *copy;
+} letter;
+
+static PyObject *ref_or_none(esc_py_actor_system *system, escqrs_ref *core)
+{
+    return core == NULL ? Py_NewRef(Py_None) : esc_py_ref_new(system, core);
+}
+
+static void letter_errand(esc_py_errand *errand)
+{
+    letter *self = ESC_CONTAINER_OF(errand, letter, errand);
+    esc_py_actor_system *system = self->system;
+    PyObject *to = ref_or_none(system, self->to);
+    PyObject *sender = ref_or_none(system, self->sender);
+    PyObject *object = esc_py_mail_object(esc_py_mail_of(self->copy));
+    PyObject *result = NULL;
+    if (to != NULL && sender != NULL && object != NULL) {
+        result = PyObject_CallFunctionObjArgs(system->state->actor.letter, (PyObject *)system, to,
+                                              object, sender, NULL);
+    }
+    if (result == NULL && PyErr_Occurred()) {
+        PyErr_WriteUnraisable((PyObject *)system);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(to);
+    Py_XDECREF(sender);
+    escqrs_ref_release(self->to);
+    escqrs_ref_release(self->sender);
+    escqrs_envelope_destroy(self->copy);
+    escqrs_free(self);
+}
+
+static void on_letter(void *data, const escqrs_envelope *event)
+{
+    esc_py_actor_system *system = data;
+    const escqrs_dead_letter_event *dead = (const escqrs_dead_letter_event *)event;
+    /* relaxed: who subscribes now gets what comes later */
+    if (!atomic_load_explicit(&system->listening, memory_order_relaxed) ||
+        dead->letter->type != &esc_py_mail_type) {
+        return;
+    }
+    letter *self = escqrs_alloc_zero(sizeof *self);
+    if (self == NULL || (self->copy = esc_py_mail_type.copy(dead->letter)) == NULL) {
+        escqrs_free(self);
+        return;
+    }
+    self->system = system;
+    self->to = dead->to;
+    self->sender = dead->letter->sender;
+    if (self->to != NULL) {
+        escqrs_ref_hold(self->to);
+    }
+    if (self->sender != NULL && escqrs_ref_kind_of(self->sender) != ESCQRS_REF_ACTOR) {
+        self->sender = NULL; /* who waits for an answer is told by itself, and now */
+    }
+    if (self->sender != NULL) {
+        escqrs_ref_hold(self->sender);
+    }
+    self->errand.run = letter_errand;
+    esc_py_errand_push(system, &self->errand);
+}
+
+typedef struct failed {
+    esc_py_errand errand;
+    esc_py_actor_system *system;
+    escqrs_ref *who;     /* held, or NULL */
+    esc_py_fault *fault; /* held, or NULL */
+    escqrs_status status;
+    escqrs_directive directive;
+    char message[256];
+    char text[512];
+} failed;
+
+static void failed_errand(esc_py_errand *errand)
+{
+    failed *self = ESC_CONTAINER_OF(errand, failed, errand);
+    esc_py_actor_system *system = self->system;
+    PyObject *who = ref_or_none(system, self->who);
+    PyObject *exception = NULL, *result = NULL;
+    if (self->fault != NULL) {
+        exception = Py_NewRef(self->fault->exception);
+    } else {
+        escqrs_error error = {0};
+        (void)escqrs_error_set(&error, self->status, "%s", self->text);
+        exception = esc_py_error_new(system->state, &error);
+    }
+    if (who != NULL && exception != NULL) {
+        result = PyObject_CallFunction(system->state->actor.failed, "OOOsi", (PyObject *)system,
+                                       who, exception, self->message, (int)self->directive);
+    }
+    if (result == NULL) {
+        PyErr_WriteUnraisable((PyObject *)system);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(exception);
+    Py_XDECREF(who);
+    escqrs_ref_release(self->who);
+    esc_py_fault_release(self->fault);
+    escqrs_free(self);
+}
+
+static void on_failure(void *data, const escqrs_envelope *event)
+{
+    esc_py_actor_system *system = data;
+    const escqrs_failure_message *message = (const escqrs_failure_message *)event;
+    const escqrs_failure *failure = message->failure;
+    /* relaxed: as for letters */
+    if (!atomic_load_explicit(&system->listening, memory_order_relaxed)) {
+        return;
+    }
+    failed *self = escqrs_alloc_zero(sizeof *self);
+    if (self == NULL) {
+        return;
+    }
+    self->system = system;
+    self->who = failure->who;
+    if (self->who != NULL) {
+        escqrs_ref_hold(self->who);
+    }
+    self->fault = failure->detail;
+    if (self->fault != NULL) {
+        esc_py_fault_hold(self->fault);
+    }
+    self->status = failure->status;
+    self->directive = message->directive;
+    snprintf(self->message, sizeof self->message, "%s", failure->message);
+    snprintf(self->text, sizeof self->text, "%s", failure->text);
+    self->errand.run = failed_errand;
+    esc_py_errand_push(system, &self->errand);
+}
+
+/* ---- open --------------------------------------------------------------------------------------- */
+
+static escqrs_directive system_decide(void *context, escqrs_ref *Py_UNUSED(child),
+                                      const escqrs_failure *failure)
+{
+    esc_py_actor_system *self = context;
+    return esc_py_supervise(self, self->supervisor, failure);
+}
+
+static int open_core(esc_py_actor_system *self)
+{
+    escqrs_error error = {0};
+    escqrs_supervisor supervisor = {.decide = system_decide, .context = self};
+    escqrs_log log = {esc_py_log_write, &self->log};
+    escqrs_runtime_options runtime = {.log = log};
+    escqrs_actor_system_options options = {.log = log};
+    if (self->supervisor != Py_None) {
+        if (esc_py_supervisor_fill(self->supervisor, &supervisor) < 0) {
+            return -1;
+        }
+        options.supervisor = &supervisor;
+    }
+    escqrs_status status = escqrs_runtime_create(&runtime, &self->runtime, &error);
+    if (status == ESCQRS_OK) {
+        status = escqrs_host_create(self->runtime, &host_ops, self, &self->host, &error);
+    }
+    if (status == ESCQRS_OK) {
+        esc_py_log_set_host(&self->log, self->host);
+        options.runtime = self->runtime;
+        options.host = self->host;
+        status = escqrs_actor_system_create(&options, &self->core, &error);
+    }
+    if (status == ESCQRS_OK) {
+        status = escqrs_subscribe(self->core, &escqrs_dead_letter, on_letter, self, NULL,
+                                  &self->letters, &error);
+    }
+    if (status == ESCQRS_OK) {
+        status = escqrs_subscribe(self->core, &escqrs_failure_event, on_failure, self, NULL,
+                                  &self->failures, &error);
+    }
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"supervisor", NULL};
+    PyObject *supervisor = Py_None;
+    esc_py_state *state = esc_py_state_of_type(type);
+    if (state == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &supervisor)) {
+        return NULL;
+    }
+    esc_py_actor_system *self = (esc_py_actor_system *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    atomic_init(&self->closed, 2); /* until it is open */
+    self->state = state;
+    self->interpreter = PyInterpreterState_Get();
+    self->fork_generation = escqrs_fork_generation();
+    self->supervisor = Py_NewRef(supervisor);
+    esc_queue_init(&self->errands);
+    esc_list_init(&self->contexts);
+    esc_list_init(&self->recipes);
+    esc_py_log_init(&self->log, state);
+    if (open_core(self) < 0) {
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    atomic_store_explicit(&self->closed, 0, memory_order_relaxed);
+    return (PyObject *)self;
+}
+
+/* ---- close -------------------------------------------------------------------------------------- */
+
+typedef struct stopping {
+    esc_py_actor_system *system;
+    escqrs_error error;
+} stopping;
+
+static escqrs_status stop_actors(void *context, int64_t deadline_ns)
+{
+    stopping *self = context;
+    self->error = (escqrs_error){0};
+    return escqrs_actor_system_stop(self->system->core, deadline_ns, &self->error);
+}
+
+static escqrs_status stop_runtime(void *context, int64_t deadline_ns)
+{
+    stopping *self = context;
+    self->error = (escqrs_error){0};
+    return escqrs_runtime_stop(self->system->runtime, deadline_ns, &self->error);
+}
+
+/* _stop(timeout): the whole tree, then the threads. */
+static PyObject *system_stop(PyObject *object, PyObject *timeout)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    int64_t deadline_ns;
+    if (esc_py_deadline(timeout, &deadline_ns) < 0) {
+        return NULL;
+    }
+    if (self->fork_generation != escqrs_fork_generation() ||
+        atomic_load_explicit(&self->closed, memory_order_relaxed) == 2) {
+        Py_RETURN_NONE;
+    }
+    atomic_store_explicit(&self->closed, 1, memory_order_relaxed);
+    stopping wait = {.system = self};
+    int status = esc_py_wait_in_slices(stop_actors, &wait, deadline_ns);
+    if (status == ESCQRS_OK) {
+        esc_py_errands_run(self);
+        status = esc_py_wait_in_slices(stop_runtime, &wait, deadline_ns);
+    }
+    if (status < 0) {
+        return NULL;
+    }
+    esc_py_errands_run(self);
+    if (status != ESCQRS_OK) {
+        if (wait.error.status == ESCQRS_OK) {
+            (void)escqrs_error_set(&wait.error, (escqrs_status)status,
+                                   "the actors have not stopped in time");
+        }
+        return esc_py_raise(self->state, &wait.error);
+    }
+    escqrs_unsubscribe(self->letters);
+    escqrs_unsubscribe(self->failures);
+    self->letters = self->failures = NULL;
+    atomic_store_explicit(&self->closed, 2, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
+/* _begin_close(): nothing is spawned from outside any more. */
+static PyObject *system_begin_close(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&self->closed, 1, memory_order_relaxed);
+    }
+    Py_RETURN_NONE;
+}
+
+/* _leave_behind(): somebody does not come back; what runs may go on, and its memory stays. */
+static PyObject *system_leave_behind(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    if (!self->left_behind) {
+        self->left_behind = true;
+        Py_INCREF(object);
+    }
+    Py_RETURN_NONE;
+}
+
+static void system_finalize(PyObject *object)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) == 2 ||
+        self->fork_generation != escqrs_fork_generation()) {
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    bool inside = own_system == self || escqrs_context_current() != NULL;
+    PyObject *result = PyObject_CallFunction(self->state->actor.abandoned, "OO", object,
+                                             inside ? Py_True : Py_False);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(NULL);
+    }
+    Py_XDECREF(result);
+    if (!inside && atomic_load_explicit(&self->closed, memory_order_relaxed) != 2) {
+        Py_XDECREF(system_leave_behind(object, NULL));
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* The collector sees through the core: what it holds are references of the system's. */
+static int system_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->supervisor);
+    if (self->fork_generation != escqrs_fork_generation()) {
+        return 0;
+    }
+    for (esc_list_node *node = esc_list_first(&self->contexts); node != NULL;
+         node = esc_list_next(&self->contexts, node)) {
+        Py_VISIT((PyObject *)ESC_CONTAINER_OF(node, esc_py_context, listed));
+    }
+    for (esc_list_node *node = esc_list_first(&self->recipes); node != NULL;
+         node = esc_list_next(&self->recipes, node)) {
+        Py_VISIT((PyObject *)ESC_CONTAINER_OF(node, esc_py_recipe, listed));
+    }
+    return 0;
+}
+
+static void system_dealloc(PyObject *object)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (PyObject_CallFinalizerFromDealloc(object) < 0) {
+        return; /* resurrected */
+    }
+    PyObject_GC_UnTrack(object);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(object);
+    }
+    bool own = self->fork_generation == escqrs_fork_generation();
+    if (own) {
+        escqrs_actor_system_destroy(self->core);
+        escqrs_runtime_destroy(self->runtime);
+        esc_queue_node *node = esc_queue_take_all(&self->errands);
+        while (node != NULL) {
+            esc_py_errand *errand = ESC_CONTAINER_OF(node, esc_py_errand, node);
+            node = node->next;
+            errand->run(errand);
+        }
+        esc_py_mail_free_list(self);
+        esc_py_log_fini(&self->log);
+    }
+    Py_XDECREF(self->supervisor);
+    if (own) {
+        type->tp_free(object);
+    }
+    Py_DECREF(type);
+}
+
+/* ---- methods ------------------------------------------------------------------------------------ */
+
+static PyObject *system_spawn(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                              PyObject *names)
+{
+    PyObject *what = count > 0 ? args[0] : NULL, *name = Py_None;
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(names, i);
+        if (PyUnicode_CompareWithASCIIString(keyword, "name") == 0) {
+            name = args[count + i];
+        } else if (PyUnicode_CompareWithASCIIString(keyword, "producer_or_props") == 0 &&
+                   what == NULL) {
+            what = args[count + i];
+        } else {
+            PyErr_Format(PyExc_TypeError, "unexpected keyword argument %R", keyword);
+            return NULL;
+        }
+    }
+    if (what == NULL || count > 1) {
+        PyErr_SetString(PyExc_TypeError, "spawn(producer_or_props, *, name=None)");
+        return NULL;
+    }
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    if (esc_py_actor_system_check_fork(self) < 0) {
+        return NULL;
+    }
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) != 0) {
+        PyErr_SetString(esc_py_error_class(self->state, ESCQRS_CLOSED),
+                        "the actor system is closed: nothing can be spawned any more");
+        return NULL;
+    }
+    return esc_py_spawn(self, NULL, what, name);
+}
+
+static PyObject *system_find(PyObject *object, PyObject *address)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    Py_ssize_t size;
+    if (!PyUnicode_Check(address)) {
+        PyErr_Format(PyExc_TypeError, "an address is a str, not %s", Py_TYPE(address)->tp_name);
+        return NULL;
+    }
+    const char *text = PyUnicode_AsUTF8AndSize(address, &size);
+    if (text == NULL || esc_py_actor_system_check_fork(self) < 0) {
+        return NULL;
+    }
+    if (size > 0 && text[0] == '/') {
+        text++;
+        size--;
+    }
+    escqrs_ref *ref = escqrs_actor_system_find(self->core, (escqrs_slice){text, (size_t)size});
+    if (ref == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *result = esc_py_ref_new(self, ref);
+    escqrs_ref_release(ref);
+    return result;
+}
+
+static PyObject *system_get_children(PyObject *object, void *Py_UNUSED(closure))
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    return esc_py_actor_system_check_fork(self) < 0 ? NULL : esc_py_children(self, NULL);
+}
+
+static PyObject *system_get_count(PyObject *object, void *Py_UNUSED(closure))
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    return esc_py_actor_system_check_fork(self) < 0
+               ? NULL
+               : PyLong_FromSize_t(escqrs_actor_system_actor_count(self->core));
+}
+
+static PyObject *system_get_closed(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(
+        atomic_load_explicit(&((esc_py_actor_system *)object)->closed, memory_order_relaxed) != 0);
+}
+
+static PyObject *system_get_ended(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(
+        atomic_load_explicit(&((esc_py_actor_system *)object)->closed, memory_order_relaxed) == 2);
+}
+
+static PyObject *system_get_forked(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((esc_py_actor_system *)object)->fork_generation !=
+                           escqrs_fork_generation());
+}
+
+static PyObject *system_get_inside(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(own_system == (esc_py_actor_system *)object ||
+                           escqrs_context_current() != NULL);
+}
+
+/* _listen(bool): whether anybody wants dead letters and failures. */
+static PyObject *system_listen(PyObject *object, PyObject *given)
+{
+    int wanted = PyObject_IsTrue(given);
+    if (wanted < 0) {
+        return NULL;
+    }
+    atomic_store_explicit(&((esc_py_actor_system *)object)->listening, wanted != 0,
+                          memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
+static PyObject *change_routee(PyObject *object, PyObject *args, bool add)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    PyObject *router, *routee;
+    PyTypeObject *type = self->state->actor.ref_type;
+    escqrs_error error = {0};
+    if (!PyArg_ParseTuple(args, "O!O", type, &router, &routee) ||
+        (routee != Py_None && esc_py_ref_cast(self->state, routee, "a routee") == NULL) ||
+        esc_py_actor_system_check_fork(self) < 0) {
+        return NULL;
+    }
+    escqrs_ref *other = routee == Py_None ? NULL : ((esc_py_ref *)routee)->core;
+    escqrs_ref *core = ((esc_py_ref *)router)->core;
+    escqrs_status status =
+        add ? escqrs_router_add(core, other, &error) : escqrs_router_remove(core, other, &error);
+    return status == ESCQRS_OK ? Py_NewRef(Py_None) : esc_py_raise(self->state, &error);
+}
+
+static PyObject *system_add_routee(PyObject *object, PyObject *args)
+{
+    return change_routee(object, args, true);
+}
+
+static PyObject *system_remove_routee(PyObject *object, PyObject *args)
+{
+    return change_routee(object, args, false);
+}
+
+static PyObject *system_routees(PyObject *object, PyObject *router)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    if (esc_py_actor_system_check_fork(self) < 0 ||
+        esc_py_ref_cast(self->state, router, "a router") == NULL) {
+        return NULL;
+    }
+    escqrs_ref *refs[256];
+    escqrs_ref **all = refs;
+    size_t count = escqrs_router_routees(((esc_py_ref *)router)->core, refs, 256);
+    size_t got = count < 256 ? count : 256;
+    PyObject *result = PyTuple_New((Py_ssize_t)got);
+    for (size_t i = 0; i < got; i++) {
+        PyObject *ref = result == NULL ? NULL : esc_py_ref_new(self, all[i]);
+        if (ref == NULL) {
+            Py_CLEAR(result);
+        } else {
+            PyTuple_SET_ITEM(result, (Py_ssize_t)i, ref);
+        }
+        escqrs_ref_release(all[i]);
+    }
+    return result;
+}
+
+/* ---- what the facade binds ------------------------------------------------------------------------ */
+
+#define BOUND(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(esc_py_actor_state, name)                                                  \
+    }
+
+static const struct {
+    const char *name;
+    size_t offset;
+} bound[] = {
+    BOUND(started),         BOUND(stopping),         BOUND(stopped),         BOUND(restarting),
+    BOUND(receive_timeout), BOUND(terminated),       BOUND(props),           BOUND(envelope),
+    BOUND(unanswered),      BOUND(abandoned),        BOUND(await_reply),     BOUND(compose),
+    BOUND(make_log),        BOUND(letter),           BOUND(failed),          BOUND(decide),
+    BOUND(start_task),      BOUND(inside),           BOUND(run_now),         BOUND(recover),
+    BOUND(commit_provider), BOUND(request_snapshot), BOUND(replay_complete),
+};
+
+static PyObject **bound_slot(esc_py_actor_state *section, size_t index)
+{
+    return (PyObject **)((char *)section + bound[index].offset);
+}
+
+static PyObject *bind(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    esc_py_actor_state *section = &esc_py_state_of(module)->actor;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(bound); i++) {
+        PyObject *value = kwargs == NULL ? NULL : PyDict_GetItemString(kwargs, bound[i].name);
+        if (value == NULL || PyTuple_GET_SIZE(args) != 0) {
+            PyErr_Format(PyExc_TypeError, "_bind_actor needs %s", bound[i].name);
+            return NULL;
+        }
+        Py_XSETREF(*bound_slot(section, i), Py_NewRef(value));
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- the type ------------------------------------------------------------------------------------ */
+
+/* _message_classes(): every message class that is alive. */
+static PyObject *message_classes(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_state *state = esc_py_state_of(module);
+    PyObject *result = PyList_New(0);
+    PyObject *weak;
+    Py_ssize_t at = 0;
+    while (result != NULL && PyDict_Next(state->message.registry, &at, NULL, &weak)) {
+        PyObject *cls = PyWeakref_GetObject(weak); /* borrowed: nothing runs before it is kept */
+        if (cls != NULL && esc_py_class_kind(state, cls) != ESC_PY_NONE &&
+            PyList_Append(result, cls) < 0) {
+            Py_CLEAR(result);
+        }
+    }
+    return result;
+}
+
+static PyMethodDef module_functions[] = {
+    {"_message_classes", message_classes, METH_NOARGS, NULL},
+    {"_bind_actor", _PyCFunction_CAST(bind), METH_VARARGS | METH_KEYWORDS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef system_methods[] = {
+    {"spawn", _PyCFunction_CAST(system_spawn), METH_FASTCALL | METH_KEYWORDS,
+     "spawn($self, producer_or_props, *, name=None)\n--\n\nMake an actor and return its es.Ref.\n\n"
+     "producer_or_props: es.Props, a class, or a function that returns an actor. name: unique "
+     "among the\nsystem's own; es.NameExists (.ref) where it is taken. es.Closed once the system "
+     "closes."},
+    {"find", system_find, METH_O,
+     "find($self, address, /)\n--\n\nThe reference of the living actor with that address, or "
+     "None."},
+    {"_begin_close", system_begin_close, METH_NOARGS, NULL},
+    {"_stop", system_stop, METH_O, NULL},
+    {"_leave_behind", system_leave_behind, METH_NOARGS, NULL},
+    {"_listen", system_listen, METH_O, NULL},
+    {"_add_routee", system_add_routee, METH_VARARGS, NULL},
+    {"_remove_routee", system_remove_routee, METH_VARARGS, NULL},
+    {"_routees", system_routees, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef system_getset[] = {
+    {"children", system_get_children, NULL, "The references of its own actors, a tuple.", NULL},
+    {"actor_count", system_get_count, NULL, "Actors that have not stopped.", NULL},
+    {"closed", system_get_closed, NULL, "Whether close() was called.", NULL},
+    {"_ended", system_get_ended, NULL, NULL, NULL},
+    {"_forked", system_get_forked, NULL, NULL, NULL},
+    {"_inside", system_get_inside, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef system_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(esc_py_actor_system, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot system_slots[] = {
+    {Py_tp_doc, "The part of es.ActorSystem that is written in C."},
+    {Py_tp_new, system_new},
+    {Py_tp_dealloc, system_dealloc},
+    {Py_tp_finalize, system_finalize},
+    {Py_tp_traverse, system_traverse},
+    {Py_tp_methods, system_methods},
+    {Py_tp_getset, system_getset},
+    {Py_tp_members, system_members},
+    {0, NULL},
+};
+
+PyType_Spec esc_py_actor_system_spec = {
+    .name = "escqrs._core.ActorSystemBase",
+    .basicsize = sizeof(esc_py_actor_system),
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = system_slots,
+};
+
+static PyObject *empty_mapping(void)
+{
+    PyObject *dict = PyDict_New();
+    PyObject *proxy = dict == NULL ? NULL : PyDictProxy_New(dict);
+    Py_XDECREF(dict);
+    return proxy;
+}
+
+int esc_py_actor_exec(PyObject *module)
+{
+    esc_py_actor_state *section = &esc_py_state_of(module)->actor;
+    struct {
+        PyTypeObject **type;
+        PyType_Spec *spec;
+        bool is_public;
+    } types[] = {
+        {&section->system_type, &esc_py_actor_system_spec, true},
+        {&section->ref_type, &esc_py_ref_spec, true},
+        {&section->context_type, &esc_py_context_spec, true},
+        {&section->reply_type, &esc_py_answer_spec, true},
+        {&section->recipe_type, &esc_py_recipe_spec, true},
+        {&section->timer_type, &esc_py_timer_spec, true},
+        {&section->reentry_type, &esc_py_reentry_spec, false},
+    };
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(types); i++) {
+        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        if (*types[i].type == NULL ||
+            (types[i].is_public && PyModule_AddType(module, *types[i].type) < 0)) {
+            return -1;
+        }
+    }
+    section->stream_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &esc_py_stream_spec,
+                                                                    (PyObject *)section->ref_type);
+    section->receive_name = PyUnicode_InternFromString("receive");
+    section->empty_headers = empty_mapping();
+    if (section->stream_type == NULL || section->receive_name == NULL ||
+        section->empty_headers == NULL || PyModule_AddType(module, section->stream_type) < 0 ||
+        PyModule_AddFunctions(module, module_functions) < 0) {
+        return -1;
+    }
+    return esc_py_persist_exec(module);
+}
+
+int esc_py_actor_traverse_state(esc_py_actor_state *section, visitproc visit, void *arg)
+{
+    Py_VISIT(section->system_type);
+    Py_VISIT(section->ref_type);
+    Py_VISIT(section->context_type);
+    Py_VISIT(section->reply_type);
+    Py_VISIT(section->stream_type);
+    Py_VISIT(section->recipe_type);
+    Py_VISIT(section->timer_type);
+    Py_VISIT(section->reentry_type);
+    Py_VISIT(section->persistent_type);
+    Py_VISIT(section->receive_name);
+    Py_VISIT(section->empty_headers);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(bound); i++) {
+        Py_VISIT(*bound_slot(section, i));
+    }
+    return 0;
+}
+
+void esc_py_actor_clear_state(esc_py_actor_state *section)
+{
+    Py_CLEAR(section->system_type);
+    Py_CLEAR(section->ref_type);
+    Py_CLEAR(section->context_type);
+    Py_CLEAR(section->reply_type);
+    Py_CLEAR(section->stream_type);
+    Py_CLEAR(section->recipe_type);
+    Py_CLEAR(section->timer_type);
+    Py_CLEAR(section->reentry_type);
+    Py_CLEAR(section->persistent_type);
+    Py_CLEAR(section->receive_name);
+    Py_CLEAR(section->empty_headers);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(bound); i++) {
+        Py_CLEAR(*bound_slot(section, i));
+    }
+}

@@ -1,0 +1,575 @@
+"""Actors: ``es.ActorSystem``, and what its core calls."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import logging
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, MutableMapping
+from typing import Any, NamedTuple, cast
+
+from . import _core, _persist
+from ._core import ActorReply, Context, Ref
+from ._props import (
+    Directive,
+    Envelope,
+    OneForOne,
+    Props,
+    ReceiveTimeout,
+    Restarting,
+    Started,
+    Stopped,
+    Stopping,
+    Terminated,
+)
+from ._router import Router
+from ._system import DeadLetter
+from .errors import Closed, Deadlock, Error, Timeout, Unanswered
+
+__all__ = [
+    "Actor",
+    "ActorDeadLetter",
+    "ActorFailed",
+    "ActorSystem",
+    "EventStream",
+    "EventSubscription",
+    "MailboxStatistics",
+    "Stream",
+    "Topic",
+]
+
+_EXIT_SECONDS = 10.0  # that actors still running have when the interpreter ends
+_GROUPS_MAX = 64  # in which close() ends the actors, the newest first
+
+_log = logging.getLogger("escqrs")
+_unclosed: weakref.WeakSet[ActorSystem] = weakref.WeakSet()
+
+
+class Actor:
+    """A base for actors; any object with a method ``receive(ctx, message)`` is one, too."""
+
+    def receive(self, ctx: Context, message: Any) -> Any:
+        """Handle one message, :class:`Started` first. ``async def`` is run on the event loop of the
+        system, one message at a time."""
+        raise NotImplementedError(f"{type(self).__name__} has no receive(ctx, message)")
+
+
+class MailboxStatistics(NamedTuple):
+    """Of a mailbox made with ``statistics=True``: how many messages wait, the most that ever did,
+    how many were taken out, the seconds they waited in all and at most, and how many were
+    dropped."""
+
+    length: int
+    length_max: int
+    handled: int
+    waited: float
+    waited_max: float
+    dropped: int
+
+
+# ---- events --------------------------------------------------------------------------------------
+
+
+class ActorDeadLetter(DeadLetter):
+    """A message that nobody took: ``target`` (a reference, or None for an answer to nobody),
+    ``message``, ``sender``."""
+
+    target: Ref | None
+    message: Any
+    sender: Ref | None
+
+    @classmethod
+    def _of(cls, target: Ref | None, message: Any, sender: Ref | None) -> ActorDeadLetter:
+        address = "" if target is None else target.address
+        made = cls(address, message, Closed(f"{address or 'nobody'} did not take it"))
+        made.target, made.message, made.sender = target, message, sender
+        return made
+
+
+class ActorFailed(NamedTuple):
+    """An actor could not handle a message, and what its supervisor decided."""
+
+    ref: Ref
+    error: BaseException
+    message: str  # the name of the message's type
+    directive: Directive
+
+
+class EventSubscription:
+    """What ``subscribe`` returns; ``cancel()`` ends it."""
+
+    __slots__ = ("_cancel",)
+
+    def __init__(self, cancel: Callable[[EventSubscription], None]) -> None:
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        """No event that is published from now on comes. Twice is once."""
+        self._cancel(self)
+
+
+class EventStream:
+    """Events of a system by their type: its dead letters (``es.DeadLetter``), failures
+    (``es.ActorFailed``), and whatever is published."""
+
+    def __init__(self, system: ActorSystem) -> None:
+        self._system = weakref.ref(system)
+        self._lock = threading.Lock()
+        self._subscribed: dict[EventSubscription, tuple[type, Any]] = {}
+
+    def subscribe(self, type_: type, target: Callable[[Any], object] | Ref) -> EventSubscription:
+        """Get every event that is an instance of the type.
+
+        target: a function, called on the publisher's thread or one of the system's, which must soon
+            return; or the reference of an actor, which gets the event as a message.
+        """
+        if not isinstance(type_, type):
+            raise TypeError(f"subscribe takes a class of events, not {type_!r}")
+        if not isinstance(target, Ref) and not callable(target):
+            raise TypeError(f"subscribe takes a function or an es.Ref, not {type(target).__name__}")
+        made = EventSubscription(self._cancel)
+        with self._lock:
+            self._subscribed = {**self._subscribed, made: (type_, target)}
+        self._listen()
+        return made
+
+    def publish(self, event: object) -> None:
+        """Hand an event to all who subscribed to its type. What a function raises is logged."""
+        for subscription, (type_, target) in self._subscribed.items():  # never changed in place
+            if not isinstance(event, type_):
+                continue
+            try:
+                if not isinstance(target, Ref):
+                    target(event)
+                elif target.state != "stopped":
+                    target.tell(event)
+                else:
+                    self._cancel(subscription)
+            except Exception:
+                _log.exception("a subscriber of %s failed", type_.__name__)
+
+    def _cancel(self, subscription: EventSubscription) -> None:
+        with self._lock:
+            left = dict(self._subscribed)
+            left.pop(subscription, None)
+            self._subscribed = left
+        self._listen()
+
+    def _listen(self) -> None:
+        system = self._system()
+        if system is not None:
+            system._listen(bool(self._subscribed))
+
+
+class Topic:
+    """The events of one type."""
+
+    __slots__ = ("_events", "_type")
+
+    def __init__(self, events: EventStream, type_: type) -> None:
+        self._events = events
+        self._type = type_
+
+    def subscribe(self, target: Callable[[Any], object] | Ref) -> EventSubscription:
+        """As :meth:`EventStream.subscribe`, for this type."""
+        return self._events.subscribe(self._type, target)
+
+
+# ---- streams -------------------------------------------------------------------------------------
+
+
+class Stream(_core.StreamBase):
+    """A reference to send to, and an iterator over what was sent: ``for``, ``async for`` or
+    ``get(timeout)``. Made by ``system.stream()``. One task at a time may await it."""
+
+    __slots__ = ()
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        while True:
+            got = self._take()
+            if got:
+                return got[0]
+            if got is not None:
+                raise StopAsyncIteration
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            self._arm(functools.partial(_wake, loop, future))
+            await future
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+# ---- awaiting ------------------------------------------------------------------------------------
+
+
+class _Wakes:
+    """Futures of one event loop that are to be settled: the loop is woken once for many."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
+        self.futures: deque[asyncio.Future[None]] = deque()
+
+    def add(self, future: asyncio.Future[None]) -> None:
+        first = not self.futures
+        self.futures.append(future)
+        loop = self.loop()
+        if first and loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed: nobody awaits any more
+                loop.call_soon_threadsafe(self.settle)
+
+    def settle(self) -> None:
+        while self.futures:
+            future = self.futures.popleft()
+            if not future.done():
+                future.set_result(None)
+
+
+_wakes: MutableMapping[asyncio.AbstractEventLoop, _Wakes] = weakref.WeakKeyDictionary()
+
+
+def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    wakes = _wakes.get(loop)
+    if wakes is None:
+        wakes = _wakes.setdefault(loop, _Wakes(loop))
+    wakes.add(future)
+
+
+def await_reply(reply: ActorReply) -> Generator[Any, None, Any]:
+    """What ``await reply`` runs."""
+    if not reply.done():
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "a reply can be awaited only while an event loop runs; elsewhere use reply.result()"
+            ) from None
+        future: asyncio.Future[None] = loop.create_future()
+        reply.add_done_callback(lambda _reply: _wake(loop, future))
+        yield from future
+    return reply.result()
+
+
+# ---- async actors --------------------------------------------------------------------------------
+
+
+class _OwnLoop:
+    """An event loop in a thread of its own, which begins with the first async actor."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(
+            target=self.loop.run_forever, name="escqrs-loop", daemon=True
+        )
+        self.thread.start()
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+
+async def _run(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await coroutine
+    except BaseException as error:
+        ctx._settle(error)
+        if not isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
+            raise
+    else:
+        ctx._settle(None)
+
+
+def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """An async receive begins; the actor is suspended until ``ctx._settle``."""
+    system = ctx.system
+    try:
+        loop = system._event_loop()
+        loop.call_soon_threadsafe(_create_task, system, loop, ctx, coroutine)
+    except BaseException:
+        coroutine.close()
+        raise
+
+
+def _create_task(
+    system: ActorSystem,
+    loop: asyncio.AbstractEventLoop,
+    ctx: Context,
+    coroutine: Coroutine[Any, Any, Any],
+) -> None:
+    task = loop.create_task(_run(ctx, coroutine), name=ctx.self.address)
+    system._tasks.add(task)
+    task.add_done_callback(system._tasks.discard)
+
+
+def run_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that has nothing to wait for: an event that is applied."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise Error(
+        "an async receive waited for something while it was given an event or a message of "
+        "recovery: it only changes its state then"
+    )
+
+
+def inside(ctx: Context, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a method of the context in its actor, from an async receive."""
+    done = threading.Event()
+    outcome: list[Any] = [None, None]
+
+    def job() -> None:
+        try:
+            outcome[0] = getattr(ctx, method)(*args, **kwargs)
+        except BaseException as error:
+            outcome[1] = error
+        finally:
+            done.set()
+
+    ctx._post(job)
+    done.wait()
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+# ---- the system ----------------------------------------------------------------------------------
+
+
+class ActorSystem(_core.ActorSystemBase):
+    """Actors of one process, and the threads that run them.
+
+    supervisor: what is done about actors that ``spawn`` of the system made when they fail; None
+        restarts them, at most 10 times in 10 seconds.
+    loop: the event loop that async actors run on; None: one of its own, in a thread of its own.
+
+    Close it, or use it in a ``with`` statement. After ``fork`` the child cannot use it
+    (``es.Forked``).
+    """
+
+    events: EventStream
+    dead_letters: Topic
+    _loop: asyncio.AbstractEventLoop | None
+    _own_loop: _OwnLoop | None
+    _loop_lock: threading.Lock
+    _close_lock: threading.Lock
+    _tasks: set[asyncio.Task[None]]
+
+    def __new__(
+        cls, *, supervisor: OneForOne | None = None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> ActorSystem:
+        if supervisor is not None and not isinstance(supervisor, OneForOne):
+            raise TypeError(
+                f"supervisor is an es.OneForOne or es.AllForOne, not {type(supervisor).__name__}"
+            )
+        if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
+            raise TypeError(f"loop is an asyncio event loop, not {type(loop).__name__}")
+        self = super().__new__(cls, supervisor)
+        self._loop = loop
+        self._own_loop = None
+        self._loop_lock = threading.Lock()
+        self._close_lock = threading.Lock()
+        self._tasks = set()
+        self.events = EventStream(self)
+        self.dead_letters = Topic(self.events, DeadLetter)
+        _unclosed.add(self)
+        return self
+
+    def stream(self) -> Stream:
+        """A new :class:`Stream`: give it as ``sender=``, and read the answers from it."""
+        return Stream(self)
+
+    def add_routee(self, router: Ref, routee: Ref | None = None) -> None:
+        """Let a router send to one more; None: a pool makes it. ValueError where it is none."""
+        self._add_routee(router, routee)
+
+    def remove_routee(self, router: Ref, routee: Ref) -> None:
+        """Let a router send to it no more; a pool poisons it."""
+        self._remove_routee(router, routee)
+
+    def routees(self, router: Ref) -> tuple[Ref, ...]:
+        """Those that a router sends to."""
+        return self._routees(router)
+
+    def mailbox(self, ref: Ref) -> MailboxStatistics | None:
+        """The statistics of an actor's mailbox, if it was made with ``statistics=True``."""
+        found = ref._mailbox
+        return None if found is None else MailboxStatistics(*found)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Handle what was sent, stop all actors and join the threads.
+
+        Actors made last are ended first, each after the messages that were sent to it before.
+
+        timeout: seconds, then ``es.Timeout``, which names an actor that has not stopped; call it
+            again to go on. ``es.Deadlock`` in an actor. Twice is once.
+        """
+        if self._forked or self._ended:
+            return
+        if self._inside:
+            raise Deadlock("close() waits for every actor, so it cannot be called by one")
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._close_lock:
+            self._begin_close()
+            self._end_actors(until)
+            self._stop(_left(until))
+            if self._own_loop is not None:
+                self._own_loop.close()
+                self._own_loop = None
+
+    def _end_actors(self, until: float | None) -> None:
+        """Poison them, in groups: what an earlier one is sent by a later one, it still handles."""
+        refs = self.children[::-1]
+        size = max(1, len(refs) // _GROUPS_MAX)
+        for first in range(0, len(refs), size):
+            for ref in refs[first : first + size]:
+                ref.poison()
+            for ref in refs[first : first + size]:
+                left = _left(until)
+                if left == 0.0:
+                    return
+                try:
+                    ref.wait_stopped(left)
+                except Timeout:
+                    return  # _stop names it
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is not None:
+            return self._loop
+        with self._loop_lock:
+            if self._own_loop is None:
+                self._own_loop = _OwnLoop()
+            return self._own_loop.loop
+
+    def __enter__(self) -> ActorSystem:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed or self._forked:
+            return f"<es.ActorSystem, {'forked' if self._forked else 'closed'}>"
+        return f"<es.ActorSystem: {self.actor_count} actors>"
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+# ---- what C calls --------------------------------------------------------------------------------
+
+
+def compose(middleware: tuple[Any, ...], innermost: Any) -> Any:
+    """The functions around it, the first outermost."""
+    made = innermost
+    for wrap in reversed(middleware):
+        made = wrap(made)
+        if not callable(made):
+            raise TypeError(
+                f"middleware takes the next function and returns one; {wrap!r} returned {made!r}"
+            )
+    return made
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> Any:
+        return f"{cast('dict[str, Any]', self.extra)['actor']}: {msg}", kwargs
+
+
+def make_log(ctx: Context) -> logging.LoggerAdapter[logging.Logger]:
+    """``ctx.log``."""
+    return _Log(logging.getLogger("escqrs.actor"), {"actor": ctx.self.address})
+
+
+def letter(system: ActorSystem, target: Ref | None, message: Any, sender: Ref | None) -> None:
+    """A message that nobody took."""
+    system.events.publish(ActorDeadLetter._of(target, message, sender))
+
+
+_DIRECTIVES = (Directive.RESTART, Directive.RESUME, Directive.STOP, Directive.ESCALATE)
+
+
+def failed(
+    system: ActorSystem, ref: Ref, error: BaseException, message: str, directive: int
+) -> None:
+    """An actor has failed, and it was decided on."""
+    system.events.publish(ActorFailed(ref, error, message, _DIRECTIVES[directive]))
+
+
+def decide(supervisor: OneForOne, error: BaseException) -> int:
+    """The number of the directive."""
+    if supervisor.decide is None:
+        return 0
+    return _DIRECTIVES.index(Directive(supervisor.decide(error)))
+
+
+def abandoned(system: ActorSystem, own_thread: bool) -> None:
+    """A system was dropped without close: say so, and end it."""
+    try:
+        warnings.warn(f"unclosed {system!r}", ResourceWarning, source=system, stacklevel=2)
+    finally:  # also where warnings are errors
+        if own_thread:
+            threading.Thread(target=_end, args=(system,), name="escqrs-close").start()
+        else:
+            _end(system)
+
+
+def _end(system: ActorSystem) -> None:
+    try:
+        system.close(_EXIT_SECONDS)
+    except Timeout as error:
+        _log.error("%s", error)
+        system._leave_behind()
+
+
+def _close_all() -> None:
+    """Before the interpreter goes: no thread of the core may be left when it does."""
+    for system in list(_unclosed):
+        if not system._ended and not system._forked:
+            _end(system)
+
+
+atexit.register(_close_all)
+
+_core._bind_actor(
+    started=Started(),
+    stopping=Stopping(),
+    stopped=Stopped(),
+    restarting=Restarting(),
+    receive_timeout=ReceiveTimeout(),
+    terminated=Terminated,
+    props=(Props, Router),
+    envelope=Envelope,
+    unanswered=Unanswered,
+    abandoned=abandoned,
+    await_reply=await_reply,
+    compose=compose,
+    make_log=make_log,
+    letter=letter,
+    failed=failed,
+    decide=decide,
+    start_task=start_task,
+    inside=inside,
+    run_now=run_now,
+    recover=_persist.recover,
+    commit_provider=_persist.commit_provider,
+    request_snapshot=_persist.RequestSnapshot(),
+    replay_complete=_persist.ReplayComplete,
+)

@@ -1,0 +1,93 @@
+"""Routers: one reference for several actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+from . import _core
+from ._core import Ref
+
+__all__ = [
+    "Router",
+    "broadcast",
+    "consistent_hash",
+    "random",
+    "round_robin",
+    "smallest_mailbox",
+]
+
+
+class Router:
+    """How messages are dealt out; made by :func:`round_robin` and its like.
+
+    With a number it is a pool: ``es.Props(Worker, router=es.round_robin(4))`` spawns that many
+    actors of the same props as children of the router, which supervises them. With references it is
+    a group, and is spawned itself: ``system.spawn(es.round_robin([a, b]))``.
+    """
+
+    __slots__ = ("_routing", "_key", "_routees")
+
+    def __init__(
+        self, routing: int, key: Callable[[Any], Hashable] | None, routees: int | Iterable[Ref]
+    ) -> None:
+        if isinstance(routees, bool) or (isinstance(routees, int) and routees < 1):
+            raise ValueError(f"a pool has at least one actor, not {routees!r}")
+        if not isinstance(routees, int):
+            routees = tuple(routees)
+            for one in routees:
+                if not isinstance(one, Ref):
+                    raise TypeError(
+                        "a router takes the size of a pool, or the references of a group, "
+                        f"not {type(one).__name__}"
+                    )
+        self._routing = routing
+        self._key = key
+        self._routees = routees
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether it was given a number."""
+        return isinstance(self._routees, int)
+
+    def _described(self) -> tuple[int, Callable[[Any], Hashable] | None, int | tuple[Ref, ...]]:
+        return self._routing, self._key, self._routees
+
+    @property
+    def _recipe(self) -> _core.Recipe:
+        if self.is_pool:
+            raise TypeError("a pool needs what it is made of: es.Props(Worker, router=...)")
+        return _core.Recipe(
+            None, None, None, None, None, None, None, self._described(), 0, 0, False, 0.0, 0
+        )
+
+
+def round_robin(n: int | Iterable[Ref]) -> Router:
+    """To one after the other. n: the size of a pool, or the references of a group."""
+    return Router(0, None, n)
+
+
+def random(n: int | Iterable[Ref]) -> Router:
+    """To any of them."""
+    return Router(1, None, n)
+
+
+def broadcast(n: int | Iterable[Ref]) -> Router:
+    """To all of them."""
+    return Router(2, None, n)
+
+
+def consistent_hash(key: Callable[[Any], Hashable], n: int | Iterable[Ref]) -> Router:
+    """To the one that the key of the message belongs to; few keys move when routees come and go.
+
+    key: a function from a message to something hashable. A ``str`` hashes differently in each
+    process.
+    """
+    if not callable(key):
+        raise TypeError(f"key is a function from a message, not {type(key).__name__}")
+    return Router(3, key, n)
+
+
+def smallest_mailbox(n: int | Iterable[Ref]) -> Router:
+    """To the one with the fewest messages waiting."""
+    return Router(4, None, n)

@@ -1,0 +1,720 @@
+"""Actors: spawning, sending, asking, stopping, names, context."""
+
+from __future__ import annotations
+
+import gc
+import queue
+import signal
+import threading
+import weakref
+from typing import Any
+
+import escqrs as es
+import pytest
+import support
+
+
+class Echo:
+    """Answers what it is asked; no base class is needed."""
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        if isinstance(message, str):
+            ctx.respond(message)
+
+
+class Recorder(es.Actor):
+    """Puts all it gets into a queue that the test reads."""
+
+    def __init__(self, seen: queue.SimpleQueue[Any]) -> None:
+        self.seen = seen
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        self.seen.put(message)
+
+
+class Call:
+    """A message that is a function of the context."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+
+class Doer(es.Actor):
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        if isinstance(message, Call):
+            ctx.respond(message.function(ctx))
+
+
+@pytest.fixture
+def system():
+    with es.ActorSystem() as system:
+        yield system
+
+
+@pytest.fixture
+def seen():
+    return queue.SimpleQueue()
+
+
+def end(ref: es.Ref) -> None:
+    ref.stop()
+    ref.wait_stopped(timeout=support.SECONDS)
+
+
+def get(seen: queue.SimpleQueue[Any]) -> Any:
+    return seen.get(timeout=support.SECONDS)
+
+
+# ---- sending and asking --------------------------------------------------------------------------
+
+
+def test_ask_answers(system):
+    assert system.spawn(Echo).ask("hello") == "hello"
+    assert system.spawn(es.Props(Echo)).ask("hello", timeout=support.SECONDS) == "hello"
+    assert system.spawn(lambda: Echo()).submit("x").result(timeout=support.SECONDS) == "x"
+
+
+def test_tells_of_one_sender_arrive_in_order(system, seen):
+    ref = system.spawn(lambda: Recorder(seen))
+    for number in range(1000):
+        ref.tell(number)
+    assert get(seen) == es.Started()
+    assert [get(seen) for _ in range(1000)] == list(range(1000))
+
+
+def test_an_ask_comes_after_the_tells_before_it(system, seen):
+    class Counter(es.Actor):
+        count = 0
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "add":
+                self.count += 1
+            elif message == "get":
+                ctx.respond(self.count)
+
+    ref = system.spawn(Counter)
+    for _ in range(100):
+        ref.tell("add")
+    assert ref.ask("get") == 100
+
+
+def test_lifecycle(system, seen):
+    ref = system.spawn(lambda: Recorder(seen))
+    ref.tell("one")
+    ref.poison()
+    assert [get(seen) for _ in range(4)] == [es.Started(), "one", es.Stopping(), es.Stopped()]
+
+
+def test_poison_comes_after_the_messages_before_it_and_stop_does_not(system):
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(es.Actor):
+        def __init__(self, seen: list[str]) -> None:
+            self.seen = seen
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+            elif isinstance(message, str):
+                self.seen.append(message)
+
+    for how, expected in (("poison", ["a", "b"]), ("stop", [])):
+        entered.clear()
+        release.clear()
+        handled: list[str] = []
+        ref = system.spawn(lambda handled=handled: Slow(handled))
+        ref.tell("block")
+        assert entered.wait(support.SECONDS)
+        ref.tell("a")
+        ref.tell("b")
+        getattr(ref, how)()
+        release.set()
+        ref.wait_stopped(timeout=support.SECONDS)
+        assert handled == expected
+
+
+def test_asking_a_stopped_actor_fails_at_once(system):
+    ref = system.spawn(Echo)
+    end(ref)
+    with pytest.raises(es.Closed, match="stopped"):
+        ref.ask("hello")
+    assert isinstance(ref.submit("hello").exception(timeout=support.SECONDS), es.Closed)
+    assert ref.state == "stopped"
+
+
+def test_what_waits_in_the_mailbox_of_an_actor_that_stops_is_answered_with_an_error(system):
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+
+    ref = system.spawn(Slow)
+    ref.tell("block")
+    assert entered.wait(support.SECONDS)
+    reply = ref.submit("never")
+    ref.stop()
+    release.set()
+    assert isinstance(reply.exception(timeout=support.SECONDS), es.Closed)
+
+
+def test_an_answer_never_given_is_an_error_not_a_wait(system):
+    class Silent(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            pass
+
+    with pytest.raises(es.Unanswered, match="Silent|answer"):
+        system.spawn(Silent).ask("hello")
+
+
+def test_an_answer_may_come_later_through_the_sender(system):
+    class Later(es.Actor):
+        waiting: es.Ref | None = None
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "ask":
+                self.waiting = ctx.sender
+            elif message == "answer":
+                assert self.waiting is not None
+                self.waiting.tell(42)
+                self.waiting = None
+
+    ref = system.spawn(Later)
+    reply = ref.submit("ask")
+    ref.tell("answer")
+    assert reply.result(timeout=support.SECONDS) == 42
+
+
+def test_ask_times_out(system):
+    class Keeper(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            self.sender = ctx.sender
+
+    with pytest.raises(es.Timeout):
+        system.spawn(Keeper).ask("hello", timeout=0.01)
+
+
+def test_asking_oneself_is_a_deadlock(system):
+    ref = system.spawn(Doer)
+    with pytest.raises(es.Deadlock):
+        ref.ask(Call(lambda ctx: ctx.self.ask("x")))
+    with pytest.raises(es.Deadlock):
+        ref.ask(Call(lambda ctx: ctx.self.submit("x").result()))
+
+
+def test_asking_in_a_circle_is_a_deadlock(system):
+    a, b = system.spawn(Doer, name="a"), system.spawn(Doer, name="b")
+    with pytest.raises(es.Deadlock, match="a"):
+        a.ask(Call(lambda ctx: b.ask(Call(lambda ctx: a.ask("x")))))
+
+
+def test_asks_nest(system):
+    refs = [system.spawn(Doer) for _ in range(100)]
+
+    def ask(depth: int) -> int:
+        return 1 + refs[depth].ask(Call(lambda ctx: ask(depth + 1))) if depth < 100 else 0
+
+    assert ask(0) == 100
+
+
+def test_an_exception_reaches_the_asker(system):
+    def fail(ctx: es.Context) -> None:
+        raise LookupError("no such thing")
+
+    ref = system.spawn(Doer)
+    with pytest.raises(LookupError, match="no such thing") as caught:
+        ref.ask(Call(fail))
+    assert any("in fail" in note for note in caught.value.__notes__)
+    assert ref.ask(Call(lambda ctx: 1)) == 1
+
+
+def test_request_with_a_sender(system, seen):
+    recorder = system.spawn(lambda: Recorder(seen))
+    echo = system.spawn(Echo)
+    echo.request("hello", sender=recorder)
+    assert get(seen) == es.Started()
+    assert get(seen) == "hello"
+    echo.tell("again", sender=recorder)
+    assert get(seen) == "again"
+
+
+def test_forward_keeps_the_sender(system):
+    echo = system.spawn(Echo)
+
+    class Forwarder(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, str):
+                ctx.forward(echo)
+
+    assert system.spawn(Forwarder).ask("hello") == "hello"
+
+
+def test_context_request_has_the_actor_as_sender(system, seen):
+    echo = system.spawn(Echo)
+
+    class Requester(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "go":
+                ctx.request(echo, "hello")
+            elif message == "hello":
+                seen.put((message, ctx.sender))
+
+    system.spawn(Requester).tell("go")
+    assert get(seen) == ("hello", echo)
+
+
+def test_headers(system):
+    ref = system.spawn(Doer)
+    reply = ref.submit(Call(lambda ctx: dict(ctx.headers)), headers={"trace": "7"})
+    assert reply.result(timeout=support.SECONDS) == {"trace": "7"}
+    assert ref.ask(Call(lambda ctx: dict(ctx.headers))) == {}
+
+
+# ---- references and names ------------------------------------------------------------------------
+
+
+def test_a_reference_is_equal_to_another_of_the_same_actor(system):
+    ref = system.spawn(Doer, name="doer")
+    own = ref.ask(Call(lambda ctx: ctx.self))
+    assert own == ref
+    assert hash(own) == hash(ref)
+    assert {ref: 1}[own] == 1
+    assert ref != system.spawn(Doer)
+    assert ref != "doer"
+
+
+def test_name_address_and_repr(system):
+    ref = system.spawn(Doer, name="doer")
+    assert ref.name == "doer"
+    assert ref.address.endswith("/doer")
+    assert "doer" in repr(ref)
+    assert ref.state in repr(ref)
+    child = ref.ask(Call(lambda ctx: ctx.spawn(Doer, name="child")))
+    assert child.address == ref.address + "/child"
+    end(ref)
+    assert "stopped" in repr(ref)
+
+
+def test_a_name_is_taken_once(system):
+    ref = system.spawn(Doer, name="doer")
+    with pytest.raises(es.NameExists, match="doer") as caught:
+        system.spawn(Doer, name="doer")
+    assert caught.value.ref == ref
+    end(ref)
+    assert system.spawn(Doer, name="doer") != ref
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\0b"])
+def test_names_that_cannot_be(system, name):
+    with pytest.raises(ValueError):
+        system.spawn(Doer, name=name)
+    with pytest.raises(TypeError):
+        system.spawn(Doer, name=7)
+    with pytest.raises(es.TooLarge):
+        system.spawn(Doer, name="x" * 1025)
+
+
+def test_what_cannot_be_spawned(system):
+    for wrong in (None, 7, "Doer"):
+        with pytest.raises(TypeError, match="producer"):
+            system.spawn(wrong)
+
+
+@pytest.mark.parametrize("produce", [lambda: 1 / 0, lambda: 7], ids=["raises", "no actor"])
+def test_a_producer_that_makes_no_actor(system, seen, produce):
+    system.events.subscribe(es.ActorFailed, seen.put)
+    ref = system.spawn(es.Props(produce), name="a")  # it fails, is restarted ten times, and stopped
+    ref.wait_stopped(timeout=support.SECONDS)
+    failed = get(seen)
+    assert isinstance(failed.error, (ZeroDivisionError, TypeError))
+    assert failed.ref == ref
+    with pytest.raises(es.Closed):
+        ref.ask("x")
+    assert system.spawn(Doer, name="a") != ref
+
+
+# ---- context -------------------------------------------------------------------------------------
+
+
+def test_children_and_parent(system):
+    ref = system.spawn(Doer, name="parent")
+    child = ref.ask(Call(lambda ctx: ctx.spawn(Doer, name="child")))
+    assert ref.ask(Call(lambda ctx: ctx.children)) == (child,)
+    assert child.ask(Call(lambda ctx: ctx.parent)) == ref
+    assert ref.ask(Call(lambda ctx: ctx.parent)) is None
+    assert ref.ask(Call(lambda ctx: ctx.system)) is system
+    assert ref.ask(Call(lambda ctx: isinstance(ctx.message, Call)))
+
+
+def test_children_stop_before_their_parent(system, seen):
+    class Parent(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Started):
+                ctx.spawn(Child)
+            elif isinstance(message, es.Stopped):
+                seen.put("parent")
+
+    class Child(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Stopped):
+                seen.put("child")
+
+    end(system.spawn(Parent))
+    assert [get(seen), get(seen)] == ["child", "parent"]
+
+
+def test_watch(system, seen):
+    watched = system.spawn(Doer)
+    watcher = system.spawn(lambda: WatchRecorder(seen))
+    watcher.ask(("watch", watched))
+    watched.stop()
+    assert get(seen) == es.Terminated(watched)
+    watcher.ask(("watch", watched))  # it has stopped long ago
+    assert get(seen) == es.Terminated(watched)
+
+
+class WatchRecorder(es.Actor):
+    def __init__(self, seen: queue.SimpleQueue[Any]) -> None:
+        self.seen = seen
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        match message:
+            case ("watch", ref):
+                ctx.watch(ref)
+                ctx.respond(None)
+            case ("unwatch", ref):
+                ctx.unwatch(ref)
+                ctx.respond(None)
+            case es.Terminated():
+                self.seen.put(message)
+
+
+def test_unwatch(system, seen):
+    watched, other = system.spawn(Doer), system.spawn(Doer)
+    watcher = system.spawn(lambda: WatchRecorder(seen))
+    watcher.ask(("watch", watched))
+    watcher.ask(("watch", other))
+    watcher.ask(("unwatch", watched))
+    end(watched)
+    other.stop()
+    assert get(seen) == es.Terminated(other)
+
+
+def test_become_and_unbecome(system):
+    class Switch(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "press":
+                ctx.become(self.on)
+            ctx.respond("off")
+
+        def on(self, ctx: es.Context, message: Any) -> None:
+            if message == "press":
+                ctx.unbecome()
+            ctx.respond("on")
+
+    ref = system.spawn(Switch)
+    assert [ref.ask(m) for m in ("look", "press", "look", "press", "look")] == [
+        "off", "off", "on", "on", "off"
+    ]  # fmt: skip
+
+
+def test_stash(system):
+    class Door(es.Actor):
+        def __init__(self) -> None:
+            self.open = False
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "open":
+                self.open = True
+                ctx.unstash_all()
+            elif isinstance(message, int):
+                if not self.open:
+                    ctx.stash()
+                else:
+                    ctx.respond(message)
+
+    ref = system.spawn(Door)
+    replies = [ref.submit(number) for number in range(5)]
+    assert not replies[0].done()
+    ref.tell("open")
+    assert [reply.result(timeout=support.SECONDS) for reply in replies] == list(range(5))
+
+
+def test_reenter_after(system):
+    echo = system.spawn(Echo)
+
+    class Asker(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "go":
+                reply = echo.submit("hello")
+                ctx.reenter_after(reply, lambda reply: ctx.respond(reply.result() + " there"))
+
+    assert system.spawn(Asker).ask("go", timeout=support.SECONDS) == "hello there"
+
+
+def test_receive_timeout(system, seen):
+    class Idle(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Started):
+                ctx.set_receive_timeout(0.01)
+            elif isinstance(message, es.ReceiveTimeout):
+                ctx.set_receive_timeout(None)
+                seen.put(message)
+
+    system.spawn(Idle)
+    assert get(seen) == es.ReceiveTimeout()
+    system.spawn(es.Props(lambda: Recorder(seen), receive_timeout=0.01))
+    assert get(seen) == es.Started()
+    assert get(seen) == es.ReceiveTimeout()
+
+
+def test_timers(system, seen):
+    class Clock(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Started):
+                ctx.schedule_once(0.001, "once", to=ctx.self)
+                self.timer = ctx.schedule_every(0.001, "every")
+                ctx.schedule_once(60.0, "never").cancel()
+            elif isinstance(message, str):
+                seen.put(message)
+
+    ref = system.spawn(Clock)
+    got = [get(seen) for _ in range(10)]
+    assert got.count("once") == 1
+    assert got.count("every") == 9
+    end(ref)
+
+
+def test_stop_and_poison_from_the_context(system, seen):
+    ref = system.spawn(lambda: WatchRecorder(seen))
+    for how in ("stop", "poison"):
+        doer = system.spawn(Doer)
+        ref.ask(("watch", doer))
+        assert doer.ask(Call(lambda ctx, how=how: getattr(ctx, how)())) is None
+        assert get(seen) == es.Terminated(doer)
+
+
+# ---- dead letters and events ---------------------------------------------------------------------
+
+
+def test_dead_letters(system, seen):
+    system.events.subscribe(es.DeadLetter, seen.put)
+    ref = system.spawn(Echo, name="echo")
+    end(ref)
+    ref.tell("too late")
+    letter = get(seen)
+    assert (letter.target, letter.message) == (ref, "too late")
+
+
+def test_subscribe_by_type_with_a_function_or_an_actor(system, seen):
+    class Happened:
+        pass
+
+    class More(Happened):
+        pass
+
+    subscription = system.events.subscribe(Happened, seen.put)
+    ref = system.spawn(lambda: Recorder(seen))
+    assert get(seen) == es.Started()
+    event = More()
+    system.events.publish("something else")
+    system.events.publish(event)
+    assert get(seen) is event
+    subscription.cancel()
+    system.events.subscribe(Happened, ref)
+    other = Happened()
+    system.events.publish(other)
+    assert get(seen) is other
+
+
+# ---- streams -------------------------------------------------------------------------------------
+
+
+def test_stream(system):
+    echo = system.spawn(Echo)
+    stream = system.stream()
+    echo.tell("a", sender=stream)
+    echo.request("b", sender=stream)
+    assert stream.get(timeout=support.SECONDS) == "a"
+    assert stream.get(timeout=support.SECONDS) == "b"
+    with pytest.raises(es.Timeout):
+        stream.get(timeout=0.01)
+    for word in "xyz":
+        echo.tell(word, sender=stream)
+    echo.ask("wait")
+    stream.close()
+    assert list(stream) == ["x", "y", "z"]
+    with pytest.raises(es.Closed):
+        stream.get()
+
+
+# ---- ends ----------------------------------------------------------------------------------------
+
+
+def test_close_finishes_what_was_sent_and_stops_all(seen):
+    with es.ActorSystem() as system:
+        ref = system.spawn(lambda: Recorder(seen))
+        for number in range(100):
+            ref.tell(number)
+    expected = [es.Started(), *range(100), es.Stopping(), es.Stopped()]
+    assert [seen.get_nowait() for _ in range(103)] == expected
+    assert ref.state == "stopped"
+    system.close()
+
+
+def test_a_closed_system(system):
+    ref = system.spawn(Echo)
+    system.close()
+    with pytest.raises(es.Closed):
+        system.spawn(Echo)
+    with pytest.raises(es.Closed):
+        ref.ask("hello")
+    ref.tell("hello")  # a dead letter: nobody hears of it
+    assert "closed" in repr(system)
+
+
+def test_closing_in_an_actor_is_a_deadlock(system):
+    ref = system.spawn(Doer)
+    with pytest.raises(es.Deadlock):
+        ref.ask(Call(lambda ctx: ctx.system.close()))
+
+
+def test_close_says_which_actor_does_not_come_back():
+    entered, release = threading.Event(), threading.Event()
+
+    class Stuck(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+
+    system = es.ActorSystem()
+    system.spawn(Stuck, name="stuck").tell("block")
+    assert entered.wait(support.SECONDS)
+    with pytest.raises(es.Timeout, match="stuck"):
+        system.close(timeout=0.05)
+    release.set()
+    system.close()
+
+
+def test_spawning_in_an_actor_while_the_system_closes(seen):
+    class Late(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Stopped):
+                try:
+                    ctx.system.spawn(Echo)
+                except es.Closed as error:
+                    seen.put(error)
+
+    with es.ActorSystem() as system:
+        system.spawn(Late)
+    assert isinstance(get(seen), es.Closed)
+
+
+def test_a_dropped_system_lets_go():
+    support.run(
+        """
+        import gc, warnings, weakref
+        class Echo:
+            def receive(self, ctx, message):
+                ctx.respond(message)
+        system = es.ActorSystem()
+        ref = system.spawn(Echo)
+        assert ref.ask("x") == "x"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            gone = weakref.ref(system)
+            del system, ref
+            gc.collect()
+            assert gone() is None
+        assert any("unclosed" in str(one.message) for one in caught), caught
+        """
+    )
+
+
+def test_a_system_that_is_left_open_at_exit_is_closed():
+    out, _error = support.run(
+        """
+        class Echo:
+            def receive(self, ctx, message):
+                if isinstance(message, es.Stopped):
+                    print("stopped", flush=True)
+        system = es.ActorSystem()
+        system.spawn(Echo)
+        """
+    )
+    assert out == "stopped\n"
+
+
+def test_after_fork():
+    support.run(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        class Echo:
+            def receive(self, ctx, message):
+                if message == "x":
+                    ctx.respond(message)
+        with es.ActorSystem() as system:
+            ref = system.spawn(Echo)
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    ref.ask("x")
+                except es.Forked:
+                    try:
+                        system.spawn(Echo)
+                    except es.Forked:
+                        status = 0
+                os._exit(status)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert ref.ask("x") == "x"
+        """
+    )
+
+
+def test_ctrl_c_interrupts_an_ask():
+    process = support.start(
+        """
+        class Keeper:
+            def receive(self, ctx, message):
+                self.sender = ctx.sender
+        with es.ActorSystem() as system:
+            reply = system.spawn(Keeper).submit("x")
+            try:
+                print("waits", flush=True)
+                reply.result()
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+        """
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signal.SIGINT)
+    out, _error = support.finish(process)
+    assert out == "interrupted\n"
+
+
+def test_actors_that_stopped_are_freed(system):
+    class Big(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            self.ctx = ctx  # a cycle, through the context
+            ctx.respond(weakref.ref(self))
+
+    ref = system.spawn(Big)
+    gone = ref.ask("x")
+    assert gone() is not None
+    end(ref)
+    gc.collect()
+    assert gone() is None
+
+
+def test_many_spawns(system):
+    refs = [system.spawn(Echo) for _ in range(10_000)]
+    assert [ref.ask("x") for ref in refs[::1000]] == ["x"] * 10
+    for ref in refs:
+        ref.stop()
