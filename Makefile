@@ -32,7 +32,7 @@ CFLAGS ?=
 C_FLAGS := -std=c11 -D_GNU_SOURCE -pthread -g $(OPTIMIZE) -fPIC -fvisibility=hidden $(SANITIZE_FLAGS) \
            -MMD -MP $(INCLUDES) $(CFLAGS)
 LINK_FLAGS := -pthread $(SANITIZE_FLAGS) $(LDFLAGS)
-LIBRARIES := -lsqlite3 -lprotobuf-c -lm
+LIBRARIES := -lsqlite3 -lprotobuf-c -lcrypto -lm
 
 CORE_FOLDERS := base schema store runtime entity readmodel
 CORE_SOURCES := $(wildcard $(CORE_FOLDERS:%=csrc/%/*.c))

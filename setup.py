@@ -102,7 +102,7 @@ setup(
             SOURCES,
             include_dirs=["include", "csrc"],
             # shared, as Python's own sqlite3 module links it: two copies in one process lose locks
-            libraries=["sqlite3", "protobuf-c"],
+            libraries=["sqlite3", "protobuf-c", "crypto"],
             extra_compile_args=COMPILE_FLAGS,
             extra_link_args=LINK_FLAGS,
         )

@@ -87,10 +87,10 @@ PyObject *esc_py_store_verify(PyObject *object, PyObject *args)
     if (status != ESCQRS_OK) {
         return esc_py_raise(self->state, &error);
     }
-    return Py_BuildValue("(LLLLLLLLLL)", (long long)found.events, (long long)found.streams,
+    return Py_BuildValue("(LLLLLLLLLLL)", (long long)found.events, (long long)found.streams,
                          (long long)found.types, (long long)found.snapshots,
                          (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
-                         (long long)found.ids, (long long)found.read_models,
+                         (long long)found.ids, (long long)found.read_models, (long long)found.links,
                          (long long)found.problems);
 }
 
@@ -135,6 +135,26 @@ PyObject *esc_py_store_stats(PyObject *object, PyObject *Py_UNUSED(ignored))
                          (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
                          (long long)found.ids, (long long)found.bytes, (long long)found.created_us,
                          (long long)found.first_us, (long long)found.last_us, types.counts);
+}
+
+PyObject *esc_py_store_chain_hash(PyObject *object, PyObject *asked)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    uint8_t link[ESCQRS_CHAIN_LINK_SIZE];
+    long long position = PyLong_AsLongLong(asked);
+    if ((position == -1 && PyErr_Occurred()) || esc_py_store_check(self) < 0) {
+        return NULL;
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_chain(self->core, position, link, &error);
+    Py_END_ALLOW_THREADS
+    if (status == ESCQRS_DONE) {
+        Py_RETURN_NONE;
+    }
+    return status == ESCQRS_OK ? PyBytes_FromStringAndSize((const char *)link, sizeof link)
+                               : esc_py_raise(self->state, &error);
 }
 
 /* ---- snapshots -------------------------------------------------------------------------------- */

@@ -11,6 +11,8 @@
  * problems). */
 PyObject *esc_py_store_verify(PyObject *object, PyObject *args);
 
+/* _chain_hash(position): bytes, or None */
+PyObject *esc_py_store_chain_hash(PyObject *self, PyObject *position);
 /* _snapshots(number, version): the next ones after that stream's of that version, as (number,
  * stream, version, type or None, verifies) */
 PyObject *esc_py_store_snapshots(PyObject *self, PyObject *args);

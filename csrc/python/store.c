@@ -132,18 +132,18 @@ static PyObject *store_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     return (PyObject *)self;
 }
 
-/* _open(path, durability, readonly, max_message_bytes, source=None): with a source, as a copy of it
- * and with its max_message_bytes */
+/* _open(path, durability, readonly, max_message_bytes, chain, source=None): with a source, as a
+ * copy of it and with its max_message_bytes */
 static PyObject *store_open(PyObject *object, PyObject *args)
 {
     esc_py_store *self = (esc_py_store *)object;
     PyObject *path;
     const char *durability;
-    int readonly;
+    int readonly, chain;
     Py_ssize_t message_bytes_max;
     PyObject *given = Py_None;
-    if (!PyArg_ParseTuple(args, "Uspn|O", &path, &durability, &readonly, &message_bytes_max,
-                          &given)) {
+    if (!PyArg_ParseTuple(args, "Uspnp|O", &path, &durability, &readonly, &message_bytes_max,
+                          &chain, &given)) {
         return NULL;
     }
     esc_py_store *source = given == Py_None ? NULL : esc_py_store_cast(self->state, given);
@@ -164,6 +164,7 @@ static PyObject *store_open(PyObject *object, PyObject *args)
         .durability =
             strcmp(durability, "normal") == 0 ? ESCQRS_DURABILITY_NORMAL : ESCQRS_DURABILITY_FULL,
         .readonly = readonly,
+        .chain = chain,
         .event_bytes_max = (size_t)message_bytes_max,
         .log = {esc_py_log_write, &self->log},
     };
@@ -643,6 +644,7 @@ static PyMethodDef store_methods[] = {
     {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
     {"_learn", store_learn, METH_VARARGS, NULL},
+    {"_chain_hash", esc_py_store_chain_hash, METH_O, NULL},
     {"_snapshots", esc_py_store_snapshots, METH_VARARGS, NULL},
     {"_stats", esc_py_store_stats, METH_NOARGS, NULL},
     {"_verify", esc_py_store_verify, METH_VARARGS, NULL},

@@ -77,6 +77,9 @@ typedef struct esc_provider_class {
                               escqrs_snapshot *snapshot, escqrs_error *error);
     escqrs_status (*snapshots)(esc_provider *self, const esc_snapshot_visitor *visitor,
                                escqrs_error *error);
+    /* See escqrs_store_chain. */
+    escqrs_status (*chain)(esc_provider *self, int64_t position, uint8_t *link,
+                           escqrs_error *error);
     escqrs_status (*key)(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
                          size_t *size, int64_t *position, escqrs_error *error);
     /* Look whether another process has moved the head (read-only stores; NULL: nobody else can). */

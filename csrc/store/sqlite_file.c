@@ -99,6 +99,9 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
                            " AND position BETWEEN ?2 AND ?3 ORDER BY position DESC LIMIT 1",
     [ESC_SQL_PUT_TAG] = "INSERT OR IGNORE INTO escqrs_tag(tag, position) VALUES (?1, ?2)",
     [ESC_SQL_ID] = "SELECT position FROM escqrs_id WHERE id = ?1",
+    [ESC_SQL_LINK] = "SELECT hash FROM escqrs_chain WHERE position = ?1",
+    [ESC_SQL_LAST_LINK] = "SELECT position, hash FROM escqrs_chain ORDER BY position DESC LIMIT 1",
+    [ESC_SQL_PUT_LINK] = "INSERT INTO escqrs_chain(position, hash) VALUES (?1, ?2)",
     [ESC_SQL_STREAMS] = "SELECT id, name FROM escqrs_stream WHERE id > ?1 ORDER BY id",
     [ESC_SQL_PUT_ID] = "INSERT INTO escqrs_id(id, position) VALUES (?1, ?2)",
 };
@@ -641,6 +644,9 @@ static escqrs_status create_tables(esc_sqlite *sqlite, escqrs_error *error)
             (long long)escqrs_clock_now_us(&sqlite->clock), (long long)salt);
         code = execute(db, text);
     }
+    if (code == SQLITE_OK && sqlite->chained) {
+        code = esc_sqlite_chain_create(db);
+    }
     if (code == SQLITE_OK) {
         code = execute(db, "COMMIT");
     }
@@ -714,8 +720,8 @@ static escqrs_status prepare_file(esc_sqlite *sqlite, esc_connection *connection
 static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection,
                                   escqrs_error *error)
 {
-    int64_t salt = 0, indexed = 0;
-    bool found[2] = {false, false};
+    int64_t salt = 0, indexed = 0, chain = 0;
+    bool found[3] = {false, false, false};
     escqrs_status status = esc_sqlite_meta(sqlite, connection, "salt", &salt, &found[0], error);
     if (status == ESCQRS_OK) {
         status = esc_sqlite_meta(sqlite, connection, "indexed", &indexed, &found[1], error);
@@ -724,6 +730,19 @@ static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection
         status =
             refuse(sqlite, ESCQRS_CORRUPT, error, "is damaged: its table escqrs_store lacks rows");
     }
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_meta(sqlite, connection, "chain", &chain, &found[2], error);
+    }
+    if (status == ESCQRS_OK && found[2] && chain != 1) {
+        status = refuse(sqlite, ESCQRS_NOT_A_STORE, error,
+                        "keeps a hash chain of a kind that this escqrs does not know");
+    }
+    if (status == ESCQRS_OK && sqlite->chained && !found[2]) {
+        status = refuse(sqlite, ESCQRS_INVALID, error,
+                        "keeps no hash chain, and one begins with the first event: export it, and "
+                        "import it into a new store that keeps one");
+    }
+    sqlite->chained = found[2];
     sqlite->salt = (uint64_t)salt;
     sqlite->index.watermark = sqlite->scanned = indexed;
     return status;
@@ -768,6 +787,7 @@ static void sqlite_destroy(esc_provider *self)
     esc_vector_fini(&sqlite->writer.types);
     esc_vector_fini(&sqlite->writer.inlined);
     esc_buffer_fini(&sqlite->writer.header);
+    esc_chain_fini(&sqlite->writer.chain);
     esc_memory_vfs_destroy(sqlite->memory);
     esc_stream_index_fini(&sqlite->index);
     esc_type_registry_fini(&sqlite->base.types);
@@ -806,6 +826,7 @@ static const esc_provider_class sqlite_class = {
     .checkpoint = esc_sqlite_checkpoint,
     .snapshot = esc_sqlite_snapshot,
     .snapshots = esc_sqlite_snapshots,
+    .chain = esc_sqlite_chain,
     .key = esc_sqlite_key,
     .refresh = esc_sqlite_refresh,
     .watch = sqlite_watch,
@@ -964,7 +985,9 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
     esc_mutex_init(&sqlite->refresh_mutex);
     esc_vector_init(&sqlite->writer.types, sizeof(escqrs_type *));
     esc_vector_init(&sqlite->writer.inlined, sizeof(escqrs_recorded));
+    esc_chain_init(&sqlite->writer.chain);
     sqlite->readonly = options->readonly;
+    sqlite->chained = options->chain;
     sqlite->tail_events_max = options->tail_events_max == 0 || options->tail_events_max > INT32_MAX
                                   ? ESC_TAIL_EVENTS_MAX
                                   : (int64_t)options->tail_events_max;

@@ -11,6 +11,7 @@
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     keys, checkpoints
  *   sqlite_snapshot.c  snapshots
+ *   sqlite_chain.c   the hash chain, on the disk
  *   fork_vfs.c       what SQLite opens files with
  *   watch.c          being told of other processes' commits
  *   sqlite_condition.c  conditions of commits, unique ids, the index of tags
@@ -28,6 +29,7 @@
 #include "base/buffer.h"
 #include "base/list.h"
 #include "base/thread.h"
+#include "store/chain.h"
 #include "store/lock.h"
 #include "store/memory_vfs.h"
 #include "store/provider.h"
@@ -87,6 +89,9 @@ typedef enum esc_statement {
     ESC_SQL_ID,
     ESC_SQL_PUT_ID,
     ESC_SQL_STREAMS,
+    ESC_SQL_LINK,
+    ESC_SQL_LAST_LINK,
+    ESC_SQL_PUT_LINK,
     ESC_SQL_COUNT,
 } esc_statement;
 
@@ -116,6 +121,7 @@ typedef struct esc_sqlite {
     esc_lock *lock;
     esc_memory_vfs *memory;
     uint64_t salt;
+    bool chained; /* the file keeps a hash chain */
     int64_t tail_events_max;
     esc_stream_index index;
 
@@ -131,6 +137,8 @@ typedef struct esc_sqlite {
         int64_t opened_at;   /* the head when the file was opened */
         esc_vector types;    /* escqrs_type *, written in the running batch */
         esc_buffer header;   /* of the event being written */
+        esc_chain chain;
+        uint8_t batch_link[ESCQRS_CHAIN_LINK_SIZE]; /* chain.link as the running batch found it */
         esc_place places[2]; /* what the names of the file and of its WAL stood for at first */
         int wal_frames;      /* in the WAL after the last commit */
         int checkpoint_at;   /* wal_frames from which to try again */
@@ -204,6 +212,20 @@ typedef struct esc_row { /* a row of escqrs_journal but for header and data */
 int32_t esc_row_checksum(const esc_row *row, escqrs_slice header, escqrs_slice data, uint64_t salt);
 int32_t esc_snapshot_checksum(int64_t stream, int64_t version, const escqrs_type *type,
                               escqrs_slice data, uint64_t salt);
+
+/* ---- sqlite_chain.c ---- */
+
+/* The tables of a chain, in the transaction that makes the file: an SQLite code. */
+int esc_sqlite_chain_create(sqlite3 *db);
+/* The writer begins: the last link must be that of the head. */
+escqrs_status esc_sqlite_chain_start(esc_sqlite *sqlite, int64_t head,
+                                     escqrs_error *error) ESCQRS_MUST_USE;
+/* The link of the event that is being written, into the table. A failure to be rolled back. */
+escqrs_status esc_sqlite_chain_add(esc_sqlite *sqlite, const esc_row *row, escqrs_slice stream,
+                                   escqrs_type *type, escqrs_slice header, escqrs_slice data,
+                                   escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_sqlite_chain(esc_provider *self, int64_t position, uint8_t *link,
+                               escqrs_error *error);
 
 /* ---- sqlite_inline.c ---- */
 

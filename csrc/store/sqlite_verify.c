@@ -10,6 +10,9 @@
  *   tags and ids       each that an event bears is looked up; if the tables have more rows than
  *                      that, each row is compared with its event
  *
+ *   hash chain         each link is made anew from the one that stands before it, so that one event
+ *                      that was changed is one problem
+ *
  * What cannot be read is a problem as well, and the other parts are read all the same. Memory: some
  * 40 bytes a stream. */
 #include "store/sqlite_provider.h"
@@ -27,6 +30,7 @@
 #include "base/utf8.h"
 #include "base/varint.h"
 #include "base/vector.h"
+#include "store/chain.h"
 #include "store/event_header.h"
 
 #define PROGRESS_EVENTS 8192  /* read between two calls of `progress` */
@@ -43,8 +47,9 @@ typedef struct checked_stream {
 
 typedef struct checked_type {
     int64_t id;
-    uint64_t hash;         /* of the name */
-    escqrs_schema *schema; /* NULL: foreign data */
+    uint64_t hash;                          /* of the name */
+    escqrs_schema *schema;                  /* NULL: foreign data */
+    uint8_t digest[ESCQRS_CHAIN_LINK_SIZE]; /* where there is a chain */
 } checked_type;
 
 typedef struct verifier {
@@ -57,6 +62,9 @@ typedef struct verifier {
     esc_vector types;   /* checked_type, by id */
     esc_arena arena;    /* lists of one header */
     sqlite3_stmt *look_tag, *look_id;
+    sqlite3_stmt *look_link, *look_name; /* NULL: no hash chain is kept */
+    esc_chain chain;
+    int64_t link_position; /* of chain.link */
     int64_t head, watermark;
     int64_t last_position;
     int64_t tags, ids; /* borne by events, found in the tables */
@@ -253,6 +261,10 @@ static escqrs_status type_row(verifier *in, sqlite3_stmt *statement)
     escqrs_slice name = column(statement, 1), record = column(statement, 2);
     checked_type type = {.id = sqlite3_column_int64(statement, 0), .hash = esc_hash(name, 0)};
     escqrs_error error = {0};
+    if (in->sqlite->chained &&
+        esc_chain_type(&in->chain, name, record, type.digest, in->error) != ESCQRS_OK) {
+        return ESCQRS_NO_MEMORY;
+    }
     escqrs_status status =
         record.size > 0 ? escqrs_schema_load(record, &type.schema, &error) : ESCQRS_OK;
     if (status == ESCQRS_NO_MEMORY || esc_vector_push(&in->types, &type) != ESCQRS_OK) {
@@ -488,6 +500,100 @@ static escqrs_status check_index(verifier *in, const esc_row *row, checked_strea
                         "it lacks the event");
 }
 
+/* The link that stands in the file at that position. OK and *found false where none does. */
+static escqrs_status stored_link(verifier *in, place where, int64_t position,
+                                 uint8_t link[ESCQRS_CHAIN_LINK_SIZE], bool *found)
+{
+    sqlite3_bind_int64(in->look_link, 1, position);
+    int code = sqlite3_step(in->look_link);
+    const void *bytes = code == SQLITE_ROW ? sqlite3_column_blob(in->look_link, 0) : NULL;
+    *found = bytes != NULL && sqlite3_column_bytes(in->look_link, 0) == ESCQRS_CHAIN_LINK_SIZE;
+    if (*found) {
+        memcpy(link, bytes, ESCQRS_CHAIN_LINK_SIZE);
+    }
+    sqlite3_reset(in->look_link);
+    return code == SQLITE_ROW || code == SQLITE_DONE ? ESCQRS_OK
+                                                     : refused(in, "chain", where, code);
+}
+
+/* The link of the event, made from the one that stands before it. */
+static escqrs_status make_link(verifier *in, place where, const checked_type *type,
+                               escqrs_recorded *recorded)
+{
+    bool found = true;
+    if (in->link_position != where.position - 1) { /* what was between them could not be read */
+        escqrs_status status = stored_link(in, where, where.position - 1, in->chain.link, &found);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
+    sqlite3_bind_int64(in->look_name, 1, where.stream);
+    if (sqlite3_step(in->look_name) == SQLITE_ROW) {
+        recorded->stream = column(in->look_name, 0);
+    }
+    escqrs_status status = esc_chain_add(&in->chain, recorded, type->digest, in->error);
+    sqlite3_reset(in->look_name);
+    return status;
+}
+
+/* Is its link the one that stands in the file? */
+static escqrs_status check_link(verifier *in, place where, const checked_type *type,
+                                escqrs_recorded *recorded)
+{
+    uint8_t stored[ESCQRS_CHAIN_LINK_SIZE];
+    bool found;
+    if (in->look_link == NULL) {
+        return ESCQRS_OK;
+    }
+    escqrs_status status = make_link(in, where, type, recorded);
+    if (status == ESCQRS_OK) {
+        status = stored_link(in, where, where.position, stored, &found);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    in->link_position = where.position;
+    if (!found) {
+        return report(in, "chain", where, "its link is missing");
+    }
+    in->counts->links++;
+    if (memcmp(stored, in->chain.link, sizeof stored) == 0) {
+        return ESCQRS_OK;
+    }
+    memcpy(in->chain.link, stored, sizeof stored);
+    return report(in, "chain", where,
+                  "the chain is broken here: the event is not the one that was stored, or does not "
+                  "follow the one before");
+}
+
+/* The same for an event whose row was found to be wrong. */
+static escqrs_status check_wrong_link(verifier *in, const esc_row *row, const checked_type *type,
+                                      escqrs_slice header, escqrs_recorded *recorded)
+{
+    esc_arena_reset(&in->arena);
+    escqrs_status status = esc_event_header_decode(header, row->ordinal, (uint32_t)in->sqlite->salt,
+                                                   &in->arena, recorded);
+    return status == ESCQRS_NO_MEMORY ? no_memory(in)
+           : status != ESCQRS_OK
+               ? ESCQRS_OK
+               : check_link(in, (place){row->stream, row->version, row->position}, type, recorded);
+}
+
+/* Links without events, at the end. */
+static escqrs_status check_chain(verifier *in)
+{
+    int64_t last = 0;
+    if (in->look_link == NULL || in->partial) {
+        return ESCQRS_OK;
+    }
+    escqrs_status status =
+        one_number(in, "chain", "SELECT max(position) FROM escqrs_chain", 0, &last);
+    return status != ESCQRS_OK || last <= in->last_position
+               ? status
+               : report(in, "chain", (place){0, 0, in->last_position + 1},
+                        "events up to position %" PRId64 " were removed", last);
+}
+
 static escqrs_status event_row(verifier *in, sqlite3_stmt *statement)
 {
     esc_row row = {
@@ -502,7 +608,8 @@ static escqrs_status event_row(verifier *in, sqlite3_stmt *statement)
     place where = {row.stream, row.version, row.position};
     checked_stream *stream = find(&in->streams, row.stream);
     const checked_type *type = find(&in->types, row.type);
-    escqrs_recorded recorded = {.position = row.position, .time_us = row.time_us};
+    escqrs_recorded recorded = {
+        .position = row.position, .version = row.version, .time_us = row.time_us, .data = data};
     escqrs_status status = check_order(in, &row, stream);
     if (status == ESCQRS_OK && (stream == NULL || type == NULL)) {
         return report(in, "event", where, "it is of no known %s",
@@ -516,13 +623,17 @@ static escqrs_status event_row(verifier *in, sqlite3_stmt *statement)
     status = check_index(in, &row, stream);
     if (status == ESCQRS_OK && esc_row_checksum(&row, header, data, in->sqlite->salt) !=
                                    sqlite3_column_int64(statement, 8)) {
-        return report(in, "event", where, "it does not match its checksum");
+        status = report(in, "event", where, "it does not match its checksum");
+        return status == ESCQRS_OK ? check_wrong_link(in, &row, type, header, &recorded) : status;
     }
     if (status == ESCQRS_OK) {
         status = check_header(in, where, header, row.ordinal, &recorded);
     }
     if (status == ESCQRS_OK) {
         status = check_message(in, "event", where, type, data);
+    }
+    if (status == ESCQRS_OK) {
+        status = check_link(in, where, type, &recorded);
     }
     return status == ESCQRS_OK && row.position % PROGRESS_EVENTS == 0 ? progress(in, row.position)
                                                                       : status;
@@ -537,6 +648,18 @@ static escqrs_status check_events(verifier *in)
     if (in->look_tag == NULL || in->look_id == NULL) {
         in->partial = true;
         return refused(in, "file", (place){0}, sqlite3_errcode(in->db));
+    }
+    if (in->sqlite->chained &&
+        (sqlite3_prepare_v2(in->db, "SELECT hash FROM escqrs_chain WHERE position = ?1", -1,
+                            &in->look_link, NULL) != SQLITE_OK ||
+         sqlite3_prepare_v2(in->db, "SELECT name FROM escqrs_stream WHERE id = ?1", -1,
+                            &in->look_name, NULL) != SQLITE_OK)) {
+        sqlite3_finalize(in->look_link);
+        in->look_link = NULL;
+        escqrs_status status = report(in, "chain", (place){0}, "%s", sqlite3_errmsg(in->db));
+        if (status != ESCQRS_OK) {
+            return status;
+        }
     }
     int64_t before = in->counts->problems;
     escqrs_status status =
@@ -774,6 +897,9 @@ static escqrs_status check_all(verifier *in)
         status = check_events(in);
     }
     if (status == ESCQRS_OK) {
+        status = check_chain(in);
+    }
+    if (status == ESCQRS_OK) {
         status = check_streams(in);
     }
     if (status == ESCQRS_OK) {
@@ -809,6 +935,7 @@ escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *obser
     esc_vector_init(&in.streams, sizeof(checked_stream));
     esc_vector_init(&in.types, sizeof(checked_type));
     esc_arena_init(&in.arena, 4096);
+    esc_chain_init(&in.chain);
     status = esc_connection_run(sqlite, connection, ESC_SQL_BEGIN_READ, error);
     if (status == ESCQRS_OK) {
         sqlite3_progress_handler(in.db, PROGRESS_OPS, interrupted, &in);
@@ -817,6 +944,8 @@ escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *obser
     }
     sqlite3_finalize(in.look_tag);
     sqlite3_finalize(in.look_id);
+    sqlite3_finalize(in.look_link);
+    sqlite3_finalize(in.look_name);
     (void)!esc_connection_run(sqlite, connection, ESC_SQL_COMMIT, NULL);
     esc_sqlite_give_reader(sqlite, connection);
     for (size_t i = 0; i < in.types.count; i++) {
@@ -825,5 +954,6 @@ escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *obser
     esc_vector_fini(&in.streams);
     esc_vector_fini(&in.types);
     esc_arena_fini(&in.arena);
+    esc_chain_fini(&in.chain);
     return status;
 }

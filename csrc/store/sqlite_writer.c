@@ -95,6 +95,12 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
     if (status != ESCQRS_OK) {
         return status;
     }
+    if (sqlite->chained) {
+        status = esc_sqlite_chain_start(sqlite, head, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+    }
     sqlite->writer.next_position = head + 1;
     sqlite->writer.opened_at = head;
     sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES;
@@ -149,6 +155,7 @@ escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error)
     }
     sqlite->writer.in_batch = status == ESCQRS_OK;
     sqlite->writer.batch_time_us = sqlite->writer.last_time_us;
+    memcpy(sqlite->writer.batch_link, sqlite->writer.chain.link, ESCQRS_CHAIN_LINK_SIZE);
     sqlite->writer.merge_next = sqlite->index.frozen_next;
     return status;
 }
@@ -162,6 +169,7 @@ static void forget_batch(esc_sqlite *sqlite)
     esc_vector_clear(&sqlite->writer.types);
     sqlite->writer.next_position = esc_provider_head(&sqlite->base) + 1;
     sqlite->writer.last_time_us = sqlite->writer.batch_time_us;
+    memcpy(sqlite->writer.chain.link, sqlite->writer.batch_link, ESCQRS_CHAIN_LINK_SIZE);
     sqlite->writer.in_batch = false;
     sqlite->base.broken = false;
 }
@@ -497,6 +505,14 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
     status = step(sqlite, statement, error);
     if (status != ESCQRS_OK) {
         return status;
+    }
+    if (sqlite->chained) {
+        status = esc_sqlite_chain_add(sqlite, &row,
+                                      (escqrs_slice){stream->name, stream->name_size}, event->type,
+                                      header, event->data, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
     }
     if (event->tag_count > 0 || event->id != NULL || event->id_text.size > 0) {
         int code = esc_sqlite_index_event(sqlite, event, row.position, error);

@@ -646,6 +646,21 @@ escqrs_status escqrs_store_snapshots(escqrs_store *store, int64_t after_number,
     return status;
 }
 
+escqrs_status escqrs_store_chain(escqrs_store *store, int64_t position,
+                                 uint8_t link[ESCQRS_CHAIN_LINK_SIZE], escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK) {
+        status = store->provider->class->chain(store->provider, position, link, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
 typedef struct deletion {
     escqrs_slice stream;
     int64_t upto;

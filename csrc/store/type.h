@@ -26,6 +26,8 @@ struct escqrs_type {
     uint64_t hash;         /* of the name, as in the checksum of an event */
     _Atomic bool stored;   /* an event of it is durable */
     bool pending;          /* the leader's: written in the running batch */
+    bool digested;         /* the leader's: `digest` is there */
+    uint8_t digest[ESCQRS_CHAIN_LINK_SIZE]; /* the leader's: see store/chain.h */
     /* The leader's, for conditions: no event of the type stands above `last_position` but at or
      * below `watched_from` (where it is not `watched`: where the writer opened the file). A batch
      * that was rolled back may leave `last_position` too high, which costs a look and no more. */

@@ -26,6 +26,7 @@ extern "C" {
 #define ESCQRS_TYPE_NAME_MAX 255            /* bytes */
 #define ESCQRS_COMMIT_EVENTS_MAX 100000     /* events in one commit */
 #define ESCQRS_COMMIT_BYTES_MAX (1LL << 30) /* bytes in one commit */
+#define ESCQRS_CHAIN_LINK_SIZE 32           /* bytes: SHA-256 */
 
 typedef struct escqrs_store escqrs_store;   /* an open store: a provider and its journal */
 typedef struct escqrs_cursor escqrs_cursor; /* an iteration over stored events */
@@ -192,6 +193,8 @@ typedef enum escqrs_durability {
 typedef struct escqrs_store_options {
     escqrs_durability durability;
     bool readonly;
+    bool chain; /* the store keeps a hash chain: a new one from now on, one that has none is refused
+                   (INVALID). One that keeps a chain does so without being told */
     size_t event_bytes_max;  /* 0: 16 MiB; an event beyond it is TOO_LARGE */
     size_t reader_count_max; /* reader connections kept; 0: 8. More readers at once wait */
     size_t tail_events_max;  /* events whose index is kept in memory before it goes to disk; 0:
@@ -348,7 +351,7 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_backup(escqrs_store *store, const cha
 /* Something that is not as it should be. All of it is valid during the call. */
 typedef struct escqrs_problem {
     const char *part;    /* of the store: "file", "stream", "type", "event", "index", "tag", "id",
-                            "snapshot", "checkpoint", "key", "read model" */
+                            "snapshot", "checkpoint", "key", "read model", "chain" */
     const char *text;    /* what is wrong */
     escqrs_slice stream; /* empty: none, or its name does not read */
     int64_t version, position; /* 0: none */
@@ -363,7 +366,7 @@ typedef struct escqrs_observer {
 } escqrs_observer;
 
 typedef struct escqrs_verification { /* what was read */
-    int64_t events, streams, types, snapshots, checkpoints, keys, tags, ids, read_models;
+    int64_t events, streams, types, snapshots, checkpoints, keys, tags, ids, read_models, links;
     int64_t problems;
 } escqrs_verification;
 
@@ -410,6 +413,13 @@ escqrs_store_snapshots(escqrs_store *store, int64_t after_number, int64_t after_
 ESCQRS_MUST_USE escqrs_status escqrs_store_delete_snapshots(escqrs_store *store,
                                                             escqrs_slice stream, int64_t upto,
                                                             escqrs_error *error);
+/* The link of the event at that position in the hash chain: a SHA-256 over the link before it and
+ * all that the event says, zeros for position 0; docs/format.md has it to the byte. Who notes the
+ * last one elsewhere can tell later whether the history up to it is the same. DONE where the store
+ * keeps no chain or has no such position. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_chain(escqrs_store *store, int64_t position,
+                                                 uint8_t link[ESCQRS_CHAIN_LINK_SIZE],
+                                                 escqrs_error *error);
 /* The reply stored with a key: OK with memory for escqrs_free; DONE where the key was not used. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope,
                                                escqrs_slice key, void **reply, size_t *size,

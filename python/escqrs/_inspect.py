@@ -24,9 +24,9 @@ Progress = Callable[[int, int], object]
 class Problem:
     """Something in a store that is not as it should be.
 
-    part: "file", "stream", "type", "event", "index", "tag", "id", "snapshot", "checkpoint", "key"
-        or "read model". text: what is wrong. stream, version, position: where; None where it does
-        not apply.
+    part: "file", "stream", "type", "event", "index", "tag", "id", "snapshot", "checkpoint", "key",
+        "read model" or "chain". text: what is wrong. stream, version, position: where; None where
+        it does not apply.
     """
 
     part: str
@@ -47,8 +47,9 @@ class Problem:
 class Verification:
     """What ``Store.verify`` or ``System.verify_snapshots`` has read, and what was wrong with it.
 
-    outdated: snapshots of another definition of their aggregate, which are not used. problems: the
-    first 1,000. problem_count: all of them. ok: there are none.
+    links: of the hash chain, where the store keeps one. outdated: snapshots of another definition
+    of their aggregate, which are not used. problems: the first 1,000. problem_count: all of them.
+    ok: there are none.
     """
 
     path: str
@@ -61,6 +62,7 @@ class Verification:
     tags: int = 0
     ids: int = 0
     read_models: int = 0
+    links: int = 0
     problem_count: int = 0
     problems: tuple[Problem, ...] = ()
     outdated: int = 0

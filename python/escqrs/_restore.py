@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ._inspect import Verification
 from ._store import Store, check_options
+from ._transfer import has_chain
 from .errors import Corrupt, Error, Locked, StorageError
 
 __all__ = ["restore"]
@@ -51,7 +52,7 @@ def restore(
     any error the path is as it was. Snapshots, checkpoints, keys and read models come back with a
     backup, not with an export.
     """
-    given, _durability, _readonly, _bytes = check_options(path, "full", False, 1)
+    given = check_options(path, "full", False, 1)[0]
     if given == ":memory:":
         raise ValueError("a store is restored to a file; import_ and clone fill one in memory")
     place, origin = Path(os.path.realpath(given)), Path(os.path.realpath(source))
@@ -91,10 +92,9 @@ def _make(origin: Path, made: Path, progress: Progress | None) -> None:
         with Store(origin, readonly=True) as store:
             store.backup(made)
         return
-    with Store(made) as store:
-        store.import_(
-            origin, format="jsonl" if first[:1] == b"{" else "protobuf", progress=progress
-        )
+    format = "jsonl" if first[:1] == b"{" else "protobuf"
+    with Store(made, chain=has_chain(origin, format)) as store:
+        store.import_(origin, format=format, progress=progress)
 
 
 def _verified(made: Path, source: object, progress: Progress | None) -> Verification:

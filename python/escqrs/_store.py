@@ -132,6 +132,11 @@ class Store(_core.StoreBase):
         death of the process, and a power loss may take the last seconds.
     readonly: read beside the process that writes.
     max_message_bytes: of one event, tags and metadata included; beyond it is ``es.TooLarge``.
+    chain: keep a hash chain: a SHA-256 link for each event, over the link before it and all that
+        the event says, so that :meth:`verify` names the first event that was changed, and
+        :meth:`chain_hash` is a history in 32 bytes. A new store keeps one from then on, in the
+        file; one that has none is refused (``ValueError``). It costs 42 bytes and
+        some 2 microseconds an event.
 
     Raises ``es.Locked`` (naming the process that has it open), ``es.NotAStore``, ``es.Corrupt``,
     ``es.SchemaMismatch``, ``es.NameClash``, ``es.StorageError``. Any thread may call any of its
@@ -157,6 +162,7 @@ class Store(_core.StoreBase):
         durability: str = "full",
         readonly: bool = False,
         max_message_bytes: int = MESSAGE_BYTES_MAX,
+        chain: bool = False,
     ) -> None:
         given: list[_upcast.Upcaster] = []
         events: list[type[Event]] = []
@@ -169,7 +175,7 @@ class Store(_core.StoreBase):
             if not (isinstance(cls, type) and issubclass(cls, Event)) or cls.__escqrs_abstract__:
                 raise TypeError(f"es.Store takes event classes, and {cls!r} is none")
             events.append(cls)
-        self._open(*check_options(path, durability, readonly, max_message_bytes))
+        self._open(*check_options(path, durability, readonly, max_message_bytes, chain))
         try:
             _unclosed.add(self)
             claim_all(self, events, given=given)
@@ -462,6 +468,22 @@ class Store(_core.StoreBase):
         _subscription.before_close(self)
         super().close()
 
+    def chain_hash(self, position: int | None = None) -> str | None:
+        """The link of the event at that position in the hash chain, of the last one by default, as
+        64 hexadecimal digits; zeros before the first event. None where the store keeps no chain, or
+        has no such position.
+
+        Noted elsewhere, it tells later whether the history up to there is the same: who can write
+        the file can make all links anew. A store of an export has the same links.
+        """
+        if not self._is_core:
+            return None
+        if position is not None:
+            _check_position("position", position)
+        at = self.head if position is None else min(position, _POSITION_MAX)
+        found = self._chain_hash(at)
+        return None if found is None else found.hex()
+
     # ---- snapshots
 
     def save_snapshot(self, stream: str, version: int, type: str, data: bytes) -> None:
@@ -749,14 +771,16 @@ def check_numbers(**numbers: Any) -> None:
 
 
 def check_options(
-    path: Any, durability: Any, readonly: Any, max_message_bytes: Any
-) -> tuple[str, str, bool, int]:
+    path: Any, durability: Any, readonly: Any, max_message_bytes: Any, chain: Any = False
+) -> tuple[str, str, bool, int, bool]:
     """What a store is opened with, or TypeError and ValueError."""
     if durability not in ("full", "normal"):
         raise ValueError(f'durability is "full" or "normal", not {durability!r}')
     check_numbers(max_message_bytes=max_message_bytes)
     if not isinstance(readonly, bool):
         raise TypeError(f"readonly is a bool, not {type(readonly).__name__}")
+    if not isinstance(chain, bool):
+        raise TypeError(f"chain is a bool, not {type(chain).__name__}")
     where = cast("Any", os.fspath(path)) if hasattr(path, "__fspath__") else path
     if not isinstance(where, str):
         raise TypeError(f"path is a str or a Path, not {type(path).__name__}")
@@ -764,7 +788,7 @@ def check_options(
         raise ValueError(f"path is not empty and holds no NUL: {where!r}")
     if any("\ud800" <= character <= "\udfff" for character in where):
         raise ValueError(f"path is valid Unicode, without lone surrogates: {where!a}")
-    return where, durability, readonly, max_message_bytes
+    return where, durability, readonly, max_message_bytes, chain
 
 
 def _full_name(cls: type) -> str:

@@ -193,6 +193,7 @@ def open(
     max_message_bytes: int = 16 * 1024 * 1024,
     max_in_flight: int = 100_000,
     max_entities: int = 100_000,
+    chain: bool = False,
     clock: Clock | None = None,
 ) -> System:
     """Open a store, or make one, with these aggregates, read models and event classes; and with
@@ -207,6 +208,7 @@ def open(
     max_message_bytes: of one event; beyond it is ``es.TooLarge``.
     max_in_flight: commands accepted and not yet answered; above it senders wait.
     max_entities: idle entities that are kept in memory.
+    chain: a new store keeps a hash chain; see :class:`escqrs.Store`.
     clock: the time, an aware ``datetime``, by which timers of processes are due; the machine's by
         default. ``es.ManualClock`` is one for tests.
 
@@ -217,12 +219,18 @@ def open(
     aggregates, readmodels, processes, events = _sort(classes)
     check_numbers(max_in_flight=max_in_flight, max_entities=max_entities)
     if isinstance(store, Store):
-        if (durability, readonly, max_message_bytes) != ("full", False, MESSAGE_BYTES_MAX):
+        if (durability, readonly, max_message_bytes, chain) != (
+            "full",
+            False,
+            MESSAGE_BYTES_MAX,
+            False,
+        ):
             raise TypeError(
-                "durability, readonly and max_message_bytes are given where the es.Store is opened"
+                "durability, readonly, max_message_bytes and chain are given where the es.Store is "
+                "opened"
             )
     else:
-        check_options(store, durability, readonly, max_message_bytes)
+        check_options(store, durability, readonly, max_message_bytes, chain)
     readmodels += _processes.ledger_of(processes)
     _readmodel.check(readmodels)
     owned = not isinstance(store, Store)
@@ -230,7 +238,11 @@ def open(
         store
         if isinstance(store, Store)
         else Store(
-            store, durability=durability, readonly=readonly, max_message_bytes=max_message_bytes
+            store,
+            durability=durability,
+            readonly=readonly,
+            max_message_bytes=max_message_bytes,
+            chain=chain,
         )
     )
     try:

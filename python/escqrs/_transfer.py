@@ -71,6 +71,7 @@ class _Line(Message, name="escqrs.v1.ExportLine"):
     schema: _Schema | None = field(4, default=None)
     event: _Event | None = field(5, default=None)
     end: int | None = field(6, default=None)
+    chain: bytes | None = field(7, default=None)  # in both, where the store keeps a hash chain
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -106,6 +107,8 @@ def _to_json(line: _Line) -> bytes:
         plain = {"end": line.end}
     else:
         plain = {"export": line.export, "after": line.after, "upto": line.upto}
+    if line.chain is not None:
+        plain["chain"] = _base64(line.chain)
     return _encode(plain).encode() + b"\n"
 
 
@@ -118,6 +121,8 @@ def _of_json(found: Any) -> _Line:
         event["data"] = base64.b64decode(event["data"], validate=True)
         event["time"] = datetime.fromisoformat(event["time"])
         event = _Event(**event)
+    if found.get("chain") is not None:
+        found["chain"] = base64.b64decode(found["chain"], validate=True)
     return _Line(schema=schema, event=event, **found)
 
 
@@ -205,7 +210,8 @@ def export(
     schemas: dict[tuple[str, bytes], int] = {}
     count = 0
     with _opened(file, "xb") as target:
-        target.write(write(_Line(export=VERSION, after=after, upto=last)))
+        begin = _link(store, min(after, last))
+        target.write(write(_Line(export=VERSION, after=after, upto=last, chain=begin)))
         for recorded in _stored(store, after, last):
             key = (recorded.type, recorded._schema)
             if key[1] and key not in schemas:
@@ -215,7 +221,7 @@ def export(
             count += 1
             if progress is not None and count % _PROGRESS_EVENTS == 0:
                 progress(recorded.position, last)
-        target.write(write(_Line(end=last)))
+        target.write(write(_Line(end=last, chain=_link(store, last))))
     if progress is not None:
         progress(last, last)
     return count
@@ -228,6 +234,29 @@ def _stored(store: Store, after: int, upto: int) -> Iterable[Recorded]:
     if store._is_core:
         return store._events(after=after, upto=upto, raw=True)
     return store.events(after=after, upto=upto)
+
+
+def _link(store: Store, position: int) -> bytes | None:
+    found = store.chain_hash(position)
+    return None if found is None else bytes.fromhex(found)
+
+
+def has_chain(path: str | os.PathLike[str], format: str) -> bool:
+    """Whether its store keeps a hash chain; False where it does not read."""
+    with _opened(path, "rb") as source, contextlib.suppress(ValueError):
+        first = next(_READERS[format](source), None)
+        return first is not None and first.chain is not None
+    return False
+
+
+def _compare_link(store: Store, position: int, expected: bytes | None) -> None:
+    """Where the export and the store both have a chain, it is one."""
+    found = _link(store, position)
+    if expected is not None and found is not None and found != expected:
+        raise Conflict(
+            f"the hash chain of the export has another link at position {position} than the store: "
+            "the events up to there are not the same"
+        )
 
 
 def _event(recorded: Recorded, schema: int) -> _Event:
@@ -339,6 +368,7 @@ def import_(store: Store, file: Any, format: str, progress: Progress | None) -> 
             raise ValueError(f"this export has format {first.export}; known is {VERSION}")
         if first.after > head:
             raise Conflict(f"it begins after position {first.after}, and the store ends at {head}")
+        _compare_link(store, first.after, first.chain)
         known = iter(_stored(store, first.after, head))
         if not _take_all(running, lines, known, first.upto, head, progress):
             running.flush()
@@ -372,5 +402,7 @@ def _take_all(
             running.flush()
             if progress is not None:
                 progress(upto, upto)
+            if running.head >= upto:
+                _compare_link(running.store, upto, line.chain)
             return line.end == upto and running.head >= upto
     return False

@@ -1,0 +1,273 @@
+"""The hash chain: what it proves, and what keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sqlite3
+import struct
+from pathlib import Path
+from typing import Any
+
+import escqrs as es
+import pytest
+
+
+class Added(es.Event, name="chain.Added"):
+    name: str
+
+
+def event(data: bytes = b"x", **options: Any) -> es.NewEvent:
+    return es.NewEvent("Thing", data, **options)
+
+
+def fill(store: es.Store) -> None:
+    store.append("a", [event(bytes([number])) for number in range(5)])
+    store.commit(
+        [
+            es.Write("b", [Added("ü"), event(id="mine", tags=["t", "u"])]),
+            es.Write("a", [event(metadata={"z": "1", "a": "2"}, correlation_id="c")]),
+        ]
+    )
+    store.append("c", [event(b"")], key="k")
+
+
+EVENTS = 9
+TAKEN_OFF = [  # the last one, with all that tells of it but its link
+    "DELETE FROM escqrs_journal WHERE position = 9",
+    "DELETE FROM escqrs_index WHERE stream = (SELECT id FROM escqrs_stream WHERE name = 'c')",
+    "DELETE FROM escqrs_stream WHERE name = 'c'",
+    "DELETE FROM escqrs_key",
+    "UPDATE escqrs_store SET value = 8 WHERE name = 'indexed'",
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "chained.db"
+    with es.Store(found, chain=True) as store:
+        fill(store)
+    return found
+
+
+def change(path: Path, *statements: str) -> None:
+    with sqlite3.connect(path) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def problems(path: Path) -> list[es.Problem]:
+    with es.Store(path, readonly=True) as store:
+        return [one for one in store.verify().problems if one.part == "chain"]
+
+
+# ---- the links -----------------------------------------------------------------------------------
+
+
+def links(store: es.Store) -> list[str | None]:
+    return [store.chain_hash(position) for position in range(store.head + 1)]
+
+
+def text(value: str | bytes) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return struct.pack("<q", len(data)) + data
+
+
+def made_anew(store: es.Store) -> list[str]:
+    """As docs/format.md says."""
+    link = bytes(32)
+    found = [link.hex()]
+    for one in store.events():
+        time = round(one.time.timestamp() * 1_000_000)
+        parts = [link, struct.pack("<qqq", one.position, one.version, time), text(one.stream)]
+        parts.append(hashlib.sha256(text(one.type) + text(one._schema)).digest())
+        parts += [text(one.id), text(one.correlation_id), text(one.causation_id)]
+        parts.append(struct.pack("<q", len(one.metadata)))
+        parts += [text(part) for pair in sorted(one.metadata.items()) for part in pair]
+        parts.append(struct.pack("<q", len(one.tags)))
+        parts += [text(tag) for tag in one.tags]
+        parts.append(text(one.data))
+        link = hashlib.sha256(b"".join(parts)).digest()
+        found.append(link.hex())
+    return found
+
+
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_the_links_are_as_documented(path: Path, place: str) -> None:
+    with es.Store(path if place == "file" else ":memory:", chain=True) as store:
+        if place == "memory":
+            assert store.chain_hash() == "0" * 64
+            fill(store)
+        assert links(store) == made_anew(store)
+        assert store.chain_hash() == store.chain_hash(EVENTS)
+        assert store.chain_hash(EVENTS + 1) is None
+        assert store.chain_hash(2**70) is None
+        found = store.verify()
+        assert (found.ok, found.links) == (True, EVENTS)
+        assert "9 links" in repr(found)
+        with pytest.raises(ValueError):
+            store.chain_hash(-1)
+
+
+def test_it_goes_on_when_opened_again(path: Path) -> None:
+    with es.Store(path) as store:  # the file knows
+        store.append("a", [event()])
+    with es.open(path, Added) as shop:
+        shop.store.append("a", [event()])
+        assert links(shop.store) == made_anew(shop.store)
+        assert shop.store.verify().ok
+    with es.Store(path, readonly=True) as store:
+        assert store.chain_hash(EVENTS + 2) == store.chain_hash()
+
+
+def test_a_commit_that_fails_leaves_it_as_it_was(path: Path) -> None:
+    with es.Store(path) as store:
+        before = store.chain_hash()
+        with pytest.raises(es.KeyReused):
+            store.append("c", [event()], key="k")
+        assert store.append("c", [event(b"")], key="k").repeated
+        with pytest.raises(es.KeyReused):
+            store.append("c", [event(), event(id="mine")])
+        assert store.chain_hash() == before
+        store.append("c", [event()])
+        assert links(store) == made_anew(store)
+
+
+def test_a_store_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "plain.db"
+    with es.Store(path) as store:
+        fill(store)
+        assert store.chain_hash() is None
+        assert store.verify().links == 0
+    with pytest.raises(ValueError, match="keeps no hash chain"):
+        es.Store(path, chain=True)
+    with pytest.raises(ValueError, match="keeps no hash chain"):
+        es.Store(path, chain=True, readonly=True)
+    with pytest.raises(TypeError):
+        es.Store(tmp_path / "new.db", chain=1)  # type: ignore[arg-type]
+    with es.open(tmp_path / "new.db", chain=True) as shop:
+        assert shop.store.chain_hash() == "0" * 64
+        with pytest.raises(TypeError, match="chain"):
+            es.open(shop.store, chain=True)
+
+
+# ---- what was changed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "stream", "version", "position"),
+    [
+        ("UPDATE escqrs_journal SET data = x'77' WHERE position = 3", "a", 3, 3),
+        ("UPDATE escqrs_journal SET time = time + 1 WHERE position >= 4", "a", 4, 4),
+        ("UPDATE escqrs_journal SET header = NULL WHERE position = 8", "a", 6, 8),
+        ("UPDATE escqrs_type SET name = 'Else' WHERE name = 'chain.Added'", "b", 1, 6),
+        ("UPDATE escqrs_type SET record = x'' WHERE name = 'chain.Added'", "b", 1, 6),
+        ("UPDATE escqrs_stream SET name = 'd' WHERE name = 'c'", "d", 1, 9),
+        ("UPDATE escqrs_chain SET hash = zeroblob(32) WHERE position = 5", "a", 5, 5),
+        ("DELETE FROM escqrs_chain WHERE position = 7", "b", 2, 7),
+        (";".join(TAKEN_OFF), None, None, 9),
+    ],
+)
+def test_the_first_broken_link_is_named(
+    path: Path, statement: str, stream: str | None, version: int | None, position: int
+) -> None:
+    change(path, *statement.split(";"))
+    first = problems(path)[0]
+    assert (first.stream, first.version, first.position) == (stream, version, position)
+
+
+def test_one_changed_event_is_one_broken_link(path: Path) -> None:
+    change(path, "UPDATE escqrs_journal SET data = x'77' WHERE position = 3")
+    assert [one.position for one in problems(path)] == [3]
+
+
+def test_a_link_that_was_noted_tells_what_was_made_anew(path: Path) -> None:
+    with es.Store(path, readonly=True) as store:
+        noted = [store.chain_hash(position) for position in (1, 4)]
+    with es.Store(path) as store, es.Store(path.with_name("other.db"), chain=True) as other:
+        target = io.BytesIO()
+        store.export(target)
+        lines = target.getvalue().splitlines(keepends=True)
+        assert b'"data":"Ag=="' in lines[3]
+        lines[3] = lines[3].replace(b'"data":"Ag=="', b'"data":"AQ=="')
+        lines[-1] = b'{"end":9}\n'
+        other.import_(io.BytesIO(b"".join(lines)))
+        assert other.verify().ok
+        assert other.chain_hash(1) == noted[0]
+        assert other.chain_hash(4) != noted[1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        ";".join(TAKEN_OFF),
+        "DELETE FROM escqrs_chain WHERE position = 9",
+        "UPDATE escqrs_chain SET hash = x'00' WHERE position = 9",
+        "DROP TABLE escqrs_chain",
+    ],
+)
+def test_nothing_is_added_to_one_whose_end_is_not_what_it_was(path: Path, statement: str) -> None:
+    change(path, *statement.split(";"))
+    with pytest.raises(es.Corrupt):
+        es.Store(path)
+    assert problems(path)
+
+
+def test_an_unknown_kind_is_refused(path: Path) -> None:
+    change(path, "UPDATE escqrs_store SET value = 2 WHERE name = 'chain'")
+    with pytest.raises(es.NotAStore, match="chain"):
+        es.Store(path)
+
+
+# ---- copies --------------------------------------------------------------------------------------
+
+
+def test_backup_clone_and_restore_keep_it(path: Path, tmp_path: Path) -> None:
+    with es.Store(path) as store:
+        expected = links(store)
+        store.backup(tmp_path / "backup.db")
+        with store.clone() as clone:
+            assert links(clone) == expected
+            clone.append("a", [event()])
+            assert clone.verify().ok
+            assert links(clone) == made_anew(clone)
+    es.restore(tmp_path / "backup.db", tmp_path / "restored.db")
+    with es.Store(tmp_path / "restored.db", chain=True) as store:
+        assert links(store) == expected
+
+
+@pytest.mark.parametrize("format", ["jsonl", "protobuf"])
+def test_an_export_keeps_it(path: Path, tmp_path: Path, format: str) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with es.Store(path) as store:
+        expected = links(store)
+        store.export(first, format=format, upto=4)
+        store.export(second, format=format, after=4)
+    with es.Store(":memory:", chain=True) as store:
+        store.import_(first, format=format)
+        store.import_(second, format=format)
+        assert links(store) == expected
+        assert store.verify().ok
+    with es.Store(":memory:") as store:
+        assert store.import_(first, format=format) == 4
+    es.restore(first, tmp_path / "restored.db")
+    with es.Store(tmp_path / "restored.db") as store:
+        assert links(store) == expected[:5]
+
+
+def test_an_export_that_was_changed_is_refused(path: Path, tmp_path: Path) -> None:
+    target = io.BytesIO()
+    with es.Store(path) as store:
+        store.export(target)
+        store.export(tmp_path / "rest", after=4)
+    changed = target.getvalue().replace(b'"z":"1"', b'"z":"2"')
+    assert changed != target.getvalue()
+    (tmp_path / "changed").write_bytes(changed)
+    with pytest.raises(es.Conflict, match="hash chain"):
+        es.restore(tmp_path / "changed", tmp_path / "restored.db")
+    assert not (tmp_path / "restored.db").exists()
+    with es.Store(":memory:", chain=True) as store:
+        store.append("a", [event(bytes([number])) for number in (0, 1, 2, 7)])
+        with pytest.raises(es.Conflict, match="hash chain"):
+            store.import_(tmp_path / "rest")
+        assert store.head == 4
