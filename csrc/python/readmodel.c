@@ -13,6 +13,7 @@
 #include "python/recorded.h"
 #include "python/rows.h"
 #include "python/state.h"
+#include "python/upcast.h"
 
 typedef struct core_object core_object;
 
@@ -130,6 +131,7 @@ static PyObject *argument_of(const handler_context *handler, const escqrs_record
         Py_XDECREF(whole);
         return event;
     }
+    /* the core gives no event that has to be upcast, or would be misread */
     PyTypeObject *newest =
         esc_py_system_event_class(system, esc_py_class_stored_name((PyTypeObject *)handler->cls));
     return esc_py_message_decode(newest != NULL ? newest : (PyTypeObject *)handler->cls,
@@ -440,6 +442,9 @@ static int ensure_projector(esc_py_system *system)
         esc_py_raise(system->state, &error);
         return -1;
     }
+    escqrs_projector_set_reader(projector, &(escqrs_event_reader){.look = esc_py_upcast_look,
+                                                                  .upcast = esc_py_upcast_apply,
+                                                                  .context = system->keeper});
     system->projector = projector;
     return 0;
 }

@@ -280,6 +280,133 @@ PyObject *esc_py_parts_put(esc_py_parts *self, esc_py_store *store, const escqrs
     return recorded;
 }
 
+/* ---- for read models --------------------------------------------------------------------------- */
+
+/* The current exception, cleared, as an error of the core's. */
+static escqrs_status failed(escqrs_error *error, escqrs_status status)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    bool memory = type != NULL && PyErr_GivenExceptionMatches(type, PyExc_MemoryError);
+    PyObject *shown = value == NULL ? NULL : PyObject_Str(value);
+    const char *text = shown == NULL ? NULL : PyUnicode_AsUTF8(shown);
+    status = escqrs_error_set(error, memory ? ESCQRS_NO_MEMORY : status, "upcasting failed: %s: %s",
+                              type == NULL ? "?" : ((PyTypeObject *)type)->tp_name,
+                              text == NULL ? "?" : text);
+    Py_XDECREF(shown);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    PyErr_Clear();
+    return status;
+}
+
+static escqrs_status look(esc_py_backing *backing, const escqrs_type *type, escqrs_reading *reading,
+                          const escqrs_type **as, escqrs_error *error)
+{
+    PyObject *found = esc_py_reading(backing, type);
+    if (found == NULL) {
+        return failed(error, ESCQRS_SCHEMA_MISMATCH);
+    }
+    *reading = ESCQRS_READING_AS_STORED;
+    if (PyExceptionInstance_Check(found)) {
+        PyObject *text = PyObject_Str(found);
+        const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
+        (void)escqrs_error_set(error, ESCQRS_SCHEMA_MISMATCH, "%s", utf8 == NULL ? "?" : utf8);
+        Py_XDECREF(text);
+        PyErr_Clear();
+        return ESCQRS_SCHEMA_MISMATCH;
+    }
+    if (esc_py_reading_upcasts(found)) {
+        *reading = ESCQRS_READING_UPCAST;
+        return ESCQRS_OK;
+    }
+    escqrs_slice name = escqrs_type_name(type);
+    if (found != Py_None) {
+        Py_ssize_t size = 0;
+        PyObject *now = esc_py_class_stored_name((PyTypeObject *)found);
+        const char *text = PyUnicode_AsUTF8AndSize(now, &size);
+        if (text != NULL && !escqrs_slice_equal(name, (escqrs_slice){text, (size_t)size})) {
+            *as = esc_py_type_of_class(backing, (PyTypeObject *)found);
+            *reading = ESCQRS_READING_AS_TYPE;
+        }
+        if (text == NULL || *as == NULL) {
+            *as = type;
+            return failed(error, ESCQRS_SCHEMA_MISMATCH);
+        }
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_py_upcast_look(void *store, const escqrs_type *type, escqrs_reading *reading,
+                                 const escqrs_type **as, escqrs_error *error)
+{
+    PyGILState_STATE held = PyGILState_Ensure();
+    escqrs_status status = look(((esc_py_store *)store)->backing, type, reading, as, error);
+    PyGILState_Release(held);
+    return status;
+}
+
+/* One of the events that a stored one has become, to the core. */
+static escqrs_status give(esc_py_backing *backing, PyObject *event, PyObject *stored_id,
+                          const escqrs_recorded *of, uint32_t part, uint32_t count,
+                          escqrs_status (*add)(void *sink, const escqrs_recorded *event,
+                                               escqrs_error *error),
+                          void *sink, escqrs_error *error)
+{
+    escqrs_recorded recorded = *of;
+    recorded.type = esc_py_type_of_class(backing, Py_TYPE(event));
+    recorded.part = part;
+    recorded.part_count = count;
+    esc_buffer packed = {0};
+    PyObject *id = part == 0 ? NULL : PyUnicode_FromFormat("%U.%u", stored_id, part);
+    Py_ssize_t size = 0;
+    const char *text = id == NULL ? NULL : PyUnicode_AsUTF8AndSize(id, &size);
+    if (text != NULL) {
+        recorded.id_text = (escqrs_slice){text, (size_t)size};
+    }
+    escqrs_status status;
+    if (recorded.type == NULL || (part > 0 && text == NULL) ||
+        esc_py_message_pack(event, &packed) < 0) {
+        status = failed(error, ESCQRS_REJECTED);
+    } else {
+        recorded.data = esc_buffer_slice(&packed);
+        status = add(sink, &recorded, error);
+    }
+    esc_buffer_fini(&packed);
+    Py_XDECREF(id);
+    return status;
+}
+
+escqrs_status esc_py_upcast_apply(void *context, const escqrs_recorded *recorded,
+                                  escqrs_status (*add)(void *sink, const escqrs_recorded *event,
+                                                       escqrs_error *error),
+                                  void *sink, escqrs_error *error)
+{
+    esc_py_store *store = context;
+    PyGILState_STATE held = PyGILState_Ensure();
+    PyObject *stored = esc_py_recorded_new(store, recorded);
+    PyObject *reading = stored == NULL ? NULL : esc_py_reading(store->backing, recorded->type);
+    PyObject *events = NULL;
+    if (reading != NULL && esc_py_reading_upcasts(reading)) {
+        events = esc_py_upcast(reading, stored);
+    } else if (reading != NULL) {
+        PyErr_SetString(PyExc_TypeError, "its upcaster was taken away; open the store again");
+    }
+    PyObject *id = events == NULL ? NULL : PyObject_GetAttrString(stored, "id");
+    escqrs_status status = id == NULL ? failed(error, ESCQRS_REJECTED) : ESCQRS_OK;
+    for (Py_ssize_t i = 0; status == ESCQRS_OK && i < PyList_GET_SIZE(events); i++) {
+        status = give(store->backing, PyList_GET_ITEM(events, i), id, recorded, (uint32_t)i,
+                      (uint32_t)PyList_GET_SIZE(events), add, sink, error);
+    }
+    Py_XDECREF(id);
+    Py_XDECREF(events);
+    Py_XDECREF(stored);
+    PyGILState_Release(held);
+    return status;
+}
+
 /* ---- life ------------------------------------------------------------------------------------- */
 
 static void forget(esc_py_backing *backing)

@@ -14,6 +14,8 @@
 #ifndef ESC_PYTHON_UPCAST_H
 #define ESC_PYTHON_UPCAST_H
 
+#include <escqrs/readmodel.h>
+
 #include "python/store.h"
 
 /* How events of that type are read; borrowed, NULL with an exception. May run Python code. */
@@ -51,6 +53,17 @@ PyObject *esc_py_parts_take(esc_py_parts *self);
  * exception: nothing of it, or what esc_py_parts_take gives. */
 PyObject *esc_py_parts_put(esc_py_parts *self, esc_py_store *store, const escqrs_type *type,
                            PyObject *recorded, bool reverse);
+
+/* ---- for read models --------------------------------------------------------------------------- */
+
+/* An escqrs_event_reader's; its context is the esc_py_store. They enter Python themselves, on any
+ * thread. */
+escqrs_status esc_py_upcast_look(void *store, const escqrs_type *type, escqrs_reading *reading,
+                                 const escqrs_type **as, escqrs_error *error);
+escqrs_status esc_py_upcast_apply(void *store, const escqrs_recorded *recorded,
+                                  escqrs_status (*add)(void *sink, const escqrs_recorded *event,
+                                                       escqrs_error *error),
+                                  void *sink, escqrs_error *error);
 
 /* ---- life ------------------------------------------------------------------------------------- */
 

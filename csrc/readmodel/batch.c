@@ -94,17 +94,18 @@ static bool copy_pairs(esc_arena *arena, const escqrs_pair **pairs, size_t count
 /* The cursor's memory ends with its next call. */
 static bool copy_recorded(esc_arena *arena, const esc_topic *topic, escqrs_recorded *recorded)
 {
-    if (!copy_slice(arena, &recorded->stream)) {
+    if (!copy_slice(arena, &recorded->stream) || !copy_slice(arena, &recorded->id_text)) {
         return false;
     }
     if (topic->whole) {
         return copy_slice(arena, &recorded->data) &&
                copy_slice(arena, &recorded->correlation_text) &&
+               copy_slice(arena, &recorded->causation_text) &&
                copy_pairs(arena, &recorded->metadata, recorded->metadata_count) &&
                copy_slices(arena, &recorded->tags, recorded->tag_count);
     }
     recorded->data = (escqrs_slice){NULL, 0};
-    recorded->correlation_text = (escqrs_slice){NULL, 0};
+    recorded->correlation_text = recorded->causation_text = (escqrs_slice){NULL, 0};
     recorded->metadata = NULL;
     recorded->metadata_count = 0;
     if (topic->tagged) {
@@ -146,6 +147,77 @@ static escqrs_status add_item(esc_batch *batch, esc_topic *topic, const escqrs_r
     return ESCQRS_OK;
 }
 
+/* Nobody who wants it can have it, and `failure` says why. */
+static escqrs_status add_blocked(esc_batch *batch, const esc_topic *topic,
+                                 const escqrs_recorded *recorded, const escqrs_error *failure,
+                                 escqrs_error *error)
+{
+    esc_item item = {.recorded = *recorded, .topic = topic, .blocked = true};
+    escqrs_error *kept = esc_arena_alloc(&batch->arena, sizeof *kept);
+    if (kept == NULL || !copy_recorded(&batch->arena, topic, &item.recorded) ||
+        esc_vector_push(&batch->items, &item) != ESCQRS_OK) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+    }
+    *kept = *failure;
+    ESC_VECTOR_AT(&batch->items, esc_item, batch->items.count - 1).failure = kept;
+    return ESCQRS_OK;
+}
+
+/* Where the events go that an upcaster makes of a stored one. */
+typedef struct sink {
+    escqrs_projector *projector;
+    const escqrs_recorded *stored;
+    bool full; /* there was no memory for one */
+} sink;
+
+static escqrs_status add_part(void *context, const escqrs_recorded *part, escqrs_error *error)
+{
+    sink *to = context;
+    escqrs_recorded event = *to->stored;
+    event.type = part->type;
+    event.data = part->data;
+    event.part = part->part;
+    event.part_count = part->part_count;
+    if (part->id_text.size > 0) {
+        event.id_text = part->id_text;
+    }
+    esc_topic *topic = NULL;
+    escqrs_status status = esc_topic_set_find(&to->projector->topics, event.type, &topic);
+    if (status != ESCQRS_OK) {
+        (void)escqrs_error_set(error, status, "no memory for a batch of events");
+    } else if (topic != NULL) {
+        status = add_item(&to->projector->batch, topic, &event, error);
+    }
+    to->full = to->full || status != ESCQRS_OK;
+    return status;
+}
+
+static escqrs_status take_upcast(escqrs_projector *projector, const escqrs_recorded *recorded,
+                                 escqrs_error *error)
+{
+    sink to = {.projector = projector, .stored = recorded};
+    esc_batch *batch = &projector->batch;
+    size_t before = batch->items.count;
+    escqrs_error failure = {0};
+    escqrs_status status =
+        projector->reader.upcast(projector->reader.context, recorded, add_part, &to, &failure);
+    if (status == ESCQRS_OK) {
+        return ESCQRS_OK;
+    }
+    if (to.full || status == ESCQRS_NO_MEMORY) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+    }
+    while (batch->items.count > before) {
+        escqrs_message_free(ESC_VECTOR_AT(&batch->items, esc_item, batch->items.count - 1).message);
+        esc_vector_pop(&batch->items);
+    }
+    esc_topic *all = NULL;
+    if (esc_readings_all(&projector->readings, projector, &all) != ESCQRS_OK) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+    }
+    return add_blocked(batch, all, recorded, &failure, error);
+}
+
 /* ---- batch -------------------------------------------------------------------------------------------- */
 
 void esc_batch_clear(esc_batch *batch)
@@ -171,6 +243,7 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
 {
     esc_batch *batch = &projector->batch;
     const escqrs_type *type = NULL; /* of the event before, mostly the same */
+    const esc_reading *reading = NULL;
     esc_topic *topic = NULL;
     for (size_t i = 0; i < count; i++) {
         const escqrs_recorded *event = &recorded[i];
@@ -186,15 +259,26 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
         }
         if (event->type != type) {
             type = event->type;
-            if (esc_topic_set_find(&projector->topics, type, &topic) != ESCQRS_OK) {
-                return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
-            }
-        }
-        if (topic != NULL) {
-            escqrs_status status = add_item(batch, topic, event, error);
+            escqrs_status status =
+                esc_readings_find(&projector->readings, projector, type, &reading, error);
             if (status != ESCQRS_OK) {
                 return status;
             }
+            if (esc_topic_set_find(&projector->topics, reading == NULL ? type : reading->as,
+                                   &topic) != ESCQRS_OK) {
+                return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+            }
+        }
+        escqrs_status status = ESCQRS_OK;
+        if (reading != NULL && reading->how == ESCQRS_READING_UPCAST) {
+            status = take_upcast(projector, event, error);
+        } else if (topic != NULL && reading != NULL && reading->how == ESCQRS_READING_REFUSED) {
+            status = add_blocked(batch, topic, event, &reading->failure, error);
+        } else if (topic != NULL) {
+            status = add_item(batch, topic, event, error);
+        }
+        if (status != ESCQRS_OK) {
+            return status;
         }
         *bytes += event->data.size;
         batch->upto = event->position;

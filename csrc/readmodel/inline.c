@@ -22,11 +22,30 @@ static escqrs_status apply_one(escqrs_projector *projector, const escqrs_recorde
 {
     esc_inliner *self = &projector->inliner;
     esc_topic *topic = NULL;
-    if (esc_topic_set_find(&self->topics, recorded->type, &topic) != ESCQRS_OK) {
+    const esc_reading *reading = NULL;
+    escqrs_status found =
+        esc_readings_find(&self->readings, projector, recorded->type, &reading, error);
+    if (found != ESCQRS_OK) {
+        return found;
+    }
+    if (esc_topic_set_find(&self->topics, reading == NULL ? recorded->type : reading->as, &topic) !=
+        ESCQRS_OK) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for inline read models");
+    }
+    if (reading != NULL && reading->how == ESCQRS_READING_UPCAST) {
+        return escqrs_error_set(error, ESCQRS_REJECTED,
+                                "events of an older version (%.*s) cannot be stored beside inline "
+                                "read models: what they would be upcast to is not known in time",
+                                (int)escqrs_type_name(recorded->type).size,
+                                (const char *)escqrs_type_name(recorded->type).data);
     }
     if (topic == NULL) {
         return ESCQRS_OK;
+    }
+    if (reading != NULL && reading->how == ESCQRS_READING_REFUSED) {
+        *error = reading->failure;
+        error->status = ESCQRS_REJECTED;
+        return ESCQRS_REJECTED;
     }
     esc_run run = {.projector = projector, .json = &self->json};
     esc_item item = {
@@ -151,10 +170,12 @@ void esc_inliner_init(escqrs_projector *projector)
                                                .durable = inline_durable,
                                                .context = projector};
     esc_topic_set_init(&projector->inliner.topics);
+    esc_readings_init(&projector->inliner.readings);
 }
 
 void esc_inliner_fini(escqrs_projector *projector)
 {
     esc_topic_set_fini(&projector->inliner.topics);
+    esc_readings_fini(&projector->inliner.readings);
     esc_buffer_fini(&projector->inliner.json);
 }

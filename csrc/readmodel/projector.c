@@ -500,6 +500,7 @@ escqrs_status escqrs_projector_create(escqrs_store *store, const escqrs_host_ops
     made->fork_generation = escqrs_fork_generation();
     esc_vector_init(&made->models, sizeof(escqrs_readmodel *));
     esc_topic_set_init(&made->topics);
+    esc_readings_init(&made->readings);
     esc_inliner_init(made);
     esc_vector_init(&made->batch.items, sizeof(esc_item));
     esc_arena_init(&made->batch.arena, 1u << 16);
@@ -507,6 +508,12 @@ escqrs_status escqrs_projector_create(escqrs_store *store, const escqrs_host_ops
     esc_cond_init(&made->changed);
     *projector = made;
     return ESCQRS_OK;
+}
+
+void escqrs_projector_set_reader(escqrs_projector *projector, const escqrs_event_reader *reader)
+{
+    ESC_ASSERT(!projector->started && projector->models.count == 0);
+    projector->reader = *reader;
 }
 
 void escqrs_projector_destroy(escqrs_projector *projector)
@@ -519,6 +526,7 @@ void escqrs_projector_destroy(escqrs_projector *projector)
         esc_model_destroy(esc_projector_model(projector, i));
     }
     esc_topic_set_fini(&projector->topics);
+    esc_readings_fini(&projector->readings);
     esc_inliner_fini(projector);
     esc_vector_fini(&projector->models);
     esc_batch_fini(&projector->batch);

@@ -151,6 +151,20 @@ typedef struct esc_topic_set {
     esc_topic *every; /* what is done with every event; or NULL */
 } esc_topic_set;
 
+/* ---- readings --------------------------------------------------------------------------------- */
+
+/* How events of one stored type are applied. */
+typedef struct esc_reading {
+    escqrs_reading how;
+    const escqrs_type *as;
+    escqrs_error failure; /* REFUSED */
+} esc_reading;
+
+typedef struct esc_readings {
+    esc_vector by_type; /* esc_reading *, by escqrs_type_id; NULL: not asked yet */
+    esc_topic *all;     /* every read model, once; or NULL */
+} esc_readings;
+
 /* ---- batch --------------------------------------------------------------------------------------------------- */
 
 typedef struct esc_item { /* an event that somebody wants */
@@ -159,6 +173,7 @@ typedef struct esc_item { /* an event that somebody wants */
     const escqrs_schema *schema; /* of the message */
     const esc_topic *topic;
     const escqrs_error *failure; /* it could not be decoded; or NULL */
+    bool blocked;                /* not for anybody: `failure` stops all that want it */
 } esc_item;
 
 typedef struct esc_batch {
@@ -184,6 +199,7 @@ typedef struct esc_feed { /* a cursor and where it stands */
 typedef struct esc_inliner {
     escqrs_inliner hook;
     esc_topic_set topics;
+    esc_readings readings; /* with the writing connection */
     esc_buffer json;
     bool is_set; /* the store calls it */
 } esc_inliner;
@@ -202,6 +218,8 @@ struct escqrs_projector {
     unsigned fork_generation;
     esc_vector models;    /* escqrs_readmodel * */
     esc_topic_set topics; /* the thread that projects */
+    escqrs_event_reader reader;
+    esc_readings readings; /* the thread that projects */
     esc_inliner inliner;
 
     /* the thread that projects */
@@ -312,6 +330,17 @@ escqrs_status esc_park_put(esc_follower *follower, const esc_item *item, sqlite3
 /* Do what was asked with parked events. False: nothing was. */
 bool esc_park_turn(escqrs_readmodel *model);
 void esc_park_end(escqrs_readmodel *model);
+
+/* ---- reading.c ------------------------------------------------------------------------------- */
+
+void esc_readings_init(esc_readings *self);
+void esc_readings_fini(esc_readings *self);
+/* NULL: as stored, there is no reader. NO_MEMORY. */
+escqrs_status esc_readings_find(esc_readings *self, const escqrs_projector *projector,
+                                const escqrs_type *type, const esc_reading **reading,
+                                escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_readings_all(esc_readings *self, escqrs_projector *projector,
+                               esc_topic **all) ESCQRS_MUST_USE;
 
 /* ---- rebuild.c ------------------------------------------------------------------------------- */
 

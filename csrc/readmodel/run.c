@@ -168,7 +168,9 @@ static outcome refuse(esc_run *run, esc_follower *follower, const esc_item *item
     bool parks = !run->parked && follower->model->definition.on_error.then == ESCQRS_FAILURE_PARK &&
                  esc_follower_attempts_left(follower, position) == 0;
     describe_failure(follower, item, parks || run->parked, failure);
-    bool is_over = sqlite3_get_autocommit(db); /* INSERT OR ROLLBACK and its like */
+    /* INSERT OR ROLLBACK and its like; and of what an upcaster made of one event, all or nothing is
+     * applied */
+    bool is_over = sqlite3_get_autocommit(db) || item->recorded.part > 0;
     if (!parks) {
         follower->failure = *failure;
         follower->limit = position;
@@ -220,7 +222,8 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         const esc_projection *projection = &model->definition.projections[subscription->index];
         bool passed = false;
         if (follower == NULL || !follower->active ||
-            !bears_all(&item->recorded, projection->tags, projection->tag_count)) {
+            (!item->blocked &&
+             !bears_all(&item->recorded, projection->tags, projection->tag_count))) {
             continue;
         }
         if (pass_over(run, follower, item, db, &passed, error) != GO_ON) {
@@ -241,10 +244,16 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
         bool transient = false;
         escqrs_error failure = {0};
         bool is_sql = projection->sql != NULL;
-        escqrs_status status =
-            is_sql ? apply_sql(run, follower, subscription->index, item, db, &transient, &failure)
-                   : apply_function(run, follower, subscription->index, item, db, &transient,
-                                    &failure);
+        escqrs_status status;
+        if (item->blocked) {
+            failure = *item->failure;
+            status = failure.status;
+        } else if (is_sql) {
+            status = apply_sql(run, follower, subscription->index, item, db, &transient, &failure);
+        } else {
+            status =
+                apply_function(run, follower, subscription->index, item, db, &transient, &failure);
+        }
         if (status == ESCQRS_OK) {
             continue;
         }
@@ -282,7 +291,8 @@ static outcome apply_items(esc_run *run, sqlite3 *db, esc_control *control, escq
     const esc_batch *batch = &run->projector->batch;
     for (size_t i = run->first; i < batch->items.count; i++) {
         const esc_item *item = &ESC_VECTOR_AT(&batch->items, esc_item, i);
-        if (others_wait(run, i) || item->recorded.position == run->end_before) {
+        bool is_first = item->recorded.part == 0 || i == run->first;
+        if ((is_first && others_wait(run, i)) || item->recorded.position == run->end_before) {
             run->upto = item->recorded.position - 1;
             run->next = i;
             return GO_ON;

@@ -113,6 +113,35 @@ ESCQRS_MUST_USE escqrs_status escqrs_projector_create(escqrs_store *store,
                                                       void *host_context, const escqrs_log *log,
                                                       escqrs_projector **projector,
                                                       escqrs_error *error);
+/* How events of one stored type are applied. */
+typedef enum escqrs_reading {
+    ESCQRS_READING_AS_STORED = 0,
+    ESCQRS_READING_AS_TYPE = 1, /* the type was renamed: as events of another one */
+    ESCQRS_READING_UPCAST = 2,  /* as what `upcast` makes of each */
+    ESCQRS_READING_REFUSED = 3, /* they would be misread: who wants them stops */
+} escqrs_reading;
+
+/* How stored events become those that projections know: for programs whose events have changed.
+ * Both functions are called by the threads that project and commit, attached to no host. */
+typedef struct escqrs_event_reader {
+    /* Asked once for each stored type. AS_TYPE: `*as` becomes the type. Anything but OK: REFUSED,
+     * with the reason. */
+    escqrs_status (*look)(void *context, const escqrs_type *type, escqrs_reading *reading,
+                          const escqrs_type **as, escqrs_error *error);
+    /* Calls `add` for each event that the stored one is now, in order, with its type, data, part
+     * and part_count; the rest is taken from the stored one, but for its id, which is `id_text`
+     * where that is not empty. What `add` is given need not outlive the call. Anything but OK:
+     * every read model stops at the event; also what `add` answers is answered. */
+    escqrs_status (*upcast)(void *context, const escqrs_recorded *recorded,
+                            escqrs_status (*add)(void *sink, const escqrs_recorded *event,
+                                                 escqrs_error *error),
+                            void *sink, escqrs_error *error);
+    void *context;
+} escqrs_event_reader;
+
+/* Before read models are added; copied. */
+void escqrs_projector_set_reader(escqrs_projector *projector, const escqrs_event_reader *reader);
+
 /* Would these be accepted together, as far as can be told without a store? Errors: INVALID,
  * NAME_CLASH, as below. Any thread. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_check(const escqrs_readmodel_spec *specs,

@@ -1,8 +1,8 @@
 """Schemas as they were recorded with stored events: read, shown, and made into classes.
 
-A record is what ``escqrs_type`` keeps beside a type's name (docs/format.md). Here it becomes tuples,
-a text for error messages and for the schema lock, and a class that decodes what was written with it.
-The text is read back, too: :func:`parse` of :func:`text` gives the same record.
+A record is what ``escqrs_type`` keeps beside a type's name (docs/format.md). Here it becomes
+tuples, a text for error messages and for the schema lock, and a class that decodes what was written
+with it. The text is read back, too: :func:`parse` of :func:`text` gives the same record.
 """
 
 # pyright: reportPrivateUsage=false
@@ -363,8 +363,7 @@ def build(cls: Any, given: Any) -> Any:
         raise TypeError(f"{cls.__name__} is made of a dictionary, not of {given!r}")
     rest: dict[str, Any] = dict(given)
     values: dict[str, Any] = {}
-    cls.__signature__  # its annotations are read now, if they were not before
-    _core._schema_record(cls)
+    _core._schema_record(cls)  # its annotations are read now, if they were not before
     for one in _core.declared(cls):
         if one.name in rest:
             values[one.name] = _built(f"{cls.__name__}.{one.name}", one.spec, rest.pop(one.name))

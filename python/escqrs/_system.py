@@ -157,6 +157,13 @@ class System(_core.SystemBase):
         """
         return _snapshot.verify_snapshots(self, progress)
 
+    @property
+    def schema_changes(self) -> list[_upcast.SchemaChange]:
+        """How the classes differ from what the stored events were written with: what was added,
+        removed, renamed, widened, and what is upcast. What would be misread is not there: the store
+        is not opened then."""
+        return _upcast.schema_changes(self.store)
+
     def __enter__(self) -> System:
         return self
 

@@ -112,7 +112,7 @@ def upcast(
     old = event if isinstance(event, type) else None
     if old is not None and (not issubclass(old, Event) or old.__escqrs_abstract__):
         raise TypeError(f"@es.upcast takes an event's name or class, and {event!r} is none")
-    name = event if isinstance(event, str) else event.__escqrs_name__
+    name = event if old is None else old.__escqrs_name__
     if not isinstance(name, str) or not name:
         raise TypeError(f"@es.upcast takes an event's name or class, not {event!r}")
     if version is None:
@@ -198,6 +198,8 @@ class Plan:
             found: dict[Step, Upcaster] = {}
             for one in several:
                 key = (self.current_name(one.type), one.version)
+                if key in chosen:
+                    continue  # what was given counts
                 before = found.setdefault(key, one)
                 if before.full_name != one.full_name:
                     raise NameClash(
@@ -205,7 +207,7 @@ class Plan:
                         f"{before.full_name} and {one.full_name}; keep one of them"
                     )
                 found[key] = one
-            chosen = found | chosen  # what was given counts
+            chosen.update(found)
         digest = hashlib.sha256()
         for key, one in sorted(chosen.items(), key=lambda pair: pair[0]):
             self.steps[key] = self._step(key, one)
@@ -245,9 +247,7 @@ class Plan:
                     f"{old.__name__}, which is {old.__escqrs_name__!r}"
                     + (f", version {stored}" if stored else "")
                 )
-        takes_recorded = len(parameters) == 2 and (
-            parameters[1].default is inspect.Parameter.empty
-        )
+        takes_recorded = len(parameters) == 2 and (parameters[1].default is inspect.Parameter.empty)
         targets: list[Step] = []
         returned = _parts(hints.get("return", dict))
         events = [part for part in returned if isinstance(part, type) and issubclass(part, Event)]
