@@ -30,6 +30,8 @@ static const char *const names[] = {
     [ESCQRS_REJECTED] = "REJECTED",
     [ESCQRS_ABORTED] = "ABORTED",
     [ESCQRS_REPLAY] = "REPLAY",
+    [ESCQRS_DELETED] = "DELETED",
+    [ESCQRS_NOT_COVERED] = "NOT_COVERED",
 };
 
 const char *escqrs_status_name(escqrs_status status)

@@ -50,6 +50,7 @@ struct escqrs_entity {
     void *state;              /* NULL: not loaded */
     int64_t version;          /* of `state`, with the events on their way to disk */
     uint64_t generation;      /* of the definition that made `state` */
+    int64_t deletions;        /* of the store, when `state` was made or looked at last */
     int64_t snapshot_version; /* of the newest snapshot, as far as known; see snapshot.c */
     int64_t event_ns;         /* an event of its last replay took that long; 0: none was replayed */
     escqrs_command *held;     /* taken from the mailbox, waits until nothing is in flight */

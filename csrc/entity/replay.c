@@ -7,7 +7,8 @@
  *
  * A snapshot that the definition cannot read is passed over for an older one, at last for the whole
  * history. An event that cannot be read or applied is an error that names stream, version and type;
- * the entity stays unloaded and the next command tries again. */
+ * the entity stays unloaded and the next command tries again. So are events that were deleted and
+ * that no usable snapshot stands for. */
 #include <inttypes.h>
 
 #include "base/assert.h"
@@ -284,6 +285,7 @@ escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error)
     int64_t began_ns = escqrs_clock_monotonic_ns(&system->clock);
     uint64_t generation =
         aggregate->ops->generation != NULL ? aggregate->ops->generation(aggregate->context) : 0;
+    int64_t deletions = escqrs_store_deletions(system->store);
     escqrs_status status = replay_run(&r, error);
     discard_from(&r, 0);
     if (status == ESCQRS_OK) {
@@ -297,6 +299,7 @@ escqrs_status esc_entity_load(escqrs_entity *entity, escqrs_error *error)
         entity->state = r.state;
         entity->version = r.target;
         entity->generation = generation;
+        entity->deletions = deletions;
         escqrs_entity_hold(entity); /* the state's */
         esc_live_add(system, entity);
     }

@@ -1,7 +1,7 @@
 /* Turns: an entity handles one command, from the mailbox to the journal.
  *
  * receive:  dropping? -> CLOSED
- *           stale state -> suspend until nothing is in flight, reset
+ *           stale state, or its stream was deleted -> suspend until nothing is in flight, reset
  *           key -> suspend while a keyed commit is in flight, look it up, perhaps repeat its reply
  *           no state -> load
  *           handle (or visit)
@@ -320,6 +320,28 @@ static bool definition_changed(const escqrs_entity *entity)
            aggregate->ops->generation(aggregate->context) != entity->generation;
 }
 
+/* Was its stream deleted since the state was made? Then loading says so. */
+static bool was_deleted(escqrs_entity *entity)
+{
+    escqrs_store *store = esc_entity_system(entity)->store;
+    int64_t deletions = escqrs_store_deletions(store);
+    if (entity->state == NULL || entity->deletions == deletions) {
+        return false;
+    }
+    escqrs_erased erased;
+    escqrs_error error;
+    escqrs_host *host = entity->aggregate->host;
+    void *token = escqrs_host_detach(host);
+    escqrs_status status =
+        escqrs_store_erased(store, escqrs_entity_stream(entity), &erased, &error);
+    escqrs_host_attach(host, token);
+    if (status != ESCQRS_OK || erased.closed) {
+        return true;
+    }
+    entity->deletions = deletions;
+    return false;
+}
+
 /* The key was used before: answer with its reply. OK: not used; DONE: answered. */
 static escqrs_status repeat_reply(escqrs_entity *entity, escqrs_command *command,
                                   escqrs_error *error)
@@ -408,7 +430,7 @@ static escqrs_turn_end receive_command(escqrs_entity *entity, escqrs_command *co
         esc_entity_drop(entity);
         return ESCQRS_TURN_NEXT;
     }
-    if (esc_entity_is_stale(entity) || definition_changed(entity)) {
+    if (esc_entity_is_stale(entity) || definition_changed(entity) || was_deleted(entity)) {
         if (esc_entity_suspend(entity, command)) {
             return ESCQRS_TURN_SUSPEND;
         }

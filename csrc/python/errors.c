@@ -32,6 +32,8 @@ static const struct {
     {ESCQRS_READ_MODEL_STOPPED, "ReadModelStopped"},
     {ESCQRS_REJECTED, "Rejected"},
     {ESCQRS_ABORTED, "Aborted"},
+    {ESCQRS_DELETED, "Deleted"},
+    {ESCQRS_NOT_COVERED, "NotCovered"},
 };
 
 int esc_py_errors_exec(PyObject *module)
@@ -144,6 +146,8 @@ static int set_attributes(PyObject *exception, const escqrs_error *error)
         return set_subject(exception, "key", error);
     case ESCQRS_CORRUPT:
     case ESCQRS_UNKNOWN_TYPE:
+    case ESCQRS_DELETED:
+    case ESCQRS_NOT_COVERED:
         return set_place(exception, error);
     case ESCQRS_READ_MODEL_STOPPED:
         if (set_subject(exception, "name", error) < 0) {

@@ -31,6 +31,7 @@ typedef struct feed {
     int64_t position;    /* of the last event given, with all its parts */
     int64_t given;       /* of the event read last */
     bool busy;           /* a thread is in it */
+    bool skip_deleted;
     _Atomic int cancelled;
     int descriptor;      /* of the loop that awaits; -1: none yet */
     esc_list_node node;  /* watch's mutex: in its list */
@@ -174,6 +175,7 @@ static int look(feed *self)
         if (self->cursor == NULL) {
             escqrs_range range = {.after = self->after,
                                   .upto = escqrs_store_head(self->store->core),
+                                  .skip_deleted = self->skip_deleted,
                                   .matches = self->matches.items,
                                   .match_count = self->matches.count};
             self->upto = range.upto;
@@ -392,10 +394,12 @@ static PyObject *feed_disarm(PyObject *object, PyObject *Py_UNUSED(ignored))
 /* FeedBase(store, after, matches) */
 static PyObject *feed_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *object, *match;
+    PyObject *object, *match, *deleted = Py_None;
     long long after;
+    bool skip;
     esc_py_state *state = esc_py_state_of_type(type);
-    if (state == NULL || !PyArg_ParseTuple(args, "OLO", &object, &after, &match)) {
+    if (state == NULL || !PyArg_ParseTuple(args, "OLO|O", &object, &after, &match, &deleted) ||
+        esc_py_skips_deleted(deleted, &skip) < 0) {
         return NULL;
     }
     esc_py_store *store = esc_py_store_cast(state, object);
@@ -405,6 +409,7 @@ static PyObject *feed_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     }
     self->store = (esc_py_store *)Py_NewRef(object);
     self->after = self->position = after;
+    self->skip_deleted = skip;
     self->descriptor = -1;
     if (esc_py_matches_widen(&self->matches, state, match, store->backing, &self->parts) < 0) {
         Py_DECREF((PyObject *)self);

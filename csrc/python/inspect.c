@@ -130,11 +130,12 @@ PyObject *esc_py_store_stats(PyObject *object, PyObject *Py_UNUSED(ignored))
         Py_XDECREF(types.counts);
         return PyErr_Occurred() ? NULL : esc_py_raise(self->state, &error);
     }
-    return Py_BuildValue("(LLLLLLLLLLLLN)", (long long)found.head, (long long)found.events,
+    return Py_BuildValue("(LLLLLLLLLLLLLN)", (long long)found.head, (long long)found.events,
                          (long long)found.streams, (long long)found.snapshots,
                          (long long)found.checkpoints, (long long)found.keys, (long long)found.tags,
                          (long long)found.ids, (long long)found.bytes, (long long)found.created_us,
-                         (long long)found.first_us, (long long)found.last_us, types.counts);
+                         (long long)found.first_us, (long long)found.last_us,
+                         (long long)found.deleted, types.counts);
 }
 
 PyObject *esc_py_store_chain_hash(PyObject *object, PyObject *asked)

@@ -864,19 +864,32 @@ void esc_py_matches_fini(esc_py_matches *self)
     *self = (esc_py_matches){0};
 }
 
+int esc_py_skips_deleted(PyObject *deleted, bool *skips)
+{
+    *skips = PyUnicode_Check(deleted) && PyUnicode_CompareWithASCIIString(deleted, "skip") == 0;
+    if (*skips || deleted == Py_None ||
+        (PyUnicode_Check(deleted) && PyUnicode_CompareWithASCIIString(deleted, "raise") == 0)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "deleted is \"raise\" or \"skip\", not %R", deleted);
+    return -1;
+}
+
 PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
                             PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"after", "upto", "match", "reverse", "limit", "raw", NULL};
+    static char *names[] = {"after", "upto", "match", "reverse", "limit", "raw", "deleted", NULL};
     PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None,
-             *limit_object = Py_None;
+             *limit_object = Py_None, *deleted = Py_None;
     int reverse = 0, raw = 0;
+    bool skip;
     int64_t after, upto, limit;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpOp", names, &after_object, &upto_object,
-                                     &match, &reverse, &limit_object, &raw) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpOpO", names, &after_object, &upto_object,
+                                     &match, &reverse, &limit_object, &raw, &deleted) ||
         esc_py_number(after_object, "after", 0, &after) < 0 ||
         esc_py_number(upto_object, "upto", -1, &upto) < 0 ||
-        esc_py_number(limit_object, "limit", -1, &limit) < 0 || esc_py_store_check(store) < 0) {
+        esc_py_number(limit_object, "limit", -1, &limit) < 0 ||
+        esc_py_skips_deleted(deleted, &skip) < 0 || esc_py_store_check(store) < 0) {
         return NULL;
     }
     cursor_object *self = PyObject_GC_New(cursor_object, store->state->recorded.cursor);
@@ -899,6 +912,7 @@ PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice s
                               .upto = upto < 0 ? 0 : upto,
                               .limit = limit < 0 || evolves ? 0 : limit,
                               .reverse = reverse,
+                              .skip_deleted = skip,
                               .matches = matches.items,
                               .match_count = matches.count};
         escqrs_error error = {0};

@@ -33,9 +33,11 @@ PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *record
  * of so many. New reference. */
 PyObject *esc_py_recorded_part(esc_py_store *store, PyObject *recorded, PyObject *event,
                                uint32_t part, uint32_t parts);
+/* What `deleted=` says: "raise" (or None) or "skip". -1 with ValueError for anything else. */
+int esc_py_skips_deleted(PyObject *deleted, bool *skips);
 /* An iterator over the events of a stream (or of the whole store: stream empty), from the Python
- * arguments (*, after=0, upto=None, match=(), reverse=False, limit=None). `owner` lives as long as
- * it. New reference. */
+ * arguments (*, after=0, upto=None, match=(), reverse=False, limit=None, deleted="raise"). `owner`
+ * lives as long as it. New reference. */
 PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
                             PyObject *args, PyObject *kwargs);
 

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "python/argument.h"
 #include "python/commit.h"
+#include "python/erase.h"
 #include "python/feed.h"
 #include "python/inspect.h"
 #include "python/new_event.h"
@@ -640,6 +641,9 @@ static PyMethodDef store_methods[] = {
     {"_save_snapshot", esc_py_store_save_snapshot, METH_VARARGS, NULL},
     {"_snapshot", store_snapshot, METH_VARARGS, NULL},
     {"_delete_snapshots", store_delete_snapshots, METH_VARARGS, NULL},
+    {"_erase", esc_py_store_erase, METH_O, NULL},
+    {"_erased", esc_py_store_erased, METH_O, NULL},
+    {"_compact", esc_py_store_compact, METH_NOARGS, NULL},
     {"_streams", store_streams, METH_O, NULL},
     {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},

@@ -261,8 +261,9 @@ static void run_group(escqrs_projector *projector, const choice *chosen, int64_t
     if (status != ESCQRS_OK) {
         for (size_t i = 0; i < chosen->count; i++) {
             esc_follower *follower = projector->members[i];
-            if (status == ESCQRS_CORRUPT) {
+            if (status == ESCQRS_CORRUPT || status == ESCQRS_DELETED) {
                 escqrs_error own = error;
+                own.actual = error.position; /* where what was deleted ends, for skip */
                 own.position = chosen->position + 1;
                 esc_error_prefix(&own, "read model %s stopped at position %lld: ",
                                  follower->model->definition.name, (long long)own.position);

@@ -107,6 +107,7 @@ escqrs_status escqrs_readmodel_retry(escqrs_readmodel *model, escqrs_error *erro
 typedef struct skip_call {
     escqrs_readmodel *model;
     int64_t position; /* where it stands, before the event */
+    int64_t to;       /* where it will: at the event, or at the last of those that were deleted */
     escqrs_slice reason;
     const escqrs_error *failure;
     const escqrs_recorded *event; /* NULL: it cannot be read */
@@ -117,7 +118,7 @@ static escqrs_status note_skip(const skip_call *call, sqlite3 *db, escqrs_error 
 {
     esc_dead_letter letter = {.readmodel = call->model->definition.name,
                               .state = "skipped",
-                              .position = call->position + 1,
+                              .position = call->to,
                               .version = call->failure->version,
                               .attempts = 1,
                               .error = escqrs_slice_of(call->failure->message),
@@ -131,6 +132,12 @@ static escqrs_status note_skip(const skip_call *call, sqlite3 *db, escqrs_error 
     return status == ESCQRS_OK ? esc_dead_letter_put(db, &letter, error) : status;
 }
 
+/* Where a read model goes that leaves out what it stopped at. */
+static int64_t behind(const escqrs_error *failure)
+{
+    return failure->status == ESCQRS_DELETED ? failure->actual : failure->position;
+}
+
 /* Move the checkpoint of a stopped read model past the event. */
 static escqrs_status move_past(const skip_call *call, sqlite3 *sqlite, escqrs_error *error)
 {
@@ -140,7 +147,7 @@ static escqrs_status move_past(const skip_call *call, sqlite3 *sqlite, escqrs_er
     if (status == ESCQRS_OK) {
         (void)sqlite3_bind_text(move, 1, call->model->definition.name, -1, SQLITE_STATIC);
         (void)sqlite3_bind_int64(move, 2, call->position);
-        (void)sqlite3_bind_int64(move, 3, call->position + 1);
+        (void)sqlite3_bind_int64(move, 3, call->to);
         status = esc_rmsql_run(move, error);
     }
     (void)sqlite3_finalize(move);
@@ -174,6 +181,7 @@ static escqrs_status skip_event(esc_follower *follower, const escqrs_error *fail
     escqrs_store *store = follower->model->projector->store;
     skip_call call = {.model = follower->model,
                       .position = follower->position,
+                      .to = behind(failure),
                       .reason = reason,
                       .failure = failure};
     escqrs_range range = {.after = follower->position, .limit = 1};
@@ -221,7 +229,7 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_slice reason
     model->busy = false;
     if (status == ESCQRS_OK) {
         ESC_ASSERT(follower != NULL);
-        follower->position++;
+        follower->position = behind(&skipped);
         model->stopped = false;
         model->level = false;
         model->error = (escqrs_error){0};

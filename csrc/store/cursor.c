@@ -222,6 +222,7 @@ static escqrs_status start(escqrs_store *store, escqrs_slice stream, int64_t hin
     cursor->query.after = range->after;
     cursor->query.upto = range->upto > 0 && range->upto < end ? range->upto : end;
     cursor->query.reverse = range->reverse;
+    cursor->query.skip_deleted = range->skip_deleted;
     cursor->left = range->limit > 0 ? range->limit : INT64_MAX;
     *result = cursor;
     return ESCQRS_OK;

@@ -24,6 +24,7 @@ typedef struct esc_query {
     int64_t after;       /* exclusive */
     int64_t upto;        /* inclusive */
     bool reverse;        /* from upto downwards */
+    bool skip_deleted;   /* else what was deleted is DELETED */
     const escqrs_match *matches;
     size_t match_count;
     size_t count_max; /* 1 to ESC_PAGE_EVENTS_MAX */

@@ -52,6 +52,13 @@ typedef struct esc_provider_class {
                          void *context, escqrs_error *error);
     escqrs_status (*delete_snapshots)(esc_provider *self, escqrs_slice stream, int64_t upto,
                                       escqrs_error *error);
+    /* See escqrs_store_erase. `deletions` grows before it is durable, so that who sees its effect
+     * sees that. */
+    escqrs_status (*erase)(esc_provider *self, escqrs_erasure *erasures, size_t count,
+                           escqrs_error *error);
+    /* Give up to that many free pages back. *more: others are left. */
+    escqrs_status (*compact)(esc_provider *self, int64_t pages, int64_t *bytes, bool *more,
+                             escqrs_error *error);
 
     /* ---- reading: any thread ---- */
     /* Fill the page as the query says; see store/page.h. */
@@ -71,6 +78,8 @@ typedef struct esc_provider_class {
      * none). */
     escqrs_status (*version)(esc_provider *self, escqrs_slice stream, int64_t *version,
                              int64_t *hint, escqrs_error *error);
+    escqrs_status (*erased)(esc_provider *self, escqrs_slice stream, escqrs_erased *erased,
+                            escqrs_error *error);
     escqrs_status (*checkpoint)(esc_provider *self, escqrs_slice name, int64_t *position,
                                 escqrs_error *error);
     escqrs_status (*snapshot)(esc_provider *self, escqrs_slice stream, int64_t upto,
@@ -102,14 +111,22 @@ struct esc_provider {
     const esc_provider_class *class;
     esc_type_registry types;
     _Atomic int64_t head; /* durable; written by `end` with release, read with acquire by all */
-    bool broken;          /* the leader's: the running batch can only be rolled back */
-    bool failed;          /* the leader's: final, see `end` */
+    _Atomic int64_t deletions; /* see `erase`; written with release, read with acquire by all */
+    bool broken;               /* the leader's: the running batch can only be rolled back */
+    bool failed;               /* the leader's: final, see `end` */
     /* The leader's: who writes along with commits, or NULL. Where he refuses a commit, the batch is
      * `broken` and `refused`, and can be done again `careful`ly: then each commit has a savepoint,
      * and only those that are refused fail. */
     const escqrs_inliner *inliner;
     bool refused, careful;
 };
+
+/* How often events were deleted; 0: never. */
+static inline int64_t esc_provider_deletions(const esc_provider *provider)
+{
+    /* acquire: pairs with the release in `erase` and `refresh` */
+    return atomic_load_explicit(&provider->deletions, memory_order_acquire);
+}
 
 /* The head as readers may rely on it: every event up to it can be read. */
 static inline int64_t esc_provider_head(esc_provider *provider)

@@ -103,8 +103,31 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
     [ESC_SQL_LAST_LINK] = "SELECT position, hash FROM escqrs_chain ORDER BY position DESC LIMIT 1",
     [ESC_SQL_PUT_LINK] = "INSERT INTO escqrs_chain(position, hash) VALUES (?1, ?2)",
     [ESC_SQL_STREAMS] = "SELECT id, name FROM escqrs_stream WHERE id > ?1 ORDER BY id",
+    [ESC_SQL_GAP_AT] = "SELECT first, last, time, checksum FROM escqrs_gap WHERE first <= ?1"
+                       " ORDER BY first DESC LIMIT 1",
+    [ESC_SQL_GAP_AFTER] = "SELECT first, last, time, checksum FROM escqrs_gap WHERE first > ?1"
+                          " ORDER BY first LIMIT 1",
+    [ESC_SQL_PUT_GAP] = "INSERT OR REPLACE INTO escqrs_gap(first, last, time, checksum)"
+                        " VALUES (?1, ?2, ?3, ?4)",
+    [ESC_SQL_DELETE_GAP] = "DELETE FROM escqrs_gap WHERE first = ?1",
+    [ESC_SQL_ERASED] = "SELECT upto, closed, time, checksum FROM escqrs_deleted WHERE stream = ?1",
+    [ESC_SQL_PUT_ERASED] =
+        "INSERT OR REPLACE INTO escqrs_deleted(stream, upto, closed, time, checksum)"
+        " VALUES (?1, ?2, ?3, ?4, ?5)",
+    [ESC_SQL_DELETE_EVENT] = "DELETE FROM escqrs_journal WHERE position = ?1",
+    [ESC_SQL_DELETE_TAG] = "DELETE FROM escqrs_tag WHERE tag = ?1 AND position = ?2",
+    [ESC_SQL_DELETE_ID] = "DELETE FROM escqrs_id WHERE id = ?1 AND position = ?2",
+    [ESC_SQL_DELETE_INDEX] = "DELETE FROM escqrs_index WHERE stream = ?1 AND first_version <= ?2",
+    [ESC_SQL_DELETE_KEYS] = "DELETE FROM escqrs_key WHERE scope = ?1",
     [ESC_SQL_PUT_ID] = "INSERT INTO escqrs_id(id, position) VALUES (?1, ?2)",
 };
+
+/* Of format 2; a file of format 1 gets them with its first deletion. */
+#define DELETED_TABLES                                                                             \
+    "CREATE TABLE IF NOT EXISTS escqrs_gap(first INTEGER PRIMARY KEY, last INTEGER NOT NULL,"      \
+    " time INTEGER NOT NULL, checksum INTEGER NOT NULL);"                                          \
+    "CREATE TABLE IF NOT EXISTS escqrs_deleted(stream INTEGER PRIMARY KEY, upto INTEGER NOT NULL," \
+    " closed INTEGER NOT NULL, time INTEGER NOT NULL, checksum INTEGER NOT NULL);"
 
 static const char schema_text[] =
     "CREATE TABLE escqrs_store(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
@@ -127,7 +150,8 @@ static const char schema_text[] =
     "ROWID;"
     "CREATE TABLE escqrs_tag(tag TEXT NOT NULL, position INTEGER NOT NULL,"
     " PRIMARY KEY(tag, position)) WITHOUT ROWID;"
-    "CREATE TABLE escqrs_id(id BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE escqrs_id(id BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT "
+    "ROWID;" DELETED_TABLES
     "CREATE VIEW escqrs_events AS SELECT j.position, s.name AS stream, j.version, t.name AS type,"
     " strftime('%Y-%m-%dT%H:%M:%S', j.time / 1000000, 'unixepoch')"
     " || printf('.%06dZ', j.time % 1000000) AS time, j.data"
@@ -627,7 +651,8 @@ static escqrs_status create_tables(esc_sqlite *sqlite, escqrs_error *error)
     snprintf(text, sizeof text, "PRAGMA page_size = %d", ESC_PAGE_SIZE);
     int code = execute(db, text);
     if (code == SQLITE_OK) {
-        code = execute(db, "BEGIN IMMEDIATE");
+        /* not IMMEDIATE: that would make the first page, which decides on the second line */
+        code = execute(db, "BEGIN; PRAGMA auto_vacuum = INCREMENTAL");
     }
     if (code == SQLITE_OK) {
         snprintf(text, sizeof text, "PRAGMA application_id = %d; PRAGMA user_version = %d",
@@ -656,6 +681,19 @@ static escqrs_status create_tables(esc_sqlite *sqlite, escqrs_error *error)
         return status;
     }
     return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error)
+{
+    sqlite3 *db = sqlite->writer.connection.db;
+    char text[64];
+    snprintf(text, sizeof text, "PRAGMA user_version = %d", ESC_FORMAT_VERSION);
+    int code = execute(db, DELETED_TABLES);
+    if (code == SQLITE_OK) {
+        code = execute(db, text);
+    }
+    return code == SQLITE_OK ? ESCQRS_OK
+                             : esc_sqlite_error(sqlite, db, code, error, "cannot write to");
 }
 
 /* Pages that the file lacks must all be in the WAL. SQLite would read them as zeros. */
@@ -715,6 +753,42 @@ static escqrs_status prepare_file(esc_sqlite *sqlite, esc_connection *connection
         }
     }
     return check_size(sqlite, connection, error);
+}
+
+escqrs_status esc_sqlite_ends(const esc_sqlite *sqlite, esc_connection *connection, esc_ends *ends,
+                              escqrs_error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    esc_gap gap;
+    bool found;
+    *ends = (esc_ends){0};
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        ends->head = sqlite3_column_int64(statement, 0);
+        ends->time_us = sqlite3_column_int64(statement, 1);
+    } else if (code != SQLITE_DONE) {
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_meta(sqlite, connection, "indexed", &ends->indexed, &found, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_meta(sqlite, connection, "deletions", &ends->deletions, &found, error);
+    }
+    if (status == ESCQRS_OK && ends->deletions > 0) {
+        status = esc_sqlite_last_gap(sqlite, connection, &gap, error);
+        if (status == ESCQRS_OK && gap.last > ends->head) {
+            ends->head = gap.last;
+            ends->time_us = gap.time_us;
+        }
+    }
+    return status;
 }
 
 static escqrs_status read_numbers(esc_sqlite *sqlite, esc_connection *connection,
@@ -817,6 +891,9 @@ static const esc_provider_class sqlite_class = {
     .upkeep = esc_sqlite_upkeep,
     .run = esc_sqlite_run,
     .delete_snapshots = esc_sqlite_delete_snapshots,
+    .erase = esc_sqlite_erase,
+    .compact = esc_sqlite_compact,
+    .erased = esc_sqlite_erased,
     .streams = esc_sqlite_streams,
     .backup = esc_sqlite_backup,
     .stats = esc_sqlite_stats,

@@ -39,8 +39,9 @@ static escqrs_recorded describe(const esc_sqlite *sqlite, const escqrs_commit *c
         .tags = event->tags,
         .tag_count = event->tag_count,
     };
-    recorded.id =
-        event->id != NULL ? *event->id : esc_event_id(recorded.time_us, position, (uint32_t)sqlite->salt);
+    recorded.id = event->id != NULL
+                      ? *event->id
+                      : esc_event_id(recorded.time_us, position, (uint32_t)sqlite->salt);
     return recorded;
 }
 

@@ -7,6 +7,8 @@
  *   sqlite_backup.c  copies of the file, the list of its streams
  *   sqlite_verify.c  the proof that a file is whole
  *   sqlite_stats.c   counts of what it holds
+ *   sqlite_erase.c   deleting events, and what says that they were there
+ *   sqlite_compact.c giving free pages back
  *   sqlite_reader.c  the pool of reading connections; pages of events
  *   wanted.c         a page's positions as a table, to be joined with the rows
  *   sqlite_aid.c     keys, checkpoints
@@ -37,7 +39,7 @@
 #include "store/wanted.h"
 
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
-#define ESC_FORMAT_VERSION 1
+#define ESC_FORMAT_VERSION 2
 #define ESC_PAGE_SIZE 4096
 #define ESC_POSITION_MAX                                                                           \
     (INT64_MAX / 2)                /* of positions and numbers; a file with more is damaged        \
@@ -92,6 +94,17 @@ typedef enum esc_statement {
     ESC_SQL_LINK,
     ESC_SQL_LAST_LINK,
     ESC_SQL_PUT_LINK,
+    ESC_SQL_GAP_AT,
+    ESC_SQL_GAP_AFTER,
+    ESC_SQL_PUT_GAP,
+    ESC_SQL_DELETE_GAP,
+    ESC_SQL_ERASED,
+    ESC_SQL_PUT_ERASED,
+    ESC_SQL_DELETE_EVENT,
+    ESC_SQL_DELETE_TAG,
+    ESC_SQL_DELETE_ID,
+    ESC_SQL_DELETE_INDEX,
+    ESC_SQL_DELETE_KEYS,
     ESC_SQL_COUNT,
 } esc_statement;
 
@@ -134,9 +147,9 @@ typedef struct esc_sqlite {
         int64_t last_time_us;
         int64_t batch_time_us; /* last_time_us as the running batch found it */
         int64_t last_stream;
-        int64_t opened_at;   /* the head when the file was opened */
-        esc_vector types;    /* escqrs_type *, written in the running batch */
-        esc_buffer header;   /* of the event being written */
+        int64_t opened_at; /* the head when the file was opened */
+        esc_vector types;  /* escqrs_type *, written in the running batch */
+        esc_buffer header; /* of the event being written */
         esc_chain chain;
         uint8_t batch_link[ESCQRS_CHAIN_LINK_SIZE]; /* chain.link as the running batch found it */
         esc_place places[2]; /* what the names of the file and of its WAL stood for at first */
@@ -200,6 +213,15 @@ escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, in
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* Is the lock file? Otherwise another process may be writing too. IO. */
 escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* Position and time of the last event that is or was there, the end of the index and the count of
+ * deletions, as the connection sees them. */
+typedef struct esc_ends {
+    int64_t head, time_us, indexed, deletions;
+} esc_ends;
+escqrs_status esc_sqlite_ends(const esc_sqlite *sqlite, esc_connection *connection, esc_ends *ends,
+                              escqrs_error *error) ESCQRS_MUST_USE;
+/* In the running batch: a file of format 1 gets the tables of format 2. */
+escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- checksums (sqlite_reader.c) ---- */
 
@@ -272,6 +294,15 @@ escqrs_status esc_sqlite_run(esc_provider *self, bool sync,
                              escqrs_error *error);
 escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice stream, int64_t upto,
                                           escqrs_error *error);
+/* The leader's: the stream of that name, known from memory or disk, or made in memory alone. */
+escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **stream,
+                                 escqrs_error *error) ESCQRS_MUST_USE;
+/* The leader's: bring all of the tail to disk, in batches of its own. */
+escqrs_status esc_sqlite_merge_rest(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* The leader's: what is committed from now on is as durable as the options say. */
+escqrs_status esc_sqlite_set_synced(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* The leader's: move what is in the WAL into the file, as far as readers let it. */
+void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite);
 
 /* ---- sqlite_reader.c ---- */
 
@@ -301,6 +332,10 @@ escqrs_status esc_sqlite_snapshots(esc_provider *self, const esc_snapshot_visito
                                    escqrs_error *error);
 escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64_t upto,
                                   escqrs_snapshot *snapshot, escqrs_error *error);
+/* The version of a snapshot that verifies, at `least` or later; 0 where there is none. */
+escqrs_status esc_sqlite_snapshot_version(esc_sqlite *sqlite, esc_connection *connection,
+                                          int64_t stream, int64_t least, int64_t *version,
+                                          escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
                              size_t *size, int64_t *position, escqrs_error *error);
 
@@ -324,6 +359,41 @@ escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *obser
 escqrs_status esc_sqlite_stats(esc_provider *self, escqrs_statistics *found,
                                void (*visit)(void *context, escqrs_slice type, int64_t count),
                                void *context, escqrs_error *error);
+
+/* ---- sqlite_erase.c ---- */
+
+typedef struct esc_gap { /* positions whose events were deleted */
+    int64_t first, last; /* last 0: none */
+    int64_t time_us;     /* of the event at `last` */
+} esc_gap;
+
+int32_t esc_gap_checksum(const esc_gap *gap, uint64_t salt);
+int32_t esc_erased_checksum(int64_t stream, int64_t upto, int64_t closed, int64_t time_us,
+                            uint64_t salt);
+/* The first gap (the last if `reverse`) that has a position in low .. high; `last` is 0 where there
+ * is none. What the connection sees counts. */
+escqrs_status esc_sqlite_gap(const esc_sqlite *sqlite, esc_connection *connection, int64_t low,
+                             int64_t high, bool reverse, esc_gap *gap,
+                             escqrs_error *error) ESCQRS_MUST_USE;
+/* The last gap of all. */
+escqrs_status esc_sqlite_last_gap(const esc_sqlite *sqlite, esc_connection *connection,
+                                  esc_gap *gap, escqrs_error *error) ESCQRS_MUST_USE;
+/* What was deleted of the stream of that number. */
+escqrs_status esc_sqlite_erased_of(const esc_sqlite *sqlite, esc_connection *connection,
+                                   int64_t stream, escqrs_erased *erased,
+                                   escqrs_error *error) ESCQRS_MUST_USE;
+/* Always DELETED: nothing can be written to the stream. */
+escqrs_status esc_sqlite_say_closed(escqrs_slice stream, int64_t version,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_sqlite_erase(esc_provider *self, escqrs_erasure *erasures, size_t count,
+                               escqrs_error *error);
+escqrs_status esc_sqlite_erased(esc_provider *self, escqrs_slice stream, escqrs_erased *erased,
+                                escqrs_error *error);
+
+/* ---- sqlite_compact.c ---- */
+
+escqrs_status esc_sqlite_compact(esc_provider *self, int64_t pages, int64_t *bytes, bool *more,
+                                 escqrs_error *error);
 
 /* ---- sqlite_condition.c ---- */
 

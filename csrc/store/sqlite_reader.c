@@ -3,7 +3,7 @@
  * A page is read in one short transaction and copied out, so no reader keeps the WAL from being
  * recycled for longer than that. Each row is checked before it is handed out: its checksum, and
  * that it is the one that was looked for. Positions that are durable are never skipped: what is
- * missing is CORRUPT. */
+ * missing is CORRUPT, unless the same transaction sees that it was deleted (sqlite_erase.c). */
 #include "store/sqlite_provider.h"
 
 #include <endian.h>
@@ -228,16 +228,22 @@ static escqrs_status find_stream(esc_sqlite *sqlite, esc_connection *connection,
     if (esc_stream_index_look(&sqlite->index, name, id, version)) {
         return ESCQRS_OK;
     }
-    int64_t watermark = esc_stream_index_watermark(&sqlite->index);
+    int64_t watermark = esc_stream_index_watermark(&sqlite->index), gone = 0;
     escqrs_status status = stream_row(sqlite, connection, name, id, version, error);
     if (status != ESCQRS_OK || *id == 0 || esc_stream_index_look_id(&sqlite->index, *id, version)) {
         return status;
     }
+    if (status == ESCQRS_OK && (sqlite->readonly || esc_provider_deletions(&sqlite->base) > 0)) {
+        escqrs_erased erased;
+        status = esc_sqlite_erased_of(sqlite, connection, *id, &erased, error);
+        gone = erased.upto;
+    }
     /* Memory knows nothing of it. If it did when the row was read, the row may be older than what
      * was forgotten since; that is on disk now. */
-    if (esc_stream_index_watermark(&sqlite->index) != watermark) {
+    if (status == ESCQRS_OK && esc_stream_index_watermark(&sqlite->index) != watermark) {
         status = esc_sqlite_index_last(sqlite, connection, *id, version, error);
     }
+    *version = *version > gone ? *version : gone;
     return status;
 }
 
@@ -439,9 +445,47 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
     return ESCQRS_OK;
 }
 
+/* Always DELETED: the event that comes next was, with those up to a version or position. */
+static escqrs_status say_deleted(const page_reader *in, int64_t version, int64_t position)
+{
+    if (version > 0) {
+        (void)escqrs_error_set(in->error, ESCQRS_DELETED,
+                               "the events of stream %.*s up to version %lld have been deleted",
+                               (int)in->stream.text.size, (const char *)in->stream.text.data,
+                               (long long)version);
+    } else {
+        (void)escqrs_error_set(in->error, ESCQRS_DELETED,
+                               "events up to position %lld have been deleted", (long long)position);
+    }
+    if (in->error != NULL) {
+        in->error->version = version;
+        in->error->position = position;
+        esc_error_subject(in->error, in->stream.text);
+    }
+    return ESCQRS_DELETED;
+}
+
 static bool is_full(const page_reader *in)
 {
     return in->page->count >= in->query->count_max || in->page->bytes >= ESC_PAGE_BYTES_MAX;
+}
+
+/* The event at the position is not there: DELETED, or, to be left out, *position moves to the end
+ * of the gap and *gap is true; false where there is no gap. */
+static escqrs_status pass_gap(page_reader *in, int64_t *position, bool *found)
+{
+    esc_gap gap;
+    bool reverse = in->query->reverse;
+    escqrs_status status =
+        esc_sqlite_gap(in->sqlite, in->connection, *position, *position, reverse, &gap, in->error);
+    *found = status == ESCQRS_OK && gap.last != 0;
+    if (*found && !in->query->skip_deleted) {
+        return say_deleted(in, 0, gap.last);
+    }
+    if (*found) {
+        *position = reverse ? gap.first : gap.last;
+    }
+    return status;
 }
 
 /* By position, all of them between the bounds. */
@@ -460,16 +504,22 @@ static escqrs_status read_positions(page_reader *in)
     sqlite3_bind_int64(statement, 2, query->upto);
     int64_t step = query->reverse ? -1 : 1;
     int64_t position = query->reverse ? query->upto : query->after + 1;
+    bool taken = true, is_gap;
+    int code = SQLITE_DONE;
     for (int examined = 0; examined < ESC_PAGE_EXAMINED_MAX && !is_full(in) &&
                            position > query->after && position <= query->upto;
          examined++, position += step) {
-        int code = sqlite3_step(statement);
-        if (code == SQLITE_ROW) {
-            status = take_row(in, statement, position, 0);
-        } else if (code == SQLITE_DONE) {
-            status = row_corrupt(in, position, 0, (escqrs_slice){NULL, 0}, "is missing");
-        } else {
+        code = taken ? sqlite3_step(statement) : code;
+        if (code != SQLITE_ROW && code != SQLITE_DONE) {
             status = esc_sqlite_error(in->sqlite, connection->db, code, in->error, "cannot read");
+            break;
+        }
+        taken = code == SQLITE_ROW && sqlite3_column_int64(statement, 0) == position;
+        status = taken ? ESCQRS_OK : pass_gap(in, &position, &is_gap);
+        if (status == ESCQRS_OK && (taken || (!is_gap && code == SQLITE_ROW))) {
+            status = take_row(in, statement, position, 0);
+        } else if (status == ESCQRS_OK && !is_gap) {
+            status = row_corrupt(in, position, 0, (escqrs_slice){NULL, 0}, "is missing");
         }
         if (status != ESCQRS_OK) {
             break;
@@ -506,14 +556,40 @@ static escqrs_status read_one(page_reader *in, sqlite3_stmt *statement, int64_t 
     return status;
 }
 
+/* Those that were deleted might have borne the tags: read up to the first gap, or DELETED where it
+ * comes next. */
+static escqrs_status bound_by_gap(page_reader *in, int64_t *low, int64_t *high)
+{
+    esc_gap gap;
+    bool reverse = in->query->reverse;
+    if (in->query->skip_deleted) {
+        return ESCQRS_OK;
+    }
+    escqrs_status status =
+        esc_sqlite_gap(in->sqlite, in->connection, *low, *high, reverse, &gap, in->error);
+    if (status != ESCQRS_OK || gap.last == 0) {
+        return status;
+    }
+    if (reverse ? gap.last >= *high : gap.first <= *low) {
+        return say_deleted(in, 0, gap.last);
+    }
+    *low = reverse ? gap.last + 1 : *low;
+    *high = reverse ? *high : gap.first - 1;
+    return ESCQRS_OK;
+}
+
 /* By position, those that the index of tags names. */
 static escqrs_status read_tagged(page_reader *in)
 {
     const esc_query *query = in->query;
     int64_t low = query->after + 1, high = query->upto;
     sqlite3_stmt *statement = NULL;
-    escqrs_status status =
-        esc_connection_statement(in->sqlite, in->connection, ESC_SQL_EVENT, &statement, in->error);
+    escqrs_status status = bound_by_gap(in, &low, &high);
+    int64_t before = low - 1;
+    if (status == ESCQRS_OK) {
+        status = esc_connection_statement(in->sqlite, in->connection, ESC_SQL_EVENT, &statement,
+                                          in->error);
+    }
     for (int examined = 0;
          examined < ESC_PAGE_EXAMINED_MAX && !is_full(in) && low <= high && status == ESCQRS_OK;
          examined++) {
@@ -523,7 +599,7 @@ static escqrs_status read_tagged(page_reader *in)
                                    low, high, query->reverse, &position, in->error);
         if (status == ESCQRS_OK && position == 0) {
             low = high + 1;
-            high = query->after;
+            high = before;
             break;
         }
         if (status == ESCQRS_OK) {
@@ -580,38 +656,68 @@ static void turn_around(int64_t *positions, size_t count)
     }
 }
 
+/* In the page's transaction: how many of `count` versions from `first` on are gone, of those that a
+ * page reads. DELETED where the next one is; *end: there is nothing more to read. */
+static escqrs_status pass_erased(page_reader *in, int64_t first, size_t count, size_t *gone,
+                                 bool *end)
+{
+    const esc_query *query = in->query;
+    escqrs_erased erased = {0};
+    escqrs_status status = ESCQRS_OK;
+    *gone = 0;
+    if (in->sqlite->readonly || esc_provider_deletions(&in->sqlite->base) > 0) {
+        status =
+            esc_sqlite_erased_of(in->sqlite, in->connection, in->stream.id, &erased, in->error);
+    }
+    if (status != ESCQRS_OK || erased.upto < first) {
+        return status;
+    }
+    int64_t next = query->reverse ? first + (int64_t)count - 1 : first;
+    if (next <= erased.upto && !query->skip_deleted) {
+        return say_deleted(in, erased.upto, 0);
+    }
+    *gone = erased.upto - first + 1 < (int64_t)count ? (size_t)(erased.upto - first + 1) : count;
+    *end = *gone == count;
+    if (*end) {
+        in->page->examined = query->reverse              ? query->after + 1
+                             : erased.upto < query->upto ? erased.upto
+                                                         : query->upto;
+    }
+    return ESCQRS_OK;
+}
+
 /* By version: positions from the tail in memory, then from the index on disk, then the rows. */
 static escqrs_status read_versions(page_reader *in)
 {
     const esc_query *query = in->query;
-    int64_t positions[ESC_PAGE_EVENTS_MAX];
+    int64_t known[ESC_PAGE_EVENTS_MAX], *positions = known;
     int64_t left = query->upto - query->after;
-    size_t count = left < (int64_t)query->count_max ? (size_t)left : query->count_max;
+    size_t count = left < (int64_t)query->count_max ? (size_t)left : query->count_max, gone;
     int64_t first = query->reverse ? query->upto - (int64_t)count + 1 : query->after + 1;
+    bool end = false;
     hold_index(in->sqlite);
     size_t on_disk =
         esc_stream_index_positions(&in->sqlite->index, in->stream.id, first, count, positions);
     release_index(in->sqlite);
-    esc_connection *connection = in->connection;
-    escqrs_status status =
-        esc_connection_run(in->sqlite, connection, ESC_SQL_BEGIN_READ, in->error);
-    if (status != ESCQRS_OK) {
+    in->page->examined = query->reverse ? query->upto + 1 : query->after;
+    escqrs_status status = pass_erased(in, first, count, &gone, &end);
+    if (status != ESCQRS_OK || end) {
         return status;
     }
+    first += (int64_t)gone;
+    positions += gone;
+    count -= gone;
+    on_disk = on_disk > gone ? on_disk - gone : 0;
     if (on_disk > 0) {
-        status = esc_sqlite_index_look(in->sqlite, connection, in->stream.id, first, on_disk,
+        status = esc_sqlite_index_look(in->sqlite, in->connection, in->stream.id, first, on_disk,
                                        positions, in->error);
     }
-    in->page->examined = query->reverse ? query->upto + 1 : query->after;
     if (query->reverse) {
         turn_around(positions, count);
     }
-    if (status == ESCQRS_OK) {
-        status = read_wanted(in, positions, count, query->reverse ? query->upto : first);
-    }
-    escqrs_status ended = esc_connection_run(in->sqlite, connection, ESC_SQL_COMMIT,
-                                             status == ESCQRS_OK ? in->error : NULL);
-    return status != ESCQRS_OK ? status : ended;
+    return status == ESCQRS_OK
+               ? read_wanted(in, positions, count, query->reverse ? query->upto : first)
+               : status;
 }
 
 static escqrs_status in_transaction(page_reader *in, escqrs_status (*read)(page_reader *in))
@@ -639,6 +745,7 @@ escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_pa
     if (status != ESCQRS_OK) {
         return escqrs_error_set(error, status, "no memory for a page of events");
     }
+    int64_t deletions = esc_provider_deletions(self);
     status = esc_sqlite_take_reader(in.sqlite, &in.connection, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -661,49 +768,38 @@ escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_pa
         }
         if (status == ESCQRS_OK) {
             page->hint = in.stream.id;
-            status = read_versions(&in);
+            status = in_transaction(&in, read_versions);
         }
     }
     esc_sqlite_give_reader(in.sqlite, in.connection);
+    if (status == ESCQRS_CORRUPT && deletions != esc_provider_deletions(self)) {
+        return esc_sqlite_read(self, query, page, error); /* it was deleted a moment ago */
+    }
     /* What precedes a bad event is handed out; the next page begins with it and fails. */
-    return status == ESCQRS_CORRUPT && page->count > 0 ? ESCQRS_OK : status;
+    return (status == ESCQRS_CORRUPT || status == ESCQRS_DELETED) && page->count > 0 ? ESCQRS_OK
+                                                                                     : status;
 }
 
 /* ---- read-only stores ------------------------------------------------------------------------- */
-
-static escqrs_status read_head(const esc_sqlite *sqlite, esc_connection *connection, int64_t *head,
-                               int64_t *indexed, escqrs_error *error)
-{
-    sqlite3_stmt *statement = NULL;
-    bool found;
-    escqrs_status status =
-        esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
-    if (status != ESCQRS_OK) {
-        return status;
-    }
-    int code = sqlite3_step(statement);
-    *head = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-    sqlite3_reset(statement);
-    if (code != SQLITE_ROW && code != SQLITE_DONE) {
-        return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
-    }
-    return esc_sqlite_meta(sqlite, connection, "indexed", indexed, &found, error);
-}
 
 /* In one transaction: the new head, and the tail up to it. When this store's tail has grown too
  * long, and the writer's index has caught up with it, it is read anew from the writer's watermark.
  */
 static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escqrs_error *error)
 {
-    int64_t head = 0, indexed = 0;
-    escqrs_status status = read_head(sqlite, connection, &head, &indexed, error);
+    esc_ends ends;
+    escqrs_status status = esc_sqlite_ends(sqlite, connection, &ends, error);
+    int64_t head = ends.head, indexed = ends.indexed;
+    bool deleted = ends.deletions != esc_provider_deletions(&sqlite->base);
     if (status == ESCQRS_OK) {
         status = esc_sqlite_check_ends(sqlite, head, indexed, error);
     }
-    if (status != ESCQRS_OK || head == sqlite->scanned) {
+    if (status != ESCQRS_OK || (head == sqlite->scanned && !deleted)) {
         return status;
     }
-    if (sqlite->scanned < indexed ||
+    /* release: pairs with esc_provider_deletions */
+    atomic_store_explicit(&sqlite->base.deletions, ends.deletions, memory_order_release);
+    if (deleted || sqlite->scanned < indexed ||
         sqlite->index.tail_events > REFRESH_TAILS * sqlite->tail_events_max) {
         esc_stream_index_clear(&sqlite->index);
         sqlite->scanned = sqlite->index.watermark = indexed;

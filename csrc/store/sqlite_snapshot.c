@@ -112,6 +112,35 @@ escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64
     return status;
 }
 
+escqrs_status esc_sqlite_snapshot_version(esc_sqlite *sqlite, esc_connection *connection,
+                                          int64_t stream, int64_t least, int64_t *version,
+                                          escqrs_error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    escqrs_status status =
+        esc_connection_statement(sqlite, connection, ESC_SQL_SNAPSHOTS, &statement, error);
+    *version = 0;
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream);
+    sqlite3_bind_int64(statement, 2, INT64_MAX);
+    int code;
+    status = ESCQRS_DONE;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW && status == ESCQRS_DONE &&
+           sqlite3_column_int64(statement, 0) >= least) {
+        escqrs_snapshot snapshot = {0};
+        escqrs_slice data;
+        status = read_row(sqlite, connection, statement, 0, stream, &snapshot, &data, error);
+        *version = status == ESCQRS_OK ? snapshot.version : 0;
+    }
+    if (status == ESCQRS_DONE && code != SQLITE_ROW && code != SQLITE_DONE) {
+        status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return status == ESCQRS_DONE ? ESCQRS_OK : status;
+}
+
 /* ---- all of them ------------------------------------------------------------------------------ */
 
 /* OK to go on; DONE: the visitor ended it. */

@@ -41,9 +41,12 @@ static escqrs_status count_types(const esc_sqlite *sqlite, sqlite3 *db,
     return status;
 }
 
-static escqrs_status count_all(const esc_sqlite *sqlite, sqlite3 *db, escqrs_statistics *found,
-                               escqrs_error *error)
+static escqrs_status count_all(const esc_sqlite *sqlite, esc_connection *connection,
+                               escqrs_statistics *found, escqrs_error *error)
 {
+    sqlite3 *db = connection->db;
+    esc_ends ends = {0};
+    int64_t closed = 0;
     const struct {
         const char *query;
         int64_t *number;
@@ -56,7 +59,6 @@ static escqrs_status count_all(const esc_sqlite *sqlite, sqlite3 *db, escqrs_sta
         {"SELECT count(*) FROM escqrs_tag", &found->tags},
         {"SELECT count(*) FROM escqrs_id", &found->ids},
         {"SELECT value FROM escqrs_store WHERE name = 'created'", &found->created_us},
-        {"SELECT coalesce(max(position), 0) FROM escqrs_journal", &found->head},
         {"SELECT coalesce((SELECT time FROM escqrs_journal ORDER BY position LIMIT 1), 0)",
          &found->first_us},
         {"SELECT coalesce((SELECT time FROM escqrs_journal ORDER BY position DESC LIMIT 1), 0)",
@@ -67,6 +69,19 @@ static escqrs_status count_all(const esc_sqlite *sqlite, sqlite3 *db, escqrs_sta
     for (size_t i = 0; i < sizeof counts / sizeof counts[0] && status == ESCQRS_OK; i++) {
         status = one_number(sqlite, db, counts[i].query, counts[i].number, error);
     }
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_ends(sqlite, connection, &ends, error);
+    }
+    if (status == ESCQRS_OK && ends.deletions > 0) {
+        status = one_number(sqlite, db, "SELECT coalesce(sum(last - first + 1), 0) FROM escqrs_gap",
+                            &found->deleted, error);
+    }
+    if (status == ESCQRS_OK && ends.deletions > 0) {
+        status = one_number(sqlite, db, "SELECT count(*) FROM escqrs_deleted WHERE closed <> 0",
+                            &closed, error);
+    }
+    found->streams -= closed;
+    found->head = ends.head;
     return status;
 }
 
@@ -82,7 +97,7 @@ escqrs_status esc_sqlite_stats(esc_provider *self, escqrs_statistics *found,
     }
     status = esc_connection_run(sqlite, connection, ESC_SQL_BEGIN_READ, error);
     if (status == ESCQRS_OK) {
-        status = count_all(sqlite, connection->db, found, error);
+        status = count_all(sqlite, connection, found, error);
     }
     if (status == ESCQRS_OK && visit != NULL) {
         status = count_types(sqlite, connection->db, visit, context, error);

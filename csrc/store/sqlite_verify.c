@@ -12,6 +12,8 @@
  *
  *   hash chain         each link is made anew from the one that stands before it, so that one event
  *                      that was changed is one problem
+ *   deleted events     the positions that are missing are exactly those of the gaps, and as many as
+ *                      the streams say that they have lost
  *
  * What cannot be read is a problem as well, and the other parts are read all the same. Memory: some
  * 40 bytes a stream. */
@@ -40,6 +42,8 @@
 typedef struct checked_stream {
     int64_t id;
     int64_t version; /* last one seen */
+    int64_t erased;  /* versions up to it were deleted */
+    bool closed;
     int64_t indexed; /* last version in the index */
     uint64_t name_hash;
     uint64_t sum; /* of the index, less that of the journal */
@@ -60,7 +64,11 @@ typedef struct verifier {
     escqrs_error *error;
     esc_vector streams; /* checked_stream, by id */
     esc_vector types;   /* checked_type, by id */
-    esc_arena arena;    /* lists of one header */
+    esc_vector gaps;    /* esc_gap, in order */
+    size_t next_gap;    /* the first that is not passed */
+    int64_t erased;     /* events, as the streams say; and the gaps: */
+    int64_t missing;
+    esc_arena arena; /* lists of one header */
     sqlite3_stmt *look_tag, *look_id;
     sqlite3_stmt *look_link, *look_name; /* NULL: no hash chain is kept */
     esc_chain chain;
@@ -295,6 +303,85 @@ static escqrs_status check_message(verifier *in, const char *part, place where,
                   error.message);
 }
 
+/* ---- what was deleted ------------------------------------------------------------------------- */
+
+static escqrs_status gap_row(verifier *in, sqlite3_stmt *statement)
+{
+    esc_gap gap = {sqlite3_column_int64(statement, 0), sqlite3_column_int64(statement, 1),
+                   sqlite3_column_int64(statement, 2)};
+    const esc_gap *before =
+        in->gaps.count == 0 ? NULL : &ESC_VECTOR_AT(&in->gaps, esc_gap, in->gaps.count - 1);
+    place where = {0, 0, gap.first};
+    if (esc_gap_checksum(&gap, in->sqlite->salt) != sqlite3_column_int64(statement, 3)) {
+        return report(in, "deleted", where, "its row does not match its checksum");
+    }
+    if (gap.first < 1 || gap.last < gap.first || gap.last > ESC_POSITION_MAX ||
+        (before != NULL && gap.first <= before->last + 1)) {
+        return report(in, "deleted", where, "its row does not follow the one before");
+    }
+    in->missing += gap.last - gap.first + 1;
+    in->head = gap.last > in->head ? gap.last : in->head;
+    return esc_vector_push(&in->gaps, &gap) == ESCQRS_OK ? ESCQRS_OK : no_memory(in);
+}
+
+static escqrs_status erased_row(verifier *in, sqlite3_stmt *statement)
+{
+    int64_t id = sqlite3_column_int64(statement, 0), upto = sqlite3_column_int64(statement, 1);
+    int64_t closed = sqlite3_column_int64(statement, 2);
+    checked_stream *stream = find(&in->streams, id);
+    if (stream == NULL) {
+        return report(in, "deleted", (place){0},
+                      "it has a row of stream number %" PRId64 ", which is not known", id);
+    }
+    if (upto < 1 || upto > in->head ||
+        esc_erased_checksum(id, upto, closed, sqlite3_column_int64(statement, 3),
+                            in->sqlite->salt) != sqlite3_column_int64(statement, 4)) {
+        return report(in, "deleted", (place){id, 0, 0}, "its row does not match its checksum");
+    }
+    stream->version = stream->erased = upto;
+    stream->closed = closed != 0;
+    in->erased += upto;
+    return ESCQRS_OK;
+}
+
+static escqrs_status read_deletions(verifier *in, const char *query,
+                                    escqrs_status (*row)(verifier *in, sqlite3_stmt *statement))
+{
+    int64_t deletions;
+    escqrs_status status = one_number(
+        in, "file", "SELECT value FROM escqrs_store WHERE name = 'deletions'", 0, &deletions);
+    return status == ESCQRS_OK && deletions > 0 ? each(in, "deleted", query, row) : status;
+}
+
+static escqrs_status read_gaps(verifier *in)
+{
+    return read_deletions(in, "SELECT first, last, time, checksum FROM escqrs_gap ORDER BY first",
+                          gap_row);
+}
+
+static escqrs_status read_erased(verifier *in)
+{
+    escqrs_status status = read_deletions(
+        in, "SELECT stream, upto, closed, time, checksum FROM escqrs_deleted", erased_row);
+    return status != ESCQRS_OK || in->erased == in->missing
+               ? status
+               : report(in, "deleted", (place){0},
+                        "streams have lost %" PRId64 " events, and %" PRId64
+                        " positions are said to be deleted",
+                        in->erased, in->missing);
+}
+
+/* The position behind the gaps that begin there. */
+static int64_t behind_gaps(verifier *in, int64_t position)
+{
+    while (in->next_gap < in->gaps.count &&
+           ESC_VECTOR_AT(&in->gaps, esc_gap, in->next_gap).first <= position) {
+        const esc_gap *gap = &ESC_VECTOR_AT(&in->gaps, esc_gap, in->next_gap++);
+        position = gap->last >= position ? gap->last + 1 : position;
+    }
+    return position;
+}
+
 /* ---- the index of streams --------------------------------------------------------------------- */
 
 static uint64_t index_hash(int64_t version, int64_t position)
@@ -314,7 +401,8 @@ static escqrs_status index_row(verifier *in, sqlite3_stmt *statement)
         return report(in, "index", (place){0},
                       "it has a row of stream number %" PRId64 ", which is not known", id);
     }
-    if (first != stream->indexed + 1 || (first - 1) % ESC_INDEX_ROW_POSITIONS != 0 || count < 1 ||
+    if ((first != stream->indexed + 1 && (stream->indexed != 0 || first > stream->erased)) ||
+        (first - 1) % ESC_INDEX_ROW_POSITIONS != 0 || count < 1 ||
         count > ESC_INDEX_ROW_POSITIONS) {
         return report(in, "index", where, "its row does not follow the one before");
     }
@@ -326,7 +414,9 @@ static escqrs_status index_row(verifier *in, sqlite3_stmt *statement)
         }
         position += distance;
         rest = (escqrs_slice){(const uint8_t *)rest.data + used, rest.size - used};
-        stream->sum += index_hash(first + i, (int64_t)position);
+        if (first + i > stream->erased) {
+            stream->sum += index_hash(first + i, (int64_t)position);
+        }
     }
     stream->indexed = first + count - 1;
     return rest.size == 0 ? ESCQRS_OK : report(in, "index", where, "its row does not read");
@@ -344,7 +434,8 @@ static escqrs_status compare_index(verifier *in, const checked_stream *stream)
                                   " AND version = ?3",
                                   -1, &statement, NULL);
     bool found = false;
-    for (int64_t version = 1; code == SQLITE_OK && version <= upto && !found; version++) {
+    for (int64_t version = stream->erased + 1; code == SQLITE_OK && version <= upto && !found;
+         version++) {
         int64_t position = 0;
         escqrs_status looked =
             esc_sqlite_index_look(in->sqlite, &connection, stream->id, version, 1, &position, NULL);
@@ -460,10 +551,13 @@ static escqrs_status check_header(verifier *in, place where, escqrs_slice header
 static escqrs_status check_order(verifier *in, const esc_row *row, checked_stream *stream)
 {
     place where = {row->stream, row->version, row->position};
-    int64_t expected = in->last_position + 1, before = stream == NULL ? 0 : stream->version;
+    int64_t before = stream == NULL ? 0 : stream->version;
+    int64_t expected = behind_gaps(in, in->last_position + 1);
     escqrs_status status = ESCQRS_OK;
-    bool follows = row->position == expected;
-    if (!follows) {
+    bool follows = row->position == in->last_position + 1;
+    if (row->position < expected || (stream != NULL && stream->closed)) {
+        status = report(in, "deleted", where, "it is said to be deleted, and is there");
+    } else if (row->position != expected) {
         status =
             report(in, "event", (place){0, 0, expected},
                    "positions %" PRId64 " to %" PRId64 " are missing", expected, row->position - 1);
@@ -667,6 +761,7 @@ static escqrs_status check_events(verifier *in)
              "SELECT position, stream, version, type, time, ordinal, header, data, checksum"
              " FROM escqrs_journal ORDER BY position",
              event_row);
+    in->last_position = behind_gaps(in, in->last_position + 1) - 1;
     if (status == ESCQRS_OK && in->last_position < in->head) {
         in->partial = true;
         if (in->counts->problems == before) {
@@ -756,6 +851,9 @@ static escqrs_status snapshot_row(verifier *in, sqlite3_stmt *statement)
         sqlite3_column_int64(statement, 4)) {
         return report(in, "snapshot", where, "it does not match its checksum");
     }
+    if (stream->closed) {
+        return report(in, "snapshot", where, "its stream was deleted");
+    }
     if (where.version < 1 || (where.version > stream->version && !in->partial)) {
         return report(in, "snapshot", where, "its stream has %" PRId64 " versions",
                       stream->version);
@@ -840,6 +938,9 @@ static escqrs_status check_numbers(verifier *in)
     escqrs_status status = one_number(in, "file", "SELECT max(position) FROM escqrs_journal", 0,
                                       &in->head); /* begins the transaction */
     if (status == ESCQRS_OK) {
+        status = read_gaps(in);
+    }
+    if (status == ESCQRS_OK) {
         status = one_number(in, "file", "SELECT value FROM escqrs_store WHERE name = 'indexed'", -1,
                             &in->watermark);
     }
@@ -878,6 +979,8 @@ static escqrs_status check_all(verifier *in)
         {"file", "PRAGMA integrity_check(100)", page_row},
         {"stream", "SELECT id, name FROM escqrs_stream ORDER BY id", stream_row},
         {"type", "SELECT id, name, record FROM escqrs_type ORDER BY id", type_row},
+    };
+    static const step index[] = {
         {"index",
          "SELECT stream, first_version, count, positions FROM escqrs_index"
          " ORDER BY stream, first_version",
@@ -892,6 +995,12 @@ static escqrs_status check_all(verifier *in)
     escqrs_status status = check_numbers(in);
     if (status == ESCQRS_OK) {
         status = check_tables(in, before, sizeof before / sizeof before[0]);
+    }
+    if (status == ESCQRS_OK) {
+        status = read_erased(in);
+    }
+    if (status == ESCQRS_OK) {
+        status = check_tables(in, index, 1);
     }
     if (status == ESCQRS_OK) {
         status = check_events(in);
@@ -934,6 +1043,7 @@ escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *obser
     in.db = connection->db;
     esc_vector_init(&in.streams, sizeof(checked_stream));
     esc_vector_init(&in.types, sizeof(checked_type));
+    esc_vector_init(&in.gaps, sizeof(esc_gap));
     esc_arena_init(&in.arena, 4096);
     esc_chain_init(&in.chain);
     status = esc_connection_run(sqlite, connection, ESC_SQL_BEGIN_READ, error);
@@ -953,6 +1063,7 @@ escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *obser
     }
     esc_vector_fini(&in.streams);
     esc_vector_fini(&in.types);
+    esc_vector_fini(&in.gaps);
     esc_arena_fini(&in.arena);
     esc_chain_fini(&in.chain);
     return status;

@@ -16,7 +16,7 @@
 #include "base/varint.h"
 #include "store/event_header.h"
 
-#define CLOSE_MERGE_SLICE 16384
+#define MERGE_REST_SLICE 16384
 
 static esc_sqlite *of(esc_provider *self)
 {
@@ -52,25 +52,22 @@ static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *
 {
     esc_connection *connection = &sqlite->writer.connection;
     sqlite3_stmt *statement = NULL;
-    escqrs_status status =
-        esc_connection_statement(sqlite, connection, ESC_SQL_HEAD, &statement, error);
+    esc_ends ends;
+    escqrs_status status = esc_sqlite_ends(sqlite, connection, &ends, error);
+    *head = ends.head;
+    sqlite->writer.last_time_us = ends.time_us;
+    if (status == ESCQRS_OK) {
+        status =
+            esc_connection_statement(sqlite, connection, ESC_SQL_LAST_STREAM, &statement, error);
+    }
     if (status != ESCQRS_OK) {
         return status;
     }
+    /* release: pairs with esc_provider_deletions */
+    atomic_store_explicit(&sqlite->base.deletions, ends.deletions, memory_order_release);
     int code = sqlite3_step(statement);
-    *head = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-    sqlite->writer.last_time_us = code == SQLITE_ROW ? sqlite3_column_int64(statement, 1) : 0;
+    sqlite->writer.last_stream = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
-    if (code == SQLITE_ROW || code == SQLITE_DONE) {
-        status =
-            esc_connection_statement(sqlite, connection, ESC_SQL_LAST_STREAM, &statement, error);
-        if (status != ESCQRS_OK) {
-            return status;
-        }
-        code = sqlite3_step(statement);
-        sqlite->writer.last_stream = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
-        sqlite3_reset(statement);
-    }
     if (code != SQLITE_ROW && code != SQLITE_DONE) {
         return esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     }
@@ -188,9 +185,8 @@ void esc_sqlite_rollback(esc_provider *self)
 
 /* ---- checks ----------------------------------------------------------------------------------- */
 
-/* The stream of that name, known from memory or disk, or made in memory alone. */
-static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **result,
-                             escqrs_error *error)
+escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **result,
+                                 escqrs_error *error)
 {
     esc_connection *connection = &sqlite->writer.connection;
     esc_stream_index *index = &sqlite->index;
@@ -199,6 +195,7 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
         return ESCQRS_OK;
     }
     sqlite3_stmt *statement = NULL;
+    escqrs_erased erased = {0};
     escqrs_status status =
         esc_connection_statement(sqlite, connection, ESC_SQL_STREAM_ID, &statement, error);
     if (status != ESCQRS_OK) {
@@ -217,6 +214,10 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
     } else if (id < 1 || ((*result = esc_stream_index_find_id(index, id)) != NULL &&
                           (*result)->name != NULL)) { /* two names of one stream */
         return esc_sqlite_bad_number(sqlite, name, id, error);
+    } else if (esc_provider_deletions(&sqlite->base) > 0 &&
+               (status = esc_sqlite_erased_of(sqlite, connection, id, &erased, error)) !=
+                   ESCQRS_OK) {
+        return status;
     } else if (*result != NULL) {
         status = esc_stream_index_name(index, *result, name);
     } else {
@@ -225,21 +226,28 @@ static escqrs_status resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream *
         if (status != ESCQRS_OK) {
             return status;
         }
+        version = version > erased.upto ? version : erased.upto;
         status = esc_stream_index_add(index, id, name, version, true, result);
     }
-    return status == ESCQRS_OK ? status
-                               : escqrs_error_set(error, status, "no memory for a stream's entry");
+    if (status != ESCQRS_OK) {
+        return escqrs_error_set(error, status, "no memory for a stream's entry");
+    }
+    (*result)->closed = (*result)->closed || erased.closed;
+    return ESCQRS_OK;
 }
 
 static escqrs_status check_write(esc_sqlite *sqlite, const escqrs_write *write, esc_stream **stream,
                                  escqrs_error *error)
 {
-    escqrs_status status = resolve(sqlite, write->stream, stream, error);
+    escqrs_status status = esc_sqlite_resolve(sqlite, write->stream, stream, error);
     if (status != ESCQRS_OK) {
         return status;
     }
     ESC_ASSERT(*stream != NULL);
     int64_t actual = (*stream)->pending + (*stream)->planned;
+    if ((*stream)->closed) {
+        return esc_sqlite_say_closed(write->stream, actual, error);
+    }
     if (write->expected != ESCQRS_EXPECT_ANY && write->expected != actual) {
         status = escqrs_error_set(error, ESCQRS_WRONG_VERSION,
                                   "stream %.*s is at version %lld, not %lld",
@@ -297,11 +305,14 @@ static escqrs_status check_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
                                     escqrs_error *error)
 {
     esc_stream *stream;
-    escqrs_status status = resolve(sqlite, snapshot->stream, &stream, error);
+    escqrs_status status = esc_sqlite_resolve(sqlite, snapshot->stream, &stream, error);
     if (status != ESCQRS_OK) {
         return status;
     }
     int64_t actual = stream->pending + stream->planned;
+    if (stream->closed) {
+        return esc_sqlite_say_closed(snapshot->stream, actual, error);
+    }
     if (snapshot->version >= 1 && snapshot->version <= actual) {
         return ESCQRS_OK;
     }
@@ -507,9 +518,8 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
         return status;
     }
     if (sqlite->chained) {
-        status = esc_sqlite_chain_add(sqlite, &row,
-                                      (escqrs_slice){stream->name, stream->name_size}, event->type,
-                                      header, event->data, error);
+        status = esc_sqlite_chain_add(sqlite, &row, (escqrs_slice){stream->name, stream->name_size},
+                                      event->type, header, event->data, error);
         if (status != ESCQRS_OK) {
             return status;
         }
@@ -847,7 +857,7 @@ escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
 
 /* ---- upkeep ----------------------------------------------------------------------------------- */
 
-static void checkpoint_wal(esc_sqlite *sqlite)
+void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
 {
     sqlite3 *db = sqlite->writer.connection.db;
     int in_wal = 0, done = 0;
@@ -887,7 +897,7 @@ void esc_sqlite_upkeep(esc_provider *self)
     }
     esc_stream_index_trim(index);
     if (sqlite->writer.wal_frames >= sqlite->writer.checkpoint_at) {
-        checkpoint_wal(sqlite);
+        esc_sqlite_checkpoint_wal(sqlite);
     }
 }
 
@@ -925,13 +935,45 @@ typedef struct deletion {
     int64_t upto;
 } deletion;
 
+/* Would a snapshot go that stands for deleted events, and none be left that does? */
+static escqrs_status check_needed(esc_sqlite *sqlite, const esc_stream *stream, int64_t upto,
+                                  escqrs_error *error)
+{
+    escqrs_erased erased;
+    int64_t newest, left = 0;
+    esc_connection *connection = &sqlite->writer.connection;
+    escqrs_status status = esc_sqlite_erased_of(sqlite, connection, stream->id, &erased, error);
+    if (status != ESCQRS_OK || erased.upto == 0) {
+        return status;
+    }
+    status =
+        esc_sqlite_snapshot_version(sqlite, connection, stream->id, erased.upto, &newest, error);
+    if (status == ESCQRS_OK && newest != 0 && upto < INT64_MAX) {
+        status =
+            esc_sqlite_snapshot_version(sqlite, connection, stream->id, upto + 1, &left, error);
+    }
+    if (status != ESCQRS_OK || newest == 0 || left != 0) {
+        return status;
+    }
+    (void)escqrs_error_set(error, ESCQRS_NOT_COVERED,
+                           "the snapshot of stream %.*s at version %lld stands for events up to "
+                           "version %lld, which have been deleted",
+                           (int)stream->name_size, stream->name, (long long)newest,
+                           (long long)erased.upto);
+    if (error != NULL) {
+        error->version = erased.upto;
+    }
+    esc_error_subject(error, (escqrs_slice){stream->name, stream->name_size});
+    return ESCQRS_NOT_COVERED;
+}
+
 static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
 {
     deletion *wanted = context;
     esc_sqlite *sqlite = wanted->sqlite;
     esc_stream *stream;
     (void)db;
-    escqrs_status status = resolve(sqlite, wanted->stream, &stream, error);
+    escqrs_status status = esc_sqlite_resolve(sqlite, wanted->stream, &stream, error);
     sqlite3_stmt *statement = NULL;
     if (status == ESCQRS_OK) {
         status = esc_connection_statement(sqlite, &sqlite->writer.connection,
@@ -940,8 +982,13 @@ static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
     if (status != ESCQRS_OK) {
         return status;
     }
+    int64_t upto = wanted->upto == 0 ? INT64_MAX : wanted->upto;
+    status = check_needed(sqlite, stream, upto, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
     sqlite3_bind_int64(statement, 1, stream->id);
-    sqlite3_bind_int64(statement, 2, wanted->upto == 0 ? INT64_MAX : wanted->upto);
+    sqlite3_bind_int64(statement, 2, upto);
     int code = sqlite3_step(statement);
     sqlite3_reset(statement);
     return code == SQLITE_DONE ? ESCQRS_OK
@@ -958,40 +1005,50 @@ escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice strea
 
 /* ---- close ------------------------------------------------------------------------------------ */
 
-/* The rest of the tail goes to disk, so that the next open has nothing to read: at most 262,144
- * events, well under a second. Where it fails, nothing is lost: the next open reads the tail. */
-static bool merge_rest(esc_sqlite *sqlite)
+/* At most 262,144 events: well under a second. */
+escqrs_status esc_sqlite_merge_rest(esc_sqlite *sqlite, escqrs_error *error)
 {
     while (sqlite->index.tail_events > 0) {
-        if (sqlite->index.frozen_upto == 0 &&
-            esc_stream_index_freeze(&sqlite->index, esc_provider_head(&sqlite->base)) !=
-                ESCQRS_OK) {
-            return false;
+        escqrs_status status = ESCQRS_OK;
+        if (sqlite->index.frozen_upto == 0) {
+            status = esc_stream_index_freeze(&sqlite->index, esc_provider_head(&sqlite->base));
         }
-        if (esc_sqlite_begin(&sqlite->base, NULL) != ESCQRS_OK) {
-            return false;
+        if (status != ESCQRS_OK) {
+            return escqrs_error_set(error, status, "no memory for the index of streams");
         }
-        if (esc_sqlite_index_merge(sqlite, CLOSE_MERGE_SLICE, NULL) != ESCQRS_OK) {
+        status = esc_sqlite_begin(&sqlite->base, error);
+        if (status != ESCQRS_OK) {
+            return status;
+        }
+        status = esc_sqlite_index_merge(sqlite, MERGE_REST_SLICE, error);
+        if (status != ESCQRS_OK) {
             esc_sqlite_rollback(&sqlite->base);
-            return false;
+            return status;
         }
         sqlite->writer.merge_credit = 0;
-        if (esc_connection_run(sqlite, &sqlite->writer.connection, ESC_SQL_COMMIT, NULL) !=
-            ESCQRS_OK) {
-            esc_sqlite_rollback(&sqlite->base);
-            return false;
+        status = esc_sqlite_end(&sqlite->base, error);
+        if (status != ESCQRS_OK) {
+            return status;
         }
-        publish(sqlite);
         esc_sqlite_upkeep(&sqlite->base);
     }
-    return true;
+    return ESCQRS_OK;
 }
 
+escqrs_status esc_sqlite_set_synced(esc_sqlite *sqlite, escqrs_error *error)
+{
+    int code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
+    return code == SQLITE_OK
+               ? ESCQRS_OK
+               : esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot use");
+}
+
+/* Where the tail cannot go to disk nothing is lost: the next open reads it. */
 void esc_sqlite_writer_stop(esc_sqlite *sqlite)
 {
     esc_connection *connection = &sqlite->writer.connection;
     if (!sqlite->base.failed) {
-        (void)merge_rest(sqlite);
+        (void)!esc_sqlite_merge_rest(sqlite, NULL);
     }
     sqlite3_wal_hook(connection->db, NULL, NULL);
     if (!sqlite->base.failed) {

@@ -692,6 +692,106 @@ escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice st
     return status;
 }
 
+/* ---- deleting --------------------------------------------------------------------------------- */
+
+#define COMPACT_PAGES 256 /* at a time: a millisecond or two, in which commits wait */
+
+typedef struct erasing {
+    escqrs_erasure *erasures;
+    size_t count;
+} erasing;
+
+static escqrs_status erase(void *context, void *provider, escqrs_error *error)
+{
+    const erasing *wanted = context;
+    esc_provider *self = provider;
+    return self->class->erase(self, wanted->erasures, wanted->count, error);
+}
+
+static escqrs_status check_erasures(const escqrs_erasure *erasures, size_t count,
+                                    escqrs_error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        escqrs_slice stream = erasures[i].stream;
+        if (stream.size == 0 || stream.size > ESCQRS_STREAM_NAME_MAX || erasures[i].upto < 0) {
+            return invalid(error, "events are deleted of a stream, up to a version of 0 or more");
+        }
+    }
+    return ESCQRS_OK;
+}
+
+escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures, size_t count,
+                                 escqrs_error *error)
+{
+    erasing wanted = {erasures, count};
+    escqrs_status status = check_erasures(erasures, count, error);
+    if (status == ESCQRS_OK) {
+        status = esc_store_enter(store, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (store->options.readonly) {
+        status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    } else {
+        status = esc_journal_run(&store->journal, true, true, erase, &wanted, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+escqrs_status escqrs_store_erased(escqrs_store *store, escqrs_slice stream, escqrs_erased *erased,
+                                  escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    *erased = (escqrs_erased){0};
+    status = store->provider->class->refresh(store->provider, error);
+    if (status == ESCQRS_OK && esc_provider_deletions(store->provider) > 0) {
+        status = store->provider->class->erased(store->provider, stream, erased, error);
+    }
+    esc_store_leave(store);
+    return status;
+}
+
+int64_t escqrs_store_deletions(const escqrs_store *store)
+{
+    return esc_provider_deletions(store->provider);
+}
+
+typedef struct compacting {
+    int64_t bytes;
+    bool more;
+} compacting;
+
+static escqrs_status compact(void *context, void *provider, escqrs_error *error)
+{
+    compacting *slice = context;
+    esc_provider *self = provider;
+    return self->class->compact(self, COMPACT_PAGES, &slice->bytes, &slice->more, error);
+}
+
+escqrs_status escqrs_store_compact(escqrs_store *store, int64_t *bytes, escqrs_error *error)
+{
+    compacting slice = {.more = true};
+    escqrs_status status = esc_store_enter(store, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (store->options.readonly) {
+        status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    }
+    *bytes = 0;
+    while (status == ESCQRS_OK && slice.more) {
+        status = esc_journal_run(&store->journal, false, true, compact, &slice, error);
+        *bytes += slice.bytes;
+    }
+    esc_store_leave(store);
+    return status;
+}
+
 escqrs_status escqrs_store_streams(escqrs_store *store, int64_t after, size_t max,
                                    bool (*visit)(void *context, const escqrs_stream_info *stream),
                                    void *context, escqrs_error *error)

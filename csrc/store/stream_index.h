@@ -43,6 +43,8 @@ typedef struct esc_stream {
     bool stored : 1;    /* the leader's: its row is durable */
     bool made : 1;      /* the leader's: its row is written in the running batch */
     bool touched : 1;   /* the leader's: in the running batch */
+    bool closed : 1;    /* the leader's: it was deleted, and nothing is written to it */
+    bool closes : 1;    /* the leader's: by the running batch */
     uint64_t name_hash; /* as in the checksum */
     char *name;         /* NULL: not known yet (tail read at open) */
     esc_list_node recent;

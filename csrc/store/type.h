@@ -20,13 +20,13 @@
 
 struct escqrs_type {
     int64_t id;
-    escqrs_slice name;     /* NUL-terminated, behind the struct */
-    escqrs_slice record;   /* behind the name */
-    escqrs_slice identity; /* name, NUL, record: what the registry looks up */
-    uint64_t hash;         /* of the name, as in the checksum of an event */
-    _Atomic bool stored;   /* an event of it is durable */
-    bool pending;          /* the leader's: written in the running batch */
-    bool digested;         /* the leader's: `digest` is there */
+    escqrs_slice name;                      /* NUL-terminated, behind the struct */
+    escqrs_slice record;                    /* behind the name */
+    escqrs_slice identity;                  /* name, NUL, record: what the registry looks up */
+    uint64_t hash;                          /* of the name, as in the checksum of an event */
+    _Atomic bool stored;                    /* an event of it is durable */
+    bool pending;                           /* the leader's: written in the running batch */
+    bool digested;                          /* the leader's: `digest` is there */
     uint8_t digest[ESCQRS_CHAIN_LINK_SIZE]; /* the leader's: see store/chain.h */
     /* The leader's, for conditions: no event of the type stands above `last_position` but at or
      * below `watched_from` (where it is not `watched`: where the writer opened the file). A batch

@@ -56,8 +56,10 @@ typedef enum escqrs_status {
     ESCQRS_READ_MODEL_STOPPED = 24,
     /* a handler refused or failed; the owner of the handler knows why */
     ESCQRS_REJECTED = 25,
-    ESCQRS_ABORTED = 26, /* an earlier command of the same entity failed to be stored */
-    ESCQRS_REPLAY = 27,  /* a stored event could not be applied */
+    ESCQRS_ABORTED = 26,     /* an earlier command of the same entity failed to be stored */
+    ESCQRS_REPLAY = 27,      /* a stored event could not be applied */
+    ESCQRS_DELETED = 28,     /* events that were asked for have been deleted, or the stream has */
+    ESCQRS_NOT_COVERED = 29, /* no snapshot stands for the events that would be deleted */
 } escqrs_status;
 
 /* The status's name, e.g. "WRONG_VERSION"; a static string, "?" for a number that is none. */

@@ -171,6 +171,7 @@ typedef struct escqrs_range {
     int64_t upto;                /* inclusive; 0: the end as it is when the cursor is opened */
     int64_t limit;               /* events; 0: no limit */
     bool reverse;                /* newest first */
+    bool skip_deleted;           /* leave out what was deleted; else it is DELETED */
     const escqrs_match *matches; /* any of them; copied */
     size_t match_count;          /* 0: every event */
 } escqrs_range;
@@ -312,8 +313,9 @@ int64_t escqrs_cursor_upto(const escqrs_cursor *cursor);
 /* Leave out what is not behind `after`. Before the first read, oldest first. */
 void escqrs_cursor_skip(escqrs_cursor *cursor, int64_t after);
 /* OK: the next event; DONE: no more; CORRUPT: the event does not verify (stream, version, position
- * are in the error); CLOSED; IO. A cursor holds no connection between calls: it reads pages of at
- * most a few hundred events ahead. One thread at a time. */
+ * are in the error); DELETED: the next event was deleted, with all up to the version (of a stream)
+ * or position in the error; CLOSED; IO. A cursor holds no connection between calls: it reads pages
+ * of at most a few hundred events ahead. One thread at a time. */
 ESCQRS_MUST_USE escqrs_status escqrs_cursor_next(escqrs_cursor *cursor,
                                                  const escqrs_recorded **recorded,
                                                  escqrs_error *error);
@@ -351,7 +353,7 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_backup(escqrs_store *store, const cha
 /* Something that is not as it should be. All of it is valid during the call. */
 typedef struct escqrs_problem {
     const char *part;    /* of the store: "file", "stream", "type", "event", "index", "tag", "id",
-                            "snapshot", "checkpoint", "key", "read model", "chain" */
+                            "snapshot", "checkpoint", "key", "read model", "chain", "deleted" */
     const char *text;    /* what is wrong */
     escqrs_slice stream; /* empty: none, or its name does not read */
     int64_t version, position; /* 0: none */
@@ -379,6 +381,7 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_verify(escqrs_store *store,
                                                   escqrs_verification *found, escqrs_error *error);
 typedef struct escqrs_statistics { /* of a store at one moment */
     int64_t head, events, streams, snapshots, checkpoints, keys, tags, ids;
+    int64_t deleted;                       /* events that were */
     int64_t created_us, first_us, last_us; /* times: of the store, its first and last event; 0: none
                                             */
     int64_t bytes;                         /* of the database, read models included */
@@ -424,6 +427,39 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_chain(escqrs_store *store, int64_t po
 ESCQRS_MUST_USE escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope,
                                                escqrs_slice key, void **reply, size_t *size,
                                                int64_t *position, escqrs_error *error);
+
+/* ---- deleting: see docs/deleting.md -------------------------------------------------------------
+ */
+
+typedef struct escqrs_erasure { /* what is to be deleted of one stream */
+    escqrs_slice stream;
+    int64_t upto;  /* versions up to this one, at most the last */
+    bool close;    /* instead: all of it, and the name is never used again */
+    bool force;    /* also where no snapshot covers it */
+    int64_t count; /* result: events deleted now */
+} escqrs_erasure;
+
+/* Delete events, of all these streams in one transaction: durable when it answers OK, and nothing
+ * is deleted when it does not. Blocks; commits wait for it. NOT_COVERED: there is no snapshot at
+ * `upto` or later that verifies. DELETED: the stream is closed already (closing again is OK).
+ * INVALID: there is no such stream, or no such version. READ_ONLY, CLOSED, FULL, IO, CORRUPT. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures,
+                                                 size_t count, escqrs_error *error);
+typedef struct escqrs_erased { /* what was deleted of a stream */
+    int64_t upto;              /* versions up to this one are gone; 0: none */
+    bool closed;               /* the stream was deleted, and its name is not used again */
+} escqrs_erased;
+
+ESCQRS_MUST_USE escqrs_status escqrs_store_erased(escqrs_store *store, escqrs_slice stream,
+                                                  escqrs_erased *erased, escqrs_error *error);
+/* Grows with each escqrs_store_erase that deleted; cheap. While it stays, so does what
+ * escqrs_store_erased says. */
+int64_t escqrs_store_deletions(const escqrs_store *store);
+/* Give free pages of the file back to the file system, some at a time; commits go on in between.
+ * `bytes`: by how much the file is to shrink, which it does when no reader looks at an older state
+ * any more. READ_ONLY, CLOSED, FULL, IO. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_compact(escqrs_store *store, int64_t *bytes,
+                                                   escqrs_error *error);
 
 /* A reading connection (sqlite3 *) for queries, opened read-only with query_only; waits for a free
  * one. Give it back with no statement running. NOT_A_STORE for providers without SQL. */

@@ -7,6 +7,7 @@ from typing import (
     ClassVar,
     Final,
     Generic,
+    Literal,
     Self,
     TypeVar,
     dataclass_transform,
@@ -221,6 +222,9 @@ class StoreBase:
     def _save_snapshot(self, stream: str, version: int, type: str, data: bytes, /) -> None: ...
     def _snapshot(self, stream: str, upto: int | None, /) -> tuple[int, str, bytes] | None: ...
     def _delete_snapshots(self, stream: str, upto: int | None, /) -> None: ...
+    def _erase(self, items: list[tuple[str, int | None, bool]], /) -> list[int]: ...
+    def _erased(self, stream: str, /) -> tuple[int, bool]: ...
+    def _compact(self) -> int: ...
     def _streams(self, after: int, /) -> list[tuple[int, str, int]]: ...
     def _snapshots(
         self, number: int, version: int, /
@@ -229,7 +233,9 @@ class StoreBase:
     def _backup(self, path: str, /) -> None: ...
     def _stats(
         self,
-    ) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int, dict[str, int]]: ...
+    ) -> tuple[
+        int, int, int, int, int, int, int, int, int, int, int, int, int, dict[str, int]
+    ]: ...
     def _verify(
         self,
         problem: Callable[[str, str, str | None, int, int], object],
@@ -244,7 +250,12 @@ class StoreBase:
 @disjoint_base
 class FeedBase:
     def __new__(
-        cls, store: StoreBase, after: int, match: Match | Iterable[Match] | None, /
+        cls,
+        store: StoreBase,
+        after: int,
+        match: Match | Iterable[Match] | None,
+        deleted: str = "raise",
+        /,
     ) -> Self: ...
     @property
     def position(self) -> int: ...
@@ -310,6 +321,7 @@ class SystemBase:
         match: Match | Iterable[Match] | None = (),
         reverse: bool = False,
         limit: int | None = None,
+        deleted: Literal["raise", "skip"] = "raise",
     ) -> EventIterator: ...
     def close(self, timeout: float | None = None) -> None: ...
     def _add_aggregate(self, cls: type[Aggregate], /) -> Definition: ...
@@ -378,6 +390,7 @@ class Handle(Generic[_A_co]):
         match: Match | Iterable[Match] | None = (),
         reverse: bool = False,
         limit: int | None = None,
+        deleted: Literal["raise", "skip"] = "raise",
     ) -> EventIterator: ...
     @property
     def version(self) -> int: ...

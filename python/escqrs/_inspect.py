@@ -25,8 +25,8 @@ class Problem:
     """Something in a store that is not as it should be.
 
     part: "file", "stream", "type", "event", "index", "tag", "id", "snapshot", "checkpoint", "key",
-        "read model" or "chain". text: what is wrong. stream, version, position: where; None where
-        it does not apply.
+        "read model", "chain" or "deleted". text: what is wrong. stream, version, position: where;
+        None where it does not apply.
     """
 
     part: str
@@ -93,7 +93,7 @@ class Statistics:
 
     types: events of each type's name. bytes: of the database, read models included; None where a
         provider does not tell. created, first, last: times of the store, its first and its last
-        event.
+        event that is there. deleted: events that were deleted.
     """
 
     path: str
@@ -109,6 +109,7 @@ class Statistics:
     created: datetime | None = None
     first: datetime | None = None
     last: datetime | None = None
+    deleted: int | None = None
     types: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
 
     def __repr__(self) -> str:
@@ -133,7 +134,13 @@ def stats(store: Store) -> Statistics:
     found = store._stats()
     created, first, last = (_time(one) for one in found[9:12])
     return Statistics(
-        store.path, *found[:9], created=created, first=first, last=last, types=found[12]
+        store.path,
+        *found[:9],
+        created=created,
+        first=first,
+        last=last,
+        deleted=found[12],
+        types=found[13],
     )
 
 

@@ -15,9 +15,10 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, cast, overload
+from datetime import datetime, timedelta
+from typing import IO, Any, Literal, cast, overload
 
-from . import _core, _log, _subscription, _upcast
+from . import _core, _deleting, _log, _subscription, _upcast
 from ._core import NewEvent, Recorded
 from ._inspect import (
     Statistics,
@@ -145,7 +146,9 @@ class Store(_core.StoreBase):
 
     A provider of one's own is a subclass that overrides ``commit``, ``history``, ``events``,
     ``version``, ``head``, ``checkpoint``, ``save_snapshot``, ``snapshot``, ``delete_snapshots`` and
-    ``close``; all else is built on these. It need not call this ``__init__``, which opens a file.
+    ``close``; all else is built on these. One that can delete overrides ``truncate``, ``delete``,
+    ``truncated`` and ``deleted`` as well, and takes ``deleted=`` in ``history`` and ``events``. It
+    need not call this ``__init__``, which opens a file.
     ``escqrs.testing.ProviderSuite`` are its tests; examples/provider.py is one.
     """
 
@@ -260,14 +263,18 @@ class Store(_core.StoreBase):
         upto: int | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        deleted: Literal["raise", "skip"] = "raise",
     ) -> Iterator[Recorded]:
         """Iterate over the events of a stream, oldest first; ``after`` (exclusive) and ``upto``
         (inclusive) are versions.
 
         An unknown stream has no events. An event that does not verify raises ``es.Corrupt``;
-        meeting ``close()`` raises ``es.Closed``.
+        meeting ``close()`` raises ``es.Closed``. Where the next event would be one that was
+        deleted it is ``es.Deleted``, or with ``deleted="skip"`` they are left out.
         """
-        return self._history(stream, after=after, upto=upto, reverse=reverse, limit=limit)
+        return self._history(
+            stream, after=after, upto=upto, reverse=reverse, limit=limit, deleted=deleted
+        )
 
     def events(
         self,
@@ -277,13 +284,19 @@ class Store(_core.StoreBase):
         match: Match | Iterable[Match] = (),
         reverse: bool = False,
         limit: int | None = None,
+        deleted: Literal["raise", "skip"] = "raise",
     ) -> Iterator[Recorded]:
         """Iterate over the events of all streams in the order they were stored; ``after``
         (exclusive) and ``upto`` (inclusive) are positions. It ends at the head as it is now.
 
         match: an ``es.Match``, a list of them (any of these), or ``()`` for every event.
+        deleted: ``"raise"``: ``es.Deleted`` where the next event would be one that was deleted,
+            whatever it would have matched; ``after=error.position`` is behind them. ``"skip"``:
+            they are left out.
         """
-        return self._events(after=after, upto=upto, match=match, reverse=reverse, limit=limit)
+        return self._events(
+            after=after, upto=upto, match=match, reverse=reverse, limit=limit, deleted=deleted
+        )
 
     def version(self, stream: str) -> int:
         """How many events the stream has; 0 where there is none of that name."""
@@ -301,6 +314,7 @@ class Store(_core.StoreBase):
         types: Iterable[str | type] | None = None,
         match: Match | Iterable[Match] = (),
         after: int = 0,
+        deleted: Literal["raise", "skip"] = "raise",
     ) -> Feed: ...
     @overload
     def subscribe(
@@ -322,6 +336,7 @@ class Store(_core.StoreBase):
         types: Iterable[str | type] | None = None,
         match: Match | Iterable[Match] = (),
         after: int = 0,
+        deleted: Literal["raise", "skip"] = "raise",
         max_attempts: int | None = None,
         backoff: float = 0.1,
         checkpoint_every: int = 100,
@@ -334,6 +349,7 @@ class Store(_core.StoreBase):
 
         types: event classes or names of types; or match: an ``es.Match`` or a list of them.
         after: where it begins; a durable one only when its name is new.
+        deleted: as in :meth:`events`; a durable subscription raises.
         max_attempts: failed deliveries, after which an event becomes a dead letter; None: never.
         backoff: seconds until a failed event is delivered again, doubled with each failure.
         checkpoint_every: how many acknowledgements are stored at once, at most.
@@ -362,11 +378,96 @@ class Store(_core.StoreBase):
             )
         if not self._is_core:
             return _ProviderFeed(self, after, match)
-        return _CoreFeed(self, min(after, _POSITION_MAX), match)
+        return _CoreFeed(self, min(after, _POSITION_MAX), match, deleted)
 
     def subscriptions(self) -> list[SubscriptionStatus]:
         """The durable subscriptions by name: where each stands, and what can be done with it."""
         return list(_subscription.statuses(self))
+
+    # ---- deleting: docs/deleting.md
+
+    def truncate(self, stream: str, upto: int, *, force: bool = False) -> int:
+        """Delete the events of a stream up to that version, and its snapshots before it. Returns
+        how many events went; it is durable then.
+
+        Versions and positions of what stays do not change. A snapshot at ``upto`` or later must
+        stand for what goes, else it is ``es.NotCovered``; force: also without one, for streams
+        that nobody folds into a state. ``ValueError`` where the stream has no such version.
+        """
+        _check_position("upto", upto)
+        self._check_deletes("truncate")
+        return self._erase([(stream, upto, force)])[0]
+
+    def delete(self, stream: str) -> int:
+        """Delete a stream: its events, its snapshots, and the keys of its commands. Returns how
+        many events went; it is durable then.
+
+        Its name is not used again: who writes to it gets ``es.Deleted``. ``ValueError`` where there
+        is no stream of that name; deleting it again does nothing.
+        """
+        self._check_deletes("delete")
+        return self._erase([(stream, None, False)])[0]
+
+    def truncated(self, stream: str) -> int:
+        """The version up to which events of the stream have been deleted; 0: none."""
+        if not self._is_core:
+            return 0
+        return self._erased(stream)[0]
+
+    def deleted(self, stream: str) -> bool:
+        """Whether the stream was deleted, so that its name is not used again."""
+        if not self._is_core:
+            return False
+        return self._erased(stream)[1]
+
+    def retain(
+        self,
+        *,
+        stream: str | None = None,
+        category: str | None = None,
+        prefix: str | None = None,
+        keep: int | None = None,
+        older_than: timedelta | datetime | None = None,
+        force: bool = False,
+    ) -> int:
+        """Truncate streams by count or age, as far as snapshots allow. Returns how many events
+        went.
+
+        stream: the name of one; category: all whose names begin with it and a slash, such as those
+            of an aggregate; prefix: all whose names begin with it. One of the three.
+        keep: so many of the newest events stay. older_than: what is younger stays: a ``timedelta``
+            back from now, or an aware ``datetime``. With both, an event goes where both say so.
+        force: also beyond what a snapshot stands for; see :meth:`truncate`.
+
+        Each stream is truncated whole or not at all, some together in one transaction.
+        """
+        names = _deleting.names_of(self, stream, category, prefix)
+        cutoff = _deleting.cutoff_of(older_than)
+        if keep is not None:
+            _check_position("keep", keep)
+        elif cutoff is None:
+            raise TypeError("retain takes keep, older_than or both")
+
+        def erase(together: list[tuple[str, int]]) -> int:
+            if self._is_core:
+                return sum(self._erase([(name, upto, force) for name, upto in together]))
+            return sum(self.truncate(name, upto, force=force) for name, upto in together)
+
+        return _deleting.retain(self, names, keep, cutoff, force, erase)
+
+    def compact(self) -> int:
+        """Give the space of what was deleted back to the file system, some pages at a time; readers
+        and commits go on. Returns by how many bytes the file shrinks, which it does once no reader
+        looks at an older state.
+
+        A file of format 1 is rewritten whole the first time, and commits wait for that.
+        """
+        self._check_deletes("compact")
+        return self._compact()
+
+    def _check_deletes(self, name: str) -> None:
+        if not self._is_core:
+            raise TypeError(f"{type(self).__name__} is a provider of its own without {name}()")
 
     # ---- the whole
 

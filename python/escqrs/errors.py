@@ -23,6 +23,8 @@ Every one is an :class:`Error`::
     │   └── ReadOnly              the file cannot be written
     ├── NotAStore                 the file .path is another program's, or of a newer format
     ├── Corrupt                   stored bytes do not verify or decode: .stream .version .position
+    ├── Deleted                   what was asked for has been deleted: .stream .version .position
+    ├── NotCovered                no snapshot stands for what would be deleted: .stream .version
     ├── UnknownType               no class of that name was given: .type .stream .version .position
     ├── NameClash                 two definitions for one name
     ├── NameExists                the name is taken: .ref
@@ -46,6 +48,7 @@ __all__ = [
     "Conflict",
     "Corrupt",
     "Deadlock",
+    "Deleted",
     "Error",
     "Forked",
     "Full",
@@ -55,6 +58,7 @@ __all__ = [
     "NameClash",
     "NameExists",
     "NotAStore",
+    "NotCovered",
     "ProcessStopped",
     "ReadModelStopped",
     "ReadOnly",
@@ -214,6 +218,39 @@ class Corrupt(Error):
         self.stream = stream
         self.version = version
         self.position = position
+
+
+class Deleted(Error):
+    """Events that were asked for have been deleted, or the stream has.
+
+    Of a stream they are gone up to ``version``, and ``after=error.version`` is behind them. Read by
+    position they are gone up to ``position``, and ``after=error.position`` is behind them. What was
+    to be written to a deleted stream is not stored, nor is anything else of its commit.
+    """
+
+    def __init__(
+        self,
+        *args: object,
+        stream: str | None = None,
+        version: int | None = None,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self.stream = stream
+        self.version = version
+        self.position = position
+
+
+class NotCovered(Error):
+    """No snapshot that verifies stands for the events of ``stream`` up to ``version``, and so they
+    are not deleted; or it is the one that was to be deleted."""
+
+    def __init__(
+        self, *args: object, stream: str | None = None, version: int | None = None
+    ) -> None:
+        super().__init__(*args)
+        self.stream = stream
+        self.version = version
 
 
 class UnknownType(Error):
