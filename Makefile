@@ -228,6 +228,8 @@ asan-python: install packages-test
 
 stress: install ## the kill loop and other long tests, in their long form
 	@$(MAKE) $(VENV)/extra-test
+	@$(PARALLEL) $(LIB) $(BUILD)/tests/c/runtime/test_stress
+	ESCQRS_STRESS=long $(BUILD)/tests/c/runtime/test_stress
 	ESCQRS_STRESS=long $(VENV_PYTHON) -m pytest tests/stress $(PYTEST_ARGS)
 
 crash: install ## only those of them that kill processes and fail writes
