@@ -94,6 +94,8 @@ typedef struct esc_py_actor_state {
     PyObject *run_now;          /* run_now(coroutine): to its end, which must not wait */
     PyObject *recover;          /* recover(context, store, name) -> version */
     PyObject *commit_provider;  /* commit_provider(store, name, events, expected, snapshot) */
+    PyObject *delete_events;    /* delete_events(store, name, upto) */
+    PyObject *delete_snapshots; /* likewise */
     PyObject *request_snapshot; /* RequestSnapshot() */
     PyObject *replay_complete;  /* class */
 } esc_py_actor_state;

@@ -270,9 +270,11 @@ static void refuse_silence(esc_py_context *self)
 {
     escqrs_ref *sender = escqrs_context_sender(self->core);
     esc_py_answer *reply = sender == NULL ? NULL : esc_py_answer_of(sender);
-    /* relaxed: the only one left is the message's, so nobody else changes it */
+    /* the message's, and the turn's that is to tell it of failures; what is held back has its own.
+     * relaxed: those that are left are this thread's, so nobody else changes it */
+    uint32_t own = 1 + esc_py_persist_asks(self);
     if (reply == NULL || escqrs_future_is_complete(&reply->future) ||
-        atomic_load_explicit(&reply->future.references, memory_order_relaxed) != 1) {
+        atomic_load_explicit(&reply->future.references, memory_order_relaxed) != own) {
         return;
     }
     PyObject *path = esc_py_ref_path(self->ref);
@@ -322,18 +324,17 @@ static escqrs_turn_end finish(esc_py_context *self, PyObject *result)
         Py_DECREF(result);
         return end;
     }
+    if (result != NULL && !self->continued) {
+        refuse_silence(self);
+    }
+    self->continued = false;
     if (self->persist != NULL) {
         result = esc_py_persist_finish(self, result);
     }
     if (result == NULL) {
-        self->continued = false;
         return esc_py_context_fail(self);
     }
     Py_DECREF(result);
-    if (!self->continued) {
-        refuse_silence(self);
-    }
-    self->continued = false;
     return ESCQRS_TURN_NEXT;
 }
 

@@ -277,6 +277,12 @@ bool esc_py_persist_is_open(const void *turn)
     return turn != NULL && turn == turn_now;
 }
 
+unsigned esc_py_persist_asks(esc_py_context *context)
+{
+    const esc_py_persist *self = context->persist;
+    return self != NULL && self->turn != NULL && self->turn->asker != NULL;
+}
+
 const void *esc_py_persist_enter(esc_py_context *context)
 {
     const void *before = turn_now;
@@ -792,8 +798,9 @@ void esc_py_persist_end(esc_py_context *context)
 
 /* ---- the type ------------------------------------------------------------------------------------------ */
 
-/* delete_events(upto=None), delete_snapshots(upto=None): by way of the store. */
-static PyObject *delete_from(PyObject *object, PyObject *args, PyObject *kwargs, const char *method)
+/* delete_events(upto=None), delete_snapshots(upto=None): functions of _persist.py. */
+static PyObject *delete_from(PyObject *object, PyObject *args, PyObject *kwargs, const char *method,
+                             PyObject *function)
 {
     static char *names[] = {"upto", NULL};
     PyObject *upto = Py_None;
@@ -801,30 +808,25 @@ static PyObject *delete_from(PyObject *object, PyObject *args, PyObject *kwargs,
         return NULL;
     }
     esc_py_persist *self = persist_of(object, method);
-    if (self == NULL) {
-        return NULL;
-    }
-    PyObject *function = PyObject_GetAttrString(self->store, method);
-    PyObject *given = function == NULL ? NULL : PyTuple_Pack(1, self->name);
-    PyObject *named = given == NULL ? NULL : PyDict_New();
-    PyObject *result = NULL;
-    if (named != NULL && PyDict_SetItemString(named, "upto", upto) == 0) {
-        result = PyObject_Call(function, given, named);
-    }
-    Py_XDECREF(named);
-    Py_XDECREF(given);
-    Py_XDECREF(function);
-    return result;
+    return self == NULL
+               ? NULL
+               : PyObject_CallFunctionObjArgs(function, self->store, self->name, upto, NULL);
 }
 
 static PyObject *persistent_delete_snapshots(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    return delete_from(object, args, kwargs, "delete_snapshots");
+    esc_py_state *state = esc_py_state_of_type(Py_TYPE(object));
+    return state == NULL ? NULL
+                         : delete_from(object, args, kwargs, "delete_snapshots",
+                                       state->actor.delete_snapshots);
 }
 
 static PyObject *persistent_delete_events(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    return delete_from(object, args, kwargs, "delete_events");
+    esc_py_state *state = esc_py_state_of_type(Py_TYPE(object));
+    return state == NULL
+               ? NULL
+               : delete_from(object, args, kwargs, "delete_events", state->actor.delete_events);
 }
 
 static PyObject *get_recovering(PyObject *object, void *Py_UNUSED(closure))
@@ -902,9 +904,11 @@ static PyMethodDef persistent_methods[] = {
      "delete_snapshots($self, upto=None)\n--\n\nDelete this actor's snapshots up to a version, or "
      "all."},
     {"delete_events", _PyCFunction_CAST(persistent_delete_events), KEYWORDS,
-     "delete_events($self, upto=None)\n--\n\nDelete this actor's events up to a version, or all, "
-     "where the store can: the built-in one keeps them\nfor ever and raises "
-     "NotImplementedError."},
+     "delete_events($self, upto=None)\n--\n\nForget this actor's events up to a version, or all: "
+     "they "
+     "are never replayed again.\n\n"
+     "Mostly after a snapshot, which then begins the history. The store itself only grows: they "
+     "stay in its journal."},
     {"_at", persistent_at, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

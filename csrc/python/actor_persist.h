@@ -24,6 +24,8 @@ void esc_py_persist_hold(escqrs_ref *to, esc_py_mail *mail, escqrs_ref *sender);
 /* Around an ask, which leaves at once, as what it runs on this thread does. */
 const void *esc_py_persist_suspend(void);
 void esc_py_persist_resume(const void *turn);
+/* How many references its turn has of the message's asker: 0 or 1. */
+unsigned esc_py_persist_asks(esc_py_context *context);
 /* Whether that turn is open still. */
 bool esc_py_persist_is_open(const void *turn);
 /* Around what a context sends, on whatever thread (an async receive). */

@@ -141,7 +141,11 @@ void esc_py_answer_raise(esc_py_actor_system *system, escqrs_ref *asker)
     esc_py_mail *mail = value == NULL ? NULL : esc_py_mail_new(system, value, NULL);
     if (mail != NULL) {
         mail->is_exception = true;
-        (void)escqrs_tell(asker, &mail->envelope, NULL);
+        if (esc_py_persist_holds() != NULL) {
+            esc_py_persist_hold(asker, mail, NULL);
+        } else {
+            (void)escqrs_tell(asker, &mail->envelope, NULL);
+        }
     }
     PyErr_Clear();
     Py_XDECREF(type);

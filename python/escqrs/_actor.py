@@ -570,6 +570,8 @@ _core._bind_actor(
     run_now=run_now,
     recover=_persist.recover,
     commit_provider=_persist.commit_provider,
+    delete_events=_persist.delete_events,
+    delete_snapshots=_persist.delete_snapshots,
     request_snapshot=_persist.RequestSnapshot(),
     replay_complete=_persist.ReplayComplete,
 )

@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+_FORGOTTEN = "escqrs.deleted/"  # checkpoints of actors that have deleted events
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Replay:
     """Recovery begins: a snapshot, if there is one, and the events after it follow."""
@@ -135,7 +138,7 @@ def recover(ctx: Context, store: Store, name: str) -> int:
         actor._at(version)
         _give(ctx, OfferSnapshot(state, version))
         break
-    for recorded in store.history(name, after=version):
+    for recorded in store.history(name, after=max(version, _forgotten(store, name))):
         try:
             event = _event_of(store, recorded)
         except Error as error:
@@ -147,6 +150,31 @@ def recover(ctx: Context, store: Store, name: str) -> int:
         except Exception as error:
             raise _explained(error, name, recorded, "applied") from error
     return version
+
+
+def _forgotten(store: Store, name: str) -> int:
+    """The version up to which ``delete_events`` has forgotten the events."""
+    return store.checkpoint(_FORGOTTEN + name) or 0
+
+
+def delete_events(store: Store, name: str, upto: int | None) -> None:
+    """``actor.delete_events``: a checkpoint says where the replay begins."""
+    _check_version(upto)
+    stored = store.version(name)
+    version = stored if upto is None else min(upto, stored)
+    if version > _forgotten(store, name):
+        store.set_checkpoint(_FORGOTTEN + name, version)
+
+
+def delete_snapshots(store: Store, name: str, upto: int | None) -> None:
+    """``actor.delete_snapshots``."""
+    _check_version(upto)
+    store.delete_snapshots(name, upto=upto)
+
+
+def _check_version(upto: Any) -> None:
+    if upto is not None and (isinstance(upto, bool) or not isinstance(upto, int)):
+        raise TypeError(f"upto is a version or None, not {type(upto).__name__}")
 
 
 def _event_of(store: Store, recorded: Any) -> Any:

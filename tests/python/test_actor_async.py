@@ -1,0 +1,267 @@
+"""Async actors: one message at a time on an event loop; awaiting replies and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import Any
+
+import escqrs as es
+import pytest
+import support
+
+
+class Echo:
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        if isinstance(message, (str, int)):
+            ctx.respond(message)
+
+
+class Sleeper(es.Actor):
+    """Waits between two looks at its own counter: it would see others if they came in between."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+
+    async def receive(self, ctx: es.Context, message: Any) -> None:
+        if message == "most":
+            ctx.respond(self.most)
+        elif isinstance(message, int):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await asyncio.sleep(0)
+            self.inside -= 1
+            ctx.respond(message)
+
+
+class Call:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+
+class Doer(es.Actor):
+    async def receive(self, ctx: es.Context, message: Any) -> None:
+        if isinstance(message, Call):
+            await asyncio.sleep(0)
+            result = message.function(ctx)
+            if asyncio.iscoroutine(result):
+                result = await result
+            ctx.respond(result)
+
+
+@pytest.fixture
+def system():
+    with es.ActorSystem() as system:
+        yield system
+
+
+def test_one_message_at_a_time(system):
+    ref = system.spawn(Sleeper)
+    replies = [ref.submit(number) for number in range(100)]
+    assert [one.result(timeout=support.SECONDS) for one in replies] == list(range(100))
+    assert ref.ask("most") == 1
+
+
+def test_two_async_actors_run_beside_each_other(system):
+    async def meet(ctx: es.Context) -> str:
+        mine.set()
+        await yours.wait()
+        return "met"
+
+    async def answer(ctx: es.Context) -> str:
+        await mine.wait()
+        yours.set()
+        return "there"
+
+    mine, yours = asyncio.Event(), asyncio.Event()
+    a, b = system.spawn(Doer), system.spawn(Doer)
+    first = a.submit(Call(meet))
+    assert b.ask(Call(answer)) == "there"
+    assert first.result(timeout=support.SECONDS) == "met"
+
+
+def test_awaiting_another_actor(system):
+    echo = system.spawn(Echo)
+
+    async def ask(ctx: es.Context) -> str:
+        return (await echo.submit("hello")) + " there"
+
+    assert system.spawn(Doer).ask(Call(ask)) == "hello there"
+
+
+def test_an_exception_reaches_the_asker_and_the_supervisor(system):
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, seen.put)
+
+    async def fail(ctx: es.Context) -> None:
+        await asyncio.sleep(0)
+        raise LookupError("no such thing")
+
+    ref = system.spawn(Doer)
+    with pytest.raises(LookupError, match="no such thing"):
+        ref.ask(Call(fail))
+    failed = seen.get(timeout=support.SECONDS)
+    assert (failed.ref, failed.directive) == (ref, "restart")
+    assert ref.ask(Call(lambda ctx: 1)) == 1
+
+
+def test_the_context_works_between_awaits(system):
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    async def work(ctx: es.Context) -> Any:
+        await asyncio.sleep(0)
+        child = ctx.spawn(Echo, name="child")
+        ctx.watch(child)
+        ctx.schedule_once(0.001, Call(lambda ctx: seen.put("later")))
+        assert ctx.children == (child,)
+        assert ctx.headers == {"trace": 1}
+        assert isinstance(ctx.message, Call)
+        ctx.stop(child)
+        return child
+
+    ref = system.spawn(Doer)
+    child = ref.submit(Call(work), headers={"trace": 1}).result(timeout=support.SECONDS)
+    assert child.address == ref.address + "/child"
+    assert seen.get(timeout=support.SECONDS) == "later"
+    child.wait_stopped(timeout=support.SECONDS)
+
+
+def test_lifecycle_of_an_async_actor(system):
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Async(es.Actor):
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            await asyncio.sleep(0)
+            seen.put(type(message).__name__)
+
+    ref = system.spawn(Async)
+    ref.tell("one")
+    ref.poison()
+    ref.wait_stopped(timeout=support.SECONDS)
+    assert [seen.get_nowait() for _ in range(4)] == ["Started", "str", "Stopping", "Stopped"]
+
+
+def test_a_loop_that_is_given():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        system = es.ActorSystem(loop=loop)
+        ref = system.spawn(Doer)
+        thread = await ref.submit(Call(lambda ctx: threading.get_ident()))
+        assert thread == threading.get_ident()
+        await asyncio.to_thread(system.close)
+
+    asyncio.run(main())
+
+
+def test_awaiting_replies_in_any_loop(system):
+    ref = system.spawn(Echo)
+
+    async def main() -> list[int]:
+        replies = [ref.submit(number) for number in range(1000)]
+        got = await asyncio.gather(*replies)
+        assert await replies[0] == 0  # again
+        return got
+
+    assert asyncio.run(main()) == list(range(1000))
+    reply = ref.submit(7)
+
+    async def once() -> int:
+        return await reply
+
+    assert asyncio.run(once()) == asyncio.run(once()) == 7
+
+
+def test_a_cancelled_task_only_stops_waiting(system):
+    class Keeper(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "answer":
+                self.sender.tell(1)
+            elif isinstance(message, str):
+                self.sender = ctx.sender
+
+    ref = system.spawn(Keeper)
+
+    async def main() -> int:
+        reply = ref.submit("ask")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.ensure_future(_await(reply)), 0.01)
+        ref.tell("answer")
+        return await reply
+
+    assert asyncio.run(main()) == 1
+
+
+async def _await(reply: es.ActorReply) -> Any:
+    return await reply
+
+
+def test_an_async_stream(system):
+    ref = system.spawn(Echo)
+    stream = system.stream()
+
+    async def main() -> list[Any]:
+        async def send() -> None:
+            for number in range(100):
+                ref.tell(number, sender=stream)
+                await asyncio.sleep(0)
+            await ref.submit(0)
+            stream.close()
+
+        task = asyncio.create_task(send())
+        got = [number async for number in stream]
+        await task
+        return got
+
+    assert asyncio.run(main()) == list(range(100))
+
+
+def test_a_coroutine_that_never_returns_is_named_by_close():
+    class Stuck(es.Actor):
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                self.event = event = asyncio.Event()
+                entered.put((asyncio.get_running_loop(), event))
+                await event.wait()
+
+    entered: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system = es.ActorSystem()
+    system.spawn(Stuck, name="stuck").tell("block")
+    loop, event = entered.get(timeout=support.SECONDS)
+    with pytest.raises(es.Timeout, match="stuck"):
+        system.close(timeout=0.05)
+    loop.call_soon_threadsafe(event.set)
+    system.close()
+
+
+def test_an_async_persistent_actor(system):
+    class Noted(es.Event, name="AsyncNoted"):
+        text: str
+
+    class Notes(es.PersistentActor):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case Noted(text=text):
+                    self.notes.append(text)
+                case str():
+                    await asyncio.sleep(0)
+                    self.persist(Noted(message))
+                    await asyncio.sleep(0)
+                    ctx.respond(list(self.notes))
+
+    with es.Store(":memory:") as store:
+        made = es.Props(Notes, middleware=[es.persistence(store)])
+        ref = system.spawn(made, name="n")
+        assert ref.ask("a") == ["a"]
+        assert ref.ask("b") == ["a", "b"]
+        assert store.version("n") == 2
+        ref.poison()
+        ref.wait_stopped(timeout=support.SECONDS)
+        again = system.spawn(made, name="n")
+        assert again.ask("c") == ["a", "b", "c"]
+        again.poison()
+        again.wait_stopped(timeout=support.SECONDS)

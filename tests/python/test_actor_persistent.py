@@ -1,0 +1,501 @@
+"""Persistent actors: what is acknowledged is stored, and what is stored is what the actor knows."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
+import escqrs as es
+import pytest
+import support
+
+
+class Add(es.Command[int]):
+    amount: int
+    times: int = 1
+
+
+class Added(es.Event, name="PersistentAdded"):
+    amount: int
+
+
+class Total(es.Message, name="PersistentTotal"):
+    total: int
+
+
+class Counter(es.PersistentActor):
+    """Adds numbers up; answers with total and version."""
+
+    def __init__(self, log: list[Any] | None = None) -> None:
+        self.total = 0
+        self.log = [] if log is None else log
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        self.log.append((type(message).__name__, self.recovering))
+        match message:
+            case Add(amount=amount, times=times):
+                for _ in range(times):
+                    self.persist(Added(amount))
+                ctx.respond((self.total, self.version))
+            case Added(amount=amount):
+                self.total += amount
+            case es.RequestSnapshot():
+                self.persist_snapshot(Total(self.total))
+            case es.OfferSnapshot(snapshot=state):
+                self.total = state.total
+            case "get":
+                ctx.respond((self.total, self.version))
+            case ("tell", ref, text):
+                self.persist(Added(1))
+                ctx.tell(ref, text)
+                ref.tell(text + "!")
+                ctx.respond(None)
+            case "raise":
+                self.persist(Added(1000))
+                raise LookupError("after the event")
+            case "block":
+                ctx.respond(entered.set())
+                release.wait(support.SECONDS)
+
+
+entered, release = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def system():
+    entered.clear()
+    release.clear()
+    with es.ActorSystem() as system:
+        yield system
+        release.set()
+
+
+@pytest.fixture
+def store():
+    with es.Store(":memory:") as store:
+        yield store
+
+
+def props(store: es.Store, every: int | None = None, log: list[Any] | None = None) -> es.Props:
+    return es.Props(lambda: Counter(log), middleware=[es.persistence(store, snapshot_every=every)])
+
+
+def end(ref: es.Ref) -> None:
+    ref.poison()
+    ref.wait_stopped(timeout=support.SECONDS)
+
+
+def again(system: es.ActorSystem, made: es.Props, name: str = "c") -> es.Ref:
+    """Stop the actor of that name and spawn it again."""
+    found = system.find(name)
+    if found is not None:
+        end(found)
+    return system.spawn(made, name=name)
+
+
+def test_state_survives(system, store):
+    ref = system.spawn(props(store), name="c")
+    assert ref.ask(Add(2)) == (2, 1)
+    assert ref.ask(Add(3, times=2)) == (8, 3)
+    assert [recorded.event.amount for recorded in store.history("c")] == [2, 3, 3]
+    assert again(system, props(store)).ask("get") == (8, 3)
+
+
+def test_state_survives_in_a_file_that_knows_no_classes(tmp_path: Path):
+    path = tmp_path / "counters.db"
+    for expected in ((1, 1), (2, 2)):
+        with es.Store(path) as store, es.ActorSystem() as system:
+            assert system.spawn(props(store, 1), name="c").ask(Add(1)) == expected
+
+
+def test_recovery_comes_before_messages_and_says_so(system, store):
+    ref = system.spawn(props(store, 3), name="c")
+    ref.ask(Add(1, times=3))
+    log: list[Any] = []
+    ref = again(system, props(store, 3, log))
+    assert ref.ask("get") == (3, 3)
+    assert log == [
+        ("Started", False),
+        ("Replay", True),
+        ("OfferSnapshot", True),
+        ("ReplayComplete", False),
+        ("str", False),
+    ]
+    ref.ask(Add(1))
+    log.clear()
+    assert again(system, props(store, None, log)).ask("get") == (4, 4)
+    assert [name for name, _ in log][:6] == [
+        "Stopping", "Stopped", "Started", "Replay", "OfferSnapshot", "Added"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 7, 100, 0, None])
+def test_a_snapshot_at_every_interval(system, store, every):
+    ref = system.spawn(props(store, every), name="c")
+    for version in range(1, 12):
+        assert ref.ask(Add(version)) == (version * (version + 1) // 2, version)
+        newest = store.snapshot("c")
+        if every:
+            expected = version // every * every
+            assert (newest.version if newest else 0) == expected
+            if newest is not None:
+                state = es.from_bytes(Total, newest.data)
+                assert state.total == expected * (expected + 1) // 2
+        else:
+            assert newest is None
+    assert again(system, props(store, every)).ask("get") == (66, 11)
+
+
+def test_a_snapshot_of_several_events_in_one_message(system, store):
+    ref = system.spawn(props(store, 4), name="c")
+    for count, expected in ((3, 0), (3, 6), (1, 6), (5, 12)):
+        ref.ask(Add(1, times=count))
+        newest = store.snapshot("c")
+        assert (newest.version if newest else 0) == expected
+    assert again(system, props(store, 4)).ask("get") == (12, 12)
+
+
+def test_the_sender_is_answered_after_a_snapshot(system, store):
+    ref = system.spawn(props(store, 1), name="c")
+    replies = [ref.submit(Add(1)) for _ in range(50)]
+    assert [one.result(timeout=support.SECONDS) for one in replies] == [
+        (number, number) for number in range(1, 51)
+    ]
+
+
+def test_a_message_that_raises_leaves_nothing(system, store):
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, seen.put)
+    ref = system.spawn(props(store), name="c")
+    ref.ask(Add(1))
+    with pytest.raises(LookupError, match="after the event"):
+        ref.ask("raise")
+    assert ref.ask("get") == (1, 1)
+    assert store.version("c") == 1
+    assert seen.get(timeout=support.SECONDS).directive == "restart"
+
+
+def test_resuming_after_a_failure_forgets_what_was_not_stored(store):
+    with es.ActorSystem(supervisor=es.OneForOne(lambda error: es.resume)) as system:
+        ref = system.spawn(props(store), name="c")
+        ref.ask(Add(1))
+        with pytest.raises(LookupError):
+            ref.ask("raise")
+        assert ref.ask("get") == (1, 1)
+        assert ref.ask(Add(2)) == (3, 2)
+
+
+def test_what_a_message_sends_leaves_once_it_is_durable(system, tmp_path: Path):
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Recorder(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, str):
+                seen.put((message, reader.version("c")))
+
+    with es.Store(tmp_path / "a.db") as store:
+        reader = store
+        other = system.spawn(Recorder)
+        ref = system.spawn(props(store), name="c")
+        ref.ask(("tell", other, "hello"))
+        assert seen.get(timeout=support.SECONDS) == ("hello", 1)
+        assert seen.get(timeout=support.SECONDS) == ("hello!", 1)
+        end(ref)
+
+
+def test_the_store_refuses(system, store):
+    """Nothing is sent, the asker gets the error, and the actor goes on from what is stored."""
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    stream = system.stream()
+    ref = system.spawn(props(store), name="c")
+    ref.ask(Add(1))
+    store.append("c", [Added(10)])  # a second writer
+    failed = ref.submit(("tell", stream, "never"))
+    with pytest.raises(es.WrongVersion) as caught:
+        failed.result(timeout=support.SECONDS)
+    assert caught.value.actual == 2
+    assert ref.ask("get") == (11, 2)
+    assert ref.ask(Add(1)) == (12, 3)
+    with pytest.raises(es.Timeout):
+        stream.get(timeout=0.0)
+    assert seen.empty()
+
+
+def test_what_was_decided_on_what_could_not_be_stored_fails_too(system, store):
+    ref = system.spawn(props(store), name="c")
+    ref.ask(Add(1))
+    ref.tell("block")
+    assert entered.wait(support.SECONDS)
+    replies = [ref.submit(Add(1)) for _ in range(20)]
+    store.append("c", [Added(10)])
+    release.set()
+    outcomes = [one.exception(timeout=support.SECONDS) for one in replies]
+    assert isinstance(outcomes[0], es.WrongVersion)
+    total, version = ref.ask("get")
+    assert version == store.version("c")
+    assert total == sum(recorded.event.amount for recorded in store.history("c"))
+    good = [one.result() for one in replies if one.exception() is None]
+    assert len(good) == version - 2  # each acknowledged one is stored
+
+
+def test_a_store_that_is_closed(system):
+    store = es.Store(":memory:")
+    ref = system.spawn(props(store), name="c")
+    ref.ask(Add(1))
+    store.close()
+    with pytest.raises(es.Closed):
+        ref.ask(Add(1))
+    with pytest.raises(es.Closed):
+        ref.ask("get")
+
+
+def test_two_systems_write_one_stream(store):
+    with es.ActorSystem() as one, es.ActorSystem() as two:
+        a, b = one.spawn(props(store), name="c"), two.spawn(props(store), name="c")
+        acknowledged = 0
+        for _ in range(20):
+            for ref in (a, b):
+                try:
+                    ref.ask(Add(1))
+                    acknowledged += 1
+                except es.WrongVersion:
+                    pass
+        assert acknowledged == store.version("c")
+
+
+def test_an_event_that_cannot_be_decoded(system, store):
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    store.append("c", [Added(1)])
+    store.append("c", [es.NewEvent("NobodyKnowsThis", b"\x01\x02")])
+    system.events.subscribe(es.ActorFailed, seen.put)
+    ref = system.spawn(props(store), name="c")
+    with pytest.raises(es.Closed):
+        ref.ask("get", timeout=support.SECONDS)
+    error = seen.get(timeout=support.SECONDS).error
+    assert isinstance(error, es.Corrupt)
+    assert (error.stream, error.version) == ("c", 2)
+    assert "NobodyKnowsThis" in str(error)
+
+
+def test_an_event_that_the_actor_refuses_in_replay(system, store):
+    class Strict(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, Added) and self.recovering:
+                raise LookupError("not mine")
+            super().receive(ctx, message)
+
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, seen.put)
+    store.append("c", [Added(1)])
+    ref = system.spawn(es.Props(Strict, middleware=[es.persistence(store)]), name="c")
+    ref.wait_stopped(timeout=support.SECONDS)
+    error = seen.get(timeout=support.SECONDS).error
+    assert isinstance(error, es.Corrupt)
+    assert (error.stream, error.version) == ("c", 1)
+
+
+def test_a_snapshot_that_cannot_be_read_is_passed_over(system, store):
+    store.append("c", [Added(1), Added(2), Added(3)])
+    store.save_snapshot("c", 1, "PersistentTotal", es.to_bytes(Total(1)))
+    store.save_snapshot("c", 2, "NobodyKnowsThis", b"\x01\x02")
+    log: list[Any] = []
+    assert system.spawn(props(store, 10, log), name="c").ask("get") == (6, 3)
+    assert [name for name, _ in log].count("Added") == 2
+
+
+def test_a_poison_while_persisting(system, store):
+    ref = system.spawn(props(store), name="c")
+    replies = [ref.submit(Add(1)) for _ in range(10)]
+    ref.poison()
+    assert replies[-1].result(timeout=support.SECONDS) == (10, 10)
+    ref.wait_stopped(timeout=support.SECONDS)
+    assert system.spawn(props(store), name="c").ask("get") == (10, 10)
+
+
+def test_messages_that_arrive_during_recovery_wait(system, store):
+    store.append("c", [Added(1) for _ in range(2000)])
+    ref = system.spawn(props(store), name="c")
+    replies = [ref.submit(Add(1)) for _ in range(10)]
+    assert [one.result(timeout=support.SECONDS) for one in replies] == [
+        (number, number) for number in range(2001, 2011)
+    ]
+
+
+def test_many_actors_at_once(system, store):
+    refs = [system.spawn(props(store, 3), name=f"c{number}") for number in range(100)]
+    replies = [ref.submit(Add(1)) for _ in range(20) for ref in refs]
+    for one in replies:
+        one.result(timeout=support.SECONDS)
+    assert all(store.version(f"c{number}") == 20 for number in range(100))
+    assert all(ref.ask("get") == (20, 20) for ref in refs)
+
+
+def test_waiting_in_a_message_for_what_it_sent_itself(system, store):
+    class Waiter(es.PersistentActor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Ref):
+                self.persist(Added(1))
+                ctx.respond(message.submit("get").result())
+            elif isinstance(message, tuple):
+                self.persist(Added(1))
+                ctx.respond(message[0].ask("get"))
+
+    counter = system.spawn(props(store), name="c")
+    ref = system.spawn(es.Props(Waiter, middleware=[es.persistence(store)]), name="w")
+    with pytest.raises(es.Deadlock):
+        ref.ask(counter)
+    assert ref.ask((counter,)) == (0, 0)
+
+
+def test_misuse(system, store):
+    class Bare(es.PersistentActor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "late":
+                self.persist(Added(1))
+            elif message == "bad":
+                self.persist("no event")  # type: ignore[type-var]
+
+    lonely = Counter()
+    with pytest.raises(es.Error, match="no running actor"):
+        lonely.persist(Added(1))
+    assert not lonely.recovering
+    with pytest.raises(TypeError):
+        es.persistence("carts.db")  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        es.persistence(store, snapshot_every=-1)
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, seen.put)
+    unnamed = system.spawn(props(store))
+    unnamed.wait_stopped(timeout=support.SECONDS)
+    assert "name" in str(seen.get(timeout=support.SECONDS).error)
+    storeless = system.spawn(Bare, name="b")
+    storeless.wait_stopped(timeout=support.SECONDS)
+    ref = system.spawn(es.Props(Bare, middleware=[es.persistence(store)]), name="bare")
+    with pytest.raises(TypeError, match="es.Event"):
+        ref.ask("bad")
+    with pytest.raises(es.Unanswered):
+        ref.ask("late")
+    assert store.version("bare") == 1
+
+
+def test_persisting_in_replay_or_for_a_snapshot_is_refused(system, store):
+    class Eager(es.PersistentActor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case Added():
+                    if self.recovering:
+                        self.persist(Added(2))
+                case "go":
+                    self.persist(Added(1))
+                    ctx.respond(self.version)
+
+    made = es.Props(Eager, middleware=[es.persistence(store)])
+    ref = system.spawn(made, name="e")
+    assert ref.ask("go") == 1
+    end(ref)
+    again = system.spawn(made, name="e")
+    again.wait_stopped(timeout=support.SECONDS)
+    assert store.version("e") == 1
+
+
+def test_deleting(system, store):
+    class Deleter(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "snapshots":
+                self.delete_snapshots(upto=2)
+                ctx.respond(None)
+            elif message == "events":
+                self.delete_events(upto=2)
+                ctx.respond(self.version)
+            else:
+                super().receive(ctx, message)
+
+    made = es.Props(Deleter, middleware=[es.persistence(store, snapshot_every=1)])
+    ref = system.spawn(made, name="c")
+    for _ in range(3):
+        ref.ask(Add(1))
+    ref.ask("snapshots")
+    assert store.snapshot("c", upto=2) is None
+    assert store.snapshot("c").version == 3
+    assert ref.ask("events") == 3
+    assert again(system, made).ask("get") == (3, 3)
+    end(system.find("c"))
+    store.delete_snapshots("c")
+    assert system.spawn(made, name="c").ask("get") == (1, 3)  # two events are forgotten
+    assert store.version("c") == 3
+
+
+class Provider(es.Store):
+    """A store written in Python, which can be told to refuse."""
+
+    def __init__(self) -> None:
+        self.streams_: dict[str, list[es.NewEvent]] = {}
+        self.down = False
+        self.inner = es.Store(":memory:")
+
+    def commit(self, writes: Any, **options: Any) -> es.Commit:
+        if self.down:
+            raise es.StorageError("the server does not answer")
+        return self.inner.commit(writes, **options)
+
+    def history(self, stream: str, **options: Any) -> Any:
+        return self.inner.history(stream, **options)
+
+    def version(self, stream: str) -> int:
+        return self.inner.version(stream)
+
+    def snapshot(self, stream: str, **options: Any) -> Any:
+        return self.inner.snapshot(stream, **options)
+
+    def save_snapshot(self, stream: str, version: int, type: str, data: bytes) -> None:
+        self.inner.save_snapshot(stream, version, type, data)
+
+    def checkpoint(self, name: str) -> int | None:
+        return self.inner.checkpoint(name)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_a_provider_in_python(system):
+    with Provider() as store:
+        ref = system.spawn(props(store, 2), name="c")
+        assert ref.ask(Add(1, times=3)) == (3, 3)
+        store.down = True
+        with pytest.raises(es.StorageError, match="does not answer"):
+            ref.ask(Add(1))
+        store.down = False
+        assert ref.ask("get") == (3, 3)
+        assert ref.ask(Add(1)) == (4, 4)
+        assert again(system, props(store, 2)).ask("get") == (4, 4)
+        assert store.snapshot("c").version == 4
+        end(system.find("c"))
+
+
+def test_killed_in_the_midst(tmp_path: Path):
+    """What was acknowledged is there after kill -9."""
+    path = tmp_path / "k.db"
+    code = """
+        class Added2(es.Event, name="Added2"):
+            amount: int
+        class Counter2(es.PersistentActor):
+            def receive(self, ctx, message):
+                if isinstance(message, int):
+                    self.persist(Added2(message))
+                    ctx.respond(self.version)
+        store = es.Store(sys.argv[1])
+        system = es.ActorSystem()
+        ref = system.spawn(es.Props(Counter2, middleware=[es.persistence(store)]), name="c")
+        while True:
+            print(ref.ask(1), flush=True)
+    """
+    process = support.start(code, path)
+    assert process.stdout is not None
+    for _ in range(20):
+        acknowledged = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    with es.Store(path) as store:
+        assert store.version("c") >= acknowledged == 20
