@@ -44,6 +44,7 @@ from ._core import (
 )
 from ._inspect import Problem, Statistics, Verification
 from ._json import from_json, to_json
+from ._lock import check_schema_lock, write_schema_lock
 from ._match import Match
 from ._message import (
     Command,
@@ -237,6 +238,7 @@ __all__ = [
     "Write",
     "WrongVersion",
     "applies",
+    "check_schema_lock",
     "bounded",
     "broadcast",
     "consistent_hash",
@@ -274,4 +276,5 @@ __all__ = [
     "uint64",
     "unbounded",
     "upcast",
+    "write_schema_lock",
 ]

@@ -16,7 +16,8 @@ from typing import Any
 from ._core import MessageMeta, proto
 from ._restore import restore
 from ._store import Store
-from .errors import Error
+from ._upcast import newest_of
+from .errors import Error, NameClash, SchemaMismatch
 
 _PROGRESS_SECONDS = 0.1  # between two lines
 
@@ -30,7 +31,7 @@ def _classes(text: str) -> list[MessageMeta]:
             found: list[Any] = [functools.reduce(getattr, path.split("."), module)]
         else:
             found = [one for one in vars(module).values() if _is_message(one)]
-            found = [one for one in found if one.__module__ == module.__name__]
+            found = newest_of(one for one in found if one.__module__ == module.__name__)
     except (ImportError, ValueError, AttributeError) as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
     if not found or not all(_is_message(one) for one in found):
@@ -48,6 +49,27 @@ def _is_message(one: object) -> bool:
 def _print_proto(given: argparse.Namespace) -> int:
     several: list[list[Any]] = given.classes
     sys.stdout.write(proto(*dict.fromkeys(cls for classes in several for cls in classes)))
+    return 0
+
+
+def _lockable(text: str) -> Any:
+    """What ``module:Class`` names, or the module."""
+    name, _, path = text.partition(":")
+    try:
+        module = importlib.import_module(name)
+        return functools.reduce(getattr, path.split("."), module) if path else module
+    except (ImportError, ValueError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def _lock(given: argparse.Namespace) -> int:
+    from ._lock import check_schema_lock, write_schema_lock
+
+    try:
+        (check_schema_lock if given.check else write_schema_lock)(given.file, *given.classes)
+    except (SchemaMismatch, NameClash, OSError, ValueError, TypeError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -194,6 +216,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.set_defaults(run=_verify)
     command.add_argument("file")
     _add_progress(command)
+    command = commands.add_parser(
+        "lock",
+        help="write the schemas of events to a file that is committed",
+        description="Exit status: 1 where a class would not read what is locked, and with --check "
+        "where the file is out of date.",
+    )
+    command.set_defaults(run=_lock)
+    command.add_argument(
+        "classes", nargs="+", type=_lockable, metavar="MODULE[:CLASS]", help="e.g. shop"
+    )
+    command.add_argument("--file", default="escqrs.schema.lock")
+    command.add_argument("--check", action="store_true", help="compare only")
     command = commands.add_parser("stats", help="say what a store holds")
     command.set_defaults(run=_stats)
     command.add_argument("file")

@@ -150,6 +150,17 @@ def upcasters_in(given: Any) -> tuple[Upcaster, ...] | None:
     return found_one if inspect.isfunction(given) else None
 
 
+def newest_of(events: Iterable[type[Event]]) -> list[type[Event]]:
+    """Of several classes of one name, old ones that are kept for upcasters, the newest."""
+    found: dict[str, type[Event]] = {}
+    for cls in events:
+        before = found.setdefault(cls.__escqrs_name__, cls)
+        said, counted = before.__escqrs_version__, cls.__escqrs_version__
+        if said is not None and (counted is None or counted > said):
+            found[cls.__escqrs_name__] = cls
+    return list(found.values())
+
+
 # ---- the plan ------------------------------------------------------------------------------------
 
 
