@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "python/comparison.h"
 #include "python/recorded.h"
 #include "python/rows.h"
 #include "python/state.h"
@@ -490,6 +491,33 @@ end:
     return (PyObject *)self;
 }
 
+/* readmodel_compare(system, instance, description) -> Comparison */
+static PyObject *module_compare(PyObject *module, PyObject *args)
+{
+    PyObject *object, *instance, *given;
+    if (!PyArg_ParseTuple(args, "OOO!", &object, &instance, &PyTuple_Type, &given)) {
+        return NULL;
+    }
+    esc_py_state *state = esc_py_state_of(module);
+    esc_py_system *system = esc_py_system_cast(object);
+    escqrs_readmodel_spec spec;
+    description described = {0};
+    PyObject *result = NULL;
+    if (system == NULL || description_init(&described, state, given, &spec) < 0) {
+        goto end;
+    }
+    core_object *core = described.core;
+    core->system = system;
+    core->instance = Py_NewRef(instance);
+    core->reference = PyWeakref_NewRef(object, NULL);
+    if (core->reference != NULL) {
+        result = esc_py_comparison_new(system, (PyObject *)core, &spec, &core->model);
+    }
+end:
+    description_fini(&described);
+    return result;
+}
+
 /* readmodel_start(system) */
 static PyObject *module_start(PyObject *module, PyObject *object)
 {
@@ -868,6 +896,18 @@ static PyObject *core_query(PyObject *object, PyObject *args)
     return result;
 }
 
+/* The system, while it is open. */
+static PyObject *core_system(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    esc_py_system *system = core_enter((core_object *)object);
+    if (system == NULL) {
+        return NULL;
+    }
+    esc_py_system_unpin(system);
+    return (PyObject *)system; /* the reference of core_enter */
+}
+
 /* ---- type ------------------------------------------------------------------------------------------------------------------ */
 
 static PyObject *core_failure(PyObject *object, void *unused)
@@ -918,6 +958,7 @@ static void core_dealloc(PyObject *object)
 }
 
 static PyMethodDef core_methods[] = {
+    {"system", core_system, METH_NOARGS, NULL},
     {"status", core_status, METH_NOARGS, NULL},
     {"wait", core_wait, METH_VARARGS, NULL},
     {"rebuild", core_rebuild, METH_NOARGS, NULL},
@@ -952,6 +993,7 @@ static PyType_Spec core_spec = {
 static PyMethodDef module_methods[] = {
     {"readmodel_check", module_check, METH_O, NULL},
     {"readmodel_add", module_add, METH_VARARGS, NULL},
+    {"readmodel_compare", module_compare, METH_VARARGS, NULL},
     {"readmodel_start", module_start, METH_O, NULL},
     {"readmodel_bind", module_bind, METH_O, NULL},
     {"in_projection", module_in_projection, METH_NOARGS, NULL},
@@ -964,7 +1006,7 @@ int esc_py_readmodel_exec(PyObject *module)
     section->core = (PyTypeObject *)PyType_FromModuleAndSpec(module, &core_spec, NULL);
     if (section->core == NULL ||
         PyModule_AddObjectRef(module, "ReadModelCore", (PyObject *)section->core) < 0 ||
-        PyModule_AddFunctions(module, module_methods) < 0) {
+        esc_py_comparison_exec(module) < 0 || PyModule_AddFunctions(module, module_methods) < 0) {
         return -1;
     }
     return 0;
@@ -973,6 +1015,7 @@ int esc_py_readmodel_exec(PyObject *module)
 int esc_py_readmodel_traverse_state(esc_py_readmodel_state *section, visitproc visit, void *arg)
 {
     Py_VISIT(section->core);
+    Py_VISIT(section->comparison);
     Py_VISIT(section->failed);
     return 0;
 }
@@ -980,5 +1023,6 @@ int esc_py_readmodel_traverse_state(esc_py_readmodel_state *section, visitproc v
 void esc_py_readmodel_clear_state(esc_py_readmodel_state *section)
 {
     Py_CLEAR(section->core);
+    Py_CLEAR(section->comparison);
     Py_CLEAR(section->failed);
 }

@@ -13,8 +13,9 @@
 #include "python/system.h"
 
 typedef struct esc_py_readmodel_state {
-    PyTypeObject *core; /* ReadModelCore */
-    PyObject *failed;   /* function of _readmodel.py: failed(name, position, exception) */
+    PyTypeObject *core;       /* ReadModelCore */
+    PyTypeObject *comparison; /* Comparison */
+    PyObject *failed;         /* function of _readmodel.py: failed(name, position, exception) */
 } esc_py_readmodel_state;
 
 /* Whether this thread is inside an @es.on method. */

@@ -94,6 +94,11 @@ escqrs_status esc_checkpoint_load(sqlite3 *db, const esc_definition *definition,
     return status;
 }
 
+bool esc_checkpoint_is_of(const esc_checkpoint *checkpoint, const esc_definition *definition)
+{
+    return checkpoint->complete && strcmp(checkpoint->fingerprint, definition->fingerprint) == 0;
+}
+
 escqrs_status esc_checkpoint_check_names(sqlite3 *db, const esc_definition *definition,
                                          escqrs_error *error)
 {

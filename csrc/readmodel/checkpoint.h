@@ -21,6 +21,8 @@ typedef struct esc_checkpoint {
 /* What the file has of this read model. Reads only; a file without the tables has nothing. */
 escqrs_status esc_checkpoint_load(sqlite3 *db, const esc_definition *definition,
                                   esc_checkpoint *checkpoint, escqrs_error *error) ESCQRS_MUST_USE;
+/* Is what was found whole, and of this definition? */
+bool esc_checkpoint_is_of(const esc_checkpoint *checkpoint, const esc_definition *definition);
 /* NAME_CLASH where a name that the definition makes is taken by another read model or by somebody
  * else. */
 escqrs_status esc_checkpoint_check_names(sqlite3 *db, const esc_definition *definition,

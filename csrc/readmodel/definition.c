@@ -684,8 +684,8 @@ void esc_definition_fini(esc_definition *definition)
     *definition = (esc_definition){0};
 }
 
-escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory,
-                                       sqlite3 **copy, escqrs_error *error)
+escqrs_status esc_definition_make_copy(const esc_definition *definition, sqlite3 *from,
+                                       bool in_memory, sqlite3 **copy, escqrs_error *error)
 {
     escqrs_status status = open_database(in_memory ? ":memory:" : "", copy, error);
     if (status != ESCQRS_OK) {
@@ -693,7 +693,7 @@ escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in
     }
     status = esc_rmsql_exec(*copy, "PRAGMA synchronous=OFF; BEGIN", error);
     if (status == ESCQRS_OK) {
-        status = esc_install(definition, definition->scratch, *copy, error);
+        status = esc_install(definition, from, *copy, error);
     }
     if (status == ESCQRS_OK) {
         status = esc_rmsql_exec(*copy, "COMMIT", error);

@@ -78,9 +78,11 @@ void esc_definition_fini(esc_definition *definition);
 escqrs_status esc_definition_check(esc_definition *definition, escqrs_slice sql, bool must_write,
                                    sqlite3_stmt **statement, escqrs_error *error) ESCQRS_MUST_USE;
 
-/* A new empty database with the tables as the schema makes them. `in_memory`: else it may spill to
+/* A new database with the tables as the schema makes them, and with the rows of `from`: the scratch
+ * has those that the schema itself puts in. `in_memory`: else it may spill to
  * a temporary file, which is gone when the process is. */
-escqrs_status esc_definition_make_copy(const esc_definition *definition, bool in_memory,
-                                       sqlite3 **copy, escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_definition_make_copy(const esc_definition *definition, sqlite3 *from,
+                                       bool in_memory, sqlite3 **copy,
+                                       escqrs_error *error) ESCQRS_MUST_USE;
 
 #endif

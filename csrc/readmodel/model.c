@@ -76,8 +76,7 @@ escqrs_status escqrs_readmodel_check(const escqrs_readmodel_spec *specs, size_t 
 
 static bool is_same(const escqrs_readmodel *model, const esc_checkpoint *checkpoint)
 {
-    return checkpoint->complete &&
-           strcmp(checkpoint->fingerprint, model->definition.fingerprint) == 0;
+    return esc_checkpoint_is_of(checkpoint, &model->definition);
 }
 
 /* May the read model be opened with what this connection sees? `*checkpoint` is what there is. */
@@ -255,22 +254,38 @@ static escqrs_status subscribe(escqrs_readmodel *model, escqrs_error *error)
     return status;
 }
 
+escqrs_status esc_model_create(escqrs_projector *projector, const escqrs_readmodel_spec *spec,
+                               escqrs_readmodel **model, escqrs_error *error)
+{
+    escqrs_readmodel *made = escqrs_alloc_zero(sizeof(escqrs_readmodel));
+    *model = NULL;
+    if (made == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
+    }
+    made->projector = projector;
+    made->live.model = made;
+    esc_park_init(&made->live);
+    escqrs_status status = esc_definition_init(&made->definition, spec, error);
+    if (status != ESCQRS_OK) {
+        esc_park_end(made);
+        escqrs_free(made);
+        return status;
+    }
+    *model = made;
+    return ESCQRS_OK;
+}
+
 escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_readmodel_spec *spec,
                                    escqrs_readmodel **readmodel, escqrs_error *error)
 {
     ESC_ASSERT(!projector->started && !projector->made);
     *readmodel = NULL;
-    escqrs_readmodel *model = escqrs_alloc_zero(sizeof(escqrs_readmodel));
-    if (model == NULL || reserve(projector) != ESCQRS_OK) {
-        escqrs_free(model);
+    if (reserve(projector) != ESCQRS_OK) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
     }
-    model->projector = projector;
-    model->live.model = model;
-    esc_park_init(&model->live);
-    escqrs_status status = esc_definition_init(&model->definition, spec, error);
+    escqrs_readmodel *model = NULL;
+    escqrs_status status = esc_model_create(projector, spec, &model, error);
     if (status != ESCQRS_OK) {
-        escqrs_free(model);
         return status;
     }
     if ((status = check_siblings(projector, &model->definition, error)) != ESCQRS_OK) {

@@ -262,6 +262,9 @@ void esc_projector_wake(escqrs_projector *projector);
 
 /* Make in the file what it does not have yet, all or nothing. */
 escqrs_status esc_models_make(escqrs_projector *projector, escqrs_error *error) ESCQRS_MUST_USE;
+/* By its definition alone; not yet part of the projector. */
+escqrs_status esc_model_create(escqrs_projector *projector, const escqrs_readmodel_spec *spec,
+                               escqrs_readmodel **model, escqrs_error *error) ESCQRS_MUST_USE;
 void esc_model_destroy(escqrs_readmodel *model);
 /* What a reader sees of its checkpoint. */
 escqrs_status esc_model_look_up(escqrs_readmodel *model, esc_checkpoint *checkpoint,
@@ -347,6 +350,9 @@ escqrs_status esc_readings_all(esc_readings *self, escqrs_projector *projector,
 /* Begin or end a rebuild if it is time; false: there was nothing to do, or it has to be tried again
  * later. */
 bool esc_rebuild_turn(escqrs_readmodel *model, int64_t head);
+/* Empty tables in a database of their own. */
+escqrs_status esc_copy_make(escqrs_readmodel *model, esc_follower **copy,
+                            escqrs_error *error) ESCQRS_MUST_USE;
 void esc_copy_drop(escqrs_readmodel *model);
 void esc_copy_destroy(esc_follower *copy);
 

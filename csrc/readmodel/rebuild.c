@@ -37,7 +37,7 @@ void esc_copy_drop(escqrs_readmodel *model)
     esc_copy_destroy(copy);
 }
 
-static escqrs_status make_copy(escqrs_readmodel *model, esc_follower **copy, escqrs_error *error)
+escqrs_status esc_copy_make(escqrs_readmodel *model, esc_follower **copy, escqrs_error *error)
 {
     *copy = escqrs_alloc_zero(sizeof(esc_follower));
     if (*copy == NULL) {
@@ -45,8 +45,9 @@ static escqrs_status make_copy(escqrs_readmodel *model, esc_follower **copy, esc
     }
     (*copy)->model = model;
     esc_park_init(*copy);
-    escqrs_status status = esc_definition_make_copy(&model->definition, model->projector->in_memory,
-                                                    &(*copy)->db, error);
+    escqrs_status status =
+        esc_definition_make_copy(&model->definition, model->definition.scratch,
+                                 model->projector->in_memory, &(*copy)->db, error);
     if (status != ESCQRS_OK) {
         escqrs_free(*copy);
         *copy = NULL;
@@ -189,7 +190,7 @@ static bool begin_rebuild(escqrs_readmodel *model)
     if (model->definition.has_virtual) {
         status = replace(model, model->definition.scratch, 0, &error);
     } else {
-        status = make_copy(model, &copy, &error);
+        status = esc_copy_make(model, &copy, &error);
     }
     if (status != ESCQRS_OK) {
         esc_model_trouble(model, &error);

@@ -230,6 +230,29 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_unparked(escqrs_readmodel *r
  * a dead letter. Copied; without memory it is left out. */
 void escqrs_readmodel_explain(escqrs_readmodel *readmodel, escqrs_slice detail);
 
+/* ---- comparing with a fresh build ---------------------------------------------------------------- */
+
+typedef struct escqrs_comparison escqrs_comparison;
+
+/* Copy the rows that the store has of the read model, as they are at one moment, and make an empty
+ * copy of its tables; `*readmodel` is what functions of its projections belong to. Holds nothing of
+ * the store afterwards, which has to outlive it. INVALID: the file has no rows of this definition,
+ * or they are in virtual tables. One thread at a time; blocks. */
+ESCQRS_MUST_USE escqrs_status escqrs_comparison_open(
+    escqrs_store *store, const escqrs_host_ops *host, void *host_context, const escqrs_log *log,
+    const escqrs_readmodel_spec *spec, escqrs_comparison **comparison, escqrs_readmodel **readmodel,
+    escqrs_error *error);
+/* Build the copy a batch further. OK; DONE: it is where the live rows are; else the event that it
+ * cannot take, or what the machine is to blame for. Detached from the host; `*host_state` is this
+ * thread's, and another one afterwards. */
+ESCQRS_MUST_USE escqrs_status escqrs_comparison_step(escqrs_comparison *comparison,
+                                                     void **host_state, escqrs_error *error);
+int64_t escqrs_comparison_position(const escqrs_comparison *comparison);
+int64_t escqrs_comparison_target(const escqrs_comparison *comparison);
+/* The database (sqlite3 *) with the fresh or the live rows. */
+void *escqrs_comparison_rows(escqrs_comparison *comparison, bool fresh);
+void escqrs_comparison_close(escqrs_comparison *comparison); /* NULL is fine */
+
 /* For functions of projections, within `apply`: a statement (sqlite3_stmt *) of the read model's
  * own, on the connection that `apply` was given; it may read and write the read model's tables and
  * nothing else. Kept and reset by the read model: give it back before `apply` returns. INVALID: bad

@@ -93,7 +93,7 @@ from ._props import (
     stop,
     unbounded,
 )
-from ._readmodel import ParkedEvent, ReadModel, ReadModelStatus, Retry, Watch, query, sql
+from ._readmodel import Difference, ParkedEvent, ReadModel, ReadModelStatus, Retry, Watch, query, sql
 from ._restore import restore
 from ._router import (
     Router,
@@ -164,6 +164,7 @@ __all__ = [
     "Directive",
     "Envelope",
     "Error",
+    "Difference",
     "Event",
     "EventStream",
     "EventSubscription",

@@ -17,7 +17,7 @@ import traceback
 import types
 import typing
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cursor",
+    "Difference",
     "ParkedEvent",
     "ReadModel",
     "ReadModelStatus",
@@ -69,6 +70,7 @@ _RESERVED = (
     "wait",
     "parked",
     "watch",
+    "compare",
 )
 _STATES = {1: "catching up", 2: "live", 3: "stopped", 4: "retrying"}
 
@@ -463,6 +465,73 @@ class ReadModelStatus:
         return self.head - self.position
 
 
+# ---- comparing -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row in which a read model and a fresh build of it differ; see ``ReadModel.compare``.
+
+    kind: ``"missing"``: the fresh build has it, the read model has not; ``"extra"``: the other way
+        round. A row with another value somewhere is one of each.
+    """
+
+    table: str
+    kind: Literal["missing", "extra"]
+    row: dict[str, Any]
+
+
+def _rank(value: object) -> int:
+    """SQLite's order of types."""
+    if value is None:
+        return 0
+    return 1 if isinstance(value, (int, float)) else 2 if isinstance(value, str) else 3
+
+
+def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple((_rank(value), 0 if value is None else value) for value in row)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _differences(live: Rows, fresh: Rows) -> Iterator[Difference]:
+    tables = live.execute(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        r" AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE 'escqrs\_%' ESCAPE '\'"
+        " ORDER BY name"
+    ).fetchall()
+    for (table,) in tables:
+        columns = [
+            name
+            for (name,) in live.execute(
+                "SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid", (table,)
+            )
+        ]
+        order = ", ".join(f"{_quoted(name)} COLLATE BINARY" for name in columns)
+        sql = f"SELECT {', '.join(map(_quoted, columns))} FROM {_quoted(table)} ORDER BY {order}"
+        for kind, row in _merged(iter(live.execute(sql)), iter(fresh.execute(sql))):
+            yield Difference(table, kind, dict(zip(columns, row, strict=True)))
+
+
+def _merged(
+    live: Iterator[tuple[Any, ...]], fresh: Iterator[tuple[Any, ...]]
+) -> Iterator[tuple[Literal["missing", "extra"], tuple[Any, ...]]]:
+    """What only one of two sorted sequences has."""
+    one, other = next(live, None), next(fresh, None)
+    while one is not None or other is not None:
+        if one is not None and other is not None and _order(one) == _order(other):
+            one, other = next(live, None), next(fresh, None)
+        elif other is None or (one is not None and _order(one) < _order(other)):
+            assert one is not None
+            yield "extra", one
+            one = next(live, None)
+        else:
+            yield "missing", other
+            other = next(fresh, None)
+
+
 # ---- live queries --------------------------------------------------------------------------------
 
 
@@ -716,6 +785,30 @@ class ReadModel:
         ValueError if none is, or where the old rows are those of an older definition.
         """
         _core_of(self).cancel_rebuild()
+
+    def compare(
+        self, *, progress: Callable[[int, int], object] | None = None
+    ) -> Iterator[Difference]:
+        """The rows that differ from those of a fresh build; none where all is well.
+
+        The rows are copied as they are when the iteration begins, and the events up to there are
+        applied to empty tables beside them, on this thread; the read model goes on meanwhile. All
+        columns count, rowids do not.
+
+        progress: called as ``progress(position, target)`` while the fresh build goes on.
+
+        Raises ``es.ReadModelStopped`` where an event cannot be applied that was not skipped,
+        ValueError for virtual tables, and while it is being built anew.
+        """
+        core = _core_of(self)
+        comparison = _core.readmodel_compare(core.system(), self, _description(type(self)))
+        try:
+            while (at := comparison.step()) is not None:
+                if progress is not None:
+                    progress(*at)
+            yield from _differences(comparison.rows(False), comparison.rows(True))
+        finally:
+            comparison.close()
 
     def watch(self, query: Callable[..., _R], *args: Any, **kwargs: Any) -> Watch[_R]:
         """The results of a query, now and whenever they have changed.
