@@ -11,6 +11,7 @@
 #include "python/argument.h"
 #include "python/loop.h"
 #include "python/metadata.h"
+#include "python/provider.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
 #include "python/state.h"
@@ -213,6 +214,10 @@ static int may_send(handle_object *self, const esc_py_turn **turn)
         PyErr_SetString(state->errors.error,
                         "an @es.applies method only changes the state: it runs again in every "
                         "replay, so it sends no commands");
+    } else if (esc_py_in_provider()) {
+        PyErr_SetString(esc_py_error_class(state, ESCQRS_DEADLOCK),
+                        "a provider's method runs while commits wait for it, so it sends no "
+                        "commands");
     } else if (esc_py_in_projection()) {
         PyErr_SetString(
             esc_py_error_class(state, ESCQRS_DEADLOCK),

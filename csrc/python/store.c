@@ -10,6 +10,7 @@
 #include "python/erase.h"
 #include "python/feed.h"
 #include "python/inspect.h"
+#include "python/provider.h"
 #include "python/new_event.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
@@ -648,6 +649,8 @@ static PyMethodDef store_methods[] = {
     {"_backup", store_backup, METH_O, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
     {"_learn", store_learn, METH_VARARGS, NULL},
+    {"_open_provider", esc_py_store_open_provider, METH_VARARGS, NULL},
+    {"_provider_changed", esc_py_store_provider_changed, METH_NOARGS, NULL},
     {"_chain_hash", esc_py_store_chain_hash, METH_O, NULL},
     {"_snapshots", esc_py_store_snapshots, METH_VARARGS, NULL},
     {"_stats", esc_py_store_stats, METH_NOARGS, NULL},

@@ -18,6 +18,11 @@
 #define METADATA_MAX 1000
 #define ID_BYTES_MAX 255 /* of an id that is no UUID */
 
+static escqrs_status invalid(escqrs_error *error, const char *what)
+{
+    return escqrs_error_set(error, ESCQRS_INVALID, "%s", what);
+}
+
 /* ---- gate and references ---------------------------------------------------------------------- */
 
 escqrs_status esc_store_enter(escqrs_store *store, escqrs_error *error)
@@ -71,13 +76,20 @@ void esc_store_release(escqrs_store *store)
 
 /* ---- open and close --------------------------------------------------------------------------- */
 
+/* On `provider`, or on the file of that path. */
 static escqrs_status open_store(const char *path, const escqrs_store_options *options,
-                                esc_provider *source, escqrs_store **result, escqrs_error *error)
+                                esc_provider *provider, esc_provider *source, escqrs_store **result,
+                                escqrs_error *error)
 {
     escqrs_store *store = escqrs_alloc_zero(sizeof *store);
     if (store == NULL) {
+        if (provider != NULL) {
+            provider->class->close(provider);
+            provider->class->destroy(provider);
+        }
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
     }
+    store->provider = provider;
     if (options != NULL) {
         store->options = *options;
     }
@@ -96,6 +108,8 @@ static escqrs_status open_store(const char *path, const escqrs_store_options *op
     escqrs_status status = ESCQRS_NO_MEMORY;
     if (store->path == NULL) {
         (void)escqrs_error_set(error, status, "no memory for a store");
+    } else if (provider != NULL) {
+        status = ESCQRS_OK;
     } else {
         status = esc_sqlite_open(path, &store->options, source, &store->provider, error);
     }
@@ -117,7 +131,23 @@ static escqrs_status open_store(const char *path, const escqrs_store_options *op
 escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *options,
                                 escqrs_store **result, escqrs_error *error)
 {
-    return open_store(path, options, NULL, result, error);
+    return open_store(path, options, NULL, NULL, result, error);
+}
+
+escqrs_status esc_store_open_on(esc_provider *provider, const char *name,
+                                const escqrs_store_options *options, escqrs_store **store,
+                                escqrs_error *error)
+{
+    return open_store(name, options, provider, NULL, store, error);
+}
+
+void esc_store_look(escqrs_store *store)
+{
+    if (esc_store_enter(store, NULL) == ESCQRS_OK) {
+        (void)!store->provider->class->refresh(store->provider, NULL);
+        esc_journal_wake(&store->journal);
+        esc_store_leave(store);
+    }
 }
 
 escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
@@ -128,11 +158,13 @@ escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (strcmp(path, ":memory:") != 0) {
+    if (strcmp(source->provider->class->name, "sqlite") != 0) {
+        status = invalid(error, "only a store of a file or in memory can be cloned");
+    } else if (strcmp(path, ":memory:") != 0) {
         status = source->provider->class->backup(source->provider, path, error);
     }
     if (status == ESCQRS_OK) {
-        status = open_store(path, options, source->provider, result, error);
+        status = open_store(path, options, NULL, source->provider, result, error);
     }
     esc_store_leave(source);
     return status;
@@ -214,11 +246,6 @@ escqrs_status escqrs_store_types(escqrs_store *store,
 }
 
 /* ---- what may be committed -------------------------------------------------------------------- */
-
-static escqrs_status invalid(escqrs_error *error, const char *what)
-{
-    return escqrs_error_set(error, ESCQRS_INVALID, "%s", what);
-}
 
 static bool is_name(escqrs_slice text, size_t max)
 {

@@ -808,6 +808,7 @@ class _News:
     def __init__(self) -> None:
         self.count = 0
         self.closed = False
+        self.followers: weakref.WeakSet[Store] = weakref.WeakSet()  # of the core, on the provider
         self._condition = threading.Condition()
         self._futures: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
 
@@ -816,6 +817,9 @@ class _News:
             self.count += 1
             self._condition.notify_all()
             waiting, self._futures = self._futures, set()
+            followers = list(self.followers)
+        for store in followers:
+            store._provider_changed()
         for loop, future in waiting:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits any more
                 loop.call_soon_threadsafe(_settle, future)
@@ -836,6 +840,11 @@ class _News:
 def _news_of(store: Store) -> _News:
     with _news_lock:
         return _news.setdefault(store, _News())
+
+
+def follow(provider: Store, store: Store) -> None:
+    """A store of the core that is open on a provider learns of its commits."""
+    _news_of(provider).followers.add(store)
 
 
 def _telling(function: Callable[..., Any], closes: bool) -> Callable[..., Any]:

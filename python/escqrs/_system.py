@@ -33,6 +33,7 @@ from ._message import Command, Event
 from ._process import Process
 from ._process_runner import Clock
 from ._processes import Processes
+from ._provider import ProviderStore
 from ._readmodel import ReadModel
 from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim_all
 from ._subscription import Subscription, SubscriptionStatus
@@ -209,6 +210,9 @@ def open(
     store: the path of a file, or ``":memory:"`` for one that is gone when closed; the system then
         opens an ``es.Store`` on it and closes it with itself. Or an ``es.Store`` that is open, and
         stays so when the system is closed; close the system first. One system at a time uses it.
+        It may be a provider of one's own: its methods are called from threads of the engine, and
+        send no commands (``es.Deadlock``); rows of read models are made anew from its events, in
+        memory, each time it is opened; schemas are not recorded, so a changed class is not refused.
     durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the
         death of the process, and a power loss may take the last seconds.
     readonly: read beside the process that writes; commands raise ``es.ReadOnly``.
@@ -240,9 +244,9 @@ def open(
         check_options(store, durability, readonly, max_message_bytes, chain)
     readmodels += _processes.ledger_of(processes)
     _readmodel.check(readmodels)
-    owned = not isinstance(store, Store)
+    owned = not isinstance(store, Store) or _is_provider(store)
     below = (
-        store
+        _carry(store)
         if isinstance(store, Store)
         else Store(
             store,
@@ -273,20 +277,25 @@ def open(
     return system
 
 
-def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> System:
-    """A system on an open store that has none."""
-    if type(store).commit is not Store.commit or not store._opened:
-        raise TypeError(
-            f"{type(store).__name__} is a provider of its own: es.open takes an es.Store that "
-            "has a file or is in memory"
-        )
+def _is_provider(store: Store) -> bool:
+    """Whether it keeps its events in its own way."""
+    return type(store).commit is not Store.commit or type(store).events is not Store.events
+
+
+def _carry(store: Store) -> Store:
+    """The store of the core that stands for the one that was given, which has no system yet."""
     before = _carried.get(store)
     if before is not None and not before.closed:
         raise Locked(f"{store!r} has a system already: {before!r}", path=store.path)
+    return ProviderStore(store) if _is_provider(store) else store
+
+
+def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> System:
+    """A system on an open store."""
     system = System(store, owned, max_in_flight, max_entities)
     system._owns_store = owned
     system._processes = {}
-    _carried[store] = system
+    _carried[store.provider if isinstance(store, ProviderStore) else store] = system
     return system
 
 

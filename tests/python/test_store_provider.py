@@ -141,6 +141,7 @@ def test_a_subclass_with_a_file(tmp_path):
         store.append("a", [raw()])
         store.set_checkpoint("c", 1)
         assert (store.commits, next(feed).position) == (2, 1)
-        with pytest.raises(TypeError):
-            es.open(store)
+        with es.open(store) as shop:
+            shop.store.append("b", [raw()])
+        assert (store.commits, store.version("b")) == (3, 1)
     assert store.closed

@@ -1,0 +1,950 @@
+/* python/provider.c - a provider written in Python as one of the core's: the table of functions
+ * that the journal and the readers call, each of which takes the GIL and asks a bridge
+ * (_provider.py), which asks the provider.
+ *
+ * Threads. Any thread of the core or of the program may come here, always without a lock of the
+ * core and, but for calls from the facade, without the GIL: `commit` from who leads the journal,
+ * one at a time; everything else from many at once. PyGILState_Ensure finds the thread state that a
+ * worker or a caller has put down, so nothing is held that the provider's code could wait for but
+ * the lead: a method that waits for a commit of this store would wait for itself, so commands are
+ * refused in it (Deadlock).
+ *
+ * A batch is no transaction here. Each commit is one call, atomic and durable when it returns; one
+ * that fails has stored nothing, and the others of the batch stand. So `end` has nothing left to
+ * do, and nothing is ever rolled back.
+ *
+ * Read models need SQL: their tables are in a store of their own in memory (`rows`), and are made
+ * from the events each time the provider is opened.
+ *
+ * Schemas are not kept by providers, so types have no record here. A snapshot's type has a hash of
+ * the record in its name. */
+#include "python/provider.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checksum.h"
+#include "base/error.h"
+#include "python/state.h"
+#include "store/provider.h"
+#include "store/store.h"
+
+#define PAGE_EVENTS 256
+#define RECORD_HASH_SIZE 17 /* '#' and 16 digits */
+
+typedef struct py_provider {
+    esc_provider base;
+    esc_py_state *state;
+    PyObject *bridge;   /* strong */
+    escqrs_store *rows; /* of read models */
+} py_provider;
+
+static _Thread_local unsigned calls_inside;
+
+bool esc_py_in_provider(void)
+{
+    return calls_inside > 0;
+}
+
+static py_provider *of(esc_provider *self)
+{
+    return (py_provider *)self;
+}
+
+static PyGILState_STATE enter(void)
+{
+    PyGILState_STATE held = PyGILState_Ensure();
+    calls_inside++;
+    return held;
+}
+
+static void leave(PyGILState_STATE held)
+{
+    calls_inside--;
+    PyGILState_Release(held);
+}
+
+/* ---- errors ----------------------------------------------------------------------------------- */
+
+static int64_t number_of(PyObject *exception, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(exception, name);
+    int64_t number = value == NULL || value == Py_None ? 0 : PyLong_AsLongLong(value);
+    Py_XDECREF(value);
+    PyErr_Clear();
+    return number;
+}
+
+static void set_subject(PyObject *exception, const char *name, escqrs_error *error)
+{
+    PyObject *value = PyObject_GetAttrString(exception, name);
+    Py_ssize_t size = 0;
+    const char *text =
+        value != NULL && PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, &size) : NULL;
+    if (text != NULL) {
+        esc_error_subject(error, (escqrs_slice){text, (size_t)size});
+    }
+    Py_XDECREF(value);
+    PyErr_Clear();
+}
+
+static escqrs_status status_of(const py_provider *self, PyObject *exception)
+{
+    escqrs_status found = ESCQRS_IO; /* StorageError has subclasses, and is what all else becomes */
+    for (int i = 0; i < ESC_PY_STATUS_MAX; i++) {
+        PyObject *cls = self->state->errors.classes[i];
+        if (cls != NULL && i != ESCQRS_IO && PyErr_GivenExceptionMatches(exception, cls)) {
+            found = (escqrs_status)i;
+            break;
+        }
+    }
+    return found;
+}
+
+static void set_details(PyObject *exception, escqrs_error *error)
+{
+    if (error->status == ESCQRS_WRONG_VERSION) {
+        error->expected = number_of(exception, "expected");
+        error->actual = error->version = number_of(exception, "actual");
+        set_subject(exception, "stream", error);
+    } else if (error->status == ESCQRS_CHECKPOINT_BEHIND) {
+        error->expected = number_of(exception, "given");
+        error->actual = number_of(exception, "current");
+        set_subject(exception, "name", error);
+    } else if (error->status == ESCQRS_KEY_REUSED) {
+        set_subject(exception, "key", error);
+    } else if (error->status == ESCQRS_CONDITION_FAILED || error->status == ESCQRS_CORRUPT) {
+        error->position = number_of(exception, "position");
+        if (error->status == ESCQRS_CORRUPT) {
+            error->version = number_of(exception, "version");
+            set_subject(exception, "stream", error);
+        }
+    }
+}
+
+/* The current exception as an error, cleared. */
+static escqrs_status take_exception(const py_provider *self, escqrs_error *error)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt)) {
+        PyErr_SetInterrupt(); /* the main thread has it once more, outside of the core */
+    }
+    escqrs_status status = status_of(self, value);
+    PyObject *text = PyObject_Str(value);
+    const char *message = text == NULL ? NULL : PyUnicode_AsUTF8(text);
+    PyErr_Clear();
+    bool known = PyErr_GivenExceptionMatches(value, self->state->errors.error);
+    status = escqrs_error_set(error, status, "%s%s%s", known ? "" : "the provider raised ",
+                              known ? "" : Py_TYPE(value)->tp_name,
+                              known && message != NULL ? message : "");
+    if (error != NULL) {
+        if (!known && message != NULL && message[0] != '\0') {
+            size_t size = strlen(error->message);
+            snprintf(error->message + size, sizeof error->message - size, ": %s", message);
+        }
+        set_details(value, error);
+    }
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return status;
+}
+
+static escqrs_status unsupported(escqrs_error *error)
+{
+    return escqrs_error_set(error, ESCQRS_INVALID,
+                            "a provider of one's own does not do that through the core");
+}
+
+/* ---- values ----------------------------------------------------------------------------------- */
+
+static PyObject *text_of(escqrs_slice text)
+{
+    return PyUnicode_DecodeUTF8(text.size > 0 ? text.data : "", (Py_ssize_t)text.size, "replace");
+}
+
+static PyObject *bytes_of(escqrs_slice data)
+{
+    return PyBytes_FromStringAndSize(data.size > 0 ? data.data : "", (Py_ssize_t)data.size);
+}
+
+static PyObject *id_text(escqrs_slice text, const escqrs_uuid *id)
+{
+    char formatted[ESCQRS_UUID_TEXT_SIZE];
+    if (text.size > 0) {
+        return text_of(text);
+    }
+    if (id == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    escqrs_uuid_format(id, formatted);
+    return text_of(escqrs_slice_of(formatted));
+}
+
+static PyObject *texts_of(const escqrs_slice *texts, size_t count)
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *text = text_of(texts[i]);
+        if (text == NULL || PyList_Append(list, text) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(text);
+    }
+    return list;
+}
+
+static PyObject *metadata_of(const escqrs_pair *pairs, size_t count)
+{
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict != NULL && i < count; i++) {
+        PyObject *key = text_of(pairs[i].key), *value = text_of(pairs[i].value);
+        if (key == NULL || value == NULL || PyDict_SetItem(dict, key, value) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+/* ---- commit ----------------------------------------------------------------------------------- */
+
+/* Where an event comes from: its own origin, or that of its commit. `cause` stands in where neither
+ * names one. */
+static PyObject *event_of(const escqrs_commit *commit, const escqrs_new_event *event,
+                          const escqrs_uuid *cause)
+{
+    const escqrs_origin of_commit = {.correlation_id = commit->correlation_id,
+                                     .correlation_text = commit->correlation_text,
+                                     .causation_id = commit->causation_id,
+                                     .metadata = commit->metadata,
+                                     .metadata_count = commit->metadata_count};
+    const escqrs_origin *origin = event->origin != NULL ? event->origin : &of_commit;
+    const escqrs_uuid *caused = origin->causation_id != NULL ? origin->causation_id : cause;
+    PyObject *causation = id_text(origin->causation_text, caused);
+    PyObject *correlation = origin->correlation_id == NULL && origin->correlation_text.size == 0
+                                ? Py_XNewRef(causation)
+                                : id_text(origin->correlation_text, origin->correlation_id);
+    /* N takes the references, and fails with what could not be made */
+    return Py_BuildValue(
+        "(NNNNNNN)", text_of(escqrs_type_name(event->type)), bytes_of(event->data),
+        id_text(event->id_text, event->id), texts_of(event->tags, event->tag_count),
+        metadata_of(origin->metadata, origin->metadata_count), correlation, causation);
+}
+
+static PyObject *write_of(const escqrs_commit *commit, const escqrs_write *write,
+                          const escqrs_uuid *cause)
+{
+    PyObject *events = PyList_New(0);
+    for (size_t i = 0; events != NULL && i < write->event_count; i++) {
+        PyObject *event = event_of(commit, &write->events[i], cause);
+        if (event == NULL || PyList_Append(events, event) < 0) {
+            Py_CLEAR(events);
+        }
+        Py_XDECREF(event);
+    }
+    return Py_BuildValue("(NLN)", text_of(write->stream), (long long)write->expected, events);
+}
+
+static PyObject *writes_of(const escqrs_commit *commit)
+{
+    escqrs_clock clock = {0};
+    escqrs_random random = {0};
+    escqrs_uuid cause = escqrs_uuid_new(&clock, &random);
+    PyObject *writes = PyList_New(0);
+    for (size_t i = 0; writes != NULL && i < commit->write_count; i++) {
+        PyObject *write = write_of(commit, &commit->writes[i], &cause);
+        if (write == NULL || PyList_Append(writes, write) < 0) {
+            Py_CLEAR(writes);
+        }
+        Py_XDECREF(write);
+    }
+    return writes;
+}
+
+static PyObject *condition_of(const escqrs_condition *condition)
+{
+    if (condition == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *matches = PyList_New(0);
+    for (size_t i = 0; matches != NULL && i < condition->match_count; i++) {
+        const escqrs_match *from = &condition->matches[i];
+        PyObject *match = Py_BuildValue("(NN)", texts_of(from->types, from->type_count),
+                                        texts_of(from->tags, from->tag_count));
+        if (match == NULL || PyList_Append(matches, match) < 0) {
+            Py_CLEAR(matches);
+        }
+        Py_XDECREF(match);
+    }
+    return Py_BuildValue("(NL)", matches, (long long)condition->after);
+}
+
+/* The name under which a snapshot is saved. */
+static PyObject *snapshot_type(const escqrs_type *type)
+{
+    if (type->record.size == 0) {
+        return text_of(type->name);
+    }
+    char hash[RECORD_HASH_SIZE + 1];
+    snprintf(hash, sizeof hash, "#%016" PRIx64, esc_hash(type->record, 0));
+    PyObject *name = text_of(type->name);
+    PyObject *made = name == NULL ? NULL : PyUnicode_FromFormat("%U%s", name, hash);
+    Py_XDECREF(name);
+    return made;
+}
+
+static PyObject *snapshot_of(const escqrs_new_snapshot *snapshot)
+{
+    if (snapshot == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    return Py_BuildValue("(NLNNL)", text_of(snapshot->stream), (long long)snapshot->version,
+                         snapshot_type(snapshot->type), bytes_of(snapshot->data),
+                         (long long)snapshot->keep);
+}
+
+static PyObject *key_of(const escqrs_commit *commit)
+{
+    return commit->key.size == 0 ? Py_NewRef(Py_None)
+                                 : Py_BuildValue("(NNN)", text_of(commit->key_scope),
+                                                 text_of(commit->key), bytes_of(commit->reply));
+}
+
+static PyObject *checkpoint_of(const escqrs_commit *commit)
+{
+    return commit->checkpoint.size == 0 ? Py_NewRef(Py_None)
+                                        : Py_BuildValue("(NL)", text_of(commit->checkpoint),
+                                                        (long long)commit->checkpoint_position);
+}
+
+/* Take (position, [versions], repeated). */
+static int take_result(escqrs_commit *commit, PyObject *result)
+{
+    long long position;
+    PyObject *versions;
+    int repeated;
+    if (!PyArg_ParseTuple(result, "LO!p", &position, &PyList_Type, &versions, &repeated)) {
+        return -1;
+    }
+    if ((size_t)PyList_GET_SIZE(versions) != commit->write_count) {
+        PyErr_SetString(PyExc_TypeError, "commit() did not answer with a version of each stream");
+        return -1;
+    }
+    for (size_t i = 0; i < commit->write_count; i++) {
+        commit->writes[i].version = PyLong_AsLongLong(PyList_GET_ITEM(versions, (Py_ssize_t)i));
+        if (commit->writes[i].version == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    commit->position = position;
+    commit->repeated = repeated != 0;
+    return 0;
+}
+
+static escqrs_status provider_apply(esc_provider *base, escqrs_commit *commit, escqrs_error *error)
+{
+    py_provider *self = of(base);
+    if (base->inliner != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "a provider of one's own has no inline read models");
+    }
+    PyGILState_STATE held = enter();
+    PyObject *writes = writes_of(commit), *condition = condition_of(commit->condition);
+    PyObject *checkpoint = checkpoint_of(commit), *key = key_of(commit);
+    PyObject *snapshot = snapshot_of(commit->snapshot);
+    PyObject *result = NULL;
+    if (writes != NULL && condition != NULL && checkpoint != NULL && key != NULL &&
+        snapshot != NULL) {
+        result = PyObject_CallMethod(self->bridge, "commit", "OOOOO", writes, condition, checkpoint,
+                                     key, snapshot);
+    }
+    commit->repeated = false;
+    escqrs_status status = ESCQRS_OK;
+    if (result == NULL || take_result(commit, result) < 0) {
+        status = take_exception(self, error);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(writes);
+    Py_XDECREF(condition);
+    Py_XDECREF(checkpoint);
+    Py_XDECREF(key);
+    Py_XDECREF(snapshot);
+    leave(held);
+    return status;
+}
+
+/* Never back: a look may be overtaken by another. */
+static void move_head(esc_provider *base, int64_t head)
+{
+    int64_t before = atomic_load_explicit(&base->head, memory_order_relaxed);
+    /* release: pairs with esc_provider_head */
+    while (before < head &&
+           !atomic_compare_exchange_weak_explicit(&base->head, &before, head, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+}
+
+static escqrs_status provider_refresh(esc_provider *base, escqrs_error *error)
+{
+    py_provider *self = of(base);
+    escqrs_status status = ESCQRS_OK;
+    PyGILState_STATE held = enter();
+    PyObject *head = PyObject_CallMethod(self->bridge, "head", NULL);
+    int64_t position = head == NULL ? -1 : PyLong_AsLongLong(head);
+    if (position == -1 && PyErr_Occurred()) {
+        status = take_exception(self, error);
+    } else {
+        move_head(base, position);
+    }
+    Py_XDECREF(head);
+    leave(held);
+    return status;
+}
+
+static escqrs_status provider_begin(esc_provider *base, escqrs_error *error)
+{
+    (void)error;
+    base->broken = false;
+    return ESCQRS_OK;
+}
+
+static escqrs_status provider_end(esc_provider *base, escqrs_error *error)
+{
+    (void)error;
+    (void)!provider_refresh(base, NULL); /* all of it is stored; a head that lags is seen later */
+    return ESCQRS_OK;
+}
+
+static void provider_nothing(esc_provider *base)
+{
+    (void)base;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------- */
+
+/* A str in the page's memory. False with an exception. */
+static bool keep_text(esc_page *page, PyObject *text, escqrs_slice *slice)
+{
+    Py_ssize_t size;
+    const char *utf8 = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &size) : NULL;
+    if (utf8 == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "an event of the provider has no str there");
+        }
+        return false;
+    }
+    char *copy = esc_arena_strdup(&page->arena, (escqrs_slice){utf8, (size_t)size});
+    if (copy == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
+    *slice = (escqrs_slice){copy, (size_t)size};
+    return true;
+}
+
+/* An id is a UUID where its text comes back the same. */
+static bool keep_id(esc_page *page, PyObject *text, escqrs_slice *slice, escqrs_uuid *id)
+{
+    char again[ESCQRS_UUID_TEXT_SIZE];
+    if (!keep_text(page, text, slice)) {
+        return false;
+    }
+    if (escqrs_uuid_parse(*slice, id)) {
+        escqrs_uuid_format(id, again);
+        if (escqrs_slice_equal(*slice, escqrs_slice_of(again))) {
+            *slice = (escqrs_slice){NULL, 0};
+        }
+    }
+    return true;
+}
+
+static bool keep_tags(esc_page *page, PyObject *tags, escqrs_recorded *recorded)
+{
+    size_t count = (size_t)PyTuple_GET_SIZE(tags);
+    escqrs_slice *list = esc_arena_alloc(&page->arena, (count + 1) * sizeof *list);
+    if (list == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!keep_text(page, PyTuple_GET_ITEM(tags, (Py_ssize_t)i), &list[i])) {
+            return false;
+        }
+    }
+    recorded->tags = list;
+    recorded->tag_count = count;
+    return true;
+}
+
+static bool keep_metadata(esc_page *page, PyObject *metadata, escqrs_recorded *recorded)
+{
+    size_t count = (size_t)PyDict_GET_SIZE(metadata), i = 0;
+    escqrs_pair *pairs = esc_arena_alloc(&page->arena, (count + 1) * sizeof *pairs);
+    PyObject *key, *value;
+    Py_ssize_t place = 0;
+    if (pairs == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
+    while (i < count && PyDict_Next(metadata, &place, &key, &value)) {
+        if (!keep_text(page, key, &pairs[i].key) || !keep_text(page, value, &pairs[i].value)) {
+            return false;
+        }
+        i++;
+    }
+    recorded->metadata = pairs;
+    recorded->metadata_count = i;
+    return true;
+}
+
+/* A tuple of the bridge as an event. */
+static int take_event(py_provider *self, PyObject *row, esc_page *page, escqrs_recorded *recorded)
+{
+    PyObject *stream, *type, *data, *id, *correlation, *causation, *metadata, *tags;
+    long long position, version, time_us;
+    *recorded = (escqrs_recorded){0};
+    if (!PyArg_ParseTuple(row, "LLLOOSOOOO!O!", &position, &version, &time_us, &stream, &type,
+                          &data, &id, &correlation, &causation, &PyDict_Type, &metadata,
+                          &PyTuple_Type, &tags)) {
+        return -1;
+    }
+    recorded->position = position;
+    recorded->version = version;
+    recorded->time_us = time_us;
+    escqrs_slice name;
+    size_t size = (size_t)PyBytes_GET_SIZE(data);
+    char *copy = esc_arena_alloc(&page->arena, size + 1);
+    if (copy == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(copy, PyBytes_AS_STRING(data), size);
+    recorded->data = (escqrs_slice){copy, size};
+    page->bytes += size;
+    if (!keep_text(page, stream, &recorded->stream) || !keep_text(page, type, &name) ||
+        !keep_id(page, id, &recorded->id_text, &recorded->id) ||
+        !keep_id(page, correlation, &recorded->correlation_text, &recorded->correlation_id) ||
+        !keep_id(page, causation, &recorded->causation_text, &recorded->causation_id) ||
+        !keep_metadata(page, metadata, recorded) || !keep_tags(page, tags, recorded)) {
+        return -1;
+    }
+    escqrs_error error = {0};
+    escqrs_status status = esc_type_registry_get(&self->base.types, name, (escqrs_slice){NULL, 0},
+                                                 &recorded->type, &error);
+    if (status != ESCQRS_OK) {
+        esc_py_raise(self->state, &error);
+        return -1;
+    }
+    return 0;
+}
+
+static escqrs_status gap(const esc_query *query, int64_t expected, escqrs_error *error)
+{
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
+                           "the provider does not give the event at %s %" PRId64 " where it should",
+                           query->stream.size > 0 ? "version" : "position", expected);
+    if (error != NULL) {
+        esc_error_subject(error, query->stream);
+        *(query->stream.size > 0 ? &error->version : &error->position) = expected;
+    }
+    return ESCQRS_CORRUPT;
+}
+
+/* The rows must be those that were asked for, one after the other. */
+static escqrs_status take_rows(py_provider *self, const esc_query *query, PyObject *rows,
+                               esc_page *page, escqrs_error *error)
+{
+    int64_t step = query->reverse ? -1 : 1;
+    int64_t expected = query->reverse ? query->upto : query->after + 1;
+    Py_ssize_t count = PyList_Check(rows) ? PyList_GET_SIZE(rows) : 0;
+    if (count == 0) {
+        return gap(query, expected, error);
+    }
+    for (Py_ssize_t i = 0; i < count && page->count < query->count_max; i++, expected += step) {
+        escqrs_recorded *recorded = &page->items[page->count];
+        if (take_event(self, PyList_GET_ITEM(rows, i), page, recorded) < 0) {
+            return take_exception(self, error);
+        }
+        if ((query->stream.size > 0 ? recorded->version : recorded->position) != expected ||
+            expected <= query->after || expected > query->upto) {
+            return gap(query, expected, error);
+        }
+        page->examined = expected;
+        page->count += esc_query_matches(query, recorded);
+    }
+    return ESCQRS_OK;
+}
+
+static escqrs_status provider_read(esc_provider *base, const esc_query *query, esc_page *page,
+                                   escqrs_error *error)
+{
+    py_provider *self = of(base);
+    size_t max = query->count_max < PAGE_EVENTS ? query->count_max : PAGE_EVENTS;
+    if (esc_page_reset(page, query->count_max) != ESCQRS_OK) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a page of events");
+    }
+    PyGILState_STATE held = enter();
+    PyObject *stream = query->stream.size > 0 ? text_of(query->stream) : Py_NewRef(Py_None);
+    PyObject *rows =
+        stream == NULL ? NULL
+                       : PyObject_CallMethod(self->bridge, "read", "OLLOn", stream,
+                                             (long long)query->after, (long long)query->upto,
+                                             query->reverse ? Py_True : Py_False, (Py_ssize_t)max);
+    escqrs_status status =
+        rows == NULL ? take_exception(self, error) : take_rows(self, query, rows, page, error);
+    Py_XDECREF(stream);
+    Py_XDECREF(rows);
+    leave(held);
+    return status;
+}
+
+/* Call a method that takes a text and answers with a number or None (`none` then). */
+static escqrs_status ask_number(esc_provider *base, const char *method, escqrs_slice text,
+                                int64_t none, int64_t *number, escqrs_error *error)
+{
+    py_provider *self = of(base);
+    escqrs_status status = ESCQRS_OK;
+    PyGILState_STATE held = enter();
+    PyObject *name = text_of(text);
+    PyObject *result = name == NULL ? NULL : PyObject_CallMethod(self->bridge, method, "O", name);
+    *number = result == Py_None ? none : result == NULL ? -1 : PyLong_AsLongLong(result);
+    if (PyErr_Occurred()) {
+        status = take_exception(self, error);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(result);
+    leave(held);
+    return status;
+}
+
+static escqrs_status provider_version(esc_provider *base, escqrs_slice stream, int64_t *version,
+                                      int64_t *hint, escqrs_error *error)
+{
+    *hint = 0;
+    return ask_number(base, "version", stream, 0, version, error);
+}
+
+static escqrs_status provider_checkpoint(esc_provider *base, escqrs_slice name, int64_t *position,
+                                         escqrs_error *error)
+{
+    return ask_number(base, "checkpoint", name, -1, position, error);
+}
+
+/* ---- snapshots and keys ----------------------------------------------------------------------- */
+
+/* The type that was saved under that name: one that is known, with a record of that hash. */
+static escqrs_status saved_type(py_provider *self, escqrs_slice saved, escqrs_type **type,
+                                escqrs_error *error)
+{
+    const char *text = saved.data;
+    size_t cut = saved.size > RECORD_HASH_SIZE ? saved.size - (RECORD_HASH_SIZE - 1) - 1 : 0;
+    if (cut > 0 && text[cut] == '#') {
+        uint64_t hash = strtoull(text + cut + 1, NULL, 16);
+        escqrs_slice name = {text, cut};
+        int64_t last = esc_type_registry_last(&self->base.types);
+        for (int64_t id = 1; id <= last; id++) {
+            escqrs_type *known = esc_type_registry_find(&self->base.types, id);
+            if (known != NULL && escqrs_slice_equal(known->name, name) && known->record.size > 0 &&
+                esc_hash(known->record, 0) == hash) {
+                *type = known;
+                return ESCQRS_OK;
+            }
+        }
+    }
+    return esc_type_registry_get(&self->base.types, saved, (escqrs_slice){NULL, 0}, type, error);
+}
+
+static escqrs_status take_snapshot(py_provider *self, PyObject *result, escqrs_snapshot *snapshot,
+                                   escqrs_error *error)
+{
+    long long version;
+    PyObject *type;
+    Py_buffer data;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(result, "LUy*", &version, &type, &data)) {
+        return take_exception(self, error);
+    }
+    const char *name = PyUnicode_AsUTF8AndSize(type, &size);
+    escqrs_status status =
+        name == NULL ? take_exception(self, error)
+                     : saved_type(self, (escqrs_slice){name, (size_t)size}, &snapshot->type, error);
+    snapshot->version = version;
+    snapshot->size = (size_t)data.len;
+    snapshot->data = status == ESCQRS_OK ? escqrs_alloc((size_t)data.len + 1) : NULL;
+    if (status == ESCQRS_OK && snapshot->data == NULL) {
+        status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a snapshot");
+    } else if (status == ESCQRS_OK) {
+        memcpy(snapshot->data, data.buf, (size_t)data.len);
+    }
+    PyBuffer_Release(&data);
+    return status;
+}
+
+static escqrs_status provider_snapshot(esc_provider *base, escqrs_slice stream, int64_t upto,
+                                       escqrs_snapshot *snapshot, escqrs_error *error)
+{
+    py_provider *self = of(base);
+    *snapshot = (escqrs_snapshot){0};
+    PyGILState_STATE held = enter();
+    PyObject *name = text_of(stream);
+    PyObject *result =
+        name == NULL ? NULL
+                     : PyObject_CallMethod(self->bridge, "snapshot", "OL", name, (long long)upto);
+    escqrs_status status = ESCQRS_DONE;
+    if (result == NULL) {
+        status = take_exception(self, error);
+    } else if (result != Py_None) {
+        status = take_snapshot(self, result, snapshot, error);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(result);
+    leave(held);
+    return status;
+}
+
+static escqrs_status provider_delete_snapshots(esc_provider *base, escqrs_slice stream,
+                                               int64_t upto, escqrs_error *error)
+{
+    py_provider *self = of(base);
+    PyGILState_STATE held = enter();
+    PyObject *name = text_of(stream);
+    PyObject *result = name == NULL ? NULL
+                                    : PyObject_CallMethod(self->bridge, "delete_snapshots", "OL",
+                                                          name, (long long)upto);
+    escqrs_status status = result == NULL ? take_exception(self, error) : ESCQRS_OK;
+    Py_XDECREF(name);
+    Py_XDECREF(result);
+    leave(held);
+    return status;
+}
+
+static escqrs_status take_reply(py_provider *self, PyObject *result, void **reply, size_t *size,
+                                int64_t *position, escqrs_error *error)
+{
+    PyObject *data;
+    long long at;
+    if (!PyArg_ParseTuple(result, "SL", &data, &at)) {
+        return take_exception(self, error);
+    }
+    *size = (size_t)PyBytes_GET_SIZE(data);
+    *position = at;
+    *reply = escqrs_alloc(*size + 1);
+    if (*reply == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a reply");
+    }
+    memcpy(*reply, PyBytes_AS_STRING(data), *size);
+    return ESCQRS_OK;
+}
+
+static escqrs_status provider_key(esc_provider *base, escqrs_slice scope, escqrs_slice key,
+                                  void **reply, size_t *size, int64_t *position,
+                                  escqrs_error *error)
+{
+    py_provider *self = of(base);
+    PyGILState_STATE held = enter();
+    PyObject *result = PyObject_CallMethod(self->bridge, "key", "NN", text_of(scope), text_of(key));
+    escqrs_status status = ESCQRS_DONE;
+    if (result == NULL) {
+        status = take_exception(self, error);
+    } else if (result != Py_None) {
+        status = take_reply(self, result, reply, size, position, error);
+    }
+    Py_XDECREF(result);
+    leave(held);
+    return status;
+}
+
+/* ---- rows of read models ---------------------------------------------------------------------- */
+
+static escqrs_status provider_run(esc_provider *base, bool sync,
+                                  escqrs_status (*work)(void *context, void *sqlite,
+                                                        escqrs_error *error),
+                                  void *context, escqrs_error *error)
+{
+    return escqrs_store_run(of(base)->rows, sync, work, context, error);
+}
+
+static escqrs_status provider_reader(esc_provider *base, void **sqlite, escqrs_error *error)
+{
+    return escqrs_store_reader(of(base)->rows, sqlite, error);
+}
+
+static void provider_reader_return(esc_provider *base, void *sqlite)
+{
+    escqrs_store_reader_return(of(base)->rows, sqlite);
+}
+
+static void provider_stop_readers(esc_provider *base)
+{
+    escqrs_store_close(of(base)->rows); /* the journal has ended: nobody runs work there any more */
+}
+
+/* ---- what goes another way -------------------------------------------------------------------- */
+
+static escqrs_status provider_streams(esc_provider *base, int64_t after, size_t max,
+                                      bool (*visit)(void *context,
+                                                    const escqrs_stream_info *stream),
+                                      void *context, escqrs_error *error)
+{
+    (void)base, (void)after, (void)max, (void)visit, (void)context;
+    return unsupported(error);
+}
+
+static escqrs_status provider_backup(esc_provider *base, const char *path, escqrs_error *error)
+{
+    (void)base, (void)path;
+    return unsupported(error);
+}
+
+static escqrs_status provider_stats(esc_provider *base, escqrs_statistics *found,
+                                    void (*visit)(void *context, escqrs_slice type, int64_t count),
+                                    void *context, escqrs_error *error)
+{
+    (void)base, (void)found, (void)visit, (void)context;
+    return unsupported(error);
+}
+
+static escqrs_status provider_verify(esc_provider *base, const escqrs_observer *observer,
+                                     escqrs_verification *found, escqrs_error *error)
+{
+    (void)base, (void)observer, (void)found;
+    return unsupported(error);
+}
+
+static escqrs_status provider_snapshots(esc_provider *base, const esc_snapshot_visitor *visitor,
+                                        escqrs_error *error)
+{
+    (void)base, (void)visitor;
+    return unsupported(error);
+}
+
+static escqrs_status provider_chain(esc_provider *base, int64_t position, uint8_t *link,
+                                    escqrs_error *error)
+{
+    (void)base, (void)position, (void)link, (void)error;
+    return ESCQRS_DONE;
+}
+
+/* ---- life ------------------------------------------------------------------------------------- */
+
+static void provider_destroy(esc_provider *base)
+{
+    py_provider *self = of(base);
+    escqrs_store_destroy(self->rows);
+    esc_type_registry_fini(&base->types);
+    PyGILState_STATE held = PyGILState_Ensure();
+    Py_XDECREF(self->bridge);
+    PyGILState_Release(held);
+    escqrs_free(self);
+}
+
+static const esc_provider_class provider_class = {
+    .abi = ESC_PROVIDER_ABI,
+    .size = sizeof(esc_provider_class),
+    .name = "python",
+    .begin = provider_begin,
+    .apply = provider_apply,
+    .end = provider_end,
+    .rollback = provider_nothing,
+    .upkeep = provider_nothing,
+    .run = provider_run,
+    .delete_snapshots = provider_delete_snapshots,
+    .read = provider_read,
+    .streams = provider_streams,
+    .backup = provider_backup,
+    .stats = provider_stats,
+    .verify = provider_verify,
+    .version = provider_version,
+    .checkpoint = provider_checkpoint,
+    .snapshot = provider_snapshot,
+    .snapshots = provider_snapshots,
+    .chain = provider_chain,
+    .key = provider_key,
+    .refresh = provider_refresh,
+    .reader = provider_reader,
+    .reader_return = provider_reader_return,
+    .stop_readers = provider_stop_readers,
+    .close = provider_nothing,
+    .destroy = provider_destroy,
+};
+
+/* With the GIL. NULL with `error` filled. */
+static py_provider *provider_new(esc_py_state *state, PyObject *bridge, escqrs_error *error)
+{
+    py_provider *made = escqrs_alloc_zero(sizeof *made);
+    if (made == NULL) {
+        (void)escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a provider");
+        return NULL;
+    }
+    made->base.class = &provider_class;
+    esc_type_registry_init(&made->base.types);
+    made->state = state;
+    made->bridge = Py_NewRef(bridge);
+    if (escqrs_store_open(":memory:", NULL, &made->rows, error) != ESCQRS_OK) {
+        provider_destroy(&made->base);
+        return NULL;
+    }
+    return made;
+}
+
+PyObject *esc_py_store_open_provider(PyObject *object, PyObject *args)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    PyObject *bridge, *name;
+    Py_ssize_t message_bytes_max;
+    if (!PyArg_ParseTuple(args, "OUn", &bridge, &name, &message_bytes_max)) {
+        return NULL;
+    }
+    const char *shown = PyUnicode_AsUTF8(name);
+    if (shown == NULL) {
+        return NULL;
+    }
+    if (self->core != NULL) {
+        PyErr_SetString(PyExc_TypeError, "this store has been opened before");
+        return NULL;
+    }
+    escqrs_error error = {0};
+    py_provider *provider = provider_new(self->state, bridge, &error);
+    if (provider == NULL) {
+        return esc_py_store_raise(self, &error);
+    }
+    escqrs_store_options options = {.event_bytes_max = (size_t)message_bytes_max,
+                                    .log = {esc_py_log_write, &self->log}};
+    escqrs_status status;
+    escqrs_store *core = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = provider_refresh(&provider->base, &error);
+    if (status == ESCQRS_OK) {
+        status = esc_store_open_on(&provider->base, shown, &options, &core, &error);
+    } else {
+        provider_destroy(&provider->base);
+    }
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        return esc_py_store_raise(self, &error);
+    }
+    self->core = self->backing->core = core;
+    self->fork_generation = self->backing->fork_generation = escqrs_fork_generation();
+    self->backing->message_bytes_max = (size_t)message_bytes_max;
+    Py_SETREF(self->path, Py_NewRef(name));
+    Py_RETURN_NONE;
+}
+
+PyObject *esc_py_store_provider_changed(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_store *self = (esc_py_store *)object;
+    if (self->core == NULL || self->fork_generation != escqrs_fork_generation() ||
+        atomic_load(&self->closed)) {
+        Py_RETURN_NONE;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    esc_store_look(self->core);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
