@@ -42,6 +42,7 @@ from ._core import (
     proto,
     to_bytes,
 )
+from ._foreign import ForeignReadModel
 from ._inspect import Problem, Statistics, Verification
 from ._json import from_json, to_json
 from ._lock import check_schema_lock, write_schema_lock
@@ -169,6 +170,7 @@ __all__ = [
     "EventStream",
     "EventSubscription",
     "Feed",
+    "ForeignReadModel",
     "Forked",
     "Full",
     "Handle",

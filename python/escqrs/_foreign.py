@@ -1,0 +1,266 @@
+"""Read models in databases that are not the store's: another file, another server, another kind.
+
+A thread of Python follows the store and hands the events to handlers in transactions that the class
+begins and commits. Where the checkpoint is written in the same transaction as the rows, each event
+counts exactly once, whatever happens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from . import _readmodel
+from ._core import Recorded
+from .errors import Closed, Corrupt, Error, ReadModelStopped, Timeout
+
+if TYPE_CHECKING:
+    from ._store import Feed
+    from ._system import System
+
+__all__ = ["ForeignReadModel"]
+
+_log = logging.getLogger("escqrs")
+
+
+class ForeignReadModel:
+    """Base of read models in a database of one's own choice.
+
+    A subclass says with ``@es.on`` what events do, as an ``es.ReadModel`` does, and with four
+    methods how its database is used::
+
+        class Reports(es.ForeignReadModel):
+            def checkpoint(self) -> int: ...                      # of the last event applied; 0
+            def begin(self) -> Connection: ...                    # what handlers get as db
+            def commit(self, db, before, position) -> None: ...   # move the checkpoint, commit
+            def rollback(self, db) -> None: ...
+
+            @es.on(ItemAdded)
+            def added(self, db, event) -> None: ...
+
+        with Reports().follow(shop) as reports:
+            reports.wait()
+
+    All is called on one thread, the follower's. Exactly once: where ``commit`` writes the position
+    in the transaction of the rows. Where a database has no transactions, events may come again
+    after a crash: ``checkpoint`` then is what was written last, and handlers that write under the
+    event's position as key, or as often as they like, lose nothing by it.
+
+    ``batch_events``: how many events a transaction has at most.
+    """
+
+    batch_events: ClassVar[int] = 1000
+    __escqrs_handlers__: ClassVar[list[_readmodel._Projection]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__escqrs_handlers__ = _readmodel._projections(cls)  # type: ignore[arg-type]
+        for one in cls.__escqrs_handlers__:
+            if one.function is None:
+                raise TypeError(
+                    f"{cls.__name__}.{one.name}: es.sql is for the store's own file; here events "
+                    "are for @es.on methods"
+                )
+
+    def checkpoint(self) -> int:
+        """The position of the last event that the database has seen; 0 for none."""
+        raise NotImplementedError
+
+    def begin(self) -> Any:
+        """Begin a transaction; what handlers get as ``db``."""
+        raise NotImplementedError
+
+    def commit(self, db: Any, before: int, position: int) -> None:
+        """Move the checkpoint from ``before`` to ``position`` and commit.
+
+        If it is not at ``before``, somebody else follows with the same database: raise.
+        """
+        raise NotImplementedError
+
+    def rollback(self, db: Any) -> None:
+        """Take back what was done since ``begin``."""
+
+    def follow(self, system: System) -> Follower:
+        """Follow the store of an open system, on a thread, until ``close()``."""
+        return Follower(self, system)
+
+
+class Follower:
+    """A foreign read model that follows a store; see :class:`ForeignReadModel`."""
+
+    def __init__(self, model: ForeignReadModel, system: System) -> None:
+        self.model = model
+        self._system = system
+        self._changed = threading.Condition()
+        self._position = -1  # not known yet
+        self._failure: BaseException | None = None
+        self._failed_position = 0
+        self._feed: Feed | None = None
+        self._ends = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"escqrs-{type(model).__name__}", daemon=True
+        )
+        self._thread.start()
+
+    # ---- what others ask -------------------------------------------------------------------------
+
+    @property
+    def status(self) -> _readmodel.ReadModelStatus:
+        """Where it stands now."""
+        head = self._system.head
+        with self._changed:
+            position, failure = max(self._position, 0), self._failure
+            level = position >= head
+        if failure is None:
+            return _readmodel.ReadModelStatus("live" if level else "catching up", position, head)
+        text = "".join(traceback.format_exception(failure))
+        at = self._failed_position or None
+        return _readmodel.ReadModelStatus("stopped", position, head, str(failure), at, text, 1)
+
+    def wait(self, position: int | None = None, timeout: float | None = None) -> None:
+        """Wait until it has seen the event at ``position``, by default the newest there is now.
+
+        Raises ``es.ReadModelStopped`` where it has stopped before, ``es.Timeout``, ``es.Closed``.
+        """
+        target = self._system.head if position is None else position
+        until = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while self._position < target:
+                if self._failure is not None:
+                    raise ReadModelStopped(
+                        f"foreign read model {type(self.model).__name__} stopped"
+                        f" at position {self._failed_position}: {self._failure}"
+                    ) from self._failure
+                if self._ends:
+                    raise Closed("the foreign read model no longer follows")
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise Timeout(f"it is at {self._position}, not yet at {target}")
+                self._changed.wait(left)
+
+    def retry(self) -> None:
+        """Go on after it has stopped; ValueError if it has not."""
+        with self._changed:
+            if self._failure is None or self._ends:
+                raise ValueError("it has not stopped")
+            self._failure = None
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread after the transaction that it is in. Twice is once."""
+        with self._changed:
+            self._ends = True
+            feed = self._feed
+            self._changed.notify_all()
+        if feed is not None:
+            feed.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._ends:
+            try:
+                self._follow()
+            except Exception as error:
+                if self._ends or self._system.closed:
+                    break
+                self._stop(error)
+        with self._changed:
+            self._ends = True
+            self._changed.notify_all()
+
+    def _stop(self, error: Exception) -> None:
+        name = type(self.model).__name__
+        _log.error("foreign read model %s has stopped; retry() goes on", name, exc_info=error)
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+            while self._failure is not None and not self._ends:
+                self._changed.wait()
+
+    def _follow(self) -> None:
+        position, head = self.model.checkpoint(), self._system.head
+        if not 0 <= position <= head:
+            raise Corrupt(
+                f"the database has seen event {position}, but the store ends at {head}: it belongs "
+                "to another store, or to a later state of this one"
+            )
+        self._move(position)
+        while not self._ends:
+            batch = list(
+                itertools.islice(self._system.events(after=position), self.model.batch_events)
+            )
+            if not batch:
+                self._sleep(position)
+                continue
+            for number, recorded in enumerate(batch, position + 1):
+                if recorded.position != number:
+                    raise Corrupt(f"event {recorded.position} came where {number} was to come")
+            position = self._apply(batch, position)
+            self._move(position)
+
+    def _move(self, position: int) -> None:
+        with self._changed:
+            self._position = position
+            self._changed.notify_all()
+
+    def _sleep(self, position: int) -> None:
+        """Until there is a further event, or nobody wants it any more."""
+        with self._system.subscribe(after=position) as feed:
+            with self._changed:
+                if self._ends:
+                    return
+                self._feed = feed
+            try:
+                next(iter(feed), None)
+            finally:
+                with self._changed:
+                    self._feed = None
+
+    def _apply(self, batch: list[Recorded], before: int) -> int:
+        """Apply the events in one transaction; those before one that fails are applied anyway."""
+        failed: Exception | None = None
+        while batch:
+            db = self.model.begin()
+            done = 0
+            try:
+                for recorded in batch:
+                    self._hand_over(db, recorded)
+                    done += 1
+                self.model.commit(db, before, batch[-1].position)
+            except BaseException as error:
+                self.model.rollback(db)
+                if done == len(batch) or not isinstance(error, Exception):
+                    raise  # the commit itself
+                self._failed_position = batch[done].position
+                failed = error
+                batch = batch[:done]
+                continue
+            if failed is None:
+                return batch[-1].position
+            self._move(batch[-1].position)
+            break
+        raise failed if failed is not None else Error("nothing to apply")
+
+    def _hand_over(self, db: Any, recorded: Recorded) -> None:
+        for one in self.model.__escqrs_handlers__:
+            if one.event is not None and one.event.__escqrs_name__ != recorded.type:
+                continue
+            if not set(one.tags) <= set(recorded.tags):
+                continue
+            function: Callable[..., Any] | None = one.function
+            assert function is not None
+            function(self.model, db, recorded if one.wants_recorded else recorded.event)
