@@ -180,7 +180,11 @@ void esc_unanswered_end(esc_cell *cell)
 
 /* ---- ask --------------------------------------------------------------------------------------- */
 
-/* The asker waits in `wait`; freed by the last of the two who let go. */
+#define NOT_DONE 0u
+#define AWAITED 1u
+#define DONE 2u
+
+/* The asker waits; freed by the last of the two who let go. */
 typedef struct asker {
     escqrs_future future;
     _Atomic(uint32_t) done;  /* futex; 1: answer or error is there */
@@ -208,9 +212,10 @@ static void asker_complete(escqrs_future *future, escqrs_envelope *answer,
         (void)status; /* in the error */
         esc_error_subject(&self->error, escqrs_slice_of(failure->path));
     }
-    /* release: pairs with the acquire in wait_for_answer */
-    atomic_store_explicit(&self->done, 1, memory_order_release);
-    esc_futex_wake(&self->done, 1);
+    /* acq_rel: release pairs with is_done; this thread may let go of it last */
+    if (atomic_exchange_explicit(&self->done, DONE, memory_order_acq_rel) == AWAITED) {
+        esc_futex_wake(&self->done, 1);
+    }
 }
 
 static void asker_released(escqrs_future *future)
@@ -222,7 +227,18 @@ static const escqrs_future_ops asker_ops = {asker_complete, asker_released};
 
 static bool is_done(asker *self)
 {
-    return atomic_load_explicit(&self->done, memory_order_acquire) != 0;
+    /* acquire: pairs with asker_complete */
+    return atomic_load_explicit(&self->done, memory_order_acquire) == DONE;
+}
+
+/* False: the deadline has passed. */
+static bool sleep_until_done(asker *self, int64_t deadline_ns)
+{
+    uint32_t expected = NOT_DONE;
+    /* relaxed: only says that somebody sleeps */
+    atomic_compare_exchange_strong_explicit(&self->done, &expected, AWAITED, memory_order_relaxed,
+                                            memory_order_relaxed);
+    return expected == DONE || esc_futex_wait(&self->done, AWAITED, deadline_ns);
 }
 
 /* Manual: run the actors instead of waiting. */
@@ -252,14 +268,14 @@ static escqrs_status wait_for_answer(asker *self, int64_t deadline_ns, escqrs_er
                                   "no thread can be started for the actor that was asked");
     }
     while (status == ESCQRS_OK && !is_done(self)) {
-        if (!esc_futex_wait(&self->done, 0, deadline_ns) && !is_done(self)) {
+        if (!sleep_until_done(self, deadline_ns) && !is_done(self)) {
             status = escqrs_error_set(error, ESCQRS_TIMEOUT, "there was no answer in time");
         }
     }
     escqrs_runtime_unblock();
     if (status != ESCQRS_OK && !escqrs_future_abandon(&self->future)) {
         while (!is_done(self)) { /* it is being completed at this moment */
-            esc_futex_wait(&self->done, 0, ESC_DEADLINE_NEVER);
+            sleep_until_done(self, ESC_DEADLINE_NEVER);
         }
         status = ESCQRS_OK;
     }
@@ -296,11 +312,14 @@ escqrs_status escqrs_ask(escqrs_ref *to, escqrs_envelope *envelope, int64_t dead
                          escqrs_envelope **answer, escqrs_error *error)
 {
     *answer = NULL;
-    asker *self = escqrs_alloc_zero(sizeof *self);
+    asker *self = escqrs_alloc(sizeof *self); /* the error's texts need no zeros */
     if (self == NULL) {
         escqrs_envelope_destroy(envelope);
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory asking");
     }
+    atomic_init(&self->done, NOT_DONE);
+    self->answer = NULL;
+    self->error.status = ESCQRS_OK;
     escqrs_future_init(&self->future, &asker_ops, to);
     atomic_init(&self->users, 2);
     escqrs_status status = ask(self, to, envelope, deadline_ns, error);

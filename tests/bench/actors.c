@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROUND_COUNT 5
+#define ROUND_COUNT 3
 
 static void require(bool condition, const char *what)
 {
@@ -157,12 +157,12 @@ static double ping_pong_many(void)
 
 static double random_thousand(void)
 {
-    return wandering(1, 1000, 100000, 20000000);
+    return wandering(1, 1000, 4000, 20000000);
 }
 
 static double random_thousand_all_cores(void)
 {
-    return wandering(0, 1000, 100000, 20000000);
+    return wandering(0, 1000, 4000, 20000000);
 }
 
 static double random_million(void)
@@ -361,7 +361,7 @@ static escqrs_turn_end nurse(escqrs_context *context, void *state, escqrs_envelo
     if (message->type != &LETTER) {
         return ESCQRS_TURN_NEXT;
     }
-    for (int i = 0; i < 256 && self->left > 0; i++, self->left--) {
+    for (int i = 0; i < 8 && self->left > 0; i++, self->left--) {
         escqrs_ref *ref;
         require(escqrs_context_spawn(context, self->props, (escqrs_slice){0}, &ref, NULL) ==
                     ESCQRS_OK,
