@@ -24,6 +24,7 @@ from ._json import from_json, to_json
 from ._message import (
     Command,
     Event,
+    Message,
     _evaluate,
     _Names,
     field,
@@ -88,7 +89,7 @@ def on(
     """
 
     def decorate(function: _F) -> _F:
-        parameters = inspect.signature(function).parameters if callable(function) else {}
+        parameters = list(inspect.signature(function).parameters) if callable(function) else []
         marked: Any = function
         if len(parameters) != 2:
             if key is None and not starts:
@@ -326,7 +327,7 @@ def _pack_command(aggregate: object, id: object, command: Any) -> tuple[str, str
     cls = _core.twin(type(command), "command")
     if getattr(cls, "__escqrs_kind__", None) != "command":
         raise TypeError(f"{command!r} is no command")
-    if isinstance(command, Command):
+    if isinstance(command, Message):
         return target, cls.__escqrs_name__, to_json(command)
     from google.protobuf import json_format
 

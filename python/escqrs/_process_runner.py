@@ -47,6 +47,7 @@ from ._process_record import (
     ProcessFailed,
     ProcessResumed,
     ProcessStarted,
+    TimerCancelled,
     TimerFired,
     TimerSet,
 )
@@ -72,6 +73,7 @@ _BATCH = 256  # inputs that go into one commit
 _KEPT = 10_000  # instances that are kept in memory
 _SAVE_EVENTS = 10_000  # events that nobody wanted, after which the position is stored all the same
 _BACKOFF_MAX = 30.0  # seconds between two attempts to deliver, or to store
+_STALE_MAX = 1_000  # timers in the heap that were taken back, beyond as many as are set
 _LOOK_SECONDS = 60.0  # while timers are set: the clock may have been set, or the machine have slept
 _TRANSIENT = (Aborted, Closed, MailboxFull, MemoryError, StorageError, Timeout)
 
@@ -85,13 +87,23 @@ class _Batch:
         self.writes: dict[str, tuple[int, list[Event]]] = {}  # expected version, events
         self.touched: dict[str, Instance] = {}
         self.deliveries: list[tuple[str, int, CommandRequested]] = []
-        self.timers: list[tuple[datetime.datetime, str, str]] = []
+        self.timers: list[tuple[datetime.datetime, str, str]] = []  # that are set
+        self.unset: list[tuple[str, str]] = []
         self.inputs: list[Callable[[_Batch], None]] = []  # to be done again if it cannot be stored
         self.after: list[Callable[[], None]] = []  # to be done once it is stored
         self.checkpoint: int | None = None
 
     def add(self, instance: Instance, event: Event) -> None:
         stream = instance.stream
+        match event:
+            case TimerSet(timer=name, due=due):
+                self.timers.append((due, stream, name))
+            case TimerCancelled(timer=name) | TimerFired(timer=name):
+                self.unset.append((stream, name))
+            case ProcessEnded():
+                self.unset += [(stream, name) for name in instance.timers]
+            case _:
+                pass
         if stream not in self.writes:
             self.writes[stream] = (instance.version, [])
             self.touched[stream] = instance
@@ -99,8 +111,6 @@ class _Batch:
         self.writes[stream][1].append(event)
         if isinstance(event, CommandRequested):
             self.deliveries.append((stream, instance.version, event))
-        elif isinstance(event, TimerSet):
-            self.timers.append((event.due, stream, event.timer))
 
 
 @dataclass
@@ -127,7 +137,10 @@ class Runner:
     """Runs the instances of one class."""
 
     def __init__(self, system: System, definition: Definition, ledger: ReadModel, clock: Clock):
-        self.system = weakref.ref(system, lambda _: self.poke())
+        poked = self.poked = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, poked)
+        # when it is dropped, on a thread that may hold any lock
+        self.system = weakref.ref(system, lambda _: os.eventfd_write(poked, 1))
         self.store = system.store
         self.definition = definition
         self.ledger = cast("Ledger", ledger)
@@ -147,7 +160,8 @@ class Runner:
         self.feed: Feed | None = None
         self.saved = 0
         self.instances: collections.OrderedDict[str, Instance] = collections.OrderedDict()
-        self.heap: list[tuple[datetime.datetime, str, str]] = []
+        self.heap: list[tuple[datetime.datetime, str, str]] = []  # timers; more than are set
+        self.timers: dict[tuple[str, str], datetime.datetime] = {}  # that are set
         self.outbox: collections.deque[tuple[str, int, CommandRequested]] = collections.deque()
         self.later: list[tuple[float, int, tuple[str, int, CommandRequested]]] = []
         self.again: collections.deque[Callable[[_Batch], None]] = collections.deque()
@@ -157,7 +171,6 @@ class Runner:
         self.numbers = itertools.count()
         self.held = 0.0  # by time.monotonic: no commit before
         self.failures = 0  # commits, in a row
-        self.poked = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.thread = threading.Thread(
             target=self.run, name=f"escqrs-{definition.name}", daemon=True
         )
@@ -167,15 +180,13 @@ class Runner:
     def poke(self) -> None:
         with self.lock:
             self.settled = -1
-            if not self.ended:
-                os.eventfd_write(self.poked, 1)
+            os.eventfd_write(self.poked, 1)
 
     def put(self, item: Callable[[_Batch], None]) -> None:
         with self.lock:
             self.settled = -1
             self.inbox.append(item)
-            if not self.ended:
-                os.eventfd_write(self.poked, 1)
+            os.eventfd_write(self.poked, 1)
 
     def wait(self, position: int, until: float | None) -> None:
         """Until all up to the position is done, with what it caused."""
@@ -228,7 +239,6 @@ class Runner:
                 self.feed.close()
         with self.lock:
             self.ended = True
-            os.close(self.poked)
             self.lock.notify_all()
 
     def recover(self) -> None:
@@ -245,11 +255,9 @@ class Runner:
             instance = self.instance(stream)
             if version in instance.pending and version not in instance.failures:
                 self.outbox.append((stream, version, instance.pending[version]))
-        self.heap = [
-            (datetime.datetime.fromisoformat(due), stream, name)
-            for due, stream, name in self.ledger.timers(definition.prefix)
-        ]
-        heapq.heapify(self.heap)
+        for due, stream, name in self.ledger.timers(definition.prefix):
+            self.timers[stream, name] = datetime.datetime.fromisoformat(due)
+        self.make_heap()
         self.follow()
 
     def follow(self) -> None:
@@ -425,8 +433,7 @@ class Runner:
                 self.saved = position or 0
         self.failures = 0
         self.outbox.extend(batch.deliveries)
-        for one in batch.timers:
-            heapq.heappush(self.heap, one)
+        self.keep_timers(batch)
         if position is not None:
             self.looked = max(self.looked, position)
         for function in batch.after:
@@ -436,6 +443,24 @@ class Runner:
             self.activity += bool(batch.writes)
         while len(self.instances) > _KEPT:
             self.instances.popitem(last=False)
+
+    def keep_timers(self, batch: _Batch) -> None:
+        """Those that were set and not taken back in the same batch come last."""
+        for place in batch.unset:
+            self.timers.pop(place, None)
+        for due, stream, name in batch.timers:
+            instance = self.instances.get(stream)
+            one = None if instance is None else instance.timers.get(name)
+            if one is not None and one.due == due:
+                self.timers[stream, name] = due
+                heapq.heappush(self.heap, (due, stream, name))
+        if len(self.heap) > 2 * len(self.timers) + _STALE_MAX:
+            self.make_heap()
+
+    def make_heap(self) -> None:
+        """Without the timers that were taken back or set anew."""
+        self.heap = [(due, stream, name) for (stream, name), due in self.timers.items()]
+        heapq.heapify(self.heap)
 
     def abandon(self, batch: _Batch, error: Exception) -> None:
         """Nothing of the batch is stored: forget it, and do it again a little later."""

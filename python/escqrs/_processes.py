@@ -152,9 +152,12 @@ class Processes(Generic[_P]):
             return ProcessStatus("ended", position, head, *counts, commands, timers)
         with runner.lock:
             stop, looked, ended, trouble = runner.stop, runner.looked, runner.ended, runner.trouble
-        level = "live" if looked >= head else "catching up"
+        state: Literal["live", "catching up", "stopped", "ended"]
+        state = "stopped" if stop else "ended" if ended else "live"
+        if state == "live" and looked < head:
+            state = "catching up"
         return ProcessStatus(
-            "stopped" if stop else "ended" if ended else level,  # type: ignore[arg-type]
+            state,
             looked,
             head,
             *counts,

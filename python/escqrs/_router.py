@@ -26,7 +26,7 @@ class Router:
     a group, and is spawned itself: ``system.spawn(es.round_robin([a, b]))``.
     """
 
-    __slots__ = ("_routing", "_key", "_routees")
+    __slots__ = ("_key", "_routees", "_routing")
 
     def __init__(
         self, routing: int, key: Callable[[Any], Hashable] | None, routees: int | Iterable[Ref]

@@ -45,6 +45,7 @@ _SAVE_SECONDS = 1.0  # after which the next acknowledgement is stored with those
 _SAVE_EVENTS = 10_000  # events that nobody wanted, after which the position is stored all the same
 _BACKOFF_MAX = 60.0  # seconds
 _NAME_MAX = 1024  # bytes
+_DIED = "its consumer died with it in hand"
 
 
 # ---- what is stored ------------------------------------------------------------------------------
@@ -104,6 +105,16 @@ class _Removed(Event, name="escqrs.DeadLetterRemoved"):
     reason: str
 
 
+class _Began(Event, name="escqrs.ConsumptionBegan"):
+    """Consumers that count attempts have begun; without the next one behind it, they died."""
+
+    generation: int
+
+
+class _Rested(Event, name="escqrs.ConsumptionRested"):
+    generation: int
+
+
 class _Acknowledged(Event, name="escqrs.Acknowledged"):
     generation: int
     positions: list[int]
@@ -116,6 +127,8 @@ _CLASSES: tuple[type[Event], ...] = (
     _DeadLettered,
     _Released,
     _Removed,
+    _Began,
+    _Rested,
     _Acknowledged,
 )
 
@@ -174,12 +187,17 @@ def _position_of(store: Store, name: str, facts: _Facts) -> int:
     return facts.after if stored is None else stored
 
 
-def _troubles_of(
-    store: Store, name: str, facts: _Facts
-) -> tuple[dict[_Place, _Dead], dict[_Place, _Dead]]:
-    """By place: dead letters, and what has failed before."""
+@dataclass
+class _Troubles:
+    dead: dict[_Place, _Dead]
+    failed: dict[_Place, _Dead]  # and not given up
+    died: bool = False  # consumers that count attempts did not come to rest
+
+
+def _troubles_of(store: Store, name: str, facts: _Facts) -> _Troubles:
     dead: dict[_Place, _Dead] = {}
     failed: dict[_Place, _Dead] = {}
+    found = _Troubles(dead, failed)
     for recorded in store.history(_stream_of(name)):
         event = recorded.event
         if getattr(event, "generation", None) != facts.generation:
@@ -193,7 +211,9 @@ def _troubles_of(
             dead[event.position, event.part].released = True
         elif isinstance(event, _Removed):
             dead.pop((event.position, event.part), None)
-    return dead, failed
+        elif isinstance(event, (_Began, _Rested)):
+            found.died = isinstance(event, _Began)
+    return found
 
 
 # ---- status --------------------------------------------------------------------------------------
@@ -267,7 +287,7 @@ class SubscriptionStatus:
     def dead_letters(self) -> list[SubscriptionDeadLetter]:
         """The events that were given up, oldest first."""
         facts = self._facts()
-        dead, _failed = _troubles_of(self._store, self.name, facts)
+        dead = _troubles_of(self._store, self.name, facts).dead
         return [
             SubscriptionDeadLetter(
                 _event_at(self._store, place), one.attempts, one.error, one.released
@@ -290,8 +310,8 @@ class SubscriptionStatus:
 
         with _registry_lock:
             facts = self._facts()
-            dead, _failed = _troubles_of(self._store, self.name, facts)
-            places = [place for place, one in dead.items() if place[0] == position]
+            dead = _troubles_of(self._store, self.name, facts).dead
+            places = [place for place in dead if place[0] == position]
             if reason is None:
                 places = [place for place in places if not dead[place].released]
             if not places:
@@ -390,8 +410,11 @@ class _Group:
         self.saved = self.looked
         self.saved_ahead: frozenset[int] = frozenset()
 
-        self.dead, failed = _troubles_of(store, name, facts)
-        self.failed = {place: one.attempts for place, one in failed.items()}
+        troubles = _troubles_of(store, name, facts)
+        self.dead = troubles.dead
+        self.failed = {place: one.attempts for place, one in troubles.failed.items()}
+        # deliveries that are recorded one by one: consumers died, one of these may be why
+        self.careful = 2 * options.checkpoint_every if troubles.died else 0
         for recorded in store.history(f"{_stream_of(name)}/acknowledged", reverse=True, limit=1):
             event = recorded.event
             if isinstance(event, _Acknowledged) and event.generation == self.generation:
@@ -407,6 +430,10 @@ class _Group:
         self.thread = threading.Thread(
             target=_follow, args=(self,), name=f"escqrs-{name}", daemon=True
         )
+
+    @property
+    def counts(self) -> bool:
+        return self.options.max_attempts is not None
 
     # ---- reading ahead
 
@@ -554,6 +581,10 @@ class _Group:
                 self.saved = low
             self.saved_ahead = ahead
 
+    def rest(self) -> None:
+        """Nobody consumes any more."""
+        self.save([_Rested(self.generation)] if self.counts else (), final=True)
+
     def end(self, error: BaseException | None = None) -> None:
         """No more is read nor given; who waits is woken. From any thread."""
         with self.changed:
@@ -609,7 +640,7 @@ def _leave(group: _Group) -> None:
 def _end(group: _Group) -> None:
     try:
         if not group.store.closed and group.error is None:
-            group.save(final=True)
+            group.rest()
     except Closed:
         pass
     finally:
@@ -627,7 +658,7 @@ def before_close(store: Store) -> None:
                 group.error = group.error or Closed(f"{store!r} is closed")
             try:
                 if not store.closed:
-                    group.save(final=True)
+                    group.rest()
             except Exception as error:
                 logger.error(
                     "subscription %s: what was acknowledged last could not be stored, and will "
@@ -696,10 +727,10 @@ class Subscription:
 
     def __next__(self) -> Recorded:
         self._acknowledge_in_hand()
-        entry = self._wait(None)
-        if entry is None:
-            raise StopIteration
-        return entry.recorded
+        while (entry := self._wait(None)) is not None:
+            if self._admit(entry):
+                return entry.recorded
+        raise StopIteration
 
     def next(self, timeout: float | None = None) -> Recorded:
         """Acknowledge the event in hand, and wait for the next one.
@@ -707,10 +738,10 @@ class Subscription:
         timeout: seconds, then ``es.Timeout``. ``es.Closed`` when it, or the store, is closed.
         """
         self._acknowledge_in_hand()
-        entry = self._wait(timeout)
-        if entry is None:
-            raise Closed(f"this consumer of subscription {self.name!r} is closed")
-        return entry.recorded
+        while (entry := self._wait(timeout)) is not None:
+            if self._admit(entry):
+                return entry.recorded
+        raise Closed(f"this consumer of subscription {self.name!r} is closed")
 
     def __aiter__(self) -> Subscription:
         self._give_back()
@@ -723,17 +754,19 @@ class Subscription:
         if self._settle_in_hand():
             await asyncio.to_thread(group.save)
         while True:
-            saves = False
+            future: asyncio.Future[None] = loop.create_future()
             with group.changed:
                 entry, seconds = self._look()
-                if entry is not None:
-                    return entry.recorded
-                if self._closed:
+                if entry is None and self._closed:
                     raise StopAsyncIteration
                 saves = group.unsaved > 0 and group.is_level
-                if not saves:
-                    future = loop.create_future()
+                if entry is None and not saves:
                     group.waiters.add((loop, future))
+            if entry is not None:
+                plain = not group.careful and entry.attempts == 1
+                if plain or await asyncio.to_thread(self._admit, entry):
+                    return entry.recorded
+                continue
             if saves:
                 await asyncio.to_thread(group.save)
                 continue
@@ -745,6 +778,26 @@ class Subscription:
                     timer.cancel()
                 with group.changed:
                     group.waiters.discard((loop, future))
+
+    def _admit(self, entry: _Entry) -> bool:
+        """Whether an event that is in hand may be given: not one that has killed its consumers too
+        often. Records the delivery where they died before."""
+        group = self._group
+        limit = group.options.max_attempts
+        if limit is None:
+            return True
+        try:
+            if entry.attempts > limit:
+                self._bury(entry, _DIED)
+                return False
+            if group.careful > 0:
+                group.careful -= 1
+                place = entry.place
+                group.save([_Failed(group.generation, place[0], entry.attempts, _DIED, place[1])])
+        except BaseException:
+            _put_back(group, self._hand)
+            raise
+        return True
 
     def _check(self) -> None:
         if self._group.store._forked:
@@ -995,6 +1048,8 @@ def subscribe(
                 store.commit([Write(_REGISTRY, [_Subscribed(name, generation, begins, messages)])])
                 facts = _Facts(generation, begins, wanted, False)
             group = _Group(store, name, options, facts)
+            if group.counts:
+                group.save([_Began(group.generation)])
             group.thread.start()
             _groups.setdefault(store, {})[name] = group
         elif group.options != options:
@@ -1028,7 +1083,7 @@ def statuses(store: Store) -> Iterator[SubscriptionStatus]:
         group = _group_of(store, name)
         if group is None:
             position = _position_of(store, name, facts)
-            dead, _failed = _troubles_of(store, name, facts)
+            dead = _troubles_of(store, name, facts).dead
             yield SubscriptionStatus(
                 name, "idle", position, head, 0, 0, len(dead), None, match, store
             )

@@ -455,6 +455,54 @@ def test_a_crash_delivers_again_what_was_not_stored(tmp_path):
     assert again == ["9"]
 
 
+POISON = """
+class Mailed(es.Event):
+    number: int
+
+store = es.Store(sys.argv[1], Mailed)
+if store.version("a") == 0:
+    store.append("a", [Mailed(number) for number in range(10)])
+with store.subscribe("mailer", types=[Mailed], max_attempts=2, checkpoint_every=4) as mailer:
+    while True:
+        try:
+            recorded = mailer.next(timeout=0)
+        except es.Timeout:
+            break
+        print(recorded.event.number, flush=True)
+        if recorded.event.number == 6:
+            os._exit(9)
+"""
+
+
+def test_an_event_that_kills_the_process_is_given_up_as_well(tmp_path):
+    path = tmp_path / "a.db"
+    assert run(POISON, path, status=9)[0].split() == ["0", "1", "2", "3", "4", "5", "6"]
+    assert run(POISON, path, status=9)[0].split() == ["4", "5", "6"]
+    assert run(POISON, path, status=9)[0].split() == ["6"]
+    assert run(POISON, path)[0].split() == ["7", "8", "9"]
+    with es.Store(path, Mailed) as store:
+        (dead,) = status(store).dead_letters()
+        assert (dead.recorded.event, dead.error) == (Mailed(6), "its consumer died with it in hand")
+
+
+def test_who_dies_while_idle_is_to_blame_for_nothing(tmp_path):
+    code = """
+    store = es.Store(sys.argv[1])
+    mailer = store.subscribe("mailer", max_attempts=1)
+    try:
+        mailer.next(timeout=0)
+    except es.Timeout:
+        os._exit(9)
+    """
+    for _ in range(3):
+        run(code, tmp_path / "a.db", status=9)
+    with es.Store(tmp_path / "a.db", Mailed) as store:
+        fill(store, "a")
+        with store.subscribe("mailer", max_attempts=1) as mailer:
+            assert mailer.next(timeout=SECONDS).event.number == 0
+            assert mailer.attempt == 1
+
+
 def test_ctrl_c_and_the_end_of_the_interpreter(tmp_path):
     process = start(
         """
