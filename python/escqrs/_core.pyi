@@ -235,9 +235,7 @@ class StoreBase:
     def _backup(self, path: str, /) -> None: ...
     def _stats(
         self,
-    ) -> tuple[
-        int, int, int, int, int, int, int, int, int, int, int, int, int, dict[str, int]
-    ]: ...
+    ) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, dict[str, int]]: ...
     def _verify(
         self,
         problem: Callable[[str, str, str | None, int, int], object],

@@ -400,6 +400,7 @@ class _Group:
         self.ahead: set[int] = set()  # acknowledged, above the lowest that is not
         self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self.looked = _position_of(store, name, facts)  # all up to it was read
+        self.news = 0  # how often somebody was woken
         self.is_level = False  # there was no more when it looked last
         self.unsaved = 0  # acknowledgements
         self.saved_at = time.monotonic()
@@ -423,10 +424,10 @@ class _Group:
         with self.changed:
             for place, one in self.dead.items():
                 if one.released:
-                    self._add(_Entry(_event_at(store, place), one.attempts, dead=True))
-        found = [Match(types, tags) for types, tags in options.wanted]
-        self.plain = not any(one.types for one in found)
-        self.feed: Feed = store.subscribe(after=self.looked, match=found)
+                    self._add(_Entry(_event_at(store, place), dead=True))
+        self.match = [Match(types, tags) for types, tags in options.wanted]
+        self.plain = not any(one.types for one in self.match)
+        self.feed: Feed = store.subscribe(after=self.looked, match=self.match)
         self.thread = threading.Thread(
             target=_follow, args=(self,), name=f"escqrs-{name}", daemon=True
         )
@@ -456,6 +457,7 @@ class _Group:
             with self.changed:
                 self._take_in(recorded)
                 while len(self.open) >= self.options.window and not self.ended:
+                    self.wake()
                     self.room.wait()
                 if self.ended:
                     return
@@ -483,13 +485,14 @@ class _Group:
         self.wake()
 
     def add_released(self, place: _Place, dead: _Dead) -> None:
-        entry = _Entry(_event_at(self.store, place), dead.attempts, dead=True)
+        entry = _Entry(_event_at(self.store, place), dead=True)
         with self.changed:
             self.dead[place] = dead
             self._add(entry)
 
     def wake(self) -> None:
         """Somebody may go on. Under `changed`."""
+        self.news += 1
         self.changed.notify_all()
         waiters, self.waiters = self.waiters, set()
         for loop, future in waiters:
@@ -510,9 +513,20 @@ class _Group:
             return entry, None
         return None, self.delayed[0][0] - now if self.delayed else None
 
-    def has_looked(self, position: int) -> bool:
-        """Whether it has read so far, or as far as it may. Under `changed`."""
-        return self.looked >= position or len(self.open) >= self.options.window
+    def has_looked(self, head: int) -> bool:
+        """Whether all up to there was read, or as far as the window allows."""
+        with self.changed:
+            looked = self.looked
+            if looked >= head or len(self.open) >= self.options.window:
+                return True
+            if not self.is_level:
+                return False
+        # the thread sleeps until there is something that it wants: perhaps there is not
+        if any(True for _ in self.store.events(after=looked, upto=head, match=self.match, limit=1)):
+            return False
+        with self.changed:
+            self.looked = max(self.looked, head)
+        return True
 
     def done(self, entry: _Entry) -> None:
         """It needs no further delivery. Under `changed`."""
@@ -828,18 +842,21 @@ class Subscription:
         until = None if timeout is None else time.monotonic() + timeout
         head = 0 if timeout is None else group.store.head  # what is there counts as in time
         while True:
+            news = group.news
+            is_over = until is not None and until <= time.monotonic()
+            is_late = is_over and group.has_looked(head)
             with group.changed:
                 entry, seconds = self._look()
                 if entry is not None or self._closed:
                     return entry
                 if not (group.unsaved and group.is_level):
-                    if until is not None:
-                        left = until - time.monotonic()
-                        if left <= 0 and group.has_looked(head):
-                            raise Timeout(f"no event for subscription {self.name!r} came in time")
-                        if left > 0:
-                            seconds = left if seconds is None else min(seconds, left)
-                    group.changed.wait(seconds)
+                    if is_late:
+                        raise Timeout(f"no event for subscription {self.name!r} came in time")
+                    if until is not None and not is_over:
+                        left = max(0.0, until - time.monotonic())
+                        seconds = left if seconds is None else min(seconds, left)
+                    if news == group.news:
+                        group.changed.wait(seconds)
                     continue
             group.save()
 
@@ -1088,9 +1105,10 @@ def statuses(store: Store) -> Iterator[SubscriptionStatus]:
                 name, "idle", position, head, 0, 0, len(dead), None, match, store
             )
             continue
+        looked = group.error is not None or group.has_looked(head)
         with group.changed:
             failed = group.error is not None
-            waits = bool(group.open) or group.looked < head
+            waits = bool(group.open) or not looked
             error = repr(group.error) if failed else group.last_error
             yield SubscriptionStatus(
                 name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import escqrs as es
 from hypothesis import given, settings
@@ -126,6 +125,24 @@ class Model:
             self.end("Cancelled late")
 
 
+def opened(store: es.Store, clock: es.ManualClock) -> es.System:
+    return es.open(store, Order, Fulfilment, clock=clock)
+
+
+def close(shop: es.System) -> None:
+    shop.close()
+    shop.store.close()
+
+
+def reopened(shop: es.System, clock: es.ManualClock, *, dies: bool) -> es.System:
+    if not dies:
+        shop.close()
+        return opened(shop.store, clock)
+    copy = shop.store.clone()  # what a process that died now would leave
+    close(shop)
+    return opened(copy, clock)
+
+
 IDS = ["a", "b", "c"]
 scripts = st.lists(
     st.one_of(
@@ -140,17 +157,12 @@ scripts = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(scripts)
-def test_against_a_model(tmp_path_factory, script):
-    folder: Path = tmp_path_factory.mktemp("model")
+def test_against_a_model(script):
     refuses.clear()
     clock = es.ManualClock()
     models = {id: Model() for id in IDS}
-    now = files = 0
-
-    def opened() -> es.System:
-        return es.open(folder / f"{files}.db", Order, Fulfilment, clock=clock)
-
-    shop = opened()
+    now = 0
+    shop = opened(es.Store(":memory:"), clock)
     for kind, value in script:
         if kind == "refuse":
             refuses.symmetric_difference_update([value])
@@ -163,11 +175,7 @@ def test_against_a_model(tmp_path_factory, script):
         elif kind in ("restart", "crash"):
             if value:  # without what is on its way
                 shop.flush(SECONDS)
-            if kind == "crash":  # the copy is what a process that died now would leave
-                files += 1
-                shop.store.backup(folder / f"{files}.db")
-            shop.close()
-            shop = opened()
+            shop = reopened(shop, clock, dies=kind == "crash")
             shop.flush(SECONDS)
         else:
             shop[Order, value].ask(Do(kind))
@@ -184,19 +192,18 @@ def test_against_a_model(tmp_path_factory, script):
     counts = [one.status for one in models.values()]
     status = shop[Fulfilment].status
     assert (status.active, status.ended) == (counts.count("active"), counts.count("ended"))
-    shop.close()
+    close(shop)
 
 
 @settings(max_examples=40, deadline=None)
 @given(scripts, st.lists(st.integers(0, 60), max_size=4))
-def test_it_may_die_at_any_commit(tmp_path_factory, script, deaths):
+def test_it_may_die_at_any_commit(script, deaths):
     """The same commands, without waiting in between, on copies that were made at any moment: every
     order comes to one end, and commands are carried out once."""
-    folder: Path = tmp_path_factory.mktemp("deaths")
     refuses.clear()
     clock = es.ManualClock()
-    files = count = 0
-    shop = es.open(folder / "0.db", Order, Fulfilment, clock=clock)
+    count = 0
+    shop = opened(es.Store(":memory:"), clock)
     for kind, value in script:
         if kind == "advance":
             clock.advance(timedelta(minutes=value))
@@ -204,10 +211,7 @@ def test_it_may_die_at_any_commit(tmp_path_factory, script, deaths):
             shop[Order, value].ask(Do(kind))
         count += 1
         if count in deaths:
-            files += 1
-            shop.store.backup(folder / f"{files}.db")
-            shop.close()
-            shop = es.open(folder / f"{files}.db", Order, Fulfilment, clock=clock)
+            shop = reopened(shop, clock, dies=True)
     shop.flush(SECONDS)
     for id in IDS:
         steps = list(shop[Order, id].state.steps)
@@ -227,4 +231,4 @@ def test_it_may_die_at_any_commit(tmp_path_factory, script, deaths):
             delivered += recorded.type == "escqrs.CommandDelivered"
         assert requests == delivered
         assert requests == steps.count("Shipped") + steps.count("Cancelled late")
-    shop.close()
+    close(shop)
