@@ -58,7 +58,8 @@ typedef struct esc_py_actor_system {
     esc_list recipes;  /* esc_py_recipe.listed */
     esc_py_mail *free_mails;
     unsigned free_mail_count;
-    PyObject *supervisor; /* es.OneForOne or None */
+    PyObject *supervisor;         /* es.OneForOne or None */
+    struct esc_py_recipe *recent; /* of the producer that was spawned last, to be used again */
     PyObject *weakrefs;
 } esc_py_actor_system;
 

@@ -270,10 +270,14 @@ static void refuse_silence(esc_py_context *self)
 {
     escqrs_ref *sender = escqrs_context_sender(self->core);
     esc_py_answer *reply = sender == NULL ? NULL : esc_py_answer_of(sender);
-    /* the message's, and the turn's that is to tell it of failures; what is held back has its own.
-     * relaxed: those that are left are this thread's, so nobody else changes it */
-    uint32_t own = 1 + esc_py_persist_asks(self);
-    if (reply == NULL || escqrs_future_is_complete(&reply->future) ||
+    /* the message's, the turn's that is to tell it of failures, and the asker's own; what is held
+     * back has its own. relaxed: those are this thread's, so where no other is left, nobody else
+     * changes it */
+    if (reply == NULL) {
+        return;
+    }
+    uint32_t own = 1 + esc_py_persist_asks(self) + reply->asking;
+    if (escqrs_future_is_complete(&reply->future) ||
         atomic_load_explicit(&reply->future.references, memory_order_relaxed) != own) {
         return;
     }

@@ -34,6 +34,7 @@ typedef struct flight {
     esc_py_mail *outbox;
     esc_py_mail **outbox_end;
     escqrs_ref *asker; /* held, or NULL */
+    bool *finished;    /* set by `done`, where the thread that commits waits; or NULL */
     escqrs_error error;
 } flight;
 
@@ -76,6 +77,7 @@ typedef struct persistent {
 } persistent;
 
 static _Thread_local esc_py_persist *turn_now;
+static _Thread_local const escqrs_envelope *asked_now; /* what this thread asks, and runs itself */
 
 /* ---- flights -------------------------------------------------------------------------------------- */
 
@@ -225,6 +227,9 @@ static void flight_done(escqrs_commit *commit)
     } else {
         fail(self, commit->status);
     }
+    if (self->finished != NULL) {
+        *self->finished = true;
+    }
     landed(persist);
     flight_free(self);
 }
@@ -270,6 +275,13 @@ const void *esc_py_persist_suspend(void)
 void esc_py_persist_resume(const void *turn)
 {
     turn_now = (esc_py_persist *)turn;
+}
+
+const void *esc_py_persist_asks_here(const escqrs_envelope *envelope)
+{
+    const void *before = asked_now;
+    asked_now = envelope;
+    return before;
 }
 
 bool esc_py_persist_is_open(const void *turn)
@@ -615,16 +627,33 @@ static void seal(flight *self)
     commit->error = &self->error;
 }
 
+/* The asker's thread runs the actor and would wait anyway: it may lead the batch. */
+static escqrs_status commit_here(esc_py_persist *self, flight *turn, escqrs_error *error)
+{
+    bool finished = false;
+    turn->finished = &finished;
+    PyThreadState *thread = PyEval_SaveThread();
+    (void)escqrs_runtime_block(); /* a commit needs no worker */
+    escqrs_status status = escqrs_store_commit(self->core, &turn->commit, error);
+    escqrs_runtime_unblock();
+    PyEval_RestoreThread(thread);
+    return finished ? ESCQRS_OK : status;
+}
+
 /* Hand the turn to the journal; the actor goes on. */
-static void take_off(esc_py_persist *self)
+static void take_off(esc_py_persist *self, const escqrs_envelope *envelope)
 {
     flight *turn = self->turn;
     self->turn = NULL;
     seal(turn);
     (void)atomic_fetch_add_explicit(&self->in_flight, 1, memory_order_relaxed);
-    escqrs_error error = {0};
-    escqrs_status status = escqrs_store_submit(self->core, &turn->commit, &error);
-    if (status != ESCQRS_OK) { /* `done` is not called */
+    escqrs_error error;
+    error.status = ESCQRS_OK;
+    error.message[0] = error.subject[0] = '\0';
+    escqrs_status status = envelope != NULL && envelope == asked_now
+                               ? commit_here(self, turn, &error)
+                               : escqrs_store_submit(self->core, &turn->commit, &error);
+    if (status != ESCQRS_OK) { /* `done` was not called */
         turn->error = error;
         fail(turn, status);
         landed(self);
@@ -678,7 +707,7 @@ PyObject *esc_py_persist_finish(esc_py_context *context, PyObject *result)
                 /* acquire: what has landed was delivered */
                 atomic_load_explicit(&self->in_flight, memory_order_acquire) > 0 ||
                 atomic_load_explicit(&self->stale, memory_order_acquire))) {
-        take_off(self);
+        take_off(self, escqrs_context_message(context->core));
     } else {
         deliver(turn);
     }

@@ -24,6 +24,8 @@ void esc_py_persist_hold(escqrs_ref *to, esc_py_mail *mail, escqrs_ref *sender);
 /* Around an ask, which leaves at once, as what it runs on this thread does. */
 const void *esc_py_persist_suspend(void);
 void esc_py_persist_resume(const void *turn);
+/* Around an ask that runs the actor on this thread: it commits here, too. Gives what was before. */
+const void *esc_py_persist_asks_here(const escqrs_envelope *envelope);
 /* How many references its turn has of the message's asker: 0 or 1. */
 unsigned esc_py_persist_asks(esc_py_context *context);
 /* Whether that turn is open still. */

@@ -386,7 +386,16 @@ PyObject *esc_py_spawn(esc_py_actor_system *system, esc_py_context *parent, PyOb
     if (esc_py_actor_system_check_fork(system) < 0) {
         return NULL;
     }
-    esc_py_recipe *recipe = esc_py_recipe_from(system->state, what);
+    esc_py_recipe *recipe;
+    if (system->recent != NULL && system->recent->producer == what) {
+        recipe = (esc_py_recipe *)Py_NewRef((PyObject *)system->recent);
+    } else {
+        recipe = esc_py_recipe_from(system->state, what);
+        if (recipe != NULL && recipe->producer == what) { /* a producer alone */
+            Py_XDECREF((PyObject *)system->recent);
+            system->recent = (esc_py_recipe *)Py_NewRef((PyObject *)recipe);
+        }
+    }
     escqrs_props *props = recipe == NULL ? NULL : esc_py_recipe_props(recipe, system);
     Py_XDECREF((PyObject *)recipe);
     if (props == NULL) {

@@ -297,7 +297,11 @@ static int run_here(esc_py_ref *self, esc_py_mail *mail, esc_py_answer *reply)
             return -1;
         }
     }
+    const void *asked = esc_py_persist_asks_here(&mail->envelope);
+    reply->asking = true;
     bool ran = escqrs_ref_run(self->core, &mail->envelope, &reply->future.ref);
+    reply->asking = false;
+    (void)esc_py_persist_asks_here(asked);
     if (waiter != NULL) {
         escqrs_actor_wait_end(waiter);
     }

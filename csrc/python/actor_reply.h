@@ -31,7 +31,8 @@ typedef struct esc_py_answer {
     escqrs_error *error;         /* or why there is none; NULL with neither: no memory */
     PyObject *exception;         /* made of them when first read */
     PyObject *callbacks;         /* list, or NULL */
-    const void *held_by;         /* the turn that holds the question back; compared only */
+    bool asking;         /* the asker's thread runs the actor, and has a reference meanwhile */
+    const void *held_by; /* the turn that holds the question back; compared only */
 } esc_py_answer;
 
 /* A reply, and with it the core's reference, which the caller gives back with

@@ -396,6 +396,7 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
     esc_py_actor_system *self = (esc_py_actor_system *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->supervisor);
+    Py_VISIT((PyObject *)self->recent);
     if (self->fork_generation != escqrs_fork_generation()) {
         return 0;
     }
@@ -435,6 +436,7 @@ static void system_dealloc(PyObject *object)
         esc_py_log_fini(&self->log);
     }
     Py_XDECREF(self->supervisor);
+    Py_XDECREF((PyObject *)self->recent);
     if (own) {
         type->tp_free(object);
     }

@@ -78,8 +78,9 @@ class Persistence:
 def persistence(store: Store, *, snapshot_every: int | None = None) -> Persistence:
     """Middleware that gives a persistent actor its store.
 
-    store: an ``es.Store``, or a provider of one's own. snapshot_every: send ``RequestSnapshot`` when
-        the version passes a multiple of it; None and 0: never.
+    store: an ``es.Store``, or a provider of one's own.
+    snapshot_every: send ``RequestSnapshot`` when the version passes a multiple of it; None and 0:
+        never.
     """
     if not isinstance(store, Store):
         raise TypeError(f"es.persistence takes an es.Store, not {type(store).__name__}")

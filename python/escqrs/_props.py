@@ -1,4 +1,4 @@
-"""How an actor is made and looked after: ``es.Props``, mailboxes, supervisors, lifecycle messages."""
+"""How an actor is made and looked after: ``es.Props``, mailboxes, supervisors, lifecycle."""
 
 from __future__ import annotations
 

@@ -1,0 +1,353 @@
+"""What happens when an actor fails."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import Any
+
+import escqrs as es
+import pytest
+import support
+
+
+class Worker(es.Actor):
+    """Counts; raises what it is told to; says what it gets."""
+
+    def __init__(self, seen: queue.SimpleQueue[Any]) -> None:
+        self.seen = seen
+        self.count = 0
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        match message:
+            case BaseException():
+                raise message
+            case "count":
+                self.count += 1
+                ctx.respond(self.count)
+            case "stash":
+                ctx.stash()
+            case "unstash":
+                ctx.unstash_all()
+            case es.Started() | es.Restarting() | es.Stopped():
+                self.seen.put((ctx.self.name, type(message).__name__))
+
+
+class Boss(es.Actor):
+    """Spawns workers by name."""
+
+    def __init__(self, seen: queue.SimpleQueue[Any]) -> None:
+        self.seen = seen
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        if isinstance(message, str):
+            ctx.respond(ctx.spawn(lambda: Worker(self.seen), name=message))
+
+
+@pytest.fixture
+def seen():
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def system():
+    with es.ActorSystem() as system:
+        yield system
+
+
+def get(seen: queue.SimpleQueue[Any]) -> Any:
+    return seen.get(timeout=support.SECONDS)
+
+
+def boss(system: es.ActorSystem, seen: Any, supervisor: es.OneForOne | None) -> es.Ref:
+    return system.spawn(es.Props(lambda: Boss(seen), supervisor=supervisor), name="boss")
+
+
+def decided(directive: str) -> Any:
+    return es.OneForOne(lambda error: directive)
+
+
+def fail(ref: es.Ref, error: BaseException | None = None) -> None:
+    with pytest.raises(type(error) if error is not None else LookupError):
+        ref.ask(error if error is not None else LookupError("as told"))
+
+
+def test_resume_goes_on_with_the_same_instance(system, seen):
+    ref = boss(system, seen, decided("resume")).ask("w")
+    assert ref.ask("count") == 1
+    fail(ref)
+    assert ref.ask("count") == 2
+
+
+def test_restart_makes_a_new_instance_and_keeps_the_mailbox(system, seen):
+    ref = boss(system, seen, decided("restart")).ask("w")
+    assert ref.ask("count") == 1
+    fail(ref)
+    assert ref.ask("count") == 1
+    assert [get(seen) for _ in range(3)] == [
+        ("w", "Started"),
+        ("w", "Restarting"),
+        ("w", "Started"),
+    ]
+
+
+def test_stop_ends_it_and_what_waits_is_answered(system, seen):
+    ref = boss(system, seen, decided("stop")).ask("w")
+    fail(ref)
+    ref.wait_stopped(timeout=support.SECONDS)
+    with pytest.raises(es.Closed):
+        ref.ask("count")
+
+
+def test_escalate_fails_the_parent(system, seen):
+    failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, failed.put)
+    parent = boss(system, seen, decided("escalate"))
+    ref = parent.ask("w")
+    fail(ref)
+    ref.wait_stopped(timeout=support.SECONDS)  # the children of who is restarted stop
+    assert get(failed).directive == "escalate"
+    again = parent.ask("w")
+    assert again.ask("count") == 1
+
+
+def test_all_for_one_restarts_all(system, seen):
+    parent = boss(system, seen, es.AllForOne(lambda error: "restart"))
+    a, b = parent.ask("a"), parent.ask("b")
+    assert (a.ask("count"), b.ask("count")) == (1, 1)
+    fail(a)
+    assert (a.ask("count"), b.ask("count")) == (1, 1)
+
+
+def test_one_for_one_restarts_one(system, seen):
+    parent = boss(system, seen, es.OneForOne(lambda error: "restart"))
+    a, b = parent.ask("a"), parent.ask("b")
+    assert (a.ask("count"), b.ask("count")) == (1, 1)
+    fail(a)
+    assert (a.ask("count"), b.ask("count")) == (1, 2)
+
+
+def test_decide_sees_the_exception(system, seen):
+    def decide(error: BaseException) -> es.Directive:
+        return es.resume if isinstance(error, LookupError) else es.stop
+
+    ref = boss(system, seen, es.OneForOne(decide)).ask("w")
+    ref.ask("count")
+    fail(ref, KeyError("x"))
+    assert ref.ask("count") == 2
+    fail(ref, ValueError("y"))
+    ref.wait_stopped(timeout=support.SECONDS)
+
+
+def test_limits_of_restarts(system, seen):
+    ref = boss(system, seen, es.OneForOne(max_restarts=2, within=1000.0)).ask("w")
+    for _ in range(2):
+        fail(ref)
+        assert ref.ask("count") == 1
+    fail(ref)
+    ref.wait_stopped(timeout=support.SECONDS)
+
+
+def test_no_restarts_at_all(system, seen):
+    ref = boss(system, seen, es.OneForOne(max_restarts=0)).ask("w")
+    fail(ref)
+    ref.wait_stopped(timeout=support.SECONDS)
+
+
+def test_backoff(system, seen):
+    backoff = es.Backoff(first=0.001, limit=0.01, factor=2.0, jitter=0.5)
+    ref = boss(system, seen, es.OneForOne(backoff=backoff)).ask("w")
+    for _ in range(3):
+        fail(ref)
+        assert ref.ask("count", timeout=support.SECONDS) == 1
+
+
+def test_the_supervisor_of_the_system(seen):
+    with es.ActorSystem(supervisor=es.OneForOne(lambda error: es.resume)) as system:
+        ref = system.spawn(lambda: Worker(seen))
+        ref.ask("count")
+        fail(ref)
+        assert ref.ask("count") == 2
+
+
+def test_a_decide_that_raises_or_says_nonsense_escalates(system, seen):
+    failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, failed.put)
+
+    def decide(error: BaseException) -> str:
+        return "nonsense"
+
+    with pytest.MonkeyPatch.context() as patch:
+        said: list[Any] = []
+        patch.setattr("sys.unraisablehook", said.append)
+        ref = boss(system, seen, es.OneForOne(decide)).ask("w")
+        fail(ref)
+        assert get(failed).directive == "escalate"
+    assert "nonsense" in str(said[0].exc_value)
+
+
+def test_a_failure_is_in_the_log_and_on_the_event_stream(system, seen, caplog):
+    failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, failed.put)
+    ref = system.spawn(lambda: Worker(seen), name="worker")
+    ref.tell(LookupError("nobody asked"))
+    event = get(failed)
+    assert (event.ref, event.message, event.directive) == (ref, "LookupError", "restart")
+    assert isinstance(event.error, LookupError)
+    system.close()
+    lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+    assert any("worker" in one and "nobody asked" in one for one in lines)
+
+
+@pytest.mark.parametrize("hook", ["Started", "Stopping", "Stopped", "Restarting"])
+def test_an_exception_in_every_lifecycle_hook(system, hook):
+    failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, failed.put)
+
+    class Fragile(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if type(message).__name__ == hook:
+                raise LookupError(hook)
+            if message == "fail":
+                raise ValueError(message)
+
+    ref = system.spawn(es.Props(Fragile))
+    if hook == "Restarting":
+        with pytest.raises(ValueError):
+            ref.ask("fail")
+        ref.poison()
+    elif hook != "Started":
+        ref.poison()
+    ref.wait_stopped(timeout=support.SECONDS)
+    errors = [get(failed).error]
+    while not any(isinstance(one, LookupError) for one in errors):
+        errors.append(get(failed).error)
+
+
+def test_keyboard_interrupt_of_a_handler_reaches_the_asker(system, seen):
+    ref = system.spawn(lambda: Worker(seen))
+    with pytest.raises(KeyboardInterrupt):
+        ref.ask(KeyboardInterrupt())
+    assert ref.ask("count") == 1
+
+
+def test_the_stash_survives_resume(system, seen):
+    ref = boss(system, seen, decided("resume")).ask("w")
+    ref.tell("stash")
+    fail(ref)
+    assert ref.ask("count") == 1
+
+
+def test_the_stash_is_bounded(system):
+    class Hoarder(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, int):
+                ctx.stash()
+
+    ref = system.spawn(es.Props(Hoarder, stash_max=3))
+    replies = [ref.submit(number) for number in range(4)]
+    assert isinstance(replies[3].exception(timeout=support.SECONDS), es.MailboxFull)
+
+
+def test_a_restart_forgets_behaviours_and_timers(system, seen):
+    class Timed(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "go":
+                ctx.become(self.other)
+                ctx.schedule_every(0.001, "tick")
+                ctx.respond(None)
+            elif message == "who":
+                ctx.respond("first")
+            elif message == "tick":
+                seen.put(message)
+
+        def other(self, ctx: es.Context, message: Any) -> None:
+            if message == "fail":
+                raise LookupError
+            if message == "who":
+                ctx.respond("other")
+            elif message == "tick":
+                seen.put(message)
+
+    ref = system.spawn(Timed)
+    ref.ask("go")
+    assert get(seen) == "tick"
+    assert ref.ask("who") == "other"
+    with pytest.raises(LookupError):
+        ref.ask("fail")
+    assert ref.ask("who") == "first"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: es.OneForOne("restart"),
+        lambda: es.OneForOne(max_restarts="many"),
+        lambda: es.OneForOne(backoff=1.0),
+        lambda: es.Props(Worker, supervisor="restart"),
+        lambda: es.Props(Worker, mailbox=5),
+        lambda: es.Props(Worker, middleware=[5]),
+        lambda: es.ActorSystem(supervisor=5),
+        lambda: es.ActorSystem(loop=5),
+    ],
+)
+def test_what_cannot_be_is_a_type_error(make):
+    with pytest.raises(TypeError):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: es.OneForOne(within=0),
+        lambda: es.OneForOne(max_restarts=-1),
+        lambda: es.Backoff(first=-1),
+        lambda: es.Backoff(jitter=2),
+        lambda: es.Props(Worker, receive_timeout=0),
+        lambda: es.Props(Worker, stash_max=0),
+        lambda: es.bounded(0),
+        lambda: es.bounded(1, "explode"),
+        lambda: es.round_robin(0),
+    ],
+)
+def test_what_cannot_be_is_a_value_error(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_children_of_a_restarted_actor_stop(system, seen):
+    class Parent(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "spawn":
+                ctx.respond(ctx.spawn(lambda: Worker(seen), name="child"))
+            elif message == "fail":
+                raise LookupError
+
+    parent = system.spawn(Parent)
+    child = parent.ask("spawn")
+    with pytest.raises(LookupError):
+        parent.ask("fail")
+    child.wait_stopped(timeout=support.SECONDS)
+    assert parent.ask("spawn") != child
+
+
+def test_a_name_used_by_a_stopping_actor(system):
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Stopping):
+                entered.set()
+                release.wait(support.SECONDS)
+
+    ref = system.spawn(Slow, name="slow")
+    ref.stop()
+    assert entered.wait(support.SECONDS)
+    with pytest.raises(es.NameExists) as caught:
+        system.spawn(Slow, name="slow")
+    assert caught.value.ref == ref
+    assert ref.state == "stopping"
+    release.set()
+    ref.wait_stopped(timeout=support.SECONDS)
+    assert system.spawn(Slow, name="slow") != ref
