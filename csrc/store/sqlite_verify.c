@@ -401,7 +401,7 @@ static escqrs_status index_row(verifier *in, sqlite3_stmt *statement)
         return report(in, "index", (place){0},
                       "it has a row of stream number %" PRId64 ", which is not known", id);
     }
-    if ((first != stream->indexed + 1 && (stream->indexed != 0 || first > stream->erased)) ||
+    if ((first != stream->indexed + 1 && (stream->indexed != 0 || first > stream->erased + 1)) ||
         (first - 1) % ESC_INDEX_ROW_POSITIONS != 0 || count < 1 ||
         count > ESC_INDEX_ROW_POSITIONS) {
         return report(in, "index", where, "its row does not follow the one before");

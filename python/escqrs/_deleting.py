@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _TOGETHER_STREAMS = 256  # truncated in one transaction
 _TOGETHER_EVENTS = 10_000
 
+_OWN = "escqrs."  # streams of subscriptions and processes
+
 Erase = Callable[[list[tuple[str, int]]], int]
 
 
@@ -23,7 +25,12 @@ def names_of(store: Store, stream: Any, category: Any, prefix: Any) -> Iterator[
     if stream is not None:
         return iter([(stream, store.version(stream))])
     start = prefix if category is None else f"{category}/"
-    return ((name, version) for name, version in store.streams() if name.startswith(start))
+    own = start.startswith(_OWN)  # the engine's are meant only where they are named
+    return (
+        (name, version)
+        for name, version in store.streams()
+        if name.startswith(start) and (own or not name.startswith(_OWN))
+    )
 
 
 def cutoff_of(older_than: Any) -> datetime | None:

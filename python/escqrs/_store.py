@@ -434,7 +434,8 @@ class Store(_core.StoreBase):
         went.
 
         stream: the name of one; category: all whose names begin with it and a slash, such as those
-            of an aggregate; prefix: all whose names begin with it. One of the three.
+            of an aggregate; prefix: all whose names begin with it, the engine's own (``escqrs.``)
+            only where it says so. One of the three.
         keep: so many of the newest events stay. older_than: what is younger stays: a ``timedelta``
             back from now, or an aware ``datetime``. With both, an event goes where both say so.
         force: also beyond what a snapshot stands for; see :meth:`truncate`.
