@@ -52,8 +52,8 @@ typedef struct esc_provider_class {
                          void *context, escqrs_error *error);
     escqrs_status (*delete_snapshots)(esc_provider *self, escqrs_slice stream, int64_t upto,
                                       escqrs_error *error);
-    /* See escqrs_store_erase. `deletions` grows before it is durable, so that who sees its effect
-     * sees that. */
+    /* See escqrs_store_erase; NULL: it cannot, as `compact` and `erased`. `deletions` grows before
+     * it is durable, so that who sees its effect sees that. */
     escqrs_status (*erase)(esc_provider *self, escqrs_erasure *erasures, size_t count,
                            escqrs_error *error);
     /* Give up to that many free pages back. *more: others are left. */

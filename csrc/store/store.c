@@ -760,6 +760,8 @@ escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures, 
     }
     if (store->options.readonly) {
         status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    } else if (store->provider->class->erase == NULL) {
+        status = invalid(error, "this provider deletes no events");
     } else {
         status = esc_journal_run(&store->journal, true, true, erase, &wanted, error);
     }
@@ -776,7 +778,8 @@ escqrs_status escqrs_store_erased(escqrs_store *store, escqrs_slice stream, escq
     }
     *erased = (escqrs_erased){0};
     status = store->provider->class->refresh(store->provider, error);
-    if (status == ESCQRS_OK && esc_provider_deletions(store->provider) > 0) {
+    if (status == ESCQRS_OK && store->provider->class->erased != NULL &&
+        esc_provider_deletions(store->provider) > 0) {
         status = store->provider->class->erased(store->provider, stream, erased, error);
     }
     esc_store_leave(store);
@@ -809,6 +812,8 @@ escqrs_status escqrs_store_compact(escqrs_store *store, int64_t *bytes, escqrs_e
     }
     if (store->options.readonly) {
         status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
+    } else if (store->provider->class->compact == NULL) {
+        status = invalid(error, "this provider has no file to compact");
     }
     *bytes = 0;
     while (status == ESCQRS_OK && slice.more) {
