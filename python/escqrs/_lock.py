@@ -157,8 +157,9 @@ def check_schema_lock(
         def test_schema_lock() -> None:
             es.check_schema_lock("escqrs.schema.lock", Cart, Items)
 
-    path: of the lock. classes: as ``es.open`` takes them; a module is all that it defines. exact: also where the lock does not have
-        all that the classes say now, and ``python -m escqrs lock`` has to be run.
+    path: of the lock. classes: as ``es.open`` takes them; a module is all that it defines.
+    exact: also where the lock does not have all that the classes say now, and
+        ``python -m escqrs lock`` has to be run.
 
     Raises ``es.SchemaMismatch``, ``FileNotFoundError``, ``ValueError`` where the file cannot be
     read.

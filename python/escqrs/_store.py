@@ -217,7 +217,9 @@ class Store(_core.StoreBase):
             raise TypeError(f"condition is an es.Unless, not {type(condition).__name__}")
         if checkpoint is not None and (not isinstance(checkpoint, tuple) or len(checkpoint) != 2):
             raise TypeError(f"checkpoint is a name and a position, not {checkpoint!r}")
-        unless = None if condition is None else (matches(condition.match), condition.after)
+        unless = None
+        if condition is not None:
+            unless = (_upcast.plan_of(self).stored(matches(condition.match)), condition.after)
         return Commit(*self._commit(plain, unless, checkpoint, key))
 
     def append(

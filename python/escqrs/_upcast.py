@@ -189,9 +189,11 @@ class Plan:
         events: Iterable[type[Event]] = (),
         seen: Iterable[type] = (),
         given: Iterable[Upcaster] = (),
+        stored: Iterable[tuple[str, bytes]] = (),
     ) -> Plan:
-        """One that has learned of more: event classes, other classes that were opened, upcasters.
-        NameClash, SchemaMismatch and TypeError where they do not fit."""
+        """One that has learned of more: event classes, other classes that were opened, upcasters;
+        types that are stored, with their records. NameClash, SchemaMismatch and TypeError where
+        they do not fit."""
         made = Plan()
         made.classes = self.classes | {one.__escqrs_name__: one for one in events}
         made.scopes = dict(self.scopes)
@@ -199,9 +201,20 @@ class Plan:
             made.scopes[one.__module__, one.__qualname__] = None
         made.given = tuple(dict.fromkeys((*self.given, *given)))
         made.former = _former_names(made.classes)
+        for name, record in stored:
+            made._recognize(name, record)
         made._collect()
         made._check()
         return made
+
+    def _recognize(self, name: str, record: bytes) -> None:
+        """A newer program has renamed a class that is still known under its former name here."""
+        if not record or name in self.classes or name in self.former:
+            return
+        for former in _core._describe_record(record)[1][0][2]:
+            if former in self.classes:
+                self.former[name] = former
+                return
 
     def _collect(self) -> None:
         chosen: dict[Step, Upcaster] = {}
@@ -384,6 +397,15 @@ class Plan:
             widened.append((tuple(dict.fromkeys(stored)), tags))
             wanted.append((tuple(now), tags))
         return widened, wanted
+
+    def stored(self, matches: list[Any]) -> list[Any]:
+        """For conditions, which look at events as they are stored: former names, too."""
+        if not self.former:
+            return matches
+        return [
+            (tuple(dict.fromkeys(old for one in types for old in self.stored_names(one))), tags)
+            for types, tags in matches
+        ]
 
     def stored_names(self, name: str) -> list[str]:
         """The names under which events of that type may be stored."""
@@ -611,16 +633,19 @@ def learn(
     """Have a store read its events by these as well. What would be misread is refused, and then
     nothing is learned."""
     before = plan_of(store)
-    plan = before.with_(events, seen, given)
+    types = store._types()
+    stored = [(name, record) for name, record, used in types if used]
+    plan = before.with_(events, seen, given, stored)
     same = store._plan is not None and (
         plan.classes == before.classes
         and plan.scopes == before.scopes
         and plan.steps == before.steps
+        and plan.former == before.former
     )
     if same:
         return
     again = plan.steps != before.steps or plan.former != before.former
-    for name, record, used in store._types():
+    for name, record, used in types:
         current = plan.current_name(name)
         known = before.classes.get(current) is plan.classes.get(current)
         if used and record and (again or not known):

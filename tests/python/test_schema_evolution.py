@@ -365,3 +365,314 @@ def test_an_event_class_that_is_only_read(tmp_path: Path) -> None:
         assert [one.event.number for one in system.events()] == [0, 1, 2]
     with es.open(tmp_path / "a.db") as system:
         assert [one.type for one in system.events()] == ["Done"] * 3
+
+
+# ---- renamed, moved, reserved ------------------------------------------------------------------
+
+
+PAIR = """
+class Done(es.Event):
+    a: int
+    b: str = "b"
+def make(i):
+    return Done(i, f"text {i}")
+"""
+
+
+def test_a_renamed_field(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    renamed = PAIR.replace("a: int", "count: int = es.field(1, was='a')")
+    assert [one.count for one in reopened(path, renamed)] == [0, 1, 2]
+    store(path, renamed)
+    twice = PAIR.replace("a: int", "total: int = es.field(1, was=['a', 'count'])")
+    assert [one.total for one in reopened(path, twice)] == [0, 1, 2, 0, 1, 2]
+    # the older programs again: what the newer one wrote says what its fields were
+    assert [one.count for one in reopened(path, renamed)] == [0, 1, 2, 0, 1, 2]
+    assert [one.a for one in reopened(path, PAIR)] == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(es.SchemaMismatch, match="was="):
+        reopened(path, PAIR.replace("a: int", "total: int"))
+
+
+def test_a_renamed_field_of_another_type(tmp_path: Path) -> None:
+    store(tmp_path / "a.db", PAIR)
+    with pytest.raises(es.SchemaMismatch, match="a: int.*count: str"):
+        reopened(tmp_path / "a.db", PAIR.replace("a: int", "count: str = es.field(1, was='a')"))
+
+
+def test_a_renamed_class(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    renamed = PAIR.replace(
+        "class Done(es.Event)", 'class Done(es.Event, name="x.Done", was="Done")'
+    )
+    with pytest.raises(es.UnknownType):
+        reopened(path, renamed.replace(', was="Done"', ""))
+    assert [one.a for one in reopened(path, renamed)] == [0, 1, 2]
+    store(path, renamed)
+    program = define(renamed + TAIL)
+    with es.open(path, program["Thing"]) as system:
+        assert {one.type for one in system.events()} == {"x.Done"}
+        for name in ("x.Done", "Done"):  # either name finds them all
+            found = list(system.events(match=es.Match(types=[name])))
+            assert [one.position for one in found] == [1, 2, 3, 4, 5, 6]
+        with system.store.subscribe(match=es.Match(types=["x.Done"])) as feed:
+            assert [feed.next(timeout=30).position for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+        with pytest.raises(es.ConditionFailed) as caught:
+            system.store.append(
+                "s",
+                [es.NewEvent("N", b"")],
+                condition=es.Unless(es.Match(types=[program["Done"]])),
+            )
+        assert caught.value.position == 1
+        assert [(one.kind, one.type) for one in system.schema_changes] == [("renamed", "x.Done")]
+    # rolled back: the record of what was written as x.Done says that it was Done
+    assert [one.a for one in reopened(path, PAIR)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_read_models_of_a_renamed_class(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    model = """
+class Rows(es.ReadModel):
+    schema = "CREATE TABLE rows (a)"
+    done = es.sql(Done, "INSERT INTO rows VALUES (:a)")
+    @es.query
+    def all(self, db):
+        return [a for a, in db.execute("SELECT a FROM rows")]
+class Handled(es.ReadModel):
+    schema = "CREATE TABLE handled (a)"
+    @es.on(Done)
+    def done(self, db, event):
+        db.execute("INSERT INTO handled VALUES (?)", (event.a,))
+    @es.query
+    def all(self, db):
+        return [a for a, in db.execute("SELECT a FROM handled")]
+"""
+    renamed = PAIR.replace(
+        "class Done(es.Event)", 'class Done(es.Event, name="x.Done", was="Done")'
+    )
+    program = define(renamed + TAIL + model)
+    with es.open(path, program["Thing"], program["Rows"], program["Handled"]) as system:
+        system[program["Thing"], "a"].ask(program["Do"]())
+        system.flush()
+        assert system[program["Rows"]].all() == [0, 1, 2, 0]
+        assert system[program["Handled"]].all() == [0, 1, 2, 0]
+
+
+def test_a_renamed_nested_class(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store(path)
+    code = FIRST.replace("class Inner(es.Message)", 'class Other(es.Message, was="Inner")')
+    code = code.replace("inner: Inner", "inner: Other").replace("Inner(i)", "Other(i)")
+    assert [one.inner.a for one in reopened(path, code)] == [0, 1, 2]
+    with pytest.raises(es.SchemaMismatch, match="Other"):
+        reopened(path, code.replace(', was="Inner"', ""))
+    store(path, code)
+    assert [one.inner.a for one in reopened(path, FIRST)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_union_of_renamed_classes(tmp_path: Path) -> None:
+    simple = """
+class Card(es.Message):
+    n: int
+class Cash(es.Message):
+    n: int
+class Done(es.Event):
+    paid: Card | Cash
+def make(i):
+    return Done(Card(i) if i % 2 else Cash(i))
+"""
+    path = tmp_path / "a.db"
+    store(path, simple)
+    code = simple.replace("class Card(es.Message)", 'class Plastic(es.Message, was="Card")')
+    code = code.replace("Card | Cash", "Plastic | Cash").replace("Card(i)", "Plastic(i)")
+    assert [type(one.paid).__name__ for one in reopened(path, code)] == ["Cash", "Plastic", "Cash"]
+    with pytest.raises(es.SchemaMismatch):
+        reopened(path, code.replace(', was="Card"', ""))
+
+
+def test_classes_that_moved_to_another_module(tmp_path: Path) -> None:
+    store(tmp_path / "a.db")  # `define` makes a module of its own each time
+    assert len(reopened(tmp_path / "a.db", FIRST)) == 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "error"),
+    [
+        ('class A(es.Event, was="C"): pass\nclass B(es.Event, was="C"): pass', es.NameClash),
+        ('class A(es.Event, was="B"): pass\nclass B(es.Event): pass', es.NameClash),
+    ],
+)
+def test_two_classes_for_one_former_name(classes: str, error: type[Exception]) -> None:
+    program = define(classes)
+    with pytest.raises(error, match="former name"):
+        es.open(":memory:", program["A"], program["B"])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class A(es.Event, was=5): pass",
+        "class A(es.Event, was=''): pass",
+        "class A(es.Event, was='a b'): pass",
+        "class A(es.Event, version=0): pass",
+        "class A(es.Event, version='1'): pass",
+        "class A(es.Event, version=True): pass",
+        "class A(es.Message, version=1): pass",
+        "class A(es.Command, version=1): pass",
+        "class A(es.Event, reserved=0): pass",
+        "class A(es.Event, reserved=[1.5]): pass",
+        "class A(es.Event, reserved='a'):\n    a: int",
+        "class A(es.Event, reserved=3):\n    a: int = es.field(3)",
+        "class A(es.Event):\n    a: int = es.field(1, was=7)",
+        "class A(es.Event):\n    a: int = es.field(1, was='b c')",
+    ],
+)
+def test_wrong_histories(code: str) -> None:
+    with pytest.raises(TypeError):
+        es.proto(define(code)["A"])
+
+
+def test_reserved_numbers_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    three = "class Done(es.Event):\n    a: int\n    b: int = 0\n    c: int = 0\n"
+    make = "def make(i):\n    return Done(a=i, c=i)\n"
+    store(path, three + make)
+    two = "class Done(es.Event, reserved=(2, 'b')):\n    a: int\n    c: int = 0\n"
+    assert [(one.a, one.c) for one in reopened(path, two + make)] == [(0, 0), (1, 1), (2, 2)]
+    with pytest.raises(TypeError, match="reserved"):
+        define("class A(es.Event, reserved=2): pass\nclass B(A):\n    x: int = es.field(2)\n")
+
+
+@pytest.mark.parametrize("field", ["note: str | None", "note: list[str]", "note: dict[str, int]"])
+def test_a_new_field_without_default_is_refused_whatever_it_is(tmp_path: Path, field: str) -> None:
+    store(tmp_path / "a.db", PAIR)
+    code = PAIR.replace("    a: int\n", f"    a: int\n    {field} = es.field(9)\n")
+    with pytest.raises(es.SchemaMismatch, match="default"):
+        reopened(tmp_path / "a.db", code)
+
+
+def test_the_error_has_both_schemas(tmp_path: Path) -> None:
+    store(tmp_path / "a.db")
+    program = define(changed("    a: int\n", "    a: str\n") + TAIL)
+    with pytest.raises(es.SchemaMismatch) as caught:
+        es.open(tmp_path / "a.db", program["Thing"])
+    error = caught.value
+    assert (error.type, error.field) == ("Inner", "a")
+    assert "1 a: int" in str(error.stored) and "1 a: str" in str(error.declared)
+    assert str(error.stored).splitlines()[0] in str(error)
+    assert "es.upcast" in str(error)
+
+
+def test_what_has_changed_is_told(tmp_path: Path) -> None:
+    store(
+        tmp_path / "a.db",
+        "class Done(es.Event):\n    a: es.int32\n    b: int\n    c: int\n"
+        "def make(i):\n    return Done(i, i, i)\n",
+    )
+    program = define(
+        "class Done(es.Event):\n    a: int\n    e: int = es.field(3, was='c')\n"
+        "    d: int = 4\ndef make(i):\n    return Done(i, i)\n" + TAIL
+    )
+    with es.open(tmp_path / "a.db", program["Thing"]) as system:
+        found = {(one.kind, one.field) for one in system.schema_changes}
+        assert found == {("widened", "a"), ("removed", "b"), ("renamed", "e"), ("added", "d")}
+        assert all(one.compatible and one.text for one in system.schema_changes)
+
+
+# ---- two versions of a program on one file -----------------------------------------------------
+
+
+def test_a_reader_meets_what_a_newer_program_writes(tmp_path: Path) -> None:
+    """Opened before it was written: what fits is served, what is unknown stops who needs it."""
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    older = define(PAIR + TAIL)
+    with es.open(path, older["Thing"], readonly=True) as reader:
+        assert reader[older["Thing"], "a"].state.count == 3
+        newer = define(PAIR.replace('b: str = "b"', 'b: str = "b"\n    c: int = 5') + TAIL)
+        with es.open(path, newer["Thing"]) as writer:
+            writer[newer["Thing"], "b"].ask(newer["Do"](2))
+        assert reader[older["Thing"], "b"].state.count == 2
+        with es.Store(path) as raw:
+            raw.append("Thing/d", [es.NewEvent("Unknown", b"")])
+        with pytest.raises(es.UnknownType, match="Thing/d"):
+            _ = reader[older["Thing"], "d"].state
+        assert reader[older["Thing"], "a"].state.count == 3
+        assert [one.type for one in reader.events(after=5)] == ["Unknown"]
+
+
+def test_events_that_would_be_misread_come_into_an_open_store(tmp_path: Path) -> None:
+    """A reader opened before: the newer class is another one, and its entity says so."""
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    older = define(PAIR + TAIL)
+    with es.open(path, older["Thing"], readonly=True) as reader:
+        assert reader[older["Thing"], "a"].state.count == 3
+        newer = define(
+            "class Done(es.Event, version=2):\n    a: int\n    b: float = 1.0\n"
+            "def make(i):\n    return Done(i)\n"
+            "@es.upcast('Done', version=1)\ndef up(e):\n    return {'a': e['a']}\n" + TAIL
+        )
+        with es.open(path, newer["Thing"]) as writer:
+            writer[newer["Thing"], "b"].ask(newer["Do"](2))
+            assert writer[newer["Thing"], "a"].state.count == 3
+        with pytest.raises(es.SchemaMismatch, match="Thing/b, version 1.*newer program"):
+            _ = reader[older["Thing"], "b"].state
+        assert reader[older["Thing"], "a"].state.count == 3
+        with pytest.raises(es.SchemaMismatch, match="newer program"):
+            _ = list(reader.events())[-1].event
+    with pytest.raises(es.SchemaMismatch, match="newer program"):  # rolled back
+        es.open(path, older["Thing"])
+    with es.open(path, newer["Thing"]) as again:
+        assert again[newer["Thing"], "b"].state.count == 2
+
+
+def test_rolling_back(tmp_path: Path) -> None:
+    """The older program on what the newer one has written."""
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    added = PAIR.replace('b: str = "b"', 'b: str = "b"\n    c: int = 5')
+    store(path, added)
+    assert [one.a for one in reopened(path, PAIR)] == [0, 1, 2] * 2  # served
+    removed = "class Done(es.Event):\n    a: int\ndef make(i):\n    return Done(i)\n"
+    store(path, removed)
+    assert [one.b for one in reopened(path, PAIR)][-1] == "b"  # it has a default
+    without = PAIR.replace('b: str = "b"', "b: str")
+    with pytest.raises(es.SchemaMismatch, match="default"):
+        reopened(path, without)
+    narrow = "class Done(es.Event):\n    a: es.int32\ndef make(i):\n    return Done(i)\n"
+    with pytest.raises(es.SchemaMismatch, match="es.int32"):  # widened, and not back
+        reopened(path, narrow)
+
+
+def test_an_event_of_unknown_type_stops_those_that_need_it_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    more = PAIR + "class More(es.Event):\n    x: int\n"
+    method = "    def more(self, event: More) -> None:\n        pass\n"
+    both = TAIL.replace(
+        "    @es.applies\n", f"    @es.applies\n{method}    @es.applies\n", 1
+    ).replace("self.emit(make(i))", "self.emit(make(i) if cmd.count < 9 else More(i))")
+    program = define(more + both)
+    with es.open(path, program["Thing"]) as system:
+        system[program["Thing"], "a"].ask(program["Do"](2))
+        system[program["Thing"], "b"].ask(program["Do"](9))
+    model = """
+class Rows(es.ReadModel):
+    schema = "CREATE TABLE rows (a)"
+    done = es.sql(Done, "INSERT INTO rows VALUES (:a)")
+    @es.query
+    def all(self, db):
+        return [a for a, in db.execute("SELECT a FROM rows")]
+"""
+    program = define(PAIR + TAIL + model)
+    with es.open(path, program["Thing"], program["Rows"]) as system:
+        assert system[program["Thing"], "a"].state.count == 2
+        for _ in range(2):
+            with pytest.raises(es.UnknownType, match="Thing/b, version 1.*More"):
+                system[program["Thing"], "b"].ask(program["Do"]())
+        system[program["Thing"], "c"].ask(program["Do"]())
+        system.flush()
+        assert system[program["Rows"]].all() == [0, 1, 0]
+        assert len(list(system.events())) == 12

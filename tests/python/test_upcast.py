@@ -762,3 +762,19 @@ def test_while_another_thread_reads(path: Path) -> None:
         several: list[Iterator[Any]] = [iter(shop.events()) for _ in range(3)]
         together = list(zip(*several, strict=True))
         assert all(a == b == c for a, b, c in together)
+
+
+def test_subscriptions(path: Path) -> None:
+    new = program(V2 + UP)
+    with es.open(path, new.Cart) as shop:
+        found = []
+        with shop.subscribe("mailer", types=[new.Tagged]) as mailer:
+            for recorded in mailer:
+                found.append((recorded.position, recorded.part, recorded.event))
+                if len(found) == 3:
+                    break
+        assert found == [
+            (2, 1, new.Tagged("b", "x")),
+            (4, 1, new.Tagged("c", "x")),
+            (4, 2, new.Tagged("c", "y")),
+        ]
