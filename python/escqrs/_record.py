@@ -355,8 +355,9 @@ def plain(message: Message) -> dict[str, Any]:
 
 def build(cls: Any, given: Any) -> Any:
     """The other way round: an instance of a message class from a dictionary. An enum's member may
-    be given as itself, by name or by value, a nested message as itself. TypeError and ValueError
-    name class and field."""
+    be given as itself, by name or by value, a nested message as itself. Fields go by former names,
+    too, and reserved names are left out: a function that was written for the class as it was goes
+    on. TypeError and ValueError name class and field."""
     if isinstance(given, cls):
         return given
     if not isinstance(given, dict):
@@ -365,8 +366,13 @@ def build(cls: Any, given: Any) -> Any:
     values: dict[str, Any] = {}
     _core._schema_record(cls)  # its annotations are read now, if they were not before
     for one in _core.declared(cls):
-        if one.name in rest:
-            values[one.name] = _built(f"{cls.__name__}.{one.name}", one.spec, rest.pop(one.name))
+        for name in (one.name, *one.was):
+            if name in rest:
+                found = _built(f"{cls.__name__}.{one.name}", one.spec, rest.pop(name))
+                values[one.name] = found
+                break
+    for name in cls.__escqrs_reserved__:
+        rest.pop(name, None)
     if rest:
         raise TypeError(
             f"{cls.__name__} has no field {next(iter(rest))!r}; its fields are "

@@ -48,10 +48,11 @@ class Program:
     upcasters: list[str] = field(default_factory=list)
     plain: bool = True  # all events of this version have just these fields
     next: int = 2
+    gone: list[str] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
 
     def class_code(self, name: str, version: str = "") -> str:
-        keywords = f'name="{self.name}"{version}'
+        keywords = f'name="{self.name}"{version}, reserved={self.gone}'
         if name == "Done":
             keywords += f", was={self.was}"
         body = "".join(f"    {one}: {what.code}\n" for one, what in self.fields.items())
@@ -86,7 +87,7 @@ class Program:
     def remove(self, draw: Any) -> None:
         name = self._any(draw)
         if name is not None:
-            del self.fields[name]
+            self.gone += [name, *self.fields.pop(name).was]
             for event in self.done():
                 del event[name]
             self.plain = False
