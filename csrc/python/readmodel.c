@@ -46,6 +46,7 @@ struct core_object {
 typedef struct query_frame {
     struct query_frame *outer;
     esc_py_system *system;
+    escqrs_readmodel *model; /* whose file it reads; NULL: the store's */
     PyObject *rows;
 } query_frame;
 
@@ -339,16 +340,17 @@ static int read_policy(PyObject *given, escqrs_failure_policy *policy)
     return 0;
 }
 
-/* `given`: (name, schema, version, manual, inline, policy, projections). Fini also after a failure.
+/* `given`: (name, schema, version, file, manual, inline, policy, projections). Fini also after a
+ * failure.
  */
 static int description_init(description *self, esc_py_state *state, PyObject *given,
                             escqrs_readmodel_spec *spec)
 {
-    PyObject *name, *schema, *version, *policy_given, *projections_given;
+    PyObject *name, *schema, *version, *file, *policy_given, *projections_given;
     int manual, is_inline;
     escqrs_failure_policy policy;
     *self = (description){0};
-    if (!PyArg_ParseTuple(given, "UUUppO!O!", &name, &schema, &version, &manual, &is_inline,
+    if (!PyArg_ParseTuple(given, "UUUUppO!O!", &name, &schema, &version, &file, &manual, &is_inline,
                           &PyTuple_Type, &policy_given, &PyTuple_Type, &projections_given) ||
         read_policy(policy_given, &policy) < 0) {
         return -1;
@@ -382,7 +384,7 @@ static int description_init(description *self, esc_py_state *state, PyObject *gi
                                     .on_error = policy,
                                     .is_inline = is_inline != 0};
     return slice_of(name, &spec->name) < 0 || slice_of(schema, &spec->schema) < 0 ||
-                   slice_of(version, &spec->version) < 0
+                   slice_of(version, &spec->version) < 0 || slice_of(file, &spec->file) < 0
                ? -1
                : 0;
 }
@@ -822,9 +824,9 @@ static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *row
 /* A connection with a snapshot that all statements of the query see. Reading something at once
  * begins it, and has SQLite look whether the tables have changed: else a statement might be
  * compiled for those of before, with their columns. */
-static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error *error)
+static escqrs_status acquire(escqrs_readmodel *model, void **sqlite, escqrs_error *error)
 {
-    escqrs_status status = escqrs_store_reader(system->store, sqlite, error);
+    escqrs_status status = escqrs_readmodel_reader(model, sqlite, error);
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -838,19 +840,25 @@ static escqrs_status acquire(esc_py_system *system, void **sqlite, escqrs_error 
             escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
     }
     if (status != ESCQRS_OK) {
-        escqrs_store_reader_return(system->store, *sqlite);
+        escqrs_readmodel_reader_return(model, *sqlite);
     }
     return status;
 }
 
-static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *instance,
-                           PyObject *args, PyObject *kwargs, int64_t deadline_ns)
+static escqrs_readmodel *own_file(escqrs_readmodel *model)
+{
+    return escqrs_readmodel_is_in_store(model) ? NULL : model;
+}
+
+static PyObject *run_query(esc_py_system *system, escqrs_readmodel *model, PyObject *function,
+                           PyObject *instance, PyObject *args, PyObject *kwargs,
+                           int64_t deadline_ns)
 {
     escqrs_error error = {0};
     escqrs_status status;
     void *sqlite = NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = acquire(system, &sqlite, &error);
+    status = acquire(model, &sqlite, &error);
     Py_END_ALLOW_THREADS
     if (status != ESCQRS_OK) {
         return esc_py_raise(system->state, &error);
@@ -858,7 +866,7 @@ static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *
     PyObject *result = NULL;
     PyObject *rows = esc_py_rows_new(system, sqlite, NULL, deadline_ns);
     if (rows != NULL) {
-        query_frame frame = {queries, system, rows};
+        query_frame frame = {queries, system, own_file(model), rows};
         queries = &frame;
         result = call_with(function, instance, rows, args, kwargs);
         queries = frame.outer;
@@ -867,7 +875,7 @@ static PyObject *run_query(esc_py_system *system, PyObject *function, PyObject *
     }
     Py_BEGIN_ALLOW_THREADS(void)
     sqlite3_exec(sqlite, "ROLLBACK", NULL, NULL, NULL);
-    escqrs_store_reader_return(system->store, sqlite);
+    escqrs_readmodel_reader_return(model, sqlite);
     Py_END_ALLOW_THREADS
     return result;
 }
@@ -887,10 +895,11 @@ static PyObject *core_query(PyObject *object, PyObject *args)
         return NULL;
     }
     PyObject *result = NULL;
-    if (queries != NULL && queries->system == system) {
+    escqrs_readmodel *model = ((core_object *)object)->model;
+    if (queries != NULL && queries->system == system && queries->model == own_file(model)) {
         result = call_with(function, instance, queries->rows, given, kwargs);
     } else if (refuse_in_projection(system, "a query") == 0) {
-        result = run_query(system, function, instance, given, kwargs, deadline_ns);
+        result = run_query(system, model, function, instance, given, kwargs, deadline_ns);
     }
     core_leave(system);
     return result;

@@ -64,6 +64,7 @@ static escqrs_status copy_live(escqrs_comparison *self, sqlite3 *reader, escqrs_
                                   "read model %s is being built anew; compare it afterwards",
                                   definition->name);
     }
+    self->model->forgiven = &self->skipped;
     if (status == ESCQRS_OK) {
         self->target = checkpoint.position;
         status = load_skipped(self, reader, error);
@@ -115,11 +116,12 @@ escqrs_status escqrs_comparison_open(escqrs_store *store, const escqrs_host_ops 
     }
     self->projector->readonly = true; /* it writes nothing into the store */
     if ((status = open_model(self, spec, error)) != ESCQRS_OK ||
-        (status = escqrs_store_reader(store, &reader, error)) != ESCQRS_OK) {
+        (status = esc_side_open(self->model, error)) != ESCQRS_OK ||
+        (status = escqrs_readmodel_reader(self->model, &reader, error)) != ESCQRS_OK) {
         goto fail;
     }
     status = copy_live(self, reader, error);
-    escqrs_store_reader_return(store, reader);
+    escqrs_readmodel_reader_return(self->model, reader);
     if (status != ESCQRS_OK) {
         goto fail;
     }
@@ -148,16 +150,6 @@ void escqrs_comparison_close(escqrs_comparison *self)
 
 /* ---- the fresh rows -------------------------------------------------------------------------- */
 
-static bool was_skipped(const escqrs_comparison *self, int64_t position)
-{
-    for (size_t i = 0; i < self->skipped.count; i++) {
-        if (ESC_VECTOR_AT(&self->skipped, int64_t, i) == position) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* One transaction of what of the batch is left. */
 static escqrs_status apply_rest(escqrs_comparison *self, size_t *first, escqrs_error *error)
 {
@@ -178,9 +170,6 @@ static escqrs_status apply_rest(escqrs_comparison *self, size_t *first, escqrs_e
     *first = run.next;
     if (copy->limit > run.upto) {
         copy->position = run.upto;
-    } else if (was_skipped(self, copy->limit)) {
-        copy->position = copy->limit;
-        *first = SIZE_MAX; /* the batch is read again from there */
     } else {
         *error = copy->failure;
         return error->status;
@@ -199,8 +188,7 @@ escqrs_status escqrs_comparison_step(escqrs_comparison *self, void **host_state,
     escqrs_status status = esc_batch_read(projector, copy->position, self->target, error);
     size_t first = 0;
     projector->host_state = *host_state;
-    while (status == ESCQRS_OK && first <= projector->batch.items.count &&
-           copy->position < projector->batch.upto) {
+    while (status == ESCQRS_OK && copy->position < projector->batch.upto) {
         status = apply_rest(self, &first, error);
     }
     *host_state = projector->host_state;

@@ -512,6 +512,12 @@ static escqrs_status check_inline(const esc_definition *definition,
     if (!definition->is_inline) {
         return ESCQRS_OK;
     }
+    if (definition->file != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "read model %s is inline: its tables lie in the store's file, as "
+                                "one transaction writes them and the events",
+                                definition->name);
+    }
     if (definition->has_apply) {
         return escqrs_error_set(error, ESCQRS_INVALID,
                                 "read model %s is inline: SQL alone can be, as it runs in the "
@@ -621,7 +627,11 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     definition->name = escqrs_strdup(spec->name);
     definition->projections =
         escqrs_alloc_zero((spec->projection_count + 1) * sizeof(esc_projection));
-    if (definition->name == NULL || definition->projections == NULL) {
+    if (spec->file.size > 0) {
+        definition->file = escqrs_strdup(spec->file);
+    }
+    if (definition->name == NULL || definition->projections == NULL ||
+        (spec->file.size > 0 && definition->file == NULL)) {
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
         goto fail;
     }
@@ -679,6 +689,7 @@ void esc_definition_fini(esc_definition *definition)
     }
     esc_vector_fini(&definition->objects);
     escqrs_free(definition->projections);
+    escqrs_free(definition->file);
     escqrs_free(definition->name);
     (void)sqlite3_close(definition->scratch);
     *definition = (esc_definition){0};

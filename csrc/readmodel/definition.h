@@ -50,6 +50,7 @@ typedef struct esc_object {
 
 typedef struct esc_definition {
     char *name;
+    char *file; /* NULL: the store's */
     esc_projection *projections;
     size_t projection_count;
     esc_vector objects; /* esc_object */

@@ -127,18 +127,25 @@ escqrs_status esc_model_look_up(escqrs_readmodel *model, esc_checkpoint *checkpo
                                 escqrs_error *error)
 {
     void *sqlite = NULL;
-    escqrs_status status = escqrs_store_reader(model->projector->store, &sqlite, error);
+    escqrs_status status = escqrs_readmodel_reader(model, &sqlite, error);
     if (status != ESCQRS_OK) {
         return status;
     }
     status = esc_checkpoint_load(sqlite, &model->definition, checkpoint, error);
-    escqrs_store_reader_return(model->projector->store, sqlite);
+    escqrs_readmodel_reader_return(model, sqlite);
     return status;
 }
 static escqrs_status look_writable(escqrs_readmodel *model, escqrs_error *error)
 {
     void *sqlite = NULL;
     esc_checkpoint checkpoint;
+    if (model->live.db != NULL) {
+        escqrs_status own = compare(model, model->live.db, &checkpoint, error);
+        if (own == ESCQRS_OK) {
+            settle(model, &checkpoint);
+        }
+        return own;
+    }
     escqrs_status status = escqrs_store_reader(model->projector->store, &sqlite, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -195,7 +202,8 @@ static escqrs_status work_make(void *context, void *sqlite, escqrs_error *error)
     }
     status = esc_dead_letter_make_table(sqlite, error);
     for (size_t i = 0; status == ESCQRS_OK && i < projector->models.count; i++) {
-        status = make_one(esc_projector_model(projector, i), sqlite, error);
+        escqrs_readmodel *model = esc_projector_model(projector, i);
+        status = model->live.db == NULL ? make_one(model, sqlite, error) : ESCQRS_OK;
     }
     status = esc_rmsql_end(sqlite, status, error);
     int64_t head = escqrs_store_head(projector->store);
@@ -208,9 +216,35 @@ static escqrs_status work_make(void *context, void *sqlite, escqrs_error *error)
     return status;
 }
 
+/* In its own file, or in memory. */
+static escqrs_status make_side(escqrs_readmodel *model, escqrs_error *error)
+{
+    sqlite3 *db = model->live.db;
+    escqrs_status status =
+        esc_rmsql_exec(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", error);
+    if (status == ESCQRS_OK) {
+        status = esc_rmsql_exec(db, "BEGIN IMMEDIATE", error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = esc_side_make(model, error);
+    if (status == ESCQRS_OK) {
+        status = esc_dead_letter_make_table(db, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = make_one(model, db, error);
+    }
+    return esc_rmsql_end(db, status, error);
+}
+
 escqrs_status esc_models_make(escqrs_projector *projector, escqrs_error *error)
 {
     escqrs_status status = escqrs_store_run(projector->store, false, work_make, projector, error);
+    for (size_t i = 0; status == ESCQRS_OK && i < projector->models.count; i++) {
+        escqrs_readmodel *model = esc_projector_model(projector, i);
+        status = model->live.db != NULL ? make_side(model, error) : ESCQRS_OK;
+    }
     if (status != ESCQRS_OK) {
         return status;
     }
@@ -288,7 +322,8 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
     if (status != ESCQRS_OK) {
         return status;
     }
-    if ((status = check_siblings(projector, &model->definition, error)) != ESCQRS_OK) {
+    if ((status = check_siblings(projector, &model->definition, error)) != ESCQRS_OK ||
+        (status = esc_side_open(model, error)) != ESCQRS_OK) {
         goto fail;
     }
     status = projector->readonly ? look_readonly(model, error) : look_writable(model, error);
@@ -312,6 +347,9 @@ void esc_model_destroy(escqrs_readmodel *model)
 {
     esc_copy_destroy(model->copy);
     esc_park_end(model);
+    if (model->side.path != NULL) {
+        esc_side_close(model);
+    }
     esc_definition_fini(&model->definition);
     escqrs_free(model);
 }

@@ -182,7 +182,8 @@ static escqrs_status work_apply(void *context, void *sqlite, escqrs_error *error
 {
     unpark_call *call = context;
     const char *name = call->model->definition.name;
-    esc_control *control = &call->model->projector->control;
+    esc_control *control = call->model->live.db != NULL ? &call->model->live.control
+                                                        : &call->model->projector->control;
     escqrs_status status = esc_rmsql_exec(sqlite, "BEGIN IMMEDIATE", error);
     if (status != ESCQRS_OK) {
         return status;
@@ -242,7 +243,7 @@ static escqrs_status apply_stream(escqrs_readmodel *model, const char *stream, e
     while (status == ESCQRS_OK) {
         unpark_call call = {.model = model, .stream = stream};
         esc_follower *member = &model->live;
-        status = escqrs_store_run(projector->store, false, work_next, &call, error);
+        status = esc_side_run(model, work_next, &call, error);
         if (status != ESCQRS_OK || call.next == 0) {
             return status;
         }
@@ -255,7 +256,7 @@ static escqrs_status apply_stream(escqrs_readmodel *model, const char *stream, e
                                  .member_count = 1,
                                  .savepoints = true,
                                  .parked = true};
-            status = escqrs_store_run(projector->store, false, work_apply, &call, error);
+            status = esc_side_run(model, work_apply, &call, error);
         }
         esc_batch_clear(&projector->batch);
     }
@@ -265,8 +266,7 @@ static escqrs_status apply_stream(escqrs_readmodel *model, const char *stream, e
 static escqrs_status apply_all(escqrs_readmodel *model, escqrs_error *error)
 {
     unpark_call call = {.model = model, .streams = ESC_VECTOR_OF(char *)};
-    escqrs_status status =
-        escqrs_store_run(model->projector->store, false, work_streams, &call, error);
+    escqrs_status status = esc_side_run(model, work_streams, &call, error);
     for (size_t i = 0; i < call.streams.count; i++) {
         char *stream = ESC_VECTOR_AT(&call.streams, char *, i);
         if (status == ESCQRS_OK) {
@@ -282,8 +282,7 @@ static escqrs_status leave_out(escqrs_readmodel *model, int64_t position, const 
                                escqrs_error *error)
 {
     unpark_call call = {.model = model, .position = position, .reason = escqrs_slice_of(reason)};
-    escqrs_status status =
-        escqrs_store_run(model->projector->store, false, work_leave_out, &call, error);
+    escqrs_status status = esc_side_run(model, work_leave_out, &call, error);
     if (status == ESCQRS_DONE) {
         status = escqrs_error_set(error, ESCQRS_INVALID,
                                   "read model %s has not parked the event at position %lld",
@@ -311,7 +310,7 @@ static void finish(escqrs_readmodel *model, const escqrs_error *error)
     escqrs_projector *projector = model->projector;
     esc_follower *live = &model->live;
     esc_park_forget(live);
-    escqrs_status status = escqrs_store_run(projector->store, false, work_count, live, NULL);
+    escqrs_status status = esc_side_run(model, work_count, live, NULL);
     esc_mutex_lock(&projector->mutex);
     char *stream = model->unparks.stream;
     char *reason = model->unparks.reason;

@@ -155,13 +155,16 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
     }
     chosen->position = (projector->turn++ & 1) != 0 ? look.high : look.low;
     esc_follower *copy = NULL;
+    esc_follower *side = NULL; /* in a file of its own */
     for (size_t i = 0; i < projector->models.count; i++) {
         escqrs_readmodel *model = esc_projector_model(projector, i);
         if (!is_free(model, now_ns, wake_ns)) {
             continue;
         }
         if (live_follows(model)) {
-            if (model->live.position == chosen->position) {
+            if (model->live.position == chosen->position && model->live.db != NULL) {
+                side = side == NULL ? &model->live : side;
+            } else if (model->live.position == chosen->position) {
                 projector->members[chosen->count++] = &model->live;
             } else if (model->live.position > chosen->position &&
                        model->live.position < chosen->bound) {
@@ -172,6 +175,10 @@ static bool choose(escqrs_projector *projector, int64_t head, int64_t now_ns, in
             model->copy->position == chosen->position) {
             copy = model->copy;
         }
+    }
+    if (chosen->count == 0 && side != NULL) { /* its transaction is another one */
+        projector->members[0] = side;
+        chosen->count = 1;
     }
     if (chosen->count == 0) {
         /* a copy goes alone, and not beyond the live one that it will replace */
@@ -199,7 +206,7 @@ static bool run_once(escqrs_projector *projector, const choice *chosen, size_t *
         run.savepoints = run.savepoints || projector->members[i]->model->definition.has_apply;
     }
     escqrs_status status;
-    if (chosen->copies) {
+    if (projector->members[0]->db != NULL) {
         status = esc_run_transaction(&run, projector->members[0]->db,
                                      &projector->members[0]->control, &error);
     } else {

@@ -66,8 +66,8 @@ typedef struct esc_unpark_queue {
  * but `position`, which that thread writes under the projector's lock. */
 typedef struct esc_follower {
     escqrs_readmodel *model;
-    sqlite3 *db;                /* of a copy; NULL: live, the store's writing connection */
-    esc_control control;        /* of a copy */
+    sqlite3 *db;         /* of a copy, or of a file of its own; NULL: the store's writing one */
+    esc_control control; /* on `db` */
     sqlite3_stmt **statements;  /* by projection; prepared when first used */
     esc_statement_cache *cache; /* made when first used */
     int64_t position;           /* of the last event applied and committed */
@@ -86,6 +86,18 @@ typedef struct esc_follower {
     escqrs_error failure;    /* at `limit`, or of the last event that was parked */
 } esc_follower;
 
+/* ---- files of their own -------------------------------------------------------------------------------- */
+
+#define ESC_SIDE_READERS_MAX 4
+
+/* Of a read model whose tables do not lie in the store's file; see side.c. */
+typedef struct esc_side {
+    char *path; /* as SQLite opens it; NULL: the store's file */
+    int64_t salt;
+    sqlite3 *readers[ESC_SIDE_READERS_MAX]; /* the projector's lock: idle ones */
+    size_t reader_count;                    /* likewise */
+} esc_side;
+
 /* ---- read model ------------------------------------------------------------------------------------------ */
 
 struct escqrs_readmodel {
@@ -93,6 +105,8 @@ struct escqrs_readmodel {
     esc_definition definition;
     esc_follower live;
     esc_follower *copy; /* or NULL; written under the lock */
+    esc_side side;
+    const esc_vector *forgiven; /* int64_t: events that may fail and are left out; or NULL */
     /* guarded by the projector's lock */
     /* The live tables are written by the commits themselves. Written by the thread that projects
      * while it has the writing connection, so that whoever has that may read it. */
@@ -274,6 +288,19 @@ escqrs_status esc_model_look_up(escqrs_readmodel *model, esc_checkpoint *checkpo
 
 escqrs_status esc_model_check_writable(const escqrs_readmodel *model,
                                        escqrs_error *error) ESCQRS_MUST_USE;
+
+/* ---- side.c ---------------------------------------------------------------------------------- */
+
+/* Open its file for the live tables, if it has one. It is not written yet. NOT_A_STORE: another
+ * program's file, or one that belongs to another store. */
+escqrs_status esc_side_open(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
+/* Within a transaction: what an empty file needs. */
+escqrs_status esc_side_make(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
+void esc_side_close(escqrs_readmodel *model);
+/* Run `work` on the connection that writes the live tables. */
+escqrs_status esc_side_run(escqrs_readmodel *model,
+                           escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
+                           void *context, escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- topic.c --------------------------------------------------------------------------------- */
 

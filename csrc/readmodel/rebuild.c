@@ -155,7 +155,7 @@ static escqrs_status replace(escqrs_readmodel *model, sqlite3 *from, int64_t pos
                              escqrs_error *error)
 {
     replacement call = {.model = model, .from = from, .position = position};
-    return escqrs_store_run(model->projector->store, false, work_replace, &call, error);
+    return esc_side_run(model, work_replace, &call, error);
 }
 
 /* ---- rebuild --------------------------------------------------------------------------------- */

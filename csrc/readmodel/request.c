@@ -190,8 +190,8 @@ static escqrs_status skip_event(esc_follower *follower, const escqrs_error *fail
         escqrs_cursor_next(cursor, &call.event, NULL) != ESCQRS_OK) {
         call.event = NULL;
     }
-    escqrs_status status = follower->db == NULL
-                               ? escqrs_store_run(store, false, work_skip, &call, error)
+    escqrs_status status = follower == &follower->model->live
+                               ? esc_side_run(follower->model, work_skip, &call, error)
                                : note_skip(&call, follower->db, error);
     escqrs_cursor_close(cursor);
     return status;

@@ -160,6 +160,16 @@ static outcome pass_over(esc_run *run, esc_follower *follower, const esc_item *i
     return esc_park_put(follower, item, db, failure, error) == ESCQRS_OK ? GO_ON : GIVE_UP;
 }
 
+static bool is_forgiven(const escqrs_readmodel *model, int64_t position)
+{
+    for (size_t i = 0; model->forgiven != NULL && i < model->forgiven->count; i++) {
+        if (ESC_VECTOR_AT(model->forgiven, int64_t, i) == position) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* An event cannot be applied: it is parked, or becomes the follower's limit. */
 static outcome refuse(esc_run *run, esc_follower *follower, const esc_item *item, sqlite3 *db,
                       esc_control *control, bool saved, escqrs_error *failure, escqrs_error *error)
@@ -171,6 +181,17 @@ static outcome refuse(esc_run *run, esc_follower *follower, const esc_item *item
     /* INSERT OR ROLLBACK and its like; and of what an upcaster made of one event, all or nothing is
      * applied */
     bool is_over = sqlite3_get_autocommit(db) || item->recorded.part > 0;
+    bool forgiven = !is_over && is_forgiven(follower->model, position);
+    if (forgiven && !saved) {
+        run->savepoints = true;
+        return DO_AGAIN;
+    }
+    if (forgiven) {
+        follower->parked_position = position; /* left out, and not listed */
+        return control_run(db, &control->undo, "ROLLBACK TO escqrs_event", error) == ESCQRS_OK
+                   ? GO_ON
+                   : GIVE_UP;
+    }
     if (!parks) {
         follower->failure = *failure;
         follower->limit = position;

@@ -69,6 +69,10 @@ typedef struct escqrs_readmodel_spec {
     escqrs_slice name;
     escqrs_slice schema;  /* one or more SQL statements that make its tables */
     escqrs_slice version; /* free text; a change means: build anew */
+    /* Where its tables lie: empty: in the store's file; ":memory:": in memory, built from the first
+     * event each time it is opened; else an SQLite file of its own or of several read models,
+     * relative to the folder of the store's. Checkpoint and dead letters lie there, too. */
+    escqrs_slice file;
     /* refuse to open what has changed (SCHEMA_MISMATCH) instead of building it anew */
     bool rebuild_manual;
     const escqrs_projection *projections; /* copied, but for what their comments say */
@@ -175,6 +179,13 @@ bool escqrs_projector_step(escqrs_projector *projector);
 escqrs_readmodel *escqrs_projector_find(escqrs_projector *projector, escqrs_slice name);
 
 void escqrs_readmodel_get_status(escqrs_readmodel *readmodel, escqrs_readmodel_status *status);
+/* A connection (sqlite3 *) to read its tables with: the store's, or one to its own file. Give it
+ * back with no statement running. Any thread; as escqrs_store_reader. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_reader(escqrs_readmodel *readmodel, void **sqlite,
+                                                      escqrs_error *error);
+void escqrs_readmodel_reader_return(escqrs_readmodel *readmodel, void *sqlite);
+/* Are its tables in the store's file? */
+bool escqrs_readmodel_is_in_store(const escqrs_readmodel *readmodel);
 /* Wait until it has applied the event at `position`. OK; READ_MODEL_STOPPED (error filled: name,
  * position, cause); FULL, IO and the like where an attempt made meanwhile failed for that reason
  * (it goes on by itself once there is room); TIMEOUT; CLOSED. Detached. */

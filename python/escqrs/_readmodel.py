@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import threading
 import time
 import traceback
@@ -702,6 +703,10 @@ class ReadModel:
     of times. ``"park"``: the event and the later ones of its stream are listed in the table
     ``escqrs_dead_letter``, and the rest goes on; see ``parked()``.
 
+    ``file = "reports.db"``: its tables lie in an SQLite file of their own, relative to the store's
+    folder, with their checkpoint: exactly once like any other. Several read models may share one.
+    ``file = ":memory:"``: they lie in memory, and are built from the first event with each open.
+
     ``inline = True``: its rows are written in the commit of the events themselves, and are there
     when the reply is. A command whose events it cannot apply (a UNIQUE constraint, say) raises
     ``es.Rejected`` naming the read model, and nothing is stored. For SQL alone, and for what is
@@ -715,6 +720,7 @@ class ReadModel:
     version: ClassVar[str | int]
     on_error: ClassVar[Literal["stop", "park"] | Retry]
     inline: ClassVar[bool]
+    file: ClassVar[str | os.PathLike[str]]
     __escqrs_name__: ClassVar[str]
     __escqrs_manual__: ClassVar[bool] = False
     _escqrs_core: Any = None
@@ -977,6 +983,7 @@ def _check_attributes(cls: type[ReadModel]) -> None:
     if isinstance(version, bool) or not isinstance(version, (str, int)):
         raise TypeError(f"{cls.__name__}.version is a str or an int, not {version!r}")
     _policy(cls)
+    _file(cls)
 
 
 class _Projection(NamedTuple):
@@ -1051,6 +1058,18 @@ def _definition(cls: type[ReadModel]) -> tuple[Any, ...]:
     )
 
 
+def _file(cls: type[ReadModel]) -> str:
+    file = getattr(cls, "file", None)
+    if file is None:
+        return ""
+    if not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"{cls.__name__}.file is a path, not {file!r}")
+    path = os.fspath(file)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"{cls.__name__}.file is a path, not {file!r}")
+    return path
+
+
 def _is_inline(cls: type[ReadModel]) -> bool:
     return getattr(cls, "inline", False) is True
 
@@ -1078,14 +1097,14 @@ def _check_inline(cls: type[ReadModel], projections: list[_Projection]) -> None:
 
 
 def _description(cls: type[ReadModel]) -> tuple[Any, ...]:
-    """What the core is told: (name, schema, version, manual, inline, policy, projections)."""
+    """What the core is told: (name, schema, version, file, manual, inline, policy, projections)."""
     name, schema, version, _ = _definition(cls)
     projections = tuple(
         one if one.event is None else one._replace(event=_core.newest(one.event))
         for one in _projections(cls)
     )
     manual = cls.__escqrs_manual__
-    return name, schema, version, manual, _is_inline(cls), _policy(cls), projections
+    return name, schema, version, _file(cls), manual, _is_inline(cls), _policy(cls), projections
 
 
 def check(classes: Iterable[type[ReadModel]]) -> None:
