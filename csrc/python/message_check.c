@@ -7,6 +7,8 @@
 #include "python/message_parts.h"
 
 #include <datetime.h>
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -122,6 +124,10 @@ static const char *kind_name(const esc_py_field *field, escqrs_kind kind, char t
     case ESCQRS_KIND_UINT64:
     case ESCQRS_KIND_SINT32:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED32:
+    case ESCQRS_KIND_SFIXED64:
         return "int";
     case ESCQRS_KIND_DATE:
         return "date";
@@ -136,6 +142,7 @@ static const char *kind_name(const esc_py_field *field, escqrs_kind kind, char t
     case ESCQRS_KIND_UUID:
         return "UUID";
     case ESCQRS_KIND_FLOAT:
+    case ESCQRS_KIND_FLOAT32:
         return "float";
     case ESCQRS_KIND_BOOL:
         return "bool";
@@ -235,7 +242,7 @@ static PyObject *check_int(const place *at, escqrs_kind kind, PyObject *value)
     if (!PyLong_Check(value) || PyBool_Check(value)) {
         return type_error(at, "int", value);
     }
-    if (kind == ESCQRS_KIND_UINT64) {
+    if (kind == ESCQRS_KIND_UINT64 || kind == ESCQRS_KIND_FIXED64) {
         return check_uint64(at, value);
     }
     int overflow = 0;
@@ -243,11 +250,12 @@ static PyObject *check_int(const place *at, escqrs_kind kind, PyObject *value)
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    if (kind == ESCQRS_KIND_UINT32) {
+    if (kind == ESCQRS_KIND_UINT32 || kind == ESCQRS_KIND_FIXED32) {
         if (overflow != 0 || number < 0 || number > UINT32_MAX) {
             return value_error(at, "does not fit in 32 bits without a sign", value);
         }
-    } else if (kind == ESCQRS_KIND_INT32 || kind == ESCQRS_KIND_SINT32) {
+    } else if (kind == ESCQRS_KIND_INT32 || kind == ESCQRS_KIND_SINT32 ||
+               kind == ESCQRS_KIND_SFIXED32) {
         if (overflow != 0 || number < INT32_MIN || number > INT32_MAX) {
             return value_error(at, "does not fit in 32 bits", value);
         }
@@ -277,6 +285,21 @@ static PyObject *check_float(const place *at, PyObject *value)
         return value_error(at, "is too large for a float", value);
     }
     return PyFloat_FromDouble(number);
+}
+
+/* As it will be read: rounded to 32 bits. */
+static PyObject *check_float32(const place *at, PyObject *value)
+{
+    PyObject *wide = check_float(at, value);
+    if (wide == NULL) {
+        return NULL;
+    }
+    double number = PyFloat_AS_DOUBLE(wide);
+    Py_DECREF(wide);
+    if (isfinite(number) && (number > FLT_MAX || number < -FLT_MAX)) {
+        return value_error(at, "is too large for a float of 32 bits", value);
+    }
+    return PyFloat_FromDouble((double)(float)number);
 }
 
 static PyObject *check_bytes(const place *at, PyObject *value)
@@ -476,6 +499,10 @@ static PyObject *check_one(const place *at, escqrs_kind kind, PyObject *value)
     case ESCQRS_KIND_UINT64:
     case ESCQRS_KIND_SINT32:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED32:
+    case ESCQRS_KIND_SFIXED64:
         return check_int(at, kind, value);
     case ESCQRS_KIND_DATE:
     case ESCQRS_KIND_CLOCK:
@@ -486,6 +513,8 @@ static PyObject *check_one(const place *at, escqrs_kind kind, PyObject *value)
         return check_form(at, kind, value);
     case ESCQRS_KIND_FLOAT:
         return check_float(at, value);
+    case ESCQRS_KIND_FLOAT32:
+        return check_float32(at, value);
     case ESCQRS_KIND_BOOL:
         return PyBool_Check(value) ? Py_NewRef(value) : type_error(at, "bool", value);
     case ESCQRS_KIND_BYTES:

@@ -20,6 +20,7 @@
 #define WIRE_VARINT 0u
 #define WIRE_64BIT 1u
 #define WIRE_BYTES 2u
+#define WIRE_32BIT 5u
 
 int esc_py_message_pack_exec(PyObject *module)
 {
@@ -57,12 +58,30 @@ static void put_byte(esc_buffer *out, uint8_t byte)
     out->data[out->size++] = byte;
 }
 
+static void put_fixed32(esc_buffer *out, uint32_t bits)
+{
+    bits = htole32(bits);
+    put_bytes(out, &bits, sizeof bits);
+}
+
+static void put_fixed64(esc_buffer *out, uint64_t bits)
+{
+    bits = htole64(bits);
+    put_bytes(out, &bits, sizeof bits);
+}
+
+static void put_float(esc_buffer *out, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_fixed32(out, bits);
+}
+
 static void put_double(esc_buffer *out, double value)
 {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    bits = htole64(bits);
-    put_bytes(out, &bits, sizeof bits);
+    put_fixed64(out, bits);
 }
 
 /* ---- text: without making Python keep its UTF-8 ------------------------------------------------ */
@@ -295,7 +314,7 @@ static int pack_message(const esc_py_field *field, PyObject *value, esc_buffer *
 /* The bits of a checked integer of that kind as they are written. */
 static uint64_t integer_bits(escqrs_kind kind, PyObject *value)
 {
-    if (kind == ESCQRS_KIND_UINT64) {
+    if (kind == ESCQRS_KIND_UINT64 || kind == ESCQRS_KIND_FIXED64) {
         return PyLong_AsUnsignedLongLong(value);
     }
     int64_t number = PyLong_AsLongLong(value);
@@ -349,6 +368,17 @@ static int pack_one(const esc_py_field *field, escqrs_kind kind, PyObject *value
     case ESCQRS_KIND_ENUM:
         put_varint(out, (uint64_t)member_number(field, value));
         return 0;
+    case ESCQRS_KIND_FLOAT32:
+        put_float(out, (float)PyFloat_AS_DOUBLE(value));
+        return 0;
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_SFIXED32:
+        put_fixed32(out, (uint32_t)integer_bits(kind, value));
+        return 0;
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED64:
+        put_fixed64(out, integer_bits(kind, value));
+        return 0;
     default:
         put_varint(out, integer_bits(kind, value));
         return 0;
@@ -357,8 +387,17 @@ static int pack_one(const esc_py_field *field, escqrs_kind kind, PyObject *value
 
 uint8_t esc_py_wire_of(escqrs_kind kind)
 {
-    if (kind == ESCQRS_KIND_FLOAT) {
+    switch (kind) {
+    case ESCQRS_KIND_FLOAT:
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED64:
         return WIRE_64BIT;
+    case ESCQRS_KIND_FLOAT32:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_SFIXED32:
+        return WIRE_32BIT;
+    default:
+        break;
     }
     bool varint =
         escqrs_kind_is_integer(kind) || kind == ESCQRS_KIND_BOOL || kind == ESCQRS_KIND_ENUM;

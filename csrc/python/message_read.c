@@ -7,6 +7,7 @@
 
 #include <datetime.h>
 #include <stdlib.h>
+#include <string.h>
 
 int esc_py_message_read_exec(PyObject *module)
 {
@@ -151,6 +152,30 @@ static PyObject *nested_of(esc_py_layout *layout, const esc_py_field *field,
     return copy;
 }
 
+/* Most text is ASCII, which is copied as it is; that it is UTF-8 was proved when it was decoded. */
+static PyObject *text_of(const ProtobufCBinaryData *text)
+{
+    uint64_t word;
+    uint64_t bits = 0;
+    size_t at = 0;
+    for (; at + sizeof word <= text->len; at += sizeof word) {
+        memcpy(&word, text->data + at, sizeof word);
+        bits |= word;
+    }
+    for (; at < text->len; at++) {
+        bits |= text->data[at];
+    }
+    bool ascii = (bits & UINT64_C(0x8080808080808080)) == 0;
+    if (!ascii || text->len < 2) { /* Python has a single object for each shorter one */
+        return PyUnicode_DecodeUTF8((const char *)text->data, (Py_ssize_t)text->len, NULL);
+    }
+    PyObject *result = PyUnicode_New((Py_ssize_t)text->len, 127);
+    if (result != NULL) {
+        memcpy(PyUnicode_1BYTE_DATA(result), text->data, text->len);
+    }
+    return result;
+}
+
 /* One value of the field's kind at `at`. */
 static PyObject *read_one(esc_py_layout *layout, const esc_py_field *field, escqrs_kind kind,
                           const void *at, esc_py_message *from)
@@ -158,13 +183,17 @@ static PyObject *read_one(esc_py_layout *layout, const esc_py_field *field, escq
     switch (kind) {
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_SFIXED64:
         return PyLong_FromLongLong(*(const int64_t *)at);
     case ESCQRS_KIND_INT32:
     case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SFIXED32:
         return PyLong_FromLong(*(const int32_t *)at);
     case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_FIXED32:
         return PyLong_FromUnsignedLong(*(const uint32_t *)at);
     case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_FIXED64:
         return PyLong_FromUnsignedLongLong(*(const uint64_t *)at);
     case ESCQRS_KIND_DATE:
     case ESCQRS_KIND_CLOCK:
@@ -176,12 +205,12 @@ static PyObject *read_one(esc_py_layout *layout, const esc_py_field *field, escq
         return esc_py_duration_read(*(escqrs_duration *const *)at);
     case ESCQRS_KIND_FLOAT:
         return PyFloat_FromDouble(*(const double *)at);
+    case ESCQRS_KIND_FLOAT32:
+        return PyFloat_FromDouble((double)*(const float *)at);
     case ESCQRS_KIND_BOOL:
         return PyBool_FromLong(*(const protobuf_c_boolean *)at);
-    case ESCQRS_KIND_STRING: {
-        const ProtobufCBinaryData *text = at;
-        return PyUnicode_DecodeUTF8((const char *)text->data, (Py_ssize_t)text->len, NULL);
-    }
+    case ESCQRS_KIND_STRING:
+        return text_of(at);
     case ESCQRS_KIND_BYTES: {
         const ProtobufCBinaryData *bytes = at;
         return PyBytes_FromStringAndSize((const char *)bytes->data, (Py_ssize_t)bytes->len);

@@ -90,12 +90,17 @@ PyObject *esc_py_zero(esc_py_state *state, const esc_py_field *field)
     case ESCQRS_KIND_UINT64:
     case ESCQRS_KIND_SINT32:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED32:
+    case ESCQRS_KIND_SFIXED64:
         return PyLong_FromLong(0);
     case ESCQRS_KIND_DECIMAL:
         return PyObject_CallNoArgs(state->message.decimal);
     case ESCQRS_KIND_DURATION:
         return PyDelta_FromDSU(0, 0, 0);
     case ESCQRS_KIND_FLOAT:
+    case ESCQRS_KIND_FLOAT32:
         return PyFloat_FromDouble(0.0);
     case ESCQRS_KIND_BOOL:
         return Py_NewRef(Py_False);

@@ -281,6 +281,17 @@ static int bind_message(sqlite3_stmt *statement, int index, const escqrs_schema 
                                SQLITE_TRANSIENT, SQLITE_UTF8);
 }
 
+static int bind_double(sqlite3_stmt *statement, int index, const escqrs_field *field, double value,
+                       escqrs_error *error)
+{
+    if (isnan(value)) {
+        (void)escqrs_error_set(error, ESCQRS_INVALID, "field %s is NaN, which SQL cannot hold",
+                               field->name);
+        return -1;
+    }
+    return sqlite3_bind_double(statement, index, value);
+}
+
 /* One value of a field's kind, which stands there. SQLite's code, or -1 with the error filled. */
 static int bind_value(sqlite3_stmt *statement, int index, const escqrs_field *field,
                       const void *value, esc_buffer *json, escqrs_error *error)
@@ -288,21 +299,22 @@ static int bind_value(sqlite3_stmt *statement, int index, const escqrs_field *fi
     switch (field->kind) {
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_SFIXED64:
         return sqlite3_bind_int64(statement, index, *(const int64_t *)value);
     case ESCQRS_KIND_INT32:
     case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SFIXED32:
         return sqlite3_bind_int64(statement, index, *(const int32_t *)value);
     case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_FIXED32:
         return sqlite3_bind_int64(statement, index, *(const uint32_t *)value);
     case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_FIXED64:
         return bind_uint64(statement, index, field, *(const uint64_t *)value, error);
     case ESCQRS_KIND_FLOAT:
-        if (isnan(*(const double *)value)) {
-            (void)escqrs_error_set(error, ESCQRS_INVALID, "field %s is NaN, which SQL cannot hold",
-                                   field->name);
-            return -1;
-        }
-        return sqlite3_bind_double(statement, index, *(const double *)value);
+        return bind_double(statement, index, field, *(const double *)value, error);
+    case ESCQRS_KIND_FLOAT32:
+        return bind_double(statement, index, field, (double)*(const float *)value, error);
     case ESCQRS_KIND_BOOL:
         return sqlite3_bind_int(statement, index, *(const protobuf_c_boolean *)value != 0);
     case ESCQRS_KIND_STRING:
@@ -362,7 +374,12 @@ static int bind_absent(sqlite3_stmt *statement, int index, const escqrs_field *f
     case ESCQRS_KIND_UINT64:
     case ESCQRS_KIND_SINT32:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED32:
+    case ESCQRS_KIND_SFIXED64:
         return sqlite3_bind_int(statement, index, 0);
+    case ESCQRS_KIND_FLOAT32:
     case ESCQRS_KIND_FLOAT:
         return sqlite3_bind_double(statement, index, 0.0);
     case ESCQRS_KIND_STRING:

@@ -142,6 +142,10 @@ static const uint8_t *check_packed(check *c, const esc_plan *plan, const esc_pla
         good = are_bools(at, end);
         count = size;
         break;
+    case ESC_STEP_PACKED_32BIT:
+        good = size % 4 == 0;
+        count = size / 4;
+        break;
     default:
         good = size % 8 == 0;
         count = size / 8;
@@ -300,6 +304,12 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
                 return fail(c, ESCQRS_CORRUPT, start, plan, field, "a number that is cut off");
             }
             at += 8;
+            break;
+        case ESC_STEP_32BIT:
+            if (end - at < 4) {
+                return fail(c, ESCQRS_CORRUPT, start, plan, field, "a number that is cut off");
+            }
+            at += 4;
             break;
         case ESC_STEP_SECONDS:
         case ESC_STEP_NANOS:

@@ -117,6 +117,8 @@ static size_t count_items(const occurrence *o)
         return o->size;
     case ESC_STEP_PACKED_64BIT:
         return o->size / 8;
+    case ESC_STEP_PACKED_32BIT:
+        return o->size / 4;
     default:
         return 1;
     }
@@ -163,11 +165,11 @@ static size_t decode_packed(const occurrence *o, uint8_t *to)
     const uint8_t *at = o->data;
     const uint8_t *end = at + o->size;
     size_t count = 0;
-    if (o->step == ESC_STEP_PACKED_64BIT) {
+    if (o->step == ESC_STEP_PACKED_64BIT || o->step == ESC_STEP_PACKED_32BIT) {
         if (o->size > 0) {
             memcpy(to, at, o->size);
         }
-        return o->size / 8;
+        return o->size / o->field->item_size;
     }
     while (at < end) {
         uint64_t value = 0;
@@ -238,6 +240,9 @@ static void decode_message(decoder *d, const esc_plan *plan, const uint8_t *at, 
             break;
         case ESC_STEP_64BIT:
             memcpy(to, o.data, 8);
+            break;
+        case ESC_STEP_32BIT:
+            memcpy(to, o.data, 4);
             break;
         case ESC_STEP_BYTES:
         case ESC_STEP_TEXT:

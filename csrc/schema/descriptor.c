@@ -77,6 +77,16 @@ static ProtobufCType type_of(escqrs_kind kind)
         return PROTOBUF_C_TYPE_SINT32;
     case ESCQRS_KIND_SINT64:
         return PROTOBUF_C_TYPE_SINT64;
+    case ESCQRS_KIND_FLOAT32:
+        return PROTOBUF_C_TYPE_FLOAT;
+    case ESCQRS_KIND_FIXED32:
+        return PROTOBUF_C_TYPE_FIXED32;
+    case ESCQRS_KIND_FIXED64:
+        return PROTOBUF_C_TYPE_FIXED64;
+    case ESCQRS_KIND_SFIXED32:
+        return PROTOBUF_C_TYPE_SFIXED32;
+    case ESCQRS_KIND_SFIXED64:
+        return PROTOBUF_C_TYPE_SFIXED64;
     case ESCQRS_KIND_TIME:
     case ESCQRS_KIND_DURATION:
     case ESCQRS_KIND_MESSAGE:

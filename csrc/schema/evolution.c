@@ -44,6 +44,16 @@ static const char *kind_name(const escqrs_field *field, escqrs_kind kind)
         return "es.sint32";
     case ESCQRS_KIND_SINT64:
         return "es.sint64";
+    case ESCQRS_KIND_FLOAT32:
+        return "protobuf's float";
+    case ESCQRS_KIND_FIXED32:
+        return "protobuf's fixed32";
+    case ESCQRS_KIND_FIXED64:
+        return "protobuf's fixed64";
+    case ESCQRS_KIND_SFIXED32:
+        return "protobuf's sfixed32";
+    case ESCQRS_KIND_SFIXED64:
+        return "protobuf's sfixed64";
     case ESCQRS_KIND_DURATION:
         return "timedelta";
     case ESCQRS_KIND_DATE:

@@ -74,6 +74,12 @@ static inline const uint8_t *read_value(const esc_plan_field *field, const uint8
         }
         memcpy(to, at, 8);
         return at + 8;
+    case ESC_STEP_32BIT:
+        if (end - at < 4) {
+            return NULL;
+        }
+        memcpy(to, at, 4);
+        return at + 4;
     default:
         return read_bytes(field, at, end, to);
     }

@@ -186,6 +186,16 @@ static void print_enum(esc_writer *w, const escqrs_field *field, int number)
     }
 }
 
+static void print_double(printer *p, const ProtobufCMessage *message, const escqrs_field *field,
+                         double value)
+{
+    if (!isfinite(value)) {
+        fail(p, ESCQRS_INVALID, message, field);
+    } else {
+        esc_json_double(&p->writer, value);
+    }
+}
+
 /* One value of the field's kind at `at`, in a message or in a list's array. */
 static void print_value(printer *p, const ProtobufCMessage *message, const escqrs_field *field,
                         const void *at, unsigned depth)
@@ -194,24 +204,27 @@ static void print_value(printer *p, const ProtobufCMessage *message, const escqr
     switch (field->kind) {
     case ESCQRS_KIND_INT:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_SFIXED64:
         esc_writer_format(w, "%" PRId64, *(const int64_t *)at);
         break;
     case ESCQRS_KIND_INT32:
     case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_SFIXED32:
         esc_writer_format(w, "%" PRId32, *(const int32_t *)at);
         break;
     case ESCQRS_KIND_UINT32:
+    case ESCQRS_KIND_FIXED32:
         esc_writer_format(w, "%" PRIu32, *(const uint32_t *)at);
         break;
     case ESCQRS_KIND_UINT64:
+    case ESCQRS_KIND_FIXED64:
         esc_writer_format(w, "%" PRIu64, *(const uint64_t *)at);
         break;
     case ESCQRS_KIND_FLOAT:
-        if (!isfinite(*(const double *)at)) {
-            fail(p, ESCQRS_INVALID, message, field);
-        } else {
-            esc_json_double(w, *(const double *)at);
-        }
+        print_double(p, message, field, *(const double *)at);
+        break;
+    case ESCQRS_KIND_FLOAT32:
+        print_double(p, message, field, (double)*(const float *)at);
         break;
     case ESCQRS_KIND_BOOL:
         esc_writer_text(w, *(const protobuf_c_boolean *)at ? "true" : "false");
@@ -263,10 +276,14 @@ static escqrs_slice entry_key(const void *value)
     case PROTOBUF_C_TYPE_INT64:
     case PROTOBUF_C_TYPE_UINT64:
     case PROTOBUF_C_TYPE_SINT64:
+    case PROTOBUF_C_TYPE_FIXED64:
+    case PROTOBUF_C_TYPE_SFIXED64:
         return (escqrs_slice){at, sizeof(int64_t)};
     case PROTOBUF_C_TYPE_INT32:
     case PROTOBUF_C_TYPE_UINT32:
     case PROTOBUF_C_TYPE_SINT32:
+    case PROTOBUF_C_TYPE_FIXED32:
+    case PROTOBUF_C_TYPE_SFIXED32:
         return (escqrs_slice){at, sizeof(int32_t)};
     case PROTOBUF_C_TYPE_BOOL:
         return (escqrs_slice){at, sizeof(protobuf_c_boolean)};

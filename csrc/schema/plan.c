@@ -97,6 +97,15 @@ static void fill_step(esc_plan_field *out, const escqrs_field *field)
         out->item_wire = ESC_WIRE_VARINT;
         out->step = ESC_STEP_PACKED_BOOL;
         break;
+    case ESCQRS_KIND_FLOAT32:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_SFIXED32:
+        out->item_step = ESC_STEP_32BIT;
+        out->item_wire = ESC_WIRE_32BIT;
+        out->step = ESC_STEP_PACKED_32BIT;
+        break;
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED64:
     case ESCQRS_KIND_FLOAT:
         out->item_step = ESC_STEP_64BIT;
         out->item_wire = ESC_WIRE_64BIT;

@@ -454,6 +454,21 @@ static void print_type(const file *f, esc_writer *w, const escqrs_field *field, 
     case ESCQRS_KIND_SINT64:
         esc_writer_text(w, "sint64");
         break;
+    case ESCQRS_KIND_FLOAT32:
+        esc_writer_text(w, "float");
+        break;
+    case ESCQRS_KIND_FIXED32:
+        esc_writer_text(w, "fixed32");
+        break;
+    case ESCQRS_KIND_FIXED64:
+        esc_writer_text(w, "fixed64");
+        break;
+    case ESCQRS_KIND_SFIXED32:
+        esc_writer_text(w, "sfixed32");
+        break;
+    case ESCQRS_KIND_SFIXED64:
+        esc_writer_text(w, "sfixed64");
+        break;
     case ESCQRS_KIND_STRING:
     case ESCQRS_KIND_DATE:
     case ESCQRS_KIND_CLOCK:

@@ -67,10 +67,15 @@ size_t escqrs_kind_size(escqrs_kind kind)
     case ESCQRS_KIND_FLOAT:
     case ESCQRS_KIND_UINT64:
     case ESCQRS_KIND_SINT64:
+    case ESCQRS_KIND_FIXED64:
+    case ESCQRS_KIND_SFIXED64:
         return 8;
     case ESCQRS_KIND_INT32:
     case ESCQRS_KIND_UINT32:
     case ESCQRS_KIND_SINT32:
+    case ESCQRS_KIND_FLOAT32:
+    case ESCQRS_KIND_FIXED32:
+    case ESCQRS_KIND_SFIXED32:
         return 4;
     case ESCQRS_KIND_BOOL:
         return sizeof(protobuf_c_boolean);

@@ -46,6 +46,11 @@ extern "C" {
  *   LOCAL     string of both, a `T` between ProtobufCBinaryData
  *   DECIMAL   string "-12.50", "1E+5"     ProtobufCBinaryData
  *   UUID      string of 36 characters     ProtobufCBinaryData
+ *   FLOAT32   float                       float
+ *   FIXED32   fixed32                     uint32_t
+ *   FIXED64   fixed64                     uint64_t
+ *   SFIXED32  sfixed32                    int32_t
+ *   SFIXED64  sfixed64                    int64_t
  *
  * CLOCK is a time of day and LOCAL a date with one, both without a zone; their fraction of a second
  * has six digits or is left out. DECIMAL is a finite number of at most 4,096 characters whose
@@ -71,9 +76,14 @@ typedef enum escqrs_kind {
     ESCQRS_KIND_LOCAL = 17,
     ESCQRS_KIND_DECIMAL = 18,
     ESCQRS_KIND_UUID = 19,
+    ESCQRS_KIND_FLOAT32 = 20,
+    ESCQRS_KIND_FIXED32 = 21,
+    ESCQRS_KIND_FIXED64 = 22,
+    ESCQRS_KIND_SFIXED32 = 23,
+    ESCQRS_KIND_SFIXED64 = 24,
 } escqrs_kind;
 
-#define ESCQRS_KIND_LAST ESCQRS_KIND_UUID
+#define ESCQRS_KIND_LAST ESCQRS_KIND_SFIXED64
 #define ESCQRS_DECIMAL_SIZE_MAX 4096 /* characters */
 
 /* Is a value of that kind a pointer to a message? Then NULL is absent. */
@@ -91,7 +101,8 @@ static inline bool escqrs_kind_is_text(escqrs_kind kind)
 /* Is it a whole number other than a bool or an enum? */
 static inline bool escqrs_kind_is_integer(escqrs_kind kind)
 {
-    return kind == ESCQRS_KIND_INT || (kind >= ESCQRS_KIND_INT32 && kind <= ESCQRS_KIND_SINT64);
+    return kind == ESCQRS_KIND_INT || (kind >= ESCQRS_KIND_INT32 && kind <= ESCQRS_KIND_SINT64) ||
+           (kind >= ESCQRS_KIND_FIXED32 && kind <= ESCQRS_KIND_SFIXED64);
 }
 
 /* May the keys of a map be of that kind? */

@@ -14,7 +14,6 @@ Every public name is here; modules whose names begin with ``_`` are private.
 
 from __future__ import annotations
 
-from . import _protobuf
 from ._actor import (
     Actor,
     ActorDeadLetter,
@@ -241,9 +240,9 @@ __all__ = [
     "Write",
     "WrongVersion",
     "applies",
+    "check_schema_lock",
     "bounded",
     "broadcast",
-    "check_schema_lock",
     "consistent_hash",
     "escalate",
     "field",

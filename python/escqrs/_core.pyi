@@ -53,6 +53,11 @@ UINT32: Final[int]
 UINT64: Final[int]
 SINT32: Final[int]
 SINT64: Final[int]
+FLOAT32: Final[int]
+FIXED32: Final[int]
+FIXED64: Final[int]
+SFIXED32: Final[int]
+SFIXED64: Final[int]
 DURATION: Final[int]
 DATE: Final[int]
 CLOCK: Final[int]
@@ -536,6 +541,7 @@ def readmodel_check(descriptions: tuple[tuple[Any, ...], ...], /) -> None: ...
 def readmodel_add(
     system: object, instance: object, description: tuple[Any, ...], /
 ) -> ReadModelCore: ...
+
 @final
 class Comparison:
     def step(self) -> tuple[int, int] | None: ...

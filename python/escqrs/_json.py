@@ -239,6 +239,11 @@ _CONVERT: dict[int, tuple[_Convert, _Convert]] = {
     _core.UINT32: (_same, _read_integer),
     _core.SINT32: (_same, _read_integer),
     _core.FLOAT: (_write_float, _read_float),
+    _core.FLOAT32: (_write_float, _read_float),
+    _core.FIXED32: (_same, _read_integer),
+    _core.SFIXED32: (_same, _read_integer),
+    _core.FIXED64: (str, _read_integer),
+    _core.SFIXED64: (str, _read_integer),
     _core.BOOL: (_same, _exactly(bool, "true or false")),
     _core.STRING: (_same, _exactly(str, "text")),
     _core.BYTES: (_write_bytes, _read_bytes),
@@ -364,8 +369,9 @@ _SINGULAR = (_core.ONE, _core.OPTIONAL)
 
 _ZEROS: dict[int, Callable[[], Any]] = {
     **dict.fromkeys((_core.INT, _core.INT32, _core.SINT32, _core.SINT64), int),
-    **dict.fromkeys((_core.UINT32, _core.UINT64), int),
-    _core.FLOAT: float,
+    **dict.fromkeys((_core.UINT32, _core.UINT64, _core.FIXED32, _core.FIXED64), int),
+    **dict.fromkeys((_core.SFIXED32, _core.SFIXED64), int),
+    **dict.fromkeys((_core.FLOAT, _core.FLOAT32), float),
     _core.BOOL: bool,
     _core.STRING: str,
     _core.BYTES: bytes,

@@ -73,12 +73,18 @@ uint32 = Annotated[int, _Kind(_core.UINT32)]
 uint64 = Annotated[int, _Kind(_core.UINT64)]
 sint32 = Annotated[int, _Kind(_core.SINT32)]
 sint64 = Annotated[int, _Kind(_core.SINT64)]
+float32 = Annotated[float, _Kind(_core.FLOAT32)]
+fixed32 = Annotated[int, _Kind(_core.FIXED32)]
+fixed64 = Annotated[int, _Kind(_core.FIXED64)]
+sfixed32 = Annotated[int, _Kind(_core.SFIXED32)]
+sfixed64 = Annotated[int, _Kind(_core.SFIXED64)]
 naive_datetime = Annotated[datetime.datetime, _Kind(_core.LOCAL)]
 
 _KEYS = frozenset(
     {
         _core.STRING, _core.INT, _core.BOOL, _core.INT32, _core.UINT32, _core.UINT64, _core.SINT32,
         _core.SINT64, _core.DATE, _core.CLOCK, _core.LOCAL, _core.DECIMAL, _core.UUID,
+        _core.FIXED32, _core.FIXED64, _core.SFIXED32, _core.SFIXED64,
     }
 )  # fmt: skip
 _COLLECTIONS: dict[object, int] = {

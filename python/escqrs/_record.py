@@ -21,8 +21,13 @@ from ._message import (
     Event,
     Message,
     field,
+    fixed32,
+    fixed64,
+    float32,
     int32,
     naive_datetime,
+    sfixed32,
+    sfixed64,
     sint32,
     sint64,
     uint32,
@@ -41,12 +46,16 @@ _SCALARS = {
     _core.UINT64: "uint64", _core.SINT32: "sint32", _core.SINT64: "sint64",
     _core.DURATION: "timedelta", _core.DATE: "date", _core.CLOCK: "time",
     _core.LOCAL: "naive_datetime", _core.DECIMAL: "Decimal", _core.UUID: "UUID",
+    _core.FLOAT32: "float32", _core.FIXED32: "fixed32", _core.FIXED64: "fixed64",
+    _core.SFIXED32: "sfixed32", _core.SFIXED64: "sfixed64",
 }  # fmt: skip
 _KINDS = {name: kind for kind, name in _SCALARS.items()}
 _NAMES: dict[str, Any] = {
     "datetime": datetime.datetime, "timedelta": datetime.timedelta, "date": datetime.date,
     "time": datetime.time, "int32": int32, "uint32": uint32, "uint64": uint64, "sint32": sint32,
     "sint64": sint64, "naive_datetime": naive_datetime, "Decimal": Decimal, "UUID": UUID,
+    "float32": float32, "fixed32": fixed32, "fixed64": fixed64, "sfixed32": sfixed32,
+    "sfixed64": sfixed64,
 }  # fmt: skip
 _serial = itertools.count()
 
@@ -331,9 +340,18 @@ def _value(item: Any) -> Any:
     return item.name if isinstance(item, enum.Enum) else item
 
 
+def _parts(specs: tuple[tuple[Any, ...], ...], item: tuple[Any, ...]) -> dict[str, Any]:
+    """A tuple of fixed size as the message that it is."""
+    return {
+        spec[0]: _parts(spec[14], part) if spec[14] and part is not None else _value(part)
+        for spec, part in zip(specs, item, strict=True)
+    }
+
+
 def plain(message: Message) -> dict[str, Any]:
     """A message as a dictionary: nested ones are dictionaries, too, those of a union in one with
-    the class's name as its key (``{"card_payment": {...}}``); enums are their members' names."""
+    the class's name as its key (``{"card_payment": {...}}``); enums are their members' names, and a
+    tuple of fixed size is ``{"item_1": ..., "item_2": ...}``."""
     found: dict[str, Any] = {}
     for one in _core.declared(type(message)):
         value = getattr(message, one.name)
@@ -342,10 +360,13 @@ def plain(message: Message) -> dict[str, Any]:
         if kind == _core.MESSAGE and members:
             names = {cls: name for cls, name, _number in members}
             convert = lambda item, names=names: {names[type(item)]: plain(item)}  # noqa: E731
+        if one.spec[14]:
+            convert = lambda item, parts=one.spec[14]: _parts(parts, item)  # noqa: E731
         if value is None:
             found[one.name] = None
         elif label == _core.MAP:
-            found[one.name] = {key: convert(item) for key, item in value.items()}
+            keys = _value if one.spec[15] else lambda key: key
+            found[one.name] = {keys(key): convert(item) for key, item in value.items()}
         elif label == _core.LIST:
             found[one.name] = [convert(item) for item in value]
         else:
@@ -383,6 +404,9 @@ def build(cls: Any, given: Any) -> Any:
 
 def _built(title: str, spec: tuple[Any, ...], value: Any) -> Any:
     kind, label, cls, members, collection = spec[2], spec[3], spec[8], spec[9], spec[10]
+    if label == _core.MAP and spec[15] and isinstance(value, dict):
+        names = {name: member for member, name in spec[15]}
+        value = {names.get(key, key): item for key, item in value.items()}
     if value is None or kind not in (_core.MESSAGE, _core.ENUM):
         if label == _core.LIST and isinstance(value, (list, tuple, set, frozenset)):
             return _COLLECTED[collection](value)
@@ -393,6 +417,8 @@ def _built(title: str, spec: tuple[Any, ...], value: Any) -> Any:
             return _member(title, cls, item)
         if cls is not None:
             return build(cls, item)
+        if spec[14]:
+            return _tuple(title, spec[14], item)
         if isinstance(item, Message):
             return item
         names = {name: part for part, name, _number in members}
@@ -409,6 +435,22 @@ def _built(title: str, spec: tuple[Any, ...], value: Any) -> Any:
     if label == _core.LIST:
         return _COLLECTED[collection](one(item) for item in value)
     return one(value)
+
+
+def _tuple(title: str, specs: tuple[tuple[Any, ...], ...], item: Any) -> Any:
+    """Of a tuple or a list, or of a dictionary as :func:`plain` has it."""
+    if isinstance(item, dict):
+        given: dict[str, Any] = item
+        names = [spec[0] for spec in specs]
+        if not set(given) <= set(names):
+            raise TypeError(f"{title}: expected {', '.join(names)}, got {given!r}")
+        item = tuple(given.get(name) for name in names)
+    if not isinstance(item, (tuple, list)) or len(item) != len(specs):
+        return item  # refused by the class
+    return tuple(
+        _built(f"{title}[{at}]", spec, part)
+        for at, (spec, part) in enumerate(zip(specs, item, strict=True))
+    )
 
 
 _COLLECTED: dict[int, Any] = {

@@ -18,7 +18,9 @@ F = descriptor_pb2.FieldDescriptorProto
 KINDS = {
     "double": F.TYPE_DOUBLE, "int64": F.TYPE_INT64, "uint64": F.TYPE_UINT64, "int32": F.TYPE_INT32,
     "bool": F.TYPE_BOOL, "string": F.TYPE_STRING, "bytes": F.TYPE_BYTES, "uint32": F.TYPE_UINT32,
-    "sint32": F.TYPE_SINT32, "sint64": F.TYPE_SINT64,
+    "sint32": F.TYPE_SINT32, "sint64": F.TYPE_SINT64, "float": F.TYPE_FLOAT,
+    "fixed32": F.TYPE_FIXED32, "fixed64": F.TYPE_FIXED64, "sfixed32": F.TYPE_SFIXED32,
+    "sfixed64": F.TYPE_SFIXED64,
 }  # fmt: skip
 
 
@@ -198,6 +200,36 @@ def test_stores() -> None:
         assert [one.event for one in store.events()] == [event]
 
 
+class Numbers(es.ReadModel):
+    schema = f"CREATE TABLE numbers ({', '.join(f'a_{kind}' for kind in KINDS)})"
+    on_added = es.sql(
+        pb2.ItemAdded,
+        f"INSERT INTO numbers VALUES ({', '.join(f':a_{kind}' for kind in KINDS)})",
+    )
+
+    @es.query
+    def all(self, db: es.Rows) -> list[tuple[Any, ...]]:
+        return db.execute("SELECT * FROM numbers").fetchall()
+
+
+def test_all_scalars(tmp_path: Path) -> None:
+    values = {
+        "double": -1.5, "int64": -(2**63), "uint64": 2**63 - 1, "int32": -(2**31), "bool": True,
+        "string": "ü", "bytes": b"\xff", "uint32": 2**32 - 1, "sint32": -(2**31),
+        "sint64": -(2**63), "float": 0.25, "fixed32": 2**32 - 1, "fixed64": 2**63 - 1,
+        "sfixed32": -(2**31), "sfixed64": -(2**63),
+    }  # fmt: skip
+    assert values.keys() == KINDS.keys()
+    with es.open(tmp_path / "n.db", Numbers) as shop:
+        event = pb2.ItemAdded(**{f"a_{kind}": value for kind, value in values.items()})
+        shop.store.append("s", [event, pb2.ItemAdded()])
+        shop.flush()
+        full, empty = shop[Numbers].all()
+        assert full == tuple(values.values())
+        assert empty == tuple(type(value)() for value in values.values())
+        assert next(iter(shop.events())).event == event
+
+
 def test_unknown_fields_survive() -> None:
     older = generated(without=("quantity",))
     with es.Store(":memory:", older.ItemAdded) as store:
@@ -236,13 +268,14 @@ def test_proto() -> None:
 
 
 def test_refused() -> None:
-    file = descriptor_pb2.FileDescriptorProto(name="odd.proto", package="odd", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name="odd.proto", package="odd", syntax="proto2")
     odd = file.message_type.add(name="Odd")
-    odd.field.add(name="x", number=1, label=1, type=F.TYPE_FLOAT)
+    odd.nested_type.add(name="X")
+    odd.field.add(name="x", number=1, label=1, type=F.TYPE_GROUP, type_name=".odd.Odd.X")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     cls = message_factory.GetMessageClass(pool.FindMessageTypeByName("odd.Odd"))
-    with pytest.raises(TypeError, match=r"odd\.Odd\.x is a float"):
+    with pytest.raises(TypeError, match=r"odd\.Odd\.x is a group"):
         es.Store(":memory:", cls)
     with es.open(":memory:", Cart) as shop:
         with pytest.raises(TypeError, match="Part"):

@@ -222,3 +222,29 @@ def test_states_and_sql(tmp_path: Path) -> None:
         assert state.by_color == {Color.RED: 2, Color.BLUE: 1}
         assert state.pairs == [(0, "RED"), (1, "BLUE"), (2, "RED")]
         assert state.last == (2, "RED")
+
+
+def test_upcasters_take_them(tmp_path: Path) -> None:
+    class Older(es.Event, name="shop.Moved"):
+        pair: tuple[Color, tuple[int, str] | None]
+        pairs: list[tuple[int, int]]
+        counts: dict[Color, int]
+
+    class Newer(es.Event, name="shop.Moved", version=2):
+        pair: tuple[Color, tuple[int, str] | None]
+        pairs: list[tuple[int, int]]
+        counts: dict[Color, int]
+        note: str = ""
+
+    with es.Store(tmp_path / "m.db", Older) as store:
+        store.append("s", [Older((Color.BLUE, (1, "x")), [(1, 2)], {Color.RED: 5})])
+        store.append("s", [Older((Color.RED, None), [], {})])
+
+    @es.upcast("shop.Moved", version=1)
+    def with_note(event: dict[str, Any]) -> dict[str, Any]:
+        return {**event, "note": str(event["pair"]["item_1"])}
+
+    with es.Store(tmp_path / "m.db", Newer, with_note) as store:
+        first, second = (recorded.event for recorded in store.events())
+        assert first == Newer((Color.BLUE, (1, "x")), [(1, 2)], {Color.RED: 5}, "BLUE")
+        assert second == Newer((Color.RED, None), [], {}, "RED")

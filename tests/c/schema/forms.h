@@ -1,11 +1,11 @@
-/* A message type of the kinds that rich.h leaves out: each of INT32 to UUID alone, in a list, and
+/* A message type of the kinds that rich.h leaves out: each of INT32 to SFIXED64 alone, in a list, and
  * where it may be one as the key of a map, and a union.
  *
  *     tests.Forms                                        tests.Card
- *      1-11   int32 ... uuid: the kinds in their order     1 number: str
- *     20-30   int32_list ...
- *     40-50   int32_map ...: dict[K, K]; no map of 45,   tests.Cash
- *             as a duration is no key                      1 amount: Decimal
+ *      1-16   int32 ... sfixed64: the kinds in order       1 number: str
+ *     20-35   int32_list ...
+ *     40-55   int32_map ...: dict[K, K]; no map of 45    tests.Cash
+ *             and 51: neither span nor float is a key      1 amount: Decimal
  *     60      paid: Card | Cash                            2 change: Card | Cash | None
  *     61      payments: list[Card | Cash]
  *     62      by_day: dict[date, Card | Cash]            tests.Forms.Paid: card = 1, cash = 2
@@ -28,8 +28,9 @@ typedef struct forms {
     escqrs_schema *cash;
 } forms;
 
-static const char *const forms_names[] = {"int32", "uint32", "uint64",   "sint32", "sint64", "span",
-                                          "day",   "clock",  "datetime", "price",  "uuid"};
+static const char *const forms_names[] = {
+    "int32",    "uint32", "uint64", "sint32",  "sint64",  "span",    "day",      "clock",
+    "datetime", "price",  "uuid",   "float32", "fixed32", "fixed64", "sfixed32", "sfixed64"};
 
 /* The kind's place in the message. */
 static inline uint32_t forms_index(escqrs_kind kind)
