@@ -93,13 +93,17 @@ fail:
 escqrs_status esc_cell_create(escqrs_actor_system *system, esc_cell *parent, escqrs_props *props,
                               escqrs_slice name, esc_cell **cell, escqrs_error *error)
 {
-    esc_cell *made = escqrs_alloc_zero(sizeof *made);
-    if (made == NULL) {
+    /* where a cache line begins: a message touches two lines of it, not three */
+    void *block = escqrs_alloc(sizeof(esc_cell) + ESC_CACHE_LINE - ESC_ALLOC_ALIGNMENT);
+    if (block == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory spawning an actor");
     }
+    uintptr_t address = ((uintptr_t)block + ESC_CACHE_LINE - 1) & ~(uintptr_t)(ESC_CACHE_LINE - 1);
+    esc_cell *made = (esc_cell *)address;
+    *made = (esc_cell){.block = block};
     escqrs_status status = esc_cell_init(made, system, parent, props, name, error);
     if (status != ESCQRS_OK) {
-        escqrs_free(made);
+        escqrs_free(block);
         return status;
     }
     *cell = made;
@@ -137,7 +141,7 @@ static esc_cell *cell_free(esc_cell *cell)
     if (parent == NULL) {
         esc_system_free(cell->system);
     } else {
-        escqrs_free(cell);
+        escqrs_free(cell->block);
     }
     return parent != NULL && esc_actor_let_go(&parent->actor) ? parent : NULL;
 }

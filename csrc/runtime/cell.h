@@ -23,7 +23,9 @@
 #include "base/map.h"
 #include "base/thread.h"
 #include "base/vector.h"
+#include "runtime/runtime.h"
 
+#define ESC_ALLOC_ALIGNMENT 16 /* of what escqrs_alloc returns */
 #define ESC_STASH_MAX_DEFAULT 1000
 #define ESC_BEHAVIOUR_MAX 256
 #define ESC_RESTARTS_DEFAULT 10
@@ -125,6 +127,7 @@ struct esc_cell {
     uint64_t id;
     char *name;              /* NULL: made from the id */
     esc_list_node in_parent; /* guarded by the parent's tree's lock */
+    void *block;             /* the memory that it lies in; the root's is the system's */
 };
 
 static inline esc_cell *esc_cell_of(escqrs_actor *actor)

@@ -12,8 +12,6 @@
 
 #include "runtime/runtime.h"
 
-#define ESC_CACHE_LINE 64
-
 struct esc_ring {
     _Atomic(uint64_t) head; /* the oldest */
     char apart[ESC_CACHE_LINE];

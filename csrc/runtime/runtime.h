@@ -22,6 +22,7 @@
 #include "base/list.h"
 #include "base/thread.h"
 
+#define ESC_CACHE_LINE 64
 #define ESC_WORKER_COUNT_MAX_DEFAULT 256
 #define ESC_BATCH_MAX_DEFAULT 64
 #define ESC_TAKEOVER_MS_DEFAULT 5

@@ -192,9 +192,16 @@ bool escqrs_ref_run(escqrs_ref *to, escqrs_envelope *envelope, escqrs_ref *sende
 
 void escqrs_stop(escqrs_ref *ref)
 {
-    if (esc_ref_is_cell(ref)) {
-        esc_cell_request((esc_cell *)ref, ESC_REQUEST_STOP);
+    if (!esc_ref_is_cell(ref)) {
+        return;
     }
+    esc_cell *cell = (esc_cell *)ref;
+    if (escqrs_actor_current() == &cell->actor) { /* its own thread: no signal is needed */
+        cell->wanted |= ESC_REQUEST_STOP;
+        cell->actor.nudge_again = true;
+        return;
+    }
+    esc_cell_request(cell, ESC_REQUEST_STOP);
 }
 
 escqrs_status escqrs_poison(escqrs_ref *ref)
