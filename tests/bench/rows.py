@@ -46,6 +46,24 @@ MESSAGE_ROWS = [
     for name, title in MESSAGE_PEERS.items()
 ]  # fmt: skip
 
+# Actors in Python, beside pykka and thespian.
+ACTOR_ROWS = [
+    Row("actors", "tell", "Python actor to actor, tell; peer: pykka", "messages/s", True,
+        times_peer=6, limit=2_000_000, peer_figure="pykka.tell"),
+    Row("actors", "tell", "  peer: thespian", "messages/s", True, times_peer=10,
+        peer_figure="thespian.tell"),
+    Row("actors", "ask", "ask of an idle actor, main thread; peer: pykka", "µs", False,
+        times_peer=20, limit=2, peer_figure="pykka.ask"),
+    Row("actors", "ask", "  peer: thespian", "µs", False, times_peer=3,
+        peer_figure="thespian.ask"),
+    Row("actors", "life", "actor made, one message, stopped; peer: pykka", "actors/s", True,
+        limit=500_000, peer_figure="pykka.life"),
+    Row("actors", "life", "  peer: thespian", "actors/s", True, peer_figure="thespian.life"),
+    Row("actors", "bytes", "idle actor beyond its Python object", "bytes", False, limit=1_024),
+    Row("actors", "persistent", "persistent actors, 1,000 in flight, FULL", "messages/s", True,
+        limit=100_000),
+]  # fmt: skip
+
 # The store by itself: 64-byte payloads, FULL.
 STORE_ROWS = [
     Row("append", "rate1", "C append, 1 event a commit, 10,000 streams", "events/s", True, 0.9),
@@ -129,8 +147,10 @@ ROWS = [
     Row("idle", "percent", "idle", "% CPU", False, limit=0.05),
     Row("memory", "bytes", "live entity beyond its Python state", "bytes", False, limit=500,
         beyond_floor=True),
+    *ACTOR_ROWS,
     *STORE_ROWS,
     *MESSAGE_ROWS,
+    *ACTOR_ROWS,
 ]  # fmt: skip
 
 WORKLOADS = list(dict.fromkeys(row.workload for row in ROWS))
