@@ -787,6 +787,28 @@ static void provider_stop_readers(esc_provider *base)
 
 /* ---- what goes another way -------------------------------------------------------------------- */
 
+static escqrs_status provider_erase(esc_provider *base, escqrs_erasure *erasures, size_t count,
+                                    escqrs_error *error)
+{
+    (void)base, (void)erasures, (void)count;
+    return unsupported(error);
+}
+
+static escqrs_status provider_compact(esc_provider *base, int64_t pages, int64_t *bytes, bool *more,
+                                      escqrs_error *error)
+{
+    (void)base, (void)pages, (void)bytes, (void)more;
+    return unsupported(error);
+}
+
+static escqrs_status provider_erased(esc_provider *base, escqrs_slice stream, escqrs_erased *erased,
+                                     escqrs_error *error)
+{
+    (void)base, (void)stream, (void)error;
+    *erased = (escqrs_erased){0};
+    return ESCQRS_OK;
+}
+
 static escqrs_status provider_streams(esc_provider *base, int64_t after, size_t max,
                                       bool (*visit)(void *context,
                                                     const escqrs_stream_info *stream),
@@ -855,6 +877,9 @@ static const esc_provider_class provider_class = {
     .upkeep = provider_nothing,
     .run = provider_run,
     .delete_snapshots = provider_delete_snapshots,
+    .erase = provider_erase,
+    .compact = provider_compact,
+    .erased = provider_erased,
     .read = provider_read,
     .streams = provider_streams,
     .backup = provider_backup,

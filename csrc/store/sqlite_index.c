@@ -186,6 +186,60 @@ static escqrs_status write_row(esc_sqlite *sqlite, int64_t stream, int64_t first
     return ESCQRS_OK;
 }
 
+/* The first `count` positions of a row that does not read, from the journal: all of it is read, and
+ * once. CORRUPT where the journal does not have them either. */
+static escqrs_status rebuild_row(esc_sqlite *sqlite, int64_t stream, int64_t first, size_t count,
+                                 int64_t positions[ESC_INDEX_ROW_POSITIONS], escqrs_error *error)
+{
+    sqlite3 *db = sqlite->writer.connection.db;
+    sqlite3_stmt *statement = NULL;
+    size_t found = 0;
+    int code = sqlite3_prepare_v2(db,
+                                  "SELECT version, position FROM escqrs_journal WHERE stream = ?1"
+                                  " AND version >= ?2 AND version < ?3 ORDER BY position",
+                                  -1, &statement, NULL);
+    if (code == SQLITE_OK) {
+        sqlite3_bind_int64(statement, 1, stream);
+        sqlite3_bind_int64(statement, 2, first);
+        sqlite3_bind_int64(statement, 3, first + (int64_t)count);
+        while ((code = sqlite3_step(statement)) == SQLITE_ROW && found < count &&
+               sqlite3_column_int64(statement, 0) == first + (int64_t)found) {
+            positions[found++] = sqlite3_column_int64(statement, 1);
+        }
+    }
+    sqlite3_finalize(statement);
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        return esc_sqlite_error(sqlite, db, code, error, "cannot read");
+    }
+    if (found < count) {
+        return corrupt(sqlite, stream, first + (int64_t)found, error);
+    }
+    escqrs_log_write(
+        &sqlite->log, ESCQRS_LOG_WARNING,
+        "%s: the index of stream number %lld was damaged at version %lld, and was made "
+        "anew there",
+        sqlite->shown, (long long)stream, (long long)first);
+    return ESCQRS_OK;
+}
+
+/* The first `count` positions of a row that is there in part; those of the tail follow `before`. */
+static escqrs_status begin_row(esc_sqlite *sqlite, int64_t stream, int64_t first, size_t count,
+                               int64_t before, int64_t positions[ESC_INDEX_ROW_POSITIONS],
+                               escqrs_error *error)
+{
+    size_t there;
+    escqrs_status status =
+        read_row(sqlite, &sqlite->writer.connection, stream, first, positions, &there, error);
+    bool reads = status == ESCQRS_OK && there >= count && positions[count - 1] < before;
+    if (!reads && (status == ESCQRS_OK || status == ESCQRS_CORRUPT)) {
+        status = rebuild_row(sqlite, stream, first, count, positions, error);
+        if (status == ESCQRS_OK && positions[count - 1] >= before) {
+            status = corrupt(sqlite, stream, first + (int64_t)count, error);
+        }
+    }
+    return status;
+}
+
 /* All frozen positions of one stream; adds the rows written. */
 static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, size_t *rows,
                                   escqrs_error *error)
@@ -198,14 +252,10 @@ static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, 
         int64_t row_first = row_of(version);
         size_t count = (size_t)(version - row_first);
         if (count > 0) { /* the row is there already in part */
-            size_t there;
-            escqrs_status status = read_row(sqlite, &sqlite->writer.connection, stream->id,
-                                            row_first, row, &there, error);
+            escqrs_status status =
+                begin_row(sqlite, stream->id, row_first, count, stream->tail[done], row, error);
             if (status != ESCQRS_OK) {
                 return status;
-            }
-            if (there < count || row[count - 1] >= stream->tail[done]) {
-                return corrupt(sqlite, stream->id, row_first + (int64_t)there, error);
             }
         }
         while (count < ESC_INDEX_ROW_POSITIONS && done < frozen) {

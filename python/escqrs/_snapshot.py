@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ._inspect import PROBLEMS_KEPT, Problem, Verification
-from .errors import Error, SchemaMismatch
+from .errors import Deleted, Error, SchemaMismatch
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -33,6 +33,8 @@ def verify_snapshots(system: System, progress: Progress | None) -> Verification:
         if verifies:
             try:
                 compared = _compare(system[definitions[name].cls, id], version)
+            except Deleted:
+                compared = ""  # it stands for events that are gone
             except SchemaMismatch:
                 outdated += 1
                 compared = ""

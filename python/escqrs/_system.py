@@ -41,7 +41,7 @@ from .errors import Deadlock, Locked, NameClash, Timeout, UnknownType
 
 __all__ = ["DeadLetter", "System", "open"]
 
-_EXIT_SECONDS = 10.0  # that handlers still running have when the interpreter ends
+_EXIT_SECONDS = 3.0  # that handlers still running have when the interpreter ends
 _DEAD_LETTERS_MAX = 1_000  # kept for looking at
 _FOR_EVER = 1e9  # seconds
 
@@ -153,7 +153,8 @@ class System(_core.SystemBase):
         compare them. What differs is in the answer's ``problems``, by stream and version.
 
         It reads the whole history of each such stream and blocks no writer; snapshots of another
-        definition, which are not used, are counted as ``outdated``. progress: called with the
+        definition, which are not used, are counted as ``outdated``; those of a stream that was
+        truncated stand for what is gone, and only their checksums are looked at. progress: called with the
         snapshots seen and their number.
         """
         return _snapshot.verify_snapshots(self, progress)

@@ -261,6 +261,15 @@ def test_one_system_at_a_time(provider: Any) -> None:
             with pytest.raises(TypeError, match="provider of its own"):
                 call("x")
         assert shop.store.chain_hash() is None
-    assert provider.append("a", [Added("x", 1)]).position == 1  # it is still open
+        shop[Cart, "z"].ask(Add("pen"))
+        for change in (
+            lambda: shop.store.delete("Cart/z"),
+            lambda: shop.store.truncate("Cart/z", 1, force=True),
+            lambda: shop.store.compact(),
+        ):
+            with pytest.raises((TypeError, ValueError)):
+                change()
+        assert not shop.store.deleted("Cart/z")
+    assert provider.append("a", [Added("x", 1)]).position == 2  # it is still open
     with pytest.raises(es.Closed):
         shop[Cart, "a"].ask(Add("pen"))

@@ -311,6 +311,18 @@ def test_verify_snapshots_names_what_differs(
         assert "2 problems" in repr(found)
 
 
+def test_verify_snapshots_of_a_truncated_stream(tmp_path: Path) -> None:
+    made = counter(snapshot_every=2)
+    with es.open(tmp_path / "shop.db", made) as shop:
+        for _ in range(5):
+            shop[made, "a"].ask(Count())
+        shop.flush()
+        shop.store.truncate("Counter/a", 4)
+        found = shop.verify_snapshots()
+        assert (found.ok, found.snapshots) == (True, 1)
+        assert shop[made, "a"].snapshot() == 5
+
+
 def test_verify_snapshots_says_what_cannot_be_folded(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     made = counter(snapshot_every=2)

@@ -219,6 +219,22 @@ def test_an_unknown_kind_is_refused(path: Path) -> None:
         es.Store(path)
 
 
+def test_deleting_keeps_the_links(path: Path) -> None:
+    with es.Store(path) as store:
+        before = links(store)
+        store.truncate("a", 2, force=True)
+        store.delete("c")  # the last event
+        assert links(store) == before
+        assert store.verify().ok
+        store.append("b", [event()])
+    with es.Store(path) as store:
+        store.append("b", [event()])
+        found = store.verify()
+        assert (found.ok, found.links) == (True, EVENTS - 3 + 2)
+    change(path, "UPDATE escqrs_journal SET data = x'77' WHERE position = 4")
+    assert [one.position for one in problems(path)] == [4]
+
+
 # ---- copies --------------------------------------------------------------------------------------
 
 

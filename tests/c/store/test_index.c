@@ -222,10 +222,44 @@ static void test_readonly_follows(void **state)
     escqrs_store_destroy(reader);
 }
 
+/* Somebody damages the index while the store is open: no commit fails by it, and the rows that are
+ * written next are right. */
+static void test_a_damaged_row_is_made_anew(void **state)
+{
+    (void)state;
+    escqrs_store_options options = {.tail_events_max = 100};
+    escqrs_store *store = open_with(fixture_path, &options);
+    int64_t version = 0;
+    for (; version < 450; version++) {
+        assert_int_equal(append_many(store, "s", version, 1, NULL, NULL), ESCQRS_OK);
+    }
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(fixture_path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db,
+                                  "UPDATE escqrs_index SET positions = x'00' WHERE first_version ="
+                                  " (SELECT max(first_version) FROM escqrs_index)",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_changes(db), 1);
+    sqlite3_close(db);
+    for (; version < 1200; version++) {
+        assert_int_equal(append_many(store, "s", version, 1, NULL, NULL), ESCQRS_OK);
+    }
+    escqrs_store_destroy(store);
+    store = open_store(fixture_path);
+    escqrs_verification found;
+    escqrs_observer observer = {NULL, NULL, NULL};
+    assert_int_equal(escqrs_store_verify(store, &observer, &found, NULL), ESCQRS_OK);
+    assert_int_equal(found.problems, 0);
+    escqrs_store_destroy(store);
+}
+
 int main(void)
 {
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_damaged_row_is_made_anew, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test_setup_teardown(test_merge_while_writing, setup_model, teardown_folder),
         cmocka_unit_test_setup_teardown(test_crash_in_merge, setup_model, teardown_folder),
         cmocka_unit_test_setup_teardown(test_cache_of_streams, setup_model, teardown_folder),
