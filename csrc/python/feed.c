@@ -474,6 +474,12 @@ static PyObject *feed_get_store(PyObject *object, void *Py_UNUSED(closure))
     return Py_NewRef((PyObject *)((feed *)object)->store);
 }
 
+/* _looked: all up to it was read, where _poll() has just answered None */
+static PyObject *feed_get_looked(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLongLong(((feed *)object)->after);
+}
+
 static PyMethodDef feed_methods[] = {
     {"next", _PyCFunction_CAST(feed_next), METH_VARARGS | METH_KEYWORDS,
      "next($self, timeout=None)\n--\n\nThe next event; waits for one. timeout: seconds, then "
@@ -493,6 +499,7 @@ static PyGetSetDef feed_getset[] = {
      "That of the last event given; before the first one, where the feed begins.", NULL},
     {"closed", feed_get_closed, NULL, "Whether close() was called.", NULL},
     {"store", feed_get_store, NULL, "The store that it follows.", NULL},
+    {"_looked", feed_get_looked, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -93,7 +93,16 @@ from ._props import (
     stop,
     unbounded,
 )
-from ._readmodel import Difference, ParkedEvent, ReadModel, ReadModelStatus, Retry, Watch, query, sql
+from ._readmodel import (
+    Difference,
+    ParkedEvent,
+    ReadModel,
+    ReadModelStatus,
+    Retry,
+    Watch,
+    query,
+    sql,
+)
 from ._restore import restore
 from ._router import (
     Router,
@@ -161,10 +170,10 @@ __all__ = [
     "DeadLetter",
     "Deadlock",
     "Deleted",
+    "Difference",
     "Directive",
     "Envelope",
     "Error",
-    "Difference",
     "Event",
     "EventStream",
     "EventSubscription",

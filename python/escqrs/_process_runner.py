@@ -51,13 +51,16 @@ from ._process_record import (
     TimerFired,
     TimerSet,
 )
-from ._subscription import part_of
+from ._subscription import event_at, part_of
 from .errors import (
     Aborted,
     Closed,
+    Corrupt,
+    Deleted,
     Error,
     MailboxFull,
     ProcessStopped,
+    ReadModelStopped,
     StorageError,
     Timeout,
     UnknownType,
@@ -124,6 +127,7 @@ class Stop:
     request: int = 0
     part: int = 0
     is_last: bool = True
+    cuts: bool = False  # the feed has ended there
 
     def text(self) -> str:
         return f"{type(self.error).__name__}: {self.error}"
@@ -250,7 +254,7 @@ class Runner:
             if stored > 0:
                 self.store.set_checkpoint(definition.checkpoint, stored)
         self.saved = self.looked = stored
-        self.ledger.wait()
+        self.level()
         for stream, version in self.ledger.commands(definition.prefix):
             instance = self.instance(stream)
             if version in instance.pending and version not in instance.failures:
@@ -259,6 +263,22 @@ class Runner:
             self.timers[stream, name] = datetime.datetime.fromisoformat(due)
         self.make_heap()
         self.follow()
+
+    def level(self) -> None:
+        """Wait for the ledger. Events that were deleted are no loss to it: with an instance's stream
+        goes all that it has to say of it."""
+        while True:
+            try:
+                return self.ledger.wait()
+            except ReadModelStopped as error:
+                position = error.position or 0
+                try:
+                    list(self.store.events(after=position - 1, upto=position))
+                except Deleted:
+                    with contextlib.suppress(ValueError):  # another runner was first
+                        self.ledger.skip()
+                else:
+                    raise
 
     def follow(self) -> None:
         if self.feed is not None:
@@ -375,10 +395,13 @@ class Runner:
 
     def next_event(self) -> Recorded | None:
         assert self.feed is not None
-        head = self.store.head
-        recorded = self.feed._poll()
+        try:
+            recorded = self.feed._poll()
+        except (Corrupt, Deleted) as error:  # it may be told to go on behind that
+            self.halt(Stop(error.position or self.looked + 1, None, "", error, cuts=True))
+            return None
         if recorded is None:
-            self.looked = max(self.looked, head)
+            self.looked = max(self.looked, self.feed._looked)
         return recorded
 
     def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> None:
@@ -483,7 +506,11 @@ class Runner:
     def instance(self, stream: str) -> Instance:
         found = self.instances.get(stream)
         if found is None:
-            found = Instance(self.definition, stream).load(self.store)
+            found = Instance(self.definition, stream)
+            if self.store.deleted(stream):
+                found.status = "ended"
+            else:
+                found.load(self.store)
             self.instances[stream] = found
         else:
             self.instances.move_to_end(stream)
@@ -720,13 +747,20 @@ class Runner:
                 self.again.appendleft(self.stopped)
             self.stopped = None
             with self.lock:
-                self.stop = None
+                stop, self.stop = self.stop, None
+            if stop is not None and stop.cuts:
+                self.follow()
             _fulfil(done)
 
         self.put(run)
 
     def leave_out(self, stop: Stop, reason: str, batch: _Batch) -> None:
-        instance = self.instance(stop.stream or self.definition.checkpoint)
+        stream = stop.stream
+        try:
+            gone = stream is None or self.store.deleted(stream)
+            instance = self.instance(self.definition.checkpoint if gone else str(stream))
+        except (Corrupt, Deleted):  # it is the instance that cannot be read
+            instance = self.instance(self.definition.checkpoint)
         batch.add(instance, EventSkipped(stop.position, stop.timer, stop.text(), reason))
         if stop.timer:
             batch.add(instance, TimerFired(stop.timer))
@@ -776,9 +810,7 @@ class Runner:
         if instance.status == "failed" or place not in instance.parked:
             return
         unparked = EventUnparked(*place)
-        position, part = place
-        several = list(self.store.events(after=position - 1, upto=position))
-        recorded = next((one for one in several if part_of(one)[0] == part), None)
+        recorded = event_at(self.store, place)
         wanted = recorded is not None and recorded.type in self.definition.reactions
         if recorded is None or not wanted or instance.status == "ended":
             batch.add(instance, unparked)

@@ -326,6 +326,7 @@ class Store(_core.StoreBase):
         types: Iterable[str | type] | None = None,
         match: Match | Iterable[Match] = (),
         after: int = 0,
+        deleted: Literal["raise", "skip"] = "raise",
         max_attempts: int | None = None,
         backoff: float = 0.1,
         checkpoint_every: int = 100,
@@ -351,7 +352,7 @@ class Store(_core.StoreBase):
 
         types: event classes or names of types; or match: an ``es.Match`` or a list of them.
         after: where it begins; a durable one only when its name is new.
-        deleted: as in :meth:`events`; a durable subscription raises.
+        deleted: as in :meth:`events`.
         max_attempts: failed deliveries, after which an event becomes a dead letter; None: never.
         backoff: seconds until a failed event is delivered again, doubled with each failure.
         checkpoint_every: how many acknowledgements are stored at once, at most.
@@ -377,6 +378,7 @@ class Store(_core.StoreBase):
                 backoff=backoff,
                 checkpoint_every=checkpoint_every,
                 window=window,
+                deleted=deleted,
             )
         if not self._is_core:
             return _ProviderFeed(self, after, match)
@@ -695,6 +697,11 @@ class Feed:
         """The next event, or None where there is none now."""
         raise NotImplementedError
 
+    @property
+    def _looked(self) -> int:
+        """All up to it was read, where _poll() has just answered None."""
+        raise NotImplementedError
+
     async def _changed(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until there may be something: an event, or an end."""
         raise NotImplementedError
@@ -731,6 +738,10 @@ class _ProviderFeed(Feed):
     @property
     def position(self) -> int:
         return self._position
+
+    @property
+    def _looked(self) -> int:
+        return self._after
 
     @property
     def closed(self) -> bool:

@@ -32,7 +32,7 @@ from ._core import Recorded
 from ._log import logger
 from ._match import Match, matches
 from ._message import Event, Message
-from .errors import Closed, Deadlock, Forked, ReadOnly, Timeout
+from .errors import Closed, Deadlock, Deleted, Forked, ReadOnly, Timeout
 
 if TYPE_CHECKING:
     from ._store import Feed, Store
@@ -223,11 +223,11 @@ def _troubles_of(store: Store, name: str, facts: _Facts) -> _Troubles:
 class SubscriptionDeadLetter:
     """An event that a subscription has given up.
 
-    recorded: the event. attempts: how often it was delivered. error: why it was given up. released:
-    it is to be delivered again.
+    recorded: the event; None where it has been deleted. attempts: how often it was delivered.
+    error: why it was given up. released: it is to be delivered again.
     """
 
-    recorded: Recorded
+    recorded: Recorded | None
     attempts: int
     error: str
     released: bool = False
@@ -290,7 +290,7 @@ class SubscriptionStatus:
         dead = _troubles_of(self._store, self.name, facts).dead
         return [
             SubscriptionDeadLetter(
-                _event_at(self._store, place), one.attempts, one.error, one.released
+                event_at(self._store, place), one.attempts, one.error, one.released
             )
             for place, one in sorted(dead.items(), key=lambda item: item[0])
         ]
@@ -346,10 +346,14 @@ def part_of(recorded: Recorded) -> tuple[int, int]:
     return getattr(recorded, "part", 0), getattr(recorded, "parts", 1)
 
 
-def _event_at(store: Store, place: _Place) -> Recorded:
+def event_at(store: Store, place: _Place) -> Recorded | None:
+    """The event, or None where it has been deleted."""
     position, part = place
-    several = list(store.events(after=position - 1, upto=position))
-    return next((one for one in several if part_of(one)[0] == part), several[-1])
+    try:
+        several = list(store.events(after=position - 1, upto=position))
+    except Deleted:
+        return None
+    return next((one for one in several if part_of(one)[0] == part), None)
 
 
 # ---- a group: the consumers of one subscription in one process -----------------------------------
@@ -379,6 +383,7 @@ class _Options:
     backoff: float
     checkpoint_every: int
     window: int
+    deleted: Literal["raise", "skip"]
 
 
 class _Group:
@@ -417,17 +422,20 @@ class _Group:
         # deliveries that are recorded one by one: consumers died, one of these may be why
         self.careful = 2 * options.checkpoint_every if troubles.died else 0
         for recorded in store.history(f"{_stream_of(name)}/acknowledged", reverse=True, limit=1):
-            event = recorded.event
-            if isinstance(event, _Acknowledged) and event.generation == self.generation:
-                self.ahead = {one for one in event.positions if one > self.looked}
+            last = recorded.event
+            if isinstance(last, _Acknowledged) and last.generation == self.generation:
+                self.ahead = {one for one in last.positions if one > self.looked}
                 self.saved_ahead = frozenset(self.ahead)
         with self.changed:
             for place, one in self.dead.items():
-                if one.released:
-                    self._add(_Entry(_event_at(store, place), dead=True))
+                event = event_at(store, place) if one.released else None
+                if event is not None:
+                    self._add(_Entry(event, dead=True))
         self.match = [Match(types, tags) for types, tags in options.wanted]
         self.plain = not any(one.types for one in self.match)
-        self.feed: Feed = store.subscribe(after=self.looked, match=self.match)
+        self.feed: Feed = store.subscribe(
+            after=self.looked, match=self.match, deleted=options.deleted
+        )
         self.thread = threading.Thread(
             target=_follow, args=(self,), name=f"escqrs-{name}", daemon=True
         )
@@ -441,11 +449,10 @@ class _Group:
     def follow(self) -> None:
         """The thread: takes what there is, then waits for more, or for room."""
         while True:
-            head = self.store.head
             recorded = self.feed._poll()
             if recorded is None:
                 with self.changed:
-                    self.looked = max(self.looked, head)
+                    self.looked = max(self.looked, self.feed._looked)
                     self.is_level = True
                     self.wake()
                 try:
@@ -485,10 +492,11 @@ class _Group:
         self.wake()
 
     def add_released(self, place: _Place, dead: _Dead) -> None:
-        entry = _Entry(_event_at(self.store, place), dead=True)
+        recorded = event_at(self.store, place)
         with self.changed:
             self.dead[place] = dead
-            self._add(entry)
+            if recorded is not None:
+                self._add(_Entry(recorded, dead=True))
 
     def wake(self) -> None:
         """Somebody may go on. Under `changed`."""
@@ -522,7 +530,11 @@ class _Group:
             if not self.is_level:
                 return False
         # the thread sleeps until there is something that it wants: perhaps there is not
-        if any(True for _ in self.store.events(after=looked, upto=head, match=self.match, limit=1)):
+        try:
+            found = self.store.events(after=looked, upto=head, match=self.match, limit=1)
+            if any(True for _ in found):
+                return False
+        except Deleted:
             return False
         with self.changed:
             self.looked = max(self.looked, head)
@@ -618,7 +630,6 @@ def _follow(group: _Group) -> None:
     except BaseException as error:
         with group.changed:
             group.error = group.error or error
-            group.ended = True
             group.wake()
 
 
@@ -653,7 +664,7 @@ def _leave(group: _Group) -> None:
 
 def _end(group: _Group) -> None:
     try:
-        if not group.store.closed and group.error is None:
+        if not group.store.closed and not isinstance(group.error, Closed):
             group.rest()
     except Closed:
         pass
@@ -827,13 +838,15 @@ class Subscription:
         if self._closed:
             return None, None
         group = self._group
-        if group.error is not None:
+        if isinstance(group.error, Closed):
             raise group.error
-        if group.ended:
-            raise Closed(f"subscription {self.name!r} has ended")
         entry, seconds = group.pop()
         if entry is not None:
             self._hand.append(entry)
+        elif group.error is not None and not group.delayed:
+            raise group.error
+        elif group.ended and group.error is None:
+            raise Closed(f"subscription {self.name!r} has ended")
         return entry, seconds
 
     def _wait(self, timeout: float | None) -> _Entry | None:
@@ -1036,6 +1049,7 @@ def subscribe(
     backoff: float,
     checkpoint_every: int,
     window: int,
+    deleted: Literal["raise", "skip"],
 ) -> Subscription:
     """A further consumer of the subscription; it is made if there is none of that name."""
     from ._store import Write, check_numbers
@@ -1052,7 +1066,7 @@ def subscribe(
             "subscribe without a name to follow it"
         )
     wanted = tuple(matches(match))
-    options = _Options(wanted, max_attempts, float(backoff), checkpoint_every, window)
+    options = _Options(wanted, max_attempts, float(backoff), checkpoint_every, window, deleted)
     with _registry_lock:
         group = _group_of(store, name)
         if group is None:

@@ -12,7 +12,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, Literal, NamedTuple, cast, overload
 
 from . import (
     _aggregate,
@@ -100,6 +100,7 @@ class System(_core.SystemBase):
         types: Iterable[str | type] | None = None,
         match: Match | Iterable[Match] = (),
         after: int = 0,
+        deleted: Literal["raise", "skip"] = "raise",
     ) -> Feed: ...
     @overload
     def subscribe(
@@ -109,6 +110,7 @@ class System(_core.SystemBase):
         types: Iterable[str | type] | None = None,
         match: Match | Iterable[Match] = (),
         after: int = 0,
+        deleted: Literal["raise", "skip"] = "raise",
         max_attempts: int | None = None,
         backoff: float = 0.1,
         checkpoint_every: int = 100,

@@ -580,6 +580,32 @@ def test_a_command_that_cannot_be_sent_stops_it(clock):
         assert shop[Lost].status.commands == 0
 
 
+def test_events_and_instances_that_were_deleted(tmp_path, clock):
+    with es.open(tmp_path / "a.db", Order) as shop:
+        for id in ("a", "b"):
+            shop[Order, id].ask(Place())
+        shop.store.delete("Order/a")
+    with es.open(tmp_path / "a.db", Order, Fulfilment, clock=clock) as shop:
+        with pytest.raises(es.ProcessStopped, match="position 1") as caught:
+            flush(shop)
+        assert isinstance(caught.value.__cause__, es.Deleted)
+        shop[Fulfilment].retry()
+        with pytest.raises(es.ProcessStopped):
+            flush(shop)
+        shop[Fulfilment].skip(reason="we deleted it")
+        flush(shop)
+        assert [one.id for one in shop[Fulfilment].instances()] == ["b"]
+        shop.store.delete("escqrs.process/Fulfilment/b")
+        shop[Order, "b"].ask(Pay())
+        clock.advance(HOUR)
+        flush(shop)
+        assert steps(shop, "b") == ["Placed", "Paid"]
+    with es.open(tmp_path / "a.db", Order, Fulfilment, clock=clock) as shop:
+        shop[Order, "b"].ask(Pay())
+        flush(shop)
+        assert shop[Fulfilment].status.state == "live"
+
+
 # ---- restarts ------------------------------------------------------------------------------------
 
 

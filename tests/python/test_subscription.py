@@ -514,6 +514,31 @@ def test_who_dies_while_idle_is_to_blame_for_nothing(tmp_path):
             assert mailer.attempt == 1
 
 
+def test_events_that_were_deleted(store):
+    fill(store, "a", "b", "a", "c")
+    with store.subscribe("mailer", types=[Mailed]) as mailer:
+        mailer.next(timeout=SECONDS)
+        mailer.skip("not now")
+    store.delete("a")
+    assert [one.recorded for one in status(store).dead_letters()] == [None]
+    status(store).retry(1)
+    with store.subscribe("mailer", types=[Mailed], deleted="skip") as mailer:
+        assert [mailer.next(timeout=SECONDS).event.number for _ in range(2)] == [1, 3]
+    status(store).reset()
+    store.append("d", [Mailed(4)])
+    store.delete("c")
+    with store.subscribe("mailer", types=[Mailed]) as mailer:
+        with pytest.raises(es.Deleted) as caught:
+            mailer.next(timeout=SECONDS)
+        assert status(store).state == "failed"
+    status(store).reset(after=caught.value.position)
+    with store.subscribe("mailer", types=[Mailed]) as mailer:
+        assert mailer.next(timeout=SECONDS).event.number == 1
+        with pytest.raises(es.Deleted):
+            mailer.next(timeout=SECONDS)
+    assert status(store).position >= 2
+
+
 def test_ctrl_c_and_the_end_of_the_interpreter(tmp_path):
     process = start(
         """
