@@ -227,11 +227,14 @@ static void flight_done(escqrs_commit *commit)
     } else {
         fail(self, commit->status);
     }
-    if (self->finished != NULL) {
-        *self->finished = true;
+    bool waits = self->finished != NULL;
+    if (waits) {
+        *self->finished = true; /* on this thread, or one that it waits for */
     }
     landed(persist);
-    flight_free(self);
+    if (!waits) {
+        flight_free(self);
+    }
 }
 
 static escqrs_status wait_landed(void *context, int64_t deadline_ns)
@@ -637,7 +640,11 @@ static escqrs_status commit_here(esc_py_persist *self, flight *turn, escqrs_erro
     escqrs_status status = escqrs_store_commit(self->core, &turn->commit, error);
     escqrs_runtime_unblock();
     PyEval_RestoreThread(thread);
-    return finished ? ESCQRS_OK : status;
+    if (finished) { /* the commit is ours again now that the call has returned, not before */
+        flight_free(turn);
+        return ESCQRS_OK;
+    }
+    return status;
 }
 
 /* Hand the turn to the journal; the actor goes on. */

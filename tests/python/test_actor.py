@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import queue
 import signal
 import threading
@@ -721,3 +722,110 @@ def test_many_spawns(system):
     assert [ref.ask("x") for ref in refs[::1000]] == ["x"] * 10
     for ref in refs:
         ref.stop()
+
+
+def test_a_context_outside_of_its_actor(system):
+    kept: list[es.Context] = []
+
+    class Leaky(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            kept.append(ctx)
+            if message == "x":
+                ctx.respond(None)
+
+    ref = system.spawn(Leaky)
+    ref.ask("x")
+    ctx = kept[-1]
+    for use in (
+        lambda: ctx.respond(1),
+        lambda: ctx.tell(ref, 1),
+        lambda: ctx.spawn(Echo),
+        lambda: ctx.watch(ref),
+        lambda: ctx.become(print),
+        lambda: ctx.schedule_once(1.0, 1),
+    ):
+        with pytest.raises(es.Error, match="outside"):
+            use()
+    assert ctx.self == ref
+    end(ref)
+    with pytest.raises(es.Closed, match="instance is gone"):
+        ctx.respond(1)
+    assert ctx.actor is None
+
+
+def test_a_dropped_system_whose_actors_know_each_other_lets_go():
+    support.run(
+        """
+        import gc, warnings, weakref
+        class Friend:
+            def __init__(self, other):
+                self.other = other
+            def receive(self, ctx, message):
+                self.ctx = ctx
+                if message == "x":
+                    ctx.respond(message)
+        warnings.simplefilter("ignore")
+        def make():
+            system = es.ActorSystem()
+            a = system.spawn(lambda: Friend(None), name="a")
+            b = system.spawn(es.Props(lambda: Friend(a)), name="b")
+            assert a.ask("x") == b.ask("x") == "x"
+            return weakref.ref(system)
+        gone = make()
+        gc.collect()
+        assert gone() is None
+        """
+    )
+
+
+def test_a_subscriber_that_raises_is_logged_and_harms_nobody(system, seen, caplog):
+    def fail(event: object) -> None:
+        raise LookupError("in a subscriber")
+
+    system.events.subscribe(int, fail)
+    system.events.subscribe(int, seen.put)
+    system.events.publish(7)
+    assert get(seen) == 7
+    assert any("subscriber" in one.getMessage() for one in caplog.records)
+    with pytest.raises(TypeError):
+        system.events.subscribe(7, fail)
+    with pytest.raises(TypeError):
+        system.events.subscribe(int, 7)
+
+
+def test_references_cannot_be_pickled(system):
+    with pytest.raises(TypeError, match="process"):
+        pickle.dumps(system.spawn(Echo))
+
+
+def test_only_actors_are_asked(system):
+    stream = system.stream()
+    with pytest.raises(TypeError):
+        stream.ask("x")
+    with pytest.raises(TypeError, match="sender"):
+        system.spawn(Echo).request("x")
+    with pytest.raises(TypeError):
+        system.spawn(Echo).tell("x", sender="me")
+
+
+def test_sending_from_many_threads(system, seen):
+    ref = system.spawn(lambda: Recorder(seen))
+
+    def send(thread: int) -> None:
+        for number in range(500):
+            ref.tell((thread, number))
+
+    threads = [threading.Thread(target=send, args=(one,)) for one in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    end_after = [get(seen) for _ in range(4001)][1:]
+    for thread in range(8):
+        assert [n for t, n in end_after if t == thread] == list(range(500))
+
+
+def test_two_systems_use_the_same_props(system):
+    props = es.Props(Echo)
+    with es.ActorSystem() as other:
+        assert system.spawn(props).ask("a") == other.spawn(props).ask("a") == "a"
