@@ -150,7 +150,7 @@ def stats_by_reading(store: Store) -> Statistics:
     events, first, last = 0, None, None
     streams: set[str] = set()
     types: dict[str, int] = {}
-    for recorded in store.events(upto=head):
+    for recorded in store._all_events(head):
         events += 1
         first = recorded.time if first is None else first
         last = recorded.time
@@ -192,12 +192,16 @@ def verify_by_reading(store: Store, progress: Progress | None) -> Verification:
         where = (recorded.stream, recorded.version, recorded.position)
         problems.append(Problem("event", text, *where))
 
-    for recorded in store.events(upto=head):
+    for recorded in store._all_events(head):
         count += 1
-        if recorded.position != position + 1:
+        if recorded.position <= position or (
+            recorded.position != position + 1 and not store._deletes
+        ):
             note(recorded, f"it follows position {position}")
-        if recorded.version != versions.get(recorded.stream, 0) + 1:
-            note(recorded, f"it follows version {versions.get(recorded.stream, 0)}")
+        before = versions.get(recorded.stream)
+        before = store.truncated(recorded.stream) if before is None else before
+        if recorded.version != before + 1:
+            note(recorded, f"it follows version {before}")
         if last is not None and recorded.time < last.time:
             note(recorded, "it is older than the event before it")
         if recorded.id in ids:
@@ -214,7 +218,7 @@ def verify_by_reading(store: Store, progress: Progress | None) -> Verification:
         position, last = recorded.position, recorded
         if progress is not None and count % _PROGRESS_EVENTS == 0:
             progress(position, head)
-    if position != head:
+    if position > head or (position != head and not store._deletes):
         problems.append(Problem("event", f"the head is {head}", position=position))
     for stream, version in versions.items():
         if store.version(stream) < version:

@@ -470,6 +470,15 @@ class Store(_core.StoreBase):
         self._check_deletes("compact")
         return self._compact()
 
+    def _all_events(self, upto: int | None = None) -> Iterator[Recorded]:
+        """All that are there: a provider that cannot delete knows no ``deleted=``."""
+        return self.events(upto=upto, deleted="skip") if self._deletes else self.events(upto=upto)
+
+    @property
+    def _deletes(self) -> bool:
+        """Whether events can be deleted from it."""
+        return self._is_core or type(self).truncate is not Store.truncate
+
     def _check_deletes(self, name: str) -> None:
         if not self._is_core:
             raise TypeError(f"{type(self).__name__} is a provider of its own without {name}()")
@@ -479,7 +488,7 @@ class Store(_core.StoreBase):
     def streams(self) -> Iterator[tuple[str, int]]:
         """Iterate over the streams, in the order they were made: name and version of each."""
         if not self._is_core:
-            found = dict.fromkeys(recorded.stream for recorded in self.events())
+            found = dict.fromkeys(recorded.stream for recorded in self._all_events())
             yield from ((name, self.version(name)) for name in found)
             return
         page = self._streams(0)

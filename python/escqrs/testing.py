@@ -27,7 +27,9 @@ from .errors import (
     CheckpointBehind,
     Closed,
     ConditionFailed,
+    Deleted,
     KeyReused,
+    NotCovered,
     Timeout,
     UnknownType,
     WrongVersion,
@@ -305,6 +307,72 @@ class ProviderSuite:
         found = store.verify()
         assert (found.ok, found.events, found.streams) == (True, 3, 2)
         assert store.stats().types == {"Thing": 2, "escqrs.testing.Noted": 1}
+
+    # ---- deleting: of providers that can
+
+    @pytest.fixture
+    def shrinking(self, store: Store) -> Store:
+        """One with two streams: positions 1, 2, 4, 5 and 3, 6; and a snapshot of the first at 3."""
+        if not store._deletes:
+            pytest.skip("this provider deletes nothing")
+        for _ in range(2):
+            store.append("a", [_raw(tags=("t",)), _raw()])
+            store.append("b", [_raw()])
+        store.save_snapshot("a", 3, "State", b"s")
+        return store
+
+    def test_truncate(self, shrinking: Store) -> None:
+        with pytest.raises(NotCovered):
+            shrinking.truncate("a", 4)
+        assert shrinking.truncate("a", 2) == 2
+        assert shrinking.truncate("a", 2) == 0
+        assert (shrinking.truncated("a"), shrinking.truncated("b")) == (2, 0)
+        assert (shrinking.version("a"), shrinking.head) == (4, 6)
+        assert [one.version for one in shrinking.history("a", after=2)] == [3, 4]
+        assert [one.position for one in shrinking.events(deleted="skip")] == [3, 4, 5, 6]
+        assert shrinking.append("a", [_raw()], expected=4) == Commit(7, {"a": 5})
+        assert shrinking.truncate("b", 2, force=True) == 2
+        assert shrinking.verify().ok
+
+    def test_who_reads_what_is_gone_is_told(self, shrinking: Store) -> None:
+        shrinking.truncate("a", 2)
+        with pytest.raises(Deleted) as caught:
+            list(shrinking.history("a"))
+        assert (caught.value.stream, caught.value.version) == ("a", 2)
+        assert [one.version for one in shrinking.history("a", deleted="skip")] == [3, 4]
+        for match in ((), Match(types=["Thing"]), Match(tags=["t"]), Match(types=["None"])):
+            with pytest.raises(Deleted) as caught:
+                list(shrinking.events(match=match))
+            assert caught.value.position == 2
+        tagged = shrinking.events(match=Match(tags=["t"]), deleted="skip")
+        assert [one.position for one in tagged] == [4]
+        newest = shrinking.events(reverse=True)
+        assert [next(newest).position for _ in range(4)] == [6, 5, 4, 3]
+        with pytest.raises(Deleted):
+            next(newest)
+
+    def test_delete(self, shrinking: Store) -> None:
+        assert shrinking.delete("a") == 4
+        assert shrinking.delete("a") == 0
+        assert shrinking.deleted("a")
+        assert not shrinking.deleted("b")
+        assert (shrinking.version("a"), shrinking.head) == (4, 6)
+        assert shrinking.snapshot("a") is None
+        assert dict(shrinking.streams()) == {"b": 2}
+        for expected in (None, 0, 4):
+            with pytest.raises(Deleted) as caught:
+                shrinking.append("a", [_raw()], expected=expected)
+            assert caught.value.stream == "a"
+        with pytest.raises(Deleted):
+            shrinking.commit([Write("b", [_raw()]), Write("a", [_raw()])])
+        assert (shrinking.version("b"), shrinking.head) == (2, 6)
+        with pytest.raises(ValueError):
+            shrinking.delete("unknown")
+
+    def test_retain(self, shrinking: Store) -> None:
+        assert shrinking.retain(prefix="", keep=1) == 3
+        assert shrinking.retain(prefix="", keep=1, force=True) == 1
+        assert [one.position for one in shrinking.events(deleted="skip")] == [5, 6]
 
     def test_after_close_everything_says_so(self, store: Store) -> None:
         store.append("a", [_raw()])

@@ -38,6 +38,48 @@ class TestExample(ProviderSuite):
         return example().ListStore()
 
 
+class Passing(es.Store):
+    """A provider that can delete: it passes everything on."""
+
+    def __init__(self):
+        self.inner = es.Store(":memory:")
+        for name in (
+            *("history", "events", "version", "checkpoint", "save_snapshot", "snapshot"),
+            *("delete_snapshots", "truncated", "deleted"),
+        ):
+            setattr(self, name, getattr(self.inner, name))
+
+    def commit(self, writes, **options):
+        return self.inner.commit(
+            [
+                es.Write(w.stream, [self.inner.new_event(e) for e in w.events], w.expected)
+                for w in writes
+            ],
+            **options,
+        )
+
+    def events(self, **options):
+        return self.inner.events(**options)
+
+    def truncate(self, stream, upto, *, force=False):
+        return self.inner.truncate(stream, upto, force=force)
+
+    def delete(self, stream):
+        return self.inner.delete(stream)
+
+    @property
+    def head(self):
+        return self.inner.head
+
+    def close(self):
+        self.inner.close()
+
+
+class TestPassing(ProviderSuite):
+    def open(self, folder):
+        return Passing()
+
+
 def test_the_example_runs(capsys):
     example().main()
     out = capsys.readouterr().out
