@@ -48,7 +48,7 @@ EXAMPLE_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 
-.PHONY: help run test lib test-c test-python examples-c tests-c benches-c asan ubsan tsan valgrind \
+.PHONY: help run registration test lib test-c test-python examples-c tests-c benches-c asan ubsan tsan valgrind \
         stress crash bench fuzz lint format docs wheel sdist clean packages-build packages-test
 
 help: ## list the targets
@@ -203,6 +203,10 @@ run: install ## install what is missing, build, and run the two examples
 	@$(MAKE) $(VENV)/flights
 	$(VENV_PYTHON) examples/quickstart.py
 	$(VENV_PYTHON) examples/flights.py
+
+registration: install ## users register over HTTP, by actors: a server on port 8080 until Ctrl-C
+	@$(MAKE) $(VENV)/extra-registration
+	$(VENV_PYTHON) -m examples.registration
 
 test: ## the same set-up, then every test
 	@PYTHON='$(PYTHON)' CC='$(CC)' .ci/packages build python test

@@ -1,0 +1,1 @@
+"""User registration over HTTP, with actors: see ``__main__``."""

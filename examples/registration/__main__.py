@@ -1,0 +1,30 @@
+"""User registration over HTTP: a REST server on actors.
+
+    python -m examples.registration --folder data
+
+The command side is actors (`actors`): one for each registration, persistent, its events in
+`registrations.db`. The query side is a table that another actor fills (`users`). Ctrl-C ends it;
+what was answered is there when it starts again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import uvicorn
+
+from .web import create
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--folder", type=Path, default=Path("registration-data"))
+    given = parser.parse_args()
+    uvicorn.run(create(given.folder), host=given.host, port=given.port, access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The query side: a table of users, filled by an actor, read by pages.
+
+The actor follows the store from the position that stands in the same file as its rows and commits
+with them: a row is there once, whatever happens between. What it is told is only that there is
+something new. If SQLite refuses, the actor fails, its supervisor restarts it after a while, and it
+goes on where the file stands.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+import escqrs as es
+
+from .messages import Update, UserRegistered
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS users (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    email TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS progress (position INTEGER NOT NULL, users INTEGER NOT NULL);
+INSERT INTO progress SELECT 0, 0 WHERE NOT EXISTS (SELECT * FROM progress);
+"""
+COLUMNS = "position, id, name, email, created_at"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    db = connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")  # what is lost is read from the store again
+    db.executescript(SCHEMA)
+    return db
+
+
+class UsersUpdater:
+    """Writes the rows. `Update` is answered by the position up to which they are there."""
+
+    def __init__(self, store: es.Store, path: Path) -> None:
+        self.store = store
+        self.path = path
+        self.db: sqlite3.Connection | None = None
+        self.position = 0
+
+    def receive(self, ctx: es.Context, message: object) -> None:
+        match message:
+            case es.Started():
+                self.db = connect_writer(self.path)
+                (self.position,) = self.db.execute("SELECT position FROM progress").fetchone()
+                self.follow(self.db)
+            case Update():
+                assert self.db is not None
+                self.follow(self.db)
+                ctx.respond(self.position)
+            case es.Stopped() | es.Restarting():
+                if self.db is not None:
+                    self.db.close()
+
+    def follow(self, db: sqlite3.Connection) -> None:
+        if self.store.head <= self.position:
+            return
+        position = self.position
+        rows = []
+        for recorded in self.store.events(after=position):
+            position = recorded.position
+            if recorded.type == "registration.UserRegistered":
+                user: UserRegistered = recorded.event
+                created_at = recorded.time.isoformat(timespec="milliseconds")
+                rows.append((position, user.user_id, user.username, user.email, created_at))
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT INTO users VALUES (?, ?, ?, ?, ?)", rows)
+            db.execute("UPDATE progress SET position = ?, users = users + ?", (position, len(rows)))
+        self.position = position
+
+
+class User(NamedTuple):
+    position: int
+    id: str
+    name: str
+    email: str
+    created_at: str
+
+
+class Page(NamedTuple):
+    """Some users, newest first; whether there are newer and older ones; how many in all."""
+
+    users: list[User]
+    newer: bool
+    older: bool
+    total: int
+
+
+class Users:
+    """Reads the table, which is there already. One thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.db = connect(path)
+        self.db.execute("PRAGMA query_only = 1")
+
+    def close(self) -> None:
+        self.db.close()
+
+    def user(self, user_id: str) -> User | None:
+        row = self.db.execute(f"SELECT {COLUMNS} FROM users WHERE id = ?", (user_id,)).fetchone()
+        return None if row is None else User(*row)
+
+    def page(self, limit: int, *, before: int | None = None, after: int | None = None) -> Page:
+        """Return the `limit` users next to a position (of a user), or the newest ones."""
+        (total,) = self.db.execute("SELECT users FROM progress").fetchone()
+        if after is not None:
+            found = self._rows("position > ? ORDER BY position", after, limit + 1)
+            more = len(found) > limit
+            return Page(found[:limit][::-1], more, bool(found) and self._older(found[0]), total)
+        if before is not None:
+            found = self._rows("position < ? ORDER BY position DESC", before, limit + 1)
+            newer = bool(self._rows("position >= ?", before, 1))
+            return Page(found[:limit], newer, len(found) > limit, total)
+        found = self._rows("position > ? ORDER BY position DESC", 0, limit + 1)
+        return Page(found[:limit], False, len(found) > limit, total)
+
+    def _older(self, user: User) -> bool:
+        return bool(self._rows("position < ?", user.position, 1))
+
+    def _rows(self, where: str, position: int, limit: int) -> list[User]:
+        rows = self.db.execute(
+            f"SELECT {COLUMNS} FROM users WHERE {where} LIMIT ?", (position, limit)
+        )
+        return [User(*row) for row in rows]

@@ -1,0 +1,252 @@
+"""HTTP: JSON commands, HAL+JSON queries. The ASGI application of `__main__`.
+
+    GET  /                   says hello
+    POST /user/registration  {"username", "email"}, as JSON or as a form
+                             200 {"user_id"}; 400 {"Message": "user already exists"};
+                             400 {"message": "..."} names each field that is missing or malformed
+    GET  /users              ?limit=1..100, newest first, with links to the next and previous page
+    GET  /users/{id}         one of them
+
+Each request has a stream of its own, so its answer is its own. What the store or the read model
+cannot do is 503, and in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import escqrs as es
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .actors import Application
+from .messages import Failed, Refused, Registered, RegisterUser, Update
+from .users import Page, User, Users
+
+REPLY_SECONDS = 5.0
+BODY_BYTES_MAX = 64 * 1024
+LIMIT, LIMIT_MAX = 20, 100
+FIELD_CHARACTERS_MAX = 254
+EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
+
+log = logging.getLogger("registration")
+
+
+class Json(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Hal(Json):
+    media_type = "application/hal+json"
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+def parse_json(body: bytes) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    if not isinstance(fields, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    return fields
+
+
+def parse_form(body: bytes) -> Mapping[str, Any]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100))
+    except ValueError:
+        raise HTTPException(400, "the body is not a form in UTF-8") from None
+
+
+async def fields_of(request: Request) -> Mapping[str, Any]:
+    """Return the fields of a body, whatever its media type."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        async with request.form(max_files=0, max_fields=100) as form:
+            return dict(form)
+    parsers = {"application/json": parse_json, "application/x-www-form-urlencoded": parse_form}
+    parse = parsers.get(media_type)
+    if parse is None:
+        raise HTTPException(
+            415, f"{media_type or 'a body without type'} is neither JSON nor a form"
+        )
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise HTTPException(413, f"the body has more than {BODY_BYTES_MAX} bytes")
+    return parse(bytes(body))
+
+
+def command_of(fields: Mapping[str, Any]) -> RegisterUser:
+    """Return the command, or raise naming each field that is missing or malformed."""
+    wrong = []
+    values = {}
+    for name in ("username", "email"):
+        value = fields.get(name)
+        if value is None or value == "":
+            wrong.append(f"{name} is missing")
+        elif not isinstance(value, str) or len(value) > FIELD_CHARACTERS_MAX:
+            wrong.append(f"{name} is not a text of at most {FIELD_CHARACTERS_MAX} characters")
+        elif not value.strip() or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+            wrong.append(f"{name} is not a readable text")
+        elif name == "email" and not EMAIL.fullmatch(value.strip()):
+            wrong.append("email is not an e-mail address")
+        else:
+            values[name] = value.strip()
+    if wrong:
+        raise HTTPException(400, "; ".join(wrong))
+    return RegisterUser(values["username"], values["email"].casefold())
+
+
+async def register(request: Request) -> Response:
+    """POST /user/registration"""
+    command = command_of(await fields_of(request))
+    application: Application = request.app.state.application
+    stream = application.system.stream()
+    application.registrations.tell(command, sender=stream)
+    try:
+        answer = await asyncio.wait_for(anext(stream), REPLY_SECONDS)
+    except TimeoutError:
+        log.error("no answer within %g s to a registration", REPLY_SECONDS)
+        raise HTTPException(503, "the registration takes too long; try again") from None
+    finally:
+        stream.close()
+    match answer:
+        case Registered(user_id=user_id):
+            return Json({"user_id": user_id})
+        case Refused(reason=reason):
+            return Json({"Message": reason}, 400)
+        case Failed(reason=reason):
+            log.error("a registration failed: %s", reason)
+    raise HTTPException(503, "the registration could not be stored; try again")
+
+
+# ---- queries -------------------------------------------------------------------------------------
+
+
+def resource(user: User) -> dict[str, Any]:
+    return {
+        "_links": {"self": {"href": f"/users/{user.id}"}},
+        "id": user.id,
+        "name": user.name,
+        "email": user.email,
+        "created_at": user.created_at,
+    }
+
+
+def number(request: Request, name: str, most: int) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
+        raise HTTPException(400, f"{name} is a number from 1 to {most}")
+    return int(text)
+
+
+async def users_of(request: Request) -> Users:
+    """Return the table, once it has every user that was registered before."""
+    application: Application = request.app.state.application
+    try:
+        await asyncio.wait_for(application.updater.submit(Update()), REPLY_SECONDS)
+    except (es.Error, TimeoutError) as error:
+        log.error("the table of users cannot be brought up to date: %s", error)
+        raise HTTPException(503, "the users cannot be read; try again") from None
+    state = request.app.state
+    if state.users is None:
+        state.users = Users(application.view)
+    users: Users = state.users
+    return users
+
+
+def links(page: Page, path: str, limit: int) -> dict[str, Any]:
+    def link(**where: int) -> dict[str, str]:
+        return {"href": f"/users?{urlencode({'limit': limit, **where})}"}
+
+    found: dict[str, Any] = {"self": {"href": path}}
+    if page.older:
+        found["next"] = link(before=page.users[-1].position)
+    if page.newer:
+        found["prev"] = link(after=page.users[0].position) if page.users else link()
+    return found
+
+
+async def list_users(request: Request) -> Response:
+    """GET /users"""
+    limit = number(request, "limit", LIMIT_MAX) or LIMIT
+    before, after = number(request, "before", 2**62), number(request, "after", 2**62)
+    page = (await users_of(request)).page(limit, before=before, after=after)
+    query = f"?{request.url.query}" if request.url.query else ""
+    return Hal({
+        "_links": links(page, f"/users{query}", limit),
+        "count": len(page.users),
+        "total": page.total,
+        "_embedded": {"users": [resource(user) for user in page.users]},
+    })  # fmt: skip
+
+
+async def show_user(request: Request) -> Response:
+    """GET /users/{id}"""
+    user = (await users_of(request)).user(request.path_params["id"])
+    if user is None:
+        raise HTTPException(404, "there is no such user")
+    return Hal(resource(user))
+
+
+async def hello(request: Request) -> Response:
+    """GET /"""
+    return Json({"message": "Hello! POST /user/registration, GET /users"})
+
+
+# ---- the application -----------------------------------------------------------------------------
+
+
+async def explain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Json({"message": error.detail}, error.status_code, error.headers)
+
+
+async def fail(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Json({"message": "something went wrong; try again"}, 503)
+
+
+def create(folder: Path) -> Starlette:
+    """Return the application, which keeps its files in that folder."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        application = Application(folder)
+        app.state.application = application
+        app.state.users = None  # opened by the first query, when the table is there
+        try:
+            yield
+        finally:
+            if app.state.users is not None:
+                app.state.users.close()
+            await asyncio.to_thread(application.close)
+
+    handlers: dict[Any, Callable[..., Any]] = {HTTPException: explain, Exception: fail}
+    routes = [
+        Route("/", hello),
+        Route("/user/registration", register, methods=["POST"]),
+        Route("/users", list_users),
+        Route("/users/{id}", show_user),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
