@@ -339,15 +339,26 @@ static void tell_field(const comparison *c, const pair *p, const escqrs_field *n
     }
 }
 
+/* The message that stands for a tuple is named by the message and field that have it, as a union
+ * is, and so renamed with them. */
+static bool is_tuple(const escqrs_schema *nested, const escqrs_schema *owner)
+{
+    size_t size = strlen(owner->descriptor.name);
+    return strncmp(nested->descriptor.name, owner->descriptor.name, size) == 0 &&
+           nested->descriptor.name[size] == '.' && nested->field_count > 0 &&
+           strcmp(nested->fields[0].name, "item_1") == 0;
+}
+
 static escqrs_status compare_nested(comparison *c, const pair *p, const escqrs_field *now,
                                     const escqrs_field *stored, escqrs_error *error)
 {
-    /* A union is named by the message and field that have it: renamed with them. */
-    if (!now->message->is_union && !same_message(now->message, stored->message)) {
+    bool named_by_owner = now->message->is_union ||
+                          (is_tuple(now->message, p->now) && is_tuple(stored->message, p->stored));
+    if (!named_by_owner && !same_message(now->message, stored->message)) {
         return p->now->is_union ? refuse_member(p, now, stored, error)
                                 : refuse_type(p, now, stored, error);
     }
-    if (!now->message->is_union &&
+    if (!named_by_owner &&
         strcmp(now->message->descriptor.name, stored->message->descriptor.name) != 0) {
         tell(c, ESCQRS_CHANGE_RENAMED, p, now->name, "the class %s was named %s",
              now->message->descriptor.name, stored->message->descriptor.name);

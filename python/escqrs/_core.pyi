@@ -106,6 +106,9 @@ class MessageMeta(type):
     def __escqrs_reply__(cls) -> Any: ...
     @property
     def __escqrs_abstract__(cls) -> bool: ...
+    __escqrs_was__: tuple[str, ...]
+    __escqrs_version__: int | None
+    __escqrs_reserved__: tuple[int | str, ...]
     @property
     def __signature__(cls) -> Any: ...
 

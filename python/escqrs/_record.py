@@ -257,7 +257,8 @@ class _Parser:
             key = _KINDS[kind]
         elif type.endswith(" | None"):
             label, value = _core.OPTIONAL, type.removesuffix(" | None")
-        place, members, named = -1, (), None
+        place, named = -1, None
+        members: tuple[tuple[str, int], ...] = ()
         if value in _KINDS:
             kind_of = _KINDS[value]
         elif value in self.enums:
@@ -334,44 +335,60 @@ globals().update(_NAMES)  # what the annotations refer to
 # ---- values --------------------------------------------------------------------------------------
 
 
-def _value(item: Any) -> Any:
-    if isinstance(item, Message):
-        return plain(item)
-    return item.name if isinstance(item, enum.Enum) else item
+class _Spec(NamedTuple):
+    """What _message.py says of a field, as far as its values go."""
 
+    kind: int
+    label: int
+    cls: Any  # of a message or an enum; None: of a union or a tuple
+    members: tuple[tuple[Any, str, int], ...]  # of a union: class, name, number
+    collection: int
+    parts: tuple[Any, ...]  # of a tuple of fixed size: the items' specs
+    keys: tuple[tuple[Any, str], ...]  # of a dict: an enum's members, and their names
 
-def _parts(specs: tuple[tuple[Any, ...], ...], item: tuple[Any, ...]) -> dict[str, Any]:
-    """A tuple of fixed size as the message that it is."""
-    return {
-        spec[0]: _parts(spec[14], part) if spec[14] and part is not None else _value(part)
-        for spec, part in zip(specs, item, strict=True)
-    }
+    @classmethod
+    def of(cls, spec: tuple[Any, ...]) -> _Spec:
+        return cls(spec[2], spec[3], spec[8], spec[9], spec[10], spec[14], spec[15])
 
 
 def plain(message: Message) -> dict[str, Any]:
     """A message as a dictionary: nested ones are dictionaries, too, those of a union in one with
-    the class's name as its key (``{"card_payment": {...}}``); enums are their members' names, and a
-    tuple of fixed size is ``{"item_1": ..., "item_2": ...}``."""
-    found: dict[str, Any] = {}
-    for one in _core.declared(type(message)):
-        value = getattr(message, one.name)
-        kind, label, members = one.spec[2], one.spec[3], one.spec[9]
-        convert = _value
-        if kind == _core.MESSAGE and members:
-            names = {cls: name for cls, name, _number in members}
-            convert = lambda item, names=names: {names[type(item)]: plain(item)}  # noqa: E731
-        if one.spec[14]:
-            convert = lambda item, parts=one.spec[14]: _parts(parts, item)  # noqa: E731
-        if value is None:
-            found[one.name] = None
-        elif label == _core.MAP:
-            keys = _value if one.spec[15] else lambda key: key
-            found[one.name] = {keys(key): convert(item) for key, item in value.items()}
-        elif label == _core.LIST:
-            found[one.name] = [convert(item) for item in value]
-        else:
-            found[one.name] = convert(value)
-    return found
+    the class's name as its key (``{"card_payment": {...}}``), tuples of fixed size with the keys
+    ``item_1``, ``item_2``; enums are their members' names, also as keys."""
+    return {
+        one.name: _plain_value(_Spec.of(one.spec), getattr(message, one.name))
+        for one in _core.declared(type(message))
+    }
+
+
+def _plain_value(spec: _Spec, value: Any) -> Any:
+    if value is None:
+        return None
+    if spec.label == _core.MAP:
+        return {
+            key.name if isinstance(key, enum.Enum) else key: _plain_item(spec, item)
+            for key, item in value.items()
+        }
+    if spec.label == _core.LIST:
+        return [_plain_item(spec, item) for item in value]
+    return _plain_item(spec, value)
+
+
+def _plain_item(spec: _Spec, item: Any) -> Any:
+    if isinstance(item, enum.Enum):
+        return item.name
+    if spec.kind != _core.MESSAGE:
+        return item
+    if spec.parts:
+        pairs = zip(spec.parts, item, strict=True)
+        return {
+            f"item_{number}": _plain_value(_Spec.of(part), one)
+            for number, (part, one) in enumerate(pairs, 1)
+        }
+    if spec.members:
+        name = next(name for cls, name, _number in spec.members if isinstance(item, cls))
+        return {name: plain(item)}
+    return plain(item)
 
 
 def build(cls: Any, given: Any) -> Any:
@@ -389,7 +406,8 @@ def build(cls: Any, given: Any) -> Any:
     for one in _core.declared(cls):
         for name in (one.name, *one.was):
             if name in rest:
-                found = _built(f"{cls.__name__}.{one.name}", one.spec, rest.pop(name))
+                title = f"{cls.__name__}.{one.name}"
+                found = _built(title, _Spec.of(one.spec), rest.pop(name))
                 values[one.name] = found
                 break
     for name in cls.__escqrs_reserved__:
@@ -402,55 +420,41 @@ def build(cls: Any, given: Any) -> Any:
     return cls(**values)
 
 
-def _built(title: str, spec: tuple[Any, ...], value: Any) -> Any:
-    kind, label, cls, members, collection = spec[2], spec[3], spec[8], spec[9], spec[10]
-    if label == _core.MAP and spec[15] and isinstance(value, dict):
-        names = {name: member for member, name in spec[15]}
-        value = {names.get(key, key): item for key, item in value.items()}
-    if value is None or kind not in (_core.MESSAGE, _core.ENUM):
-        if label == _core.LIST and isinstance(value, (list, tuple, set, frozenset)):
-            return _COLLECTED[collection](value)
-        return value
-
-    def one(item: Any) -> Any:
-        if kind == _core.ENUM:
-            return _member(title, cls, item)
-        if cls is not None:
-            return build(cls, item)
-        if spec[14]:
-            return _tuple(title, spec[14], item)
-        if isinstance(item, Message):
-            return item
-        names = {name: part for part, name, _number in members}
-        if not isinstance(item, dict) or len(item) != 1 or next(iter(item)) not in names:
-            raise TypeError(
-                f"{title}: one of a union is a dictionary with one key, of {', '.join(names)}; "
-                f"got {item!r}"
-            )
-        ((name, inner),) = item.items()
-        return build(names[name], inner)
-
-    if label == _core.MAP:
-        return {key: one(item) for key, item in value.items()}
-    if label == _core.LIST:
-        return _COLLECTED[collection](one(item) for item in value)
-    return one(value)
+def _built(title: str, spec: _Spec, value: Any) -> Any:
+    if value is None:
+        return None
+    if spec.label == _core.MAP and isinstance(value, dict):
+        members = {name: member for member, name in spec.keys}
+        return {
+            members.get(key, key) if members else key: _built_item(title, spec, item)
+            for key, item in value.items()
+        }
+    if spec.label == _core.LIST and isinstance(value, (list, tuple, set, frozenset)):
+        return _COLLECTED[spec.collection](_built_item(title, spec, item) for item in value)
+    return _built_item(title, spec, value)
 
 
-def _tuple(title: str, specs: tuple[tuple[Any, ...], ...], item: Any) -> Any:
-    """Of a tuple or a list, or of a dictionary as :func:`plain` has it."""
-    if isinstance(item, dict):
-        given: dict[str, Any] = item
-        names = [spec[0] for spec in specs]
-        if not set(given) <= set(names):
-            raise TypeError(f"{title}: expected {', '.join(names)}, got {given!r}")
-        item = tuple(given.get(name) for name in names)
-    if not isinstance(item, (tuple, list)) or len(item) != len(specs):
-        return item  # refused by the class
-    return tuple(
-        _built(f"{title}[{at}]", spec, part)
-        for at, (spec, part) in enumerate(zip(specs, item, strict=True))
-    )
+def _built_item(title: str, spec: _Spec, item: Any) -> Any:
+    if spec.kind == _core.ENUM:
+        return _member(title, spec.cls, item)
+    if spec.kind != _core.MESSAGE or isinstance(item, Message):
+        return item
+    if spec.cls is not None:
+        return build(spec.cls, item)
+    if spec.parts:
+        items = list(item.values()) if isinstance(item, dict) else item
+        if not isinstance(items, (list, tuple)) or len(items) != len(spec.parts):
+            raise TypeError(f"{title}: a tuple of {len(spec.parts)} items; got {item!r}")
+        pairs = zip(spec.parts, items, strict=True)
+        return tuple(_built(title, _Spec.of(part), one) for part, one in pairs)
+    names = {name: part for part, name, _number in spec.members}
+    if not isinstance(item, dict) or len(item) != 1 or next(iter(item)) not in names:
+        raise TypeError(
+            f"{title}: one of a union is a dictionary with one key, of {', '.join(names)}; "
+            f"got {item!r}"
+        )
+    ((name, inner),) = item.items()
+    return build(names[name], inner)
 
 
 _COLLECTED: dict[int, Any] = {

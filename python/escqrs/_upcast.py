@@ -470,7 +470,10 @@ def _parts(annotation: Any) -> list[Any]:
 
 def changes(cls: Any, record: bytes) -> list[tuple[str, str, str, str]]:
     """(kind, message, field, text) of each difference between a class and a record."""
-    return [(_KINDS[kind], *rest) for kind, *rest in _core._schema_changes(cls, record)]
+    return [
+        (_KINDS[kind], message, field, text)
+        for kind, message, field, text in _core._schema_changes(cls, record)
+    ]
 
 
 def compare(cls: Any, record: bytes) -> None:

@@ -676,3 +676,20 @@ class Rows(es.ReadModel):
         system.flush()
         assert system[program["Rows"]].all() == [0, 1, 0]
         assert len(list(system.events())) == 12
+
+
+def test_a_tuple_in_a_renamed_class_and_field(tmp_path: Path) -> None:
+    simple = (
+        "class Done(es.Event):\n    at: tuple[int, str]\ndef make(i):\n    return Done((i, 'x'))\n"
+    )
+    store(tmp_path / "a.db", simple)
+    code = simple.replace("(es.Event)", '(es.Event, name="x.Done", was="Done")').replace(
+        "at: tuple[int, str]", "place: tuple[int, str] = es.field(1, was='at')"
+    )
+    assert [one.place for one in reopened(tmp_path / "a.db", code)] == [
+        (0, "x"),
+        (1, "x"),
+        (2, "x"),
+    ]
+    with pytest.raises(es.SchemaMismatch):
+        reopened(tmp_path / "a.db", code.replace("tuple[int, str]", "tuple[str, int]"))

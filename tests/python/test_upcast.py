@@ -440,6 +440,8 @@ class Rich(es.Event):
     table: dict[str, Color]
     marks: frozenset[int]
     pair: tuple[str, ...]
+    fixed: tuple[int, Color]
+    colors: dict[Color, Card]
 """.replace("day: date", "day: datetime.date")
 
 
@@ -449,7 +451,8 @@ def rich(new: Any) -> Any:
         datetime.date(2024, 2, 29), datetime.time(1, 2, 3), datetime.timedelta(seconds=1.5),
         decimal.Decimal("1.50"), uuid.UUID(int=7), new.Color.GREEN, None, new.Card("4"),
         [new.Cash(3), new.Card("5")], new.Node("r", [new.Node("s", [new.Node("t")])]),
-        {"k": new.Color.RED}, frozenset([1, 2]), ("p", "q"),
+        {"k": new.Color.RED}, frozenset([1, 2]), ("p", "q"), (5, new.Color.RED),
+        {new.Color.GREEN: new.Card("6")},
     )  # fmt: skip
 
 
@@ -473,6 +476,8 @@ def same(event):
     assert given["many"] == [{"cash": {"notes": 3}}, {"card": {"number": "5"}}]
     assert given["tree"]["children"][0]["children"] == [{"name": "t", "children": []}]
     assert given["table"] == {"k": "RED"} and given["pair"] == ["p", "q"]
+    assert given["fixed"] == {"item_1": 5, "item_2": "RED"}
+    assert given["colors"] == {"GREEN": {"number": "6"}}
     assert given["at"] == datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC)
     assert given["price"] == decimal.Decimal("1.50") and type(given["key"]) is uuid.UUID
 
@@ -778,3 +783,29 @@ def test_subscriptions(path: Path) -> None:
             (4, 1, new.Tagged("c", "x")),
             (4, 2, new.Tagged("c", "y")),
         ]
+
+
+def test_an_old_class_as_a_dictionary(tmp_path: Path) -> None:
+    """What a class says beyond its record, enums as keys and tuples, goes the same way."""
+    old = program(RICH)
+    with es.Store(tmp_path / "a.db", old.Rich) as store:
+        store.append("s", [rich(old)])
+    up = RICH.replace("class Rich(es.Event)", 'class Rich1(es.Event, name="Rich", version=1)')
+    up += """
+@es.upcast(Rich1)
+def first(event: Rich1) -> Rich1:
+    return Rich2(**{name: getattr(event, name) for name in type(event).__escqrs_fields__})
+"""
+    up += RICH.replace("class Rich(es.Event)", 'class Rich2(es.Event, name="Rich", version=2)')
+    up += """
+given = []
+@es.upcast("Rich", version=2)
+def second(event: dict) -> dict:
+    given.append(event)
+    return event
+"""
+    new = program(up.replace("-> Rich1", "-> list") + RICH[RICH.index("class Rich") :])
+    with es.Store(tmp_path / "a.db", new.Rich, new) as store:
+        (event,) = [one.event for one in store.events()]
+        assert event.colors == {new.Color.GREEN: new.Card("6")} and event.fixed[0] == 5
+        assert event.fixed[1] is new.Color.RED
