@@ -797,7 +797,9 @@ static escqrs_status provider_erase(esc_provider *base, escqrs_erasure *erasures
 static escqrs_status provider_compact(esc_provider *base, int64_t pages, int64_t *bytes, bool *more,
                                       escqrs_error *error)
 {
-    (void)base, (void)pages, (void)bytes, (void)more;
+    (void)base, (void)pages;
+    *bytes = 0;
+    *more = false;
     return unsupported(error);
 }
 
@@ -849,7 +851,8 @@ static escqrs_status provider_snapshots(esc_provider *base, const esc_snapshot_v
 static escqrs_status provider_chain(esc_provider *base, int64_t position, uint8_t *link,
                                     escqrs_error *error)
 {
-    (void)base, (void)position, (void)link, (void)error;
+    (void)base, (void)position, (void)error;
+    memset(link, 0, ESCQRS_CHAIN_LINK_SIZE);
     return ESCQRS_DONE;
 }
 

@@ -244,7 +244,7 @@ static escqrs_status begin_row(esc_sqlite *sqlite, int64_t stream, int64_t first
 static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, size_t *rows,
                                   escqrs_error *error)
 {
-    int64_t row[ESC_INDEX_ROW_POSITIONS];
+    int64_t row[ESC_INDEX_ROW_POSITIONS] = {0};
     size_t frozen = esc_stream_frozen_count(&sqlite->index, stream);
     size_t done = 0;
     while (done < frozen) {

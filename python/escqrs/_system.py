@@ -156,8 +156,8 @@ class System(_core.SystemBase):
 
         It reads the whole history of each such stream and blocks no writer; snapshots of another
         definition, which are not used, are counted as ``outdated``; those of a stream that was
-        truncated stand for what is gone, and only their checksums are looked at. progress: called with the
-        snapshots seen and their number.
+        truncated stand for what is gone, and only their checksums are looked at. progress: called
+        with the snapshots seen and their number.
         """
         return _snapshot.verify_snapshots(self, progress)
 
