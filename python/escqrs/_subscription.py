@@ -45,6 +45,7 @@ _SAVE_SECONDS = 1.0  # after which the next acknowledgement is stored with those
 _SAVE_EVENTS = 10_000  # events that nobody wanted, after which the position is stored all the same
 _BACKOFF_MAX = 60.0  # seconds
 _NAME_MAX = 1024  # bytes
+_CHUNK = 64  # events that are taken in at once
 _DIED = "its consumer died with it in hand"
 
 
@@ -406,6 +407,7 @@ class _Group:
         self.waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
         self.looked = _position_of(store, name, facts)  # all up to it was read
         self.news = 0  # how often somebody was woken
+        self.is_full = False  # the window is
         self.is_level = False  # there was no more when it looked last
         self.unsaved = 0  # acknowledgements
         self.saved_at = time.monotonic()
@@ -448,32 +450,46 @@ class _Group:
 
     def follow(self) -> None:
         """The thread: takes what there is, then waits for more, or for room."""
-        while True:
-            recorded = self.feed._poll()
-            if recorded is None:
-                with self.changed:
-                    self.looked = max(self.looked, self.feed._looked)
-                    self.is_level = True
-                    self.wake()
+        room = self.options.window
+        while room > 0:
+            several: list[Recorded] = []
+            is_level = False
+            try:
+                while len(several) < min(room, _CHUNK) and not is_level:
+                    recorded = self.feed._poll()
+                    if recorded is None:
+                        is_level = True
+                    else:
+                        several.append(recorded)
+            finally:  # what came before an event that cannot be read
+                room = self._take_in_all(several, is_level)
+            if is_level and room > 0:
                 try:
                     recorded = self.feed.next()
                 except Closed:
                     if self.feed.closed:
                         return
                     raise
-            with self.changed:
+                room = self._take_in_all([recorded], False)
+
+    def _take_in_all(self, several: list[Recorded], is_level: bool) -> int:
+        """Waits for room, and says how much there is; 0 at the end."""
+        with self.changed:
+            self.is_level = is_level
+            for recorded in several:
                 self._take_in(recorded)
-                while len(self.open) >= self.options.window and not self.ended:
-                    self.wake()
-                    self.room.wait()
-                if self.ended:
-                    return
+            if is_level:
+                self.looked = max(self.looked, self.feed._looked)
+            self.wake()
+            self.is_full = len(self.open) >= self.options.window
+            while self.is_full and not self.ended:
+                self.room.wait()
+            return 0 if self.ended else self.options.window - len(self.open)
 
     def _take_in(self, recorded: Recorded) -> None:
         entry = _Entry(recorded)
         position = recorded.position
         self.looked = position if entry.is_last else position - 1
-        self.is_level = False
         unwanted = self.plain and recorded.type.startswith(ENGINE)
         # a dead letter that is not behind the position: it was killed before it moved
         if unwanted or position in self.ahead or entry.place in self.dead:
@@ -489,7 +505,6 @@ class _Group:
             return
         self.queues[entry.recorded.stream] = collections.deque((entry,))
         heapq.heappush(self.ready, entry)
-        self.wake()
 
     def add_released(self, place: _Place, dead: _Dead) -> None:
         recorded = event_at(self.store, place)
@@ -497,6 +512,7 @@ class _Group:
             self.dead[place] = dead
             if recorded is not None:
                 self._add(_Entry(recorded, dead=True))
+                self.wake()
 
     def wake(self) -> None:
         """Somebody may go on. Under `changed`."""
@@ -525,7 +541,7 @@ class _Group:
         """Whether all up to there was read, or as far as the window allows."""
         with self.changed:
             looked = self.looked
-            if looked >= head or len(self.open) >= self.options.window:
+            if looked >= head or self.is_full:
                 return True
             if not self.is_level:
                 return False
@@ -549,7 +565,10 @@ class _Group:
             if entry.is_last and self.open and next(iter(self.open)) < entry.place:
                 self.ahead.add(entry.place[0])
             self.unsaved += 1
-            self.room.notify()
+            # not for each one: what is read is read in chunks
+            if self.is_full and len(self.open) <= self.options.window * 3 // 4:
+                self.is_full = False
+                self.room.notify()
         queue = self.queues[entry.recorded.stream]
         queue.popleft()
         if queue:
