@@ -142,7 +142,10 @@ PyObject *esc_py_message_decode(PyTypeObject *cls, escqrs_slice data, const escq
     if (esc_py_is_twin(cls)) {
         return esc_py_adopted_decode(cls, data, limits);
     }
-    esc_py_layout *layout = esc_py_class_layout(cls);
+    esc_py_layout *layout = ((esc_py_message_type *)cls)->layout;
+    if (layout == NULL || !layout->ready) {
+        layout = esc_py_class_layout(cls);
+    }
     if (layout == NULL) {
         return NULL;
     }

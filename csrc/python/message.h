@@ -68,7 +68,8 @@ typedef struct esc_py_field {
     escqrs_label label;
     escqrs_kind key_kind;         /* MAP */
     esc_py_collection collection; /* LIST */
-    bool is_union;                /* MESSAGE: of one of several classes, the members */
+    uint8_t plain; /* the kind of a ONE that most values are of as they come; else 0 */
+    bool is_union; /* MESSAGE: of one of several classes, the members */
     bool keyword_only;
     uint32_t number;
     const escqrs_field *in;    /* in the sealed schema: offsets */

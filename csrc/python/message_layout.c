@@ -518,6 +518,10 @@ static void look_over(esc_py_layout *layout)
     for (uint32_t i = 0; i < layout->count; i++) {
         esc_py_field *field = &layout->fields[i];
         bool time = field->kind == ESCQRS_KIND_TIME || field->kind == ESCQRS_KIND_DURATION;
+        bool common = field->kind == ESCQRS_KIND_STRING || field->kind == ESCQRS_KIND_INT ||
+                      field->kind == ESCQRS_KIND_FLOAT || field->kind == ESCQRS_KIND_BOOL;
+        bool plain = common && field->label == ESCQRS_ONE && field->literals == NULL;
+        field->plain = plain ? (uint8_t)field->kind : 0;
         layout->nests = layout->nests || field->kind == ESCQRS_KIND_MESSAGE;
         layout->checked = layout->checked || esc_py_field_is_verified(field);
         uint32_t depth = 1u + (field->label == ESCQRS_MAP) + time;

@@ -8,20 +8,25 @@
 /* The common case of a plain value first; everything else goes the long way. */
 static inline PyObject *checked(esc_py_layout *layout, uint32_t index, PyObject *value)
 {
-    const esc_py_field *field = &layout->fields[index];
-    if (field->label == ESCQRS_ONE) {
-        if (field->kind == ESCQRS_KIND_STRING && field->literals == NULL) {
-            if (PyUnicode_CheckExact(value) && PyUnicode_IS_READY(value) &&
-                PyUnicode_KIND(value) == PyUnicode_1BYTE_KIND) {
-                return Py_NewRef(value);
-            }
-        } else if (field->kind == ESCQRS_KIND_FLOAT) {
-            if (PyFloat_CheckExact(value)) {
-                return Py_NewRef(value);
-            }
-        }
+    bool good = false;
+    switch (layout->fields[index].plain) {
+    case ESCQRS_KIND_STRING:
+        good = PyUnicode_CheckExact(value) && PyUnicode_IS_READY(value) &&
+               PyUnicode_KIND(value) == PyUnicode_1BYTE_KIND;
+        break;
+    case ESCQRS_KIND_INT:
+        good = esc_py_is_small(value);
+        break;
+    case ESCQRS_KIND_FLOAT:
+        good = PyFloat_CheckExact(value);
+        break;
+    case ESCQRS_KIND_BOOL:
+        good = PyBool_Check(value);
+        break;
+    default:
+        break;
     }
-    return esc_py_value_check(layout, index, value);
+    return good ? Py_NewRef(value) : esc_py_value_check(layout, index, value);
 }
 
 PyObject *esc_py_joined(PyObject *names)

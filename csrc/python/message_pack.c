@@ -576,37 +576,32 @@ static inline void put_tag(esc_buffer *out, const esc_py_field *field)
 /* The commonest fields with one look at the room they need; 1 where it is none of them. */
 static inline int pack_common(const esc_py_field *field, PyObject *value, esc_buffer *out)
 {
-    if (field->label != ESCQRS_ONE) {
+    size_t extra = ESC_VARINT_SIZE_MAX;
+    if (field->plain == ESCQRS_KIND_STRING && PyUnicode_IS_COMPACT_ASCII(value)) {
+        extra += (size_t)PyUnicode_GET_LENGTH(value);
+    } else if (field->plain == 0 || field->plain == ESCQRS_KIND_STRING) {
         return 1;
     }
-    if (field->kind == ESCQRS_KIND_STRING) {
-        if (!PyUnicode_IS_COMPACT_ASCII(value)) {
-            return 1;
-        }
-        size_t length = (size_t)PyUnicode_GET_LENGTH(value);
-        if (room(out, sizeof field->tag + ESC_VARINT_SIZE_MAX + length) < 0) {
-            return -1;
-        }
-        put_tag(out, field);
-        put_varint(out, length);
-        put_bytes(out, PyUnicode_1BYTE_DATA(value), length);
-        return 0;
-    }
-    if (field->kind > ESCQRS_KIND_BOOL) {
-        return 1;
-    }
-    if (room(out, sizeof field->tag + ESC_VARINT_SIZE_MAX) < 0) {
+    if (room(out, sizeof field->tag + extra) < 0) {
         return -1;
     }
     put_tag(out, field);
-    if (field->kind == ESCQRS_KIND_INT) {
-        put_varint(out, (uint64_t)PyLong_AsLongLong(value)); /* checked: fits */
-    } else if (field->kind == ESCQRS_KIND_FLOAT) {
+    switch (field->plain) {
+    case ESCQRS_KIND_STRING:
+        put_varint(out, extra - ESC_VARINT_SIZE_MAX);
+        put_bytes(out, PyUnicode_1BYTE_DATA(value), extra - ESC_VARINT_SIZE_MAX);
+        return 0;
+    case ESCQRS_KIND_INT: /* checked: fits */
+        put_varint(out, (uint64_t)(esc_py_is_small(value) ? esc_py_small_value(value)
+                                                          : PyLong_AsLongLong(value)));
+        return 0;
+    case ESCQRS_KIND_FLOAT:
         put_double(out, PyFloat_AS_DOUBLE(value));
-    } else {
+        return 0;
+    default:
         put_byte(out, value == Py_True);
+        return 0;
     }
-    return 0;
 }
 
 int esc_py_message_pack(PyObject *object, esc_buffer *out)

@@ -5,6 +5,25 @@
 #include "python/message.h"
 #include "python/state.h"
 
+/* An exact int that is small, so that it fits in 64 bits: its value is at hand. */
+static inline bool esc_py_is_small(PyObject *value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyLong_CheckExact(value) && PyUnstable_Long_IsCompact((PyLongObject *)value);
+#else
+    return PyLong_CheckExact(value) && Py_SIZE(value) >= -1 && Py_SIZE(value) <= 1;
+#endif
+}
+
+static inline int64_t esc_py_small_value(PyObject *value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyUnstable_Long_CompactValue((PyLongObject *)value);
+#else
+    return (int64_t)Py_SIZE(value) * ((PyLongObject *)value)->ob_digit[0];
+#endif
+}
+
 #define ESC_PY_DEPTH_MAX 100 /* of nesting; what the codec accepts by default */
 
 /* Microseconds and days. */

@@ -1343,3 +1343,52 @@ def test_errors_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(es.Full("x", errno=28))).errno == 28
     assert isinstance(es.Timeout("x"), TimeoutError)
     assert isinstance(wrong, es.Conflict)
+
+
+def test_reading_follows_what_becomes_of_the_class() -> None:
+    class Part(es.Message):
+        name: str
+        numbers: list[int]
+
+    class Derived(Part):
+        more: int = 1
+
+    part, derived = Part("a", [1]), es.from_bytes(Derived, es.to_bytes(Derived("b", [2])))
+    for _ in range(3):
+        assert (part.name, part.numbers, derived.name, derived.numbers) == ("a", [1], "b", [2])
+    own = Part.name
+    Part.name = property(lambda self: "replaced")  # type: ignore[assignment]
+    for _ in range(3):
+        assert (part.name, part.numbers, derived.name) == ("replaced", [1], "replaced")
+    Part.name = own
+    for _ in range(3):
+        assert (part.name, derived.name) == ("a", "b")
+    assert getattr(part, "".join(["na", "me"])) == "a"
+    del Part.name
+    with pytest.raises(AttributeError):
+        part.name
+    Part.name = own
+    assert derived.name == "b"
+
+
+def test_reading_where_names_share_a_place() -> None:
+    names = [f"field_{number}" for number in range(300)]
+    cls = type(es.Message)("Wide", (es.Message,), {"__annotations__": dict.fromkeys(names, int)})
+    wide = cls(*range(300))
+    again = es.from_bytes(cls, es.to_bytes(wide))
+    for number, name in enumerate(names):
+        assert getattr(wide, name) == getattr(again, name) == number
+
+
+def test_a_getattr_of_ones_own() -> None:
+    class Lenient(es.Message):
+        x: int
+
+        def __getattr__(self, name: str) -> str:
+            return name
+
+        def twice(self) -> int:
+            return 2 * self.x
+
+    lenient = Lenient(4)
+    assert (lenient.x, lenient.other, lenient.twice()) == (4, "other", 8)  # type: ignore[comparison-overlap]
