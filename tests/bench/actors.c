@@ -21,6 +21,8 @@ static void require(bool condition, const char *what)
     }
 }
 
+static double part = 1; /* of the messages that wander */
+
 static int64_t now_ns(void)
 {
     return escqrs_clock_monotonic_ns(NULL);
@@ -117,6 +119,7 @@ static const escqrs_actor_class WANDERER = {.name = "Wanderer", .receive = wande
 
 static double wandering(unsigned workers, unsigned actors, unsigned letters, int64_t count)
 {
+    count = (int64_t)((double)count * part);
     escqrs_actor_system *system = begin(workers);
     group peers = {.count = actors, .all = malloc(actors * sizeof(escqrs_ref *))};
     letter *mail = calloc(letters, sizeof *mail);
@@ -615,10 +618,11 @@ static void print_json(void)
     printf("}\n");
 }
 
-/* actors [--json | PART OF A NAME] */
+/* actors [--json [SHARE OF THE WORK] | PART OF A NAME] */
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--json") == 0) {
+        part = argc > 2 ? strtod(argv[2], NULL) : 1;
         print_json();
         return 0;
     }

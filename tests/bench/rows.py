@@ -149,6 +149,10 @@ ROWS = [
         beyond_floor=True),
     *ACTOR_ROWS,
     *STORE_ROWS,
+    Row("registration", "users", "HTTP: users registered, 16 connections, FULL", "requests/s",
+        True, limit=3000),
+    Row("registration", "pages", "  a page of 100 among 1,000 users", "requests/s", True,
+        limit=1000),
     *MESSAGE_ROWS,
     *ACTOR_ROWS,
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Actors in C, without Python: messages, lives, Skynet; beside protoactor-go on the same machine.
 
-The peer is a Go module, `tests/bench/peers`; it is measured where `go` is found. One thread runs all
-but many-to-one and Skynet, on both sides.
+The peer is a Go module, `tests/bench/peers`; it is measured where `go` is found. One thread runs
+all but many-to-one and Skynet, on both sides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ours(folder: Path, part: float) -> Figures:
     program = BUILD / "actors"
     if not program.exists():
         raise NotAvailable("make benches-c compiles the program that measures actors")
-    return answer_of([str(program), "--json"])
+    return answer_of([str(program), "--json", str(part)])
 
 
 def peer(folder: Path, part: float) -> Figures:
