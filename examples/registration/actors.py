@@ -39,7 +39,7 @@ class Registration(es.PersistentActor):
                 self.user = message
             case es.Started():
                 ctx.set_receive_timeout(IDLE_SECONDS)
-            case es.ReceiveTimeout():
+            case es.ReceiveTimeout() if ctx.parent is not None:
                 ctx.tell(ctx.parent, Idle(self.name))
 
 

@@ -69,8 +69,8 @@ class UsersUpdater:
         rows = []
         for recorded in self.store.events(after=position):
             position = recorded.position
-            if recorded.type == "registration.UserRegistered":
-                user: UserRegistered = recorded.event
+            user = recorded.event
+            if isinstance(user, UserRegistered):
                 created_at = recorded.time.isoformat(timespec="milliseconds")
                 rows.append((position, user.user_id, user.username, user.email, created_at))
         with db:
