@@ -1,5 +1,5 @@
-/* A message type of the kinds that rich.h leaves out: each of INT32 to SFIXED64 alone, in a list, and
- * where it may be one as the key of a map, and a union.
+/* A message type of the kinds that rich.h leaves out: each of INT32 to SFIXED64 alone, in a list,
+ * and where it may be one as the key of a map, and a union.
  *
  *     tests.Forms                                        tests.Card
  *      1-16   int32 ... sfixed64: the kinds in order       1 number: str
