@@ -274,6 +274,10 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
             status = take_upcast(projector, event, error);
         } else if (topic != NULL && reading != NULL && reading->how == ESCQRS_READING_REFUSED) {
             status = add_blocked(batch, topic, event, &reading->failure, error);
+        } else if (topic != NULL && reading != NULL) {
+            escqrs_recorded named = *event;          /* the type may have another name now */
+            named.type = (escqrs_type *)reading->as; /* only read */
+            status = add_item(batch, topic, &named, error);
         } else if (topic != NULL) {
             status = add_item(batch, topic, event, error);
         }

@@ -18,7 +18,7 @@ static bool recorded_source(const char *name, esc_binding_source *source)
         {"_stream", ESC_BINDING_STREAM},   {"_position", ESC_BINDING_POSITION},
         {"_version", ESC_BINDING_VERSION}, {"_time", ESC_BINDING_TIME},
         {"_id", ESC_BINDING_ID},           {"_type", ESC_BINDING_TYPE},
-        {"_event", ESC_BINDING_EVENT},
+        {"_part", ESC_BINDING_PART},       {"_event", ESC_BINDING_EVENT},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(name, known[i].name) == 0) {
@@ -71,7 +71,7 @@ static escqrs_status say_unknown(const char *parameter, const escqrs_field *each
     }
     return escqrs_error_set(error, ESCQRS_INVALID,
                             "unknown parameter %s; what is recorded with an event is :_stream, "
-                            ":_position, :_version, :_time, :_id, :_type and :_event",
+                            ":_position, :_version, :_time, :_id, :_type, :_part and :_event",
                             parameter);
 }
 
@@ -524,6 +524,8 @@ static int bind_one(const esc_binding_plan *plan, sqlite3_stmt *statement,
         return bind_id(statement, index, recorded);
     case ESC_BINDING_TYPE:
         return bind_slice(statement, index, escqrs_type_name(recorded->type));
+    case ESC_BINDING_PART:
+        return sqlite3_bind_int64(statement, index, (int64_t)recorded->part);
     case ESC_BINDING_EVENT:
         return event->message == NULL || event->schema == NULL
                    ? sqlite3_bind_null(statement, index)

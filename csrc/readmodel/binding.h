@@ -31,6 +31,7 @@ typedef enum esc_binding_source {
     ESC_BINDING_TIME,
     ESC_BINDING_ID,
     ESC_BINDING_TYPE,
+    ESC_BINDING_PART,
     ESC_BINDING_EVENT,
     ESC_BINDING_INDEX, /* of an item, and what follows */
     ESC_BINDING_KEY,

@@ -195,7 +195,8 @@ def sql(*arguments: type[Event] | str, each: str | None = None, tags: Iterable[s
 
     arguments: one or more event classes, then one or more statements, which run in order.
         Parameters are the event's fields (``:name``) and what is recorded with it:
-        ``:_stream :_position :_version :_time :_id :_type``, and ``:_event``, all of it as JSON.
+        ``:_stream :_position :_version :_time :_id :_type :_part``, and ``:_event``, all of it as
+        JSON.
         ``es.Event`` stands for every event; it has recorded parameters alone.
     each: name of a field that is a list or a dict: the statements run once for each of its items,
         with the parameters ``:_index`` (from 0), ``:_item``, of items that are messages

@@ -435,10 +435,11 @@ def test_read_models_of_a_renamed_class(tmp_path: Path) -> None:
     store(path, PAIR)
     model = """
 class Rows(es.ReadModel):
-    schema = "CREATE TABLE rows (a)"
-    done = es.sql(Done, "INSERT INTO rows VALUES (:a)")
+    schema = "CREATE TABLE rows (a, type)"
+    done = es.sql(Done, "INSERT INTO rows VALUES (:a, :_type)")
     @es.query
     def all(self, db):
+        assert {type for type, in db.execute("SELECT type FROM rows")} == {"x.Done"}
         return [a for a, in db.execute("SELECT a FROM rows")]
 class Handled(es.ReadModel):
     schema = "CREATE TABLE handled (a)"

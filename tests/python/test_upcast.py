@@ -107,7 +107,7 @@ class Cart(es.Aggregate, snapshot_every=0):
 class Items(es.ReadModel):
     schema = "CREATE TABLE items (position, part, name, price, id, UNIQUE (position, part))"
     on_added = es.sql(ItemAdded,
-        "INSERT INTO items VALUES (:_position, 0, :name, :price, :_id)")
+        "INSERT INTO items VALUES (:_position, :_part, :name, :price, :_id)")
     on_tagged = es.sql(Tagged,
         "INSERT INTO items VALUES (:_position, 1, :tag, NULL, :_id)")
 
