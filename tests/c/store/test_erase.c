@@ -3,6 +3,9 @@
  * verifies. */
 #include "fixture.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "support/fault_vfs.h"
 #include "support/power_vfs.h"
 
@@ -317,6 +320,78 @@ static void test_power_goes(void **state)
     assert_true(now.cut_count > 3);
 }
 
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+typedef struct reading {
+    escqrs_store *store;
+    _Atomic bool ends;
+} reading;
+
+/* A cursor gives what was not deleted, in order, whatever goes meanwhile. */
+static void read_once(escqrs_store *store, const char *stream, bool reverse)
+{
+    escqrs_range range = {.skip_deleted = true, .reverse = reverse};
+    escqrs_cursor *cursor;
+    const escqrs_recorded *recorded;
+    escqrs_error error = {0};
+    int64_t last = reverse ? INT64_MAX : 0;
+    escqrs_status status = stream == NULL
+                               ? escqrs_store_events(store, &range, &cursor, &error)
+                               : escqrs_store_history(store, text(stream), &range, &cursor, &error);
+    assert_int_equal(status, ESCQRS_OK);
+    while ((status = escqrs_cursor_next(cursor, &recorded, &error)) == ESCQRS_OK) {
+        int64_t now = stream == NULL ? recorded->position : recorded->version;
+        assert_true(reverse ? now < last : now > last);
+        last = now;
+    }
+    if (status != ESCQRS_DONE) {
+        fail_msg("reading: %s: %s", escqrs_status_name(status), error.message);
+    }
+    escqrs_cursor_close(cursor);
+}
+
+static void *read_on(void *context)
+{
+    reading *shared = context;
+    escqrs_erased erased;
+    for (int i = 0; !shared->ends; i++) {
+        read_once(shared->store, i % 3 == 0 ? NULL : "a", i % 2 == 0);
+        assert_int_equal(escqrs_store_erased(shared->store, text("a"), &erased, NULL), ESCQRS_OK);
+        assert_true(version_of(shared->store, "a") >= erased.upto);
+    }
+    return NULL;
+}
+
+static void test_readers_beside(void **state)
+{
+    (void)state;
+    const escqrs_store_options options = {.tail_events_max = 48};
+    reading shared = {.store = open_with(fixture_path, &options)};
+    pthread_t readers[2];
+    append(shared.store, "a", 0, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&readers[i], NULL, read_on, &shared), 0);
+    }
+    for (int64_t i = 1; i < 60; i++) {
+        escqrs_error error = {0};
+        int64_t bytes;
+        append(shared.store, "a", (i - 1) * 40 + 1, 40);
+        append(shared.store, "b", (i - 1) * 3, 3);
+        if (erase(shared.store, "a", i * 40 - 20, &error) != ESCQRS_OK) {
+            fail_msg("%s", error.message);
+        }
+        if (i % 8 == 0) {
+            assert_int_equal(escqrs_store_compact(shared.store, &bytes, &error), ESCQRS_OK);
+        }
+    }
+    shared.ends = true;
+    for (int i = 0; i < 2; i++) {
+        pthread_join(readers[i], NULL);
+    }
+    prove(shared.store, "readers beside");
+    escqrs_store_destroy(shared.store);
+}
+
 int main(void)
 {
     alarm(TIME_LIMIT_S);
@@ -324,6 +399,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_calls_fail, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_no_memory, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_power_goes, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_readers_beside, setup_folder, teardown_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
