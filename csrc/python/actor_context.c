@@ -206,11 +206,13 @@ static escqrs_turn_end actor_create(escqrs_context *core, void *user_data, void 
     return ESCQRS_TURN_NEXT;
 }
 
+static PyObject *context_call(PyObject *object, PyObject *message);
+
 int esc_py_context_renew(esc_py_context *self)
 {
     esc_py_actor_state *section = &self->system->state->actor;
     escqrs_context *core = self->core;
-    PyObject *result = esc_py_context_call(self, section->restarting);
+    PyObject *result = context_call((PyObject *)self, section->restarting);
     if (result == NULL) {
         PyErr_WriteUnraisable(self->actor);
     }
@@ -432,6 +434,7 @@ typedef struct reentry {
     esc_py_actor_system *system; /* strong */
     PyObject *function;
     PyObject *argument;
+    PyObject *actor; /* the instance that waits: nothing is called once it is gone */
     bool posted;
 } reentry;
 
@@ -447,7 +450,9 @@ static escqrs_turn_end reentry_run(escqrs_context *core, void *state,
                         : Py_NewRef(Py_None);
     PyObject *result = NULL;
     if (self->persist == NULL || esc_py_persist_open(self, envelope) == 0) {
-        result = PyObject_CallOneArg(again->function, again->argument);
+        /* a persistent actor may have been made anew by the line above */
+        result = self->actor == again->actor ? PyObject_CallOneArg(again->function, again->argument)
+                                             : Py_NewRef(Py_None);
     }
     escqrs_turn_end end = finish(self, result);
     if (end != ESCQRS_TURN_SUSPEND) {
@@ -490,6 +495,7 @@ static int reentry_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->system);
     Py_VISIT(self->function);
     Py_VISIT(self->argument);
+    Py_VISIT(self->actor);
     return 0;
 }
 
@@ -500,6 +506,7 @@ static void reentry_dealloc(PyObject *object)
     PyObject_GC_UnTrack(object);
     Py_XDECREF(self->function);
     Py_XDECREF(self->argument);
+    Py_XDECREF(self->actor);
     Py_XDECREF((PyObject *)self->system);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -1085,6 +1092,7 @@ static PyObject *do_reenter_after(esc_py_context *self, PyObject *args, PyObject
     again->system = (esc_py_actor_system *)Py_NewRef((PyObject *)self->system);
     again->function = Py_NewRef(function);
     again->argument = Py_NewRef(reply);
+    again->actor = Py_XNewRef(self->actor);
     again->continuation.run = reentry_run;
     again->continuation.done = reentry_done;
     PyObject_GC_Track((PyObject *)again);

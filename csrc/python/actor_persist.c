@@ -199,6 +199,9 @@ static void fail(flight *self, escqrs_status status)
     } else if (status == ESCQRS_ABORTED) {
         *error = persist->failure;
     }
+    /* Before the asker hears of it: what it sends next is handled by the new instance. release:
+     * pairs with the acquire in esc_py_persist_open */
+    atomic_store_explicit(&persist->stale, true, memory_order_release);
     drop(self);
     if (self->asker != NULL) {
         esc_py_mail *mail = esc_py_mail_new_error(persist->system, error);
@@ -206,8 +209,6 @@ static void fail(flight *self, escqrs_status status)
             (void)escqrs_tell(self->asker, &mail->envelope, NULL);
         }
     }
-    /* release: pairs with the acquire in esc_py_persist_open */
-    atomic_store_explicit(&persist->stale, true, memory_order_release);
 }
 
 static void landed(esc_py_persist *self)
@@ -355,7 +356,7 @@ int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
     esc_py_persist *self = context->persist;
     /* acquire: pairs with the release in fail */
     if (atomic_load_explicit(&self->stale, memory_order_acquire) &&
-        envelope->type == &esc_py_mail_type) {
+        (envelope == NULL || envelope->type == &esc_py_mail_type)) {
         await_flights(self);
         if (esc_py_context_renew(context) < 0) {
             return -1;
@@ -940,11 +941,10 @@ static PyMethodDef persistent_methods[] = {
      "delete_snapshots($self, upto=None)\n--\n\nDelete this actor's snapshots up to a version, or "
      "all."},
     {"delete_events", _PyCFunction_CAST(persistent_delete_events), KEYWORDS,
-     "delete_events($self, upto=None)\n--\n\nForget this actor's events up to a version, or all: "
-     "they "
-     "are never replayed again.\n\n"
-     "Mostly after a snapshot, which then begins the history. The store itself only grows: they "
-     "stay in its journal."},
+     "delete_events($self, upto=None)\n--\n\nDelete this actor's events up to a version, or all "
+     "that "
+     "are stored, for which a snapshot stands.\n\n"
+     "es.NotCovered where there is none at that version or later."},
     {"_at", persistent_at, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -647,6 +647,22 @@ static PyObject *bind(PyObject *module, PyObject *args, PyObject *kwargs)
 
 /* ---- the type ------------------------------------------------------------------------------------ */
 
+/* What a weak reference of the registry refers to; NULL without an exception where it is gone. New
+ * reference. */
+static PyObject *alive(PyObject *weak)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target = NULL;
+    if (PyWeakref_GetRef(weak, &target) < 0) {
+        PyErr_Clear(); /* the registry has weak references only */
+    }
+    return target;
+#else
+    PyObject *target = PyWeakref_GetObject(weak);
+    return target == NULL || target == Py_None ? NULL : Py_NewRef(target);
+#endif
+}
+
 /* _message_classes(): every message class that is alive. */
 static PyObject *message_classes(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
@@ -655,11 +671,12 @@ static PyObject *message_classes(PyObject *module, PyObject *Py_UNUSED(ignored))
     PyObject *weak;
     Py_ssize_t at = 0;
     while (result != NULL && PyDict_Next(state->message.registry, &at, NULL, &weak)) {
-        PyObject *cls = PyWeakref_GetObject(weak); /* borrowed: nothing runs before it is kept */
+        PyObject *cls = alive(weak);
         if (cls != NULL && esc_py_class_kind(state, cls) != ESC_PY_NONE &&
             PyList_Append(result, cls) < 0) {
             Py_CLEAR(result);
         }
+        Py_XDECREF(cls);
     }
     return result;
 }

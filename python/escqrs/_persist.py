@@ -23,9 +23,6 @@ __all__ = [
 ]
 
 
-_FORGOTTEN = "escqrs.deleted/"  # checkpoints of actors that have deleted events
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Replay:
     """Recovery begins: a snapshot, if there is one, and the events after it follow."""
@@ -139,7 +136,7 @@ def recover(ctx: Context, store: Store, name: str) -> int:
         actor._at(version)
         _give(ctx, OfferSnapshot(state, version))
         break
-    for recorded in store.history(name, after=max(version, _forgotten(store, name))):
+    for recorded in store.history(name, after=version):
         try:
             event = _event_of(store, recorded)
         except Error as error:
@@ -153,18 +150,13 @@ def recover(ctx: Context, store: Store, name: str) -> int:
     return version
 
 
-def _forgotten(store: Store, name: str) -> int:
-    """The version up to which ``delete_events`` has forgotten the events."""
-    return store.checkpoint(_FORGOTTEN + name) or 0
-
-
 def delete_events(store: Store, name: str, upto: int | None) -> None:
-    """``actor.delete_events``: a checkpoint says where the replay begins."""
+    """``actor.delete_events``: a snapshot stands for them, or it is es.NotCovered."""
     _check_version(upto)
     stored = store.version(name)
     version = stored if upto is None else min(upto, stored)
-    if version > _forgotten(store, name):
-        store.set_checkpoint(_FORGOTTEN + name, version)
+    if version > store.truncated(name):
+        store.truncate(name, version)
 
 
 def delete_snapshots(store: Store, name: str, upto: int | None) -> None:

@@ -829,3 +829,45 @@ def test_two_systems_use_the_same_props(system):
     props = es.Props(Echo)
     with es.ActorSystem() as other:
         assert system.spawn(props).ask("a") == other.spawn(props).ask("a") == "a"
+
+
+def test_waiting_for_ones_own_stop_is_a_deadlock(system):
+    ref = system.spawn(Doer)
+    with pytest.raises(es.Deadlock):
+        ref.ask(Call(lambda ctx: ctx.self.wait_stopped()))
+    with pytest.raises(es.Timeout, match="stopped"):
+        ref.wait_stopped(timeout=0.0)
+
+
+def test_reenter_after_from_started_and_not_after_a_restart(system, seen):
+    class Keeper(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "ask":
+                self.sender = ctx.sender
+                seen.put("asked")
+            elif message == "answer":
+                self.sender.tell(1)
+
+    keeper = system.spawn(Keeper)
+
+    class Waiter(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Started):
+                ctx.reenter_after(keeper.submit("ask"), lambda reply: seen.put(reply.result()))
+            elif message == "fail":
+                raise LookupError
+            elif message == "ping":
+                ctx.respond("pong")
+
+    ref = system.spawn(Waiter)
+    assert get(seen) == "asked"
+    keeper.tell("answer")
+    assert get(seen) == 1
+    other = system.spawn(Waiter)
+    assert get(seen) == "asked"
+    with pytest.raises(LookupError):
+        other.ask("fail")
+    assert get(seen) == "asked"  # by the new instance
+    assert other.ask("ping") == ref.ask("ping") == "pong"
+    with pytest.raises(TypeError):
+        system.spawn(Doer).ask(Call(lambda ctx: ctx.reenter_after(7, print)))

@@ -420,11 +420,27 @@ def test_deleting(system, store):
     assert store.snapshot("c", upto=2) is None
     assert store.snapshot("c").version == 3
     assert ref.ask("events") == 3
+    assert [one.version for one in store.history("c", after=2)] == [3]
+    with pytest.raises(es.Deleted):
+        list(store.history("c"))
     assert again(system, made).ask("get") == (3, 3)
-    end(system.find("c"))
-    store.delete_snapshots("c")
-    assert system.spawn(made, name="c").ask("get") == (1, 3)  # two events are forgotten
-    assert store.version("c") == 3
+    assert again(system, made).ask(Add(1)) == (4, 4)
+    assert store.version("c") == 4
+
+
+def test_events_for_which_no_snapshot_stands_are_not_deleted(system, store):
+    class Deleter(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "events":
+                self.delete_events()
+            else:
+                super().receive(ctx, message)
+
+    ref = system.spawn(es.Props(Deleter, middleware=[es.persistence(store)]), name="c")
+    ref.ask(Add(1))
+    with pytest.raises(es.NotCovered):
+        ref.ask("events")
+    assert ref.ask("get") == (1, 1)
 
 
 class Provider(es.Store):
@@ -451,9 +467,6 @@ class Provider(es.Store):
 
     def save_snapshot(self, stream: str, version: int, type: str, data: bytes) -> None:
         self.inner.save_snapshot(stream, version, type, data)
-
-    def checkpoint(self, name: str) -> int | None:
-        return self.inner.checkpoint(name)
 
     def close(self) -> None:
         self.inner.close()
