@@ -65,7 +65,8 @@ escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *opti
     escqrs_actor_system_options given =
         options == NULL ? (escqrs_actor_system_options){0} : *options;
     escqrs_runtime *own = NULL;
-    if (given.runtime == NULL) {
+    escqrs_runtime *runtime = given.runtime;
+    if (runtime == NULL) {
         if (given.own.log.function == NULL) {
             given.own.log = given.log;
         }
@@ -73,14 +74,16 @@ escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *opti
         if (status != ESCQRS_OK) {
             return status;
         }
+        runtime = own;
     }
+    ESC_ASSERT(runtime != NULL);
     escqrs_status status = ESCQRS_NO_MEMORY;
     escqrs_actor_system *made = escqrs_alloc_zero(sizeof *made);
     if (made == NULL) {
         escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory making an actor system");
         goto fail;
     }
-    made->runtime = own == NULL ? given.runtime : own;
+    made->runtime = runtime;
     made->owns_runtime = own != NULL;
     made->manual = made->runtime->manual;
     made->log = given.log;

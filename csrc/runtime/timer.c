@@ -441,19 +441,17 @@ escqrs_status escqrs_context_schedule(escqrs_context *context, escqrs_ref *to,
                                       escqrs_error *error)
 {
     esc_cell *cell = esc_context_cell(context);
-    escqrs_status status = ESCQRS_OK;
-    escqrs_timer *made = NULL;
     if (delay_ns < 0 || interval_ns < 0 || (interval_ns > 0 && envelope->type->copy == NULL)) {
-        status = escqrs_error_set(error, ESCQRS_INVALID,
-                                  "a timer's times are not negative, and the message of a "
-                                  "repeating one needs a copy function");
-    } else if (esc_cell_extra(cell) == NULL ||
-               (made = timer_new(cell->system, cell, TIMER_MESSAGE)) == NULL) {
-        status = no_memory(error);
-    }
-    if (status != ESCQRS_OK) {
         escqrs_envelope_destroy(envelope);
-        return status;
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "a timer's times are not negative, and the message of a "
+                                "repeating one needs a copy function");
+    }
+    escqrs_timer *made =
+        esc_cell_extra(cell) == NULL ? NULL : timer_new(cell->system, cell, TIMER_MESSAGE);
+    if (made == NULL) {
+        escqrs_envelope_destroy(envelope);
+        return no_memory(error);
     }
     made->envelope = envelope;
     made->interval_ns = interval_ns;
