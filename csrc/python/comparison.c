@@ -4,6 +4,8 @@
  * attach with this thread's own state. */
 #include "python/comparison.h"
 
+#include "python/readmodel.h"
+
 #include "python/rows.h"
 #include "python/state.h"
 #include "python/store.h"
@@ -45,11 +47,12 @@ PyObject *esc_py_comparison_new(esc_py_system *system, PyObject *core,
         Py_DECREF((PyObject *)self);
         return NULL;
     }
+    const escqrs_event_reader reader = esc_py_readmodel_reader(system);
     escqrs_log log = {esc_py_log_write, &system->keeper->log};
     escqrs_error error = {0};
     escqrs_status status;
     Py_BEGIN_ALLOW_THREADS
-    status = escqrs_comparison_open(system->store, &esc_py_host_ops, system, &log, spec,
+    status = escqrs_comparison_open(system->store, &esc_py_host_ops, system, &reader, &log, spec,
                                     &self->comparison, model, &error);
     Py_END_ALLOW_THREADS
     esc_py_system_unpin(system);

@@ -428,6 +428,12 @@ static PyObject *module_check(PyObject *module, PyObject *given)
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
+escqrs_event_reader esc_py_readmodel_reader(esc_py_system *system)
+{
+    return (escqrs_event_reader){
+        .look = esc_py_upcast_look, .upcast = esc_py_upcast_apply, .context = system->keeper};
+}
+
 static int ensure_projector(esc_py_system *system)
 {
     if (system->projector != NULL) {
@@ -445,9 +451,8 @@ static int ensure_projector(esc_py_system *system)
         esc_py_raise(system->state, &error);
         return -1;
     }
-    escqrs_projector_set_reader(projector, &(escqrs_event_reader){.look = esc_py_upcast_look,
-                                                                  .upcast = esc_py_upcast_apply,
-                                                                  .context = system->keeper});
+    const escqrs_event_reader reader = esc_py_readmodel_reader(system);
+    escqrs_projector_set_reader(projector, &reader);
     system->projector = projector;
     return 0;
 }

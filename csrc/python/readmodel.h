@@ -18,6 +18,9 @@ typedef struct esc_py_readmodel_state {
     PyObject *failed;         /* function of _readmodel.py: failed(name, position, exception) */
 } esc_py_readmodel_state;
 
+/* How the system's read models read events of old versions. */
+escqrs_event_reader esc_py_readmodel_reader(esc_py_system *system);
+
 /* Whether this thread is inside an @es.on method. */
 bool esc_py_in_projection(void);
 

@@ -97,8 +97,8 @@ static escqrs_status open_model(escqrs_comparison *self, const escqrs_readmodel_
 }
 
 escqrs_status escqrs_comparison_open(escqrs_store *store, const escqrs_host_ops *host,
-                                     void *host_context, const escqrs_log *log,
-                                     const escqrs_readmodel_spec *spec,
+                                     void *host_context, const escqrs_event_reader *event_reader,
+                                     const escqrs_log *log, const escqrs_readmodel_spec *spec,
                                      escqrs_comparison **comparison, escqrs_readmodel **readmodel,
                                      escqrs_error *error)
 {
@@ -115,6 +115,9 @@ escqrs_status escqrs_comparison_open(escqrs_store *store, const escqrs_host_ops 
         goto fail;
     }
     self->projector->readonly = true; /* it writes nothing into the store */
+    if (event_reader != NULL) {
+        escqrs_projector_set_reader(self->projector, event_reader);
+    }
     if ((status = open_model(self, spec, error)) != ESCQRS_OK ||
         (status = esc_side_open(self->model, error)) != ESCQRS_OK ||
         (status = escqrs_readmodel_reader(self->model, &reader, error)) != ESCQRS_OK) {

@@ -246,13 +246,14 @@ void escqrs_readmodel_explain(escqrs_readmodel *readmodel, escqrs_slice detail);
 typedef struct escqrs_comparison escqrs_comparison;
 
 /* Copy the rows that the store has of the read model, as they are at one moment, and make an empty
- * copy of its tables; `*readmodel` is what functions of its projections belong to. Holds nothing of
- * the store afterwards, which has to outlive it. INVALID: the file has no rows of this definition,
- * or they are in virtual tables. One thread at a time; blocks. */
+ * copy of its tables; `reader` is the projector's, or NULL; `*readmodel` is what functions of its
+ * projections belong to. Holds nothing of the store afterwards, which has to outlive it. INVALID:
+ * the file has no rows of this definition, or they are in virtual tables. One thread at a time;
+ * blocks. */
 ESCQRS_MUST_USE escqrs_status escqrs_comparison_open(
-    escqrs_store *store, const escqrs_host_ops *host, void *host_context, const escqrs_log *log,
-    const escqrs_readmodel_spec *spec, escqrs_comparison **comparison, escqrs_readmodel **readmodel,
-    escqrs_error *error);
+    escqrs_store *store, const escqrs_host_ops *host, void *host_context,
+    const escqrs_event_reader *reader, const escqrs_log *log, const escqrs_readmodel_spec *spec,
+    escqrs_comparison **comparison, escqrs_readmodel **readmodel, escqrs_error *error);
 /* Build the copy a batch further. OK; DONE: it is where the live rows are; else the event that it
  * cannot take, or what the machine is to blame for. Detached from the host; `*host_state` is this
  * thread's, and another one afterwards. */

@@ -288,6 +288,7 @@ def test_read_models_in_sql(tmp_path: Path) -> None:
         shop[new.Items].rebuild()
         shop.flush()
         assert shop[new.Items].all() == rows
+        assert list(shop[new.Items].compare()) == []
 
 
 def test_a_read_model_that_fails_at_a_part_has_nothing_of_the_event(path: Path) -> None:
