@@ -183,6 +183,11 @@ class Aggregate(_core.AggregateBase):
         snapshot_keep: int | None = None,
         **keywords: Any,
     ) -> None:
+        if "was" in keywords:
+            raise TypeError(
+                f"{cls.__name__}: an aggregate's name is part of the names of its streams, so it "
+                f"stays: class {cls.__name__}(es.Aggregate, name={keywords['was']!r})"
+            )
         super().__init_subclass__(**keywords)
         if name is None:
             name = cls.__name__

@@ -694,3 +694,15 @@ def test_a_tuple_in_a_renamed_class_and_field(tmp_path: Path) -> None:
     ]
     with pytest.raises(es.SchemaMismatch):
         reopened(tmp_path / "a.db", code.replace("tuple[int, str]", "tuple[str, int]"))
+
+
+def test_a_renamed_aggregate_keeps_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store(path, PAIR)
+    with pytest.raises(TypeError, match="name='Thing'"):
+        define(PAIR + TAIL.replace("Thing(es.Aggregate)", "Other(es.Aggregate, was='Thing')"))
+    program = define(
+        PAIR + TAIL.replace("Thing(es.Aggregate)", "Other(es.Aggregate, name='Thing')")
+    )
+    with es.open(path, program["Other"]) as system:
+        assert system[program["Other"], "a"].state.count == 3
