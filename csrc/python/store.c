@@ -21,6 +21,10 @@
 
 int esc_py_store_check(esc_py_store *self)
 {
+    if (self->core != NULL && self->fork_generation == escqrs_fork_generation() &&
+        !atomic_load_explicit(&self->closed, memory_order_relaxed)) {
+        return 0; /* asked for each event: without clearing room for an error */
+    }
     escqrs_error error = {0};
     if (self->core == NULL) {
         PyErr_Format(
@@ -36,10 +40,8 @@ int esc_py_store_check(esc_py_store *self)
                                "%s was opened by the parent process and cannot be used after "
                                "fork; open it in this process, once the parent has closed it",
                                PyUnicode_AsUTF8(self->path));
-    } else if (atomic_load_explicit(&self->closed, memory_order_relaxed)) {
-        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
     } else {
-        return 0;
+        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
     }
     esc_py_raise(self->state, &error);
     return -1;
