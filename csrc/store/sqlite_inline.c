@@ -97,12 +97,10 @@ escqrs_status esc_sqlite_inline(esc_sqlite *sqlite, const escqrs_commit *commit,
                    ? esc_sqlite_error(sqlite, db, sqlite3_errcode(db), error, "cannot write to")
                    : ESCQRS_OK;
     }
-    if (status != ESCQRS_REJECTED) {
-        self->broken = true;
-    } else if (!self->careful) {
-        self->broken = self->refused = true;
-    } else if (!run(sqlite, "ROLLBACK TO escqrs_commit; RELEASE escqrs_commit")) {
-        self->broken = true; /* a statement that rolled back all there was */
-    }
+    /* ROLLBACK TO fails after a statement that rolled back all there was. */
+    bool is_taken_back = status == ESCQRS_REJECTED && self->careful &&
+                         run(sqlite, "ROLLBACK TO escqrs_commit; RELEASE escqrs_commit");
+    self->broken = !is_taken_back;
+    self->refused = status == ESCQRS_REJECTED && !self->careful;
     return status;
 }

@@ -1035,7 +1035,7 @@ def test_queries_of_threads_that_meet_close() -> None:
             shop.flush(SECONDS)
             counts: list[int] = []
 
-            def ask() -> None:
+            def ask(shop: es.System = shop, counts: list[int] = counts) -> None:
                 while True:
                     try:
                         counts.append(len(shop[Items].all()))
