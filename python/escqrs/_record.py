@@ -404,6 +404,11 @@ def build(cls: Any, given: Any) -> Any:
     values: dict[str, Any] = {}
     _core._schema_record(cls)  # its annotations are read now, if they were not before
     for one in _core.declared(cls):
+        if one.spec is None:
+            raise TypeError(
+                f"{cls.__escqrs_name__} is a class that protobuf generated, and upcasters cannot "
+                "make events of such classes: give the new events another name"
+            )
         for name in (one.name, *one.was):
             if name in rest:
                 title = f"{cls.__name__}.{one.name}"

@@ -615,7 +615,9 @@ class _Run:
             )
         if isinstance(value, Event):
             value = _record.plain(value)  # of another definition of the class
-        made: Event = _record.build(cls, value)
+        made: Any = _record.build(cls, value)
+        if not isinstance(made, Event):
+            raise TypeError(f"upcasting makes {made!r}, which is no es.Event")
         return made
 
 

@@ -810,3 +810,21 @@ def second(event: dict) -> dict:
         (event,) = [one.event for one in store.events()]
         assert event.colors == {new.Color.GREEN: new.Card("6")} and event.fixed[0] == 5
         assert event.fixed[1] is new.Color.RED
+
+
+def test_a_class_that_protobuf_generated_is_not_made(tmp_path: Path) -> None:
+    descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
+    from google.protobuf import descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="up.proto", package="shop", syntax="proto3")
+    file.message_type.add(name="Added").field.add(name="name", number=1, type=9, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    added = message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.Added"))
+    old = program('class Old(es.Event, name="shop.Added"):\n    cents: int\n')
+    with es.Store(tmp_path / "a.db", old.Old) as store:
+        store.append("s", [old.Old(5)])
+    up = program('@es.upcast("shop.Added", version=1)\ndef up(e): return {"name": "x"}\n')
+    with es.Store(tmp_path / "a.db", added, up) as store:
+        with pytest.raises(TypeError, match="protobuf generated"):
+            next(iter(store.events()))
