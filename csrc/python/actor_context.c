@@ -715,16 +715,25 @@ static int check_use(esc_py_context *self, const char *method)
                : refuse_outside(self, method);
 }
 
-static PyObject *context_tell(PyObject *object, PyObject *args, PyObject *kwargs)
+static PyObject *context_tell(PyObject *object, PyObject *const *args, Py_ssize_t count,
+                              PyObject *names)
 {
-    static char *names[] = {"ref", "message", "headers", NULL};
     esc_py_context *self = (esc_py_context *)object;
-    PyObject *to, *message, *headers = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O|$O", names,
-                                     self->system->state->actor.ref_type, &to, &message,
-                                     &headers) ||
-        check_use(self, "tell") < 0 ||
-        send_as(self, to, message, headers == Py_None ? NULL : headers, NULL) < 0) {
+    PyObject *headers = NULL;
+    if (names != NULL && PyTuple_GET_SIZE(names) == 1 && count == 2 &&
+        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "headers") == 0) {
+        headers = args[2] == Py_None ? NULL : args[2];
+    } else if (count != 2 || (names != NULL && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "ctx.tell(ref, message, *, headers=None)");
+        return NULL;
+    }
+    if (headers != NULL && !PyDict_Check(headers)) {
+        PyErr_Format(PyExc_TypeError, "headers is a dict or None, not %s",
+                     Py_TYPE(headers)->tp_name);
+        return NULL;
+    }
+    if (esc_py_ref_cast(self->system->state, args[0], "the first argument of ctx.tell") == NULL ||
+        check_use(self, "tell") < 0 || send_as(self, args[0], args[1], headers, NULL) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -742,6 +751,11 @@ static PyObject *context_request(PyObject *object, PyObject *args, PyObject *kwa
         return NULL;
     }
     if (sender == Py_None && (sender = self_ref(self)) == NULL) {
+        return NULL;
+    }
+    if (headers != Py_None && !PyDict_Check(headers)) {
+        PyErr_Format(PyExc_TypeError, "headers is a dict or None, not %s",
+                     Py_TYPE(headers)->tp_name);
         return NULL;
     }
     if (send_as(self, to, message, headers == Py_None ? NULL : headers, sender) < 0) {
@@ -1346,8 +1360,8 @@ static void context_dealloc(PyObject *object)
 #define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
 
 static PyMethodDef context_methods[] = {
-    {"tell", _PyCFunction_CAST(context_tell), KEYWORDS,
-     "tell($self, ref, message, *, headers=None)\n--\n\nSend, without a sender."},
+    {"tell", _PyCFunction_CAST(context_tell), METH_FASTCALL | METH_KEYWORDS,
+     "tell($self, ref, message, /, *, headers=None)\n--\n\nSend, without a sender."},
     {"request", _PyCFunction_CAST(context_request), KEYWORDS,
      "request($self, ref, message, *, sender=None, headers=None)\n--\n\nSend with this actor, or "
      "`sender`, as the one to be answered."},

@@ -871,3 +871,30 @@ def test_reenter_after_from_started_and_not_after_a_restart(system, seen):
     assert other.ask("ping") == ref.ask("ping") == "pong"
     with pytest.raises(TypeError):
         system.spawn(Doer).ask(Call(lambda ctx: ctx.reenter_after(7, print)))
+
+
+def test_wrong_arguments_of_sends(system):
+    ref = system.spawn(Doer)
+    for wrong in (
+        lambda ctx: ctx.tell("x", 1),
+        lambda ctx: ctx.tell(ref),
+        lambda ctx: ctx.tell(ref, 1, 2),
+        lambda ctx: ctx.tell(ref, 1, headers=5),
+        lambda ctx: ctx.request(ref, 1, headers=5),
+        lambda ctx: ctx.request(ref, 1, sender=5),
+        lambda ctx: ctx.self.tell(1, headers=5),
+        lambda ctx: ctx.self.tell(),
+        lambda ctx: ctx.self.tell(1, 2),
+        lambda ctx: ctx.self.tell(1, nonsense=2),
+        lambda ctx: ctx.self.submit(1, timeout=2),
+        lambda ctx: ctx.self.ask(1, timeout="soon"),
+        lambda ctx: ctx.set_receive_timeout("soon"),
+        lambda ctx: ctx.become(5),
+        lambda ctx: ctx.watch(5),
+        lambda ctx: ctx.stop(5),
+    ):
+        with pytest.raises(TypeError):  # each its own: ten failures would stop one
+            system.spawn(Doer).ask(Call(wrong))
+    assert ref.ask(Call(lambda ctx: ctx.tell(ref, 1, headers={"a": 1}))) is None
+    with pytest.raises(ValueError):
+        ref.ask(Call(lambda ctx: ctx.schedule_once(-1.0, "x")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import threading
 from typing import Any
 
@@ -351,3 +352,67 @@ def test_a_name_used_by_a_stopping_actor(system):
     release.set()
     ref.wait_stopped(timeout=support.SECONDS)
     assert system.spawn(Slow, name="slow") != ref
+
+
+def test_a_tree_under_fire():
+    """Four threads let a tree grow, fail, stop, watch and talk: every ask has an end."""
+
+    class Node(es.Actor):
+        def __init__(self) -> None:
+            self.children: list[es.Ref] = []
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case "grow":
+                    child = ctx.spawn(Node)
+                    ctx.watch(child)
+                    self.children.append(child)
+                    ctx.respond(child)
+                case "fail":
+                    raise LookupError
+                case "ping":
+                    ctx.respond("pong")
+                case "talk":
+                    for child in self.children:
+                        child.tell("x")
+                    ctx.schedule_once(0.001, "x")
+                case es.Terminated(ref=ref):
+                    self.children = [one for one in self.children if one != ref]
+
+    wrong: list[BaseException] = []
+    supervisor = es.OneForOne(max_restarts=1_000_000)
+    with es.ActorSystem(supervisor=supervisor) as system:
+        refs = [system.spawn(Node) for _ in range(5)]
+
+        def play(seed: int) -> None:
+            dice = random.Random(seed)
+            for _ in range(150):
+                ref = dice.choice(refs)
+                try:
+                    match dice.randrange(7):
+                        case 0:
+                            refs.append(ref.ask("grow", timeout=support.SECONDS))
+                        case 1:
+                            ref.tell("fail")
+                        case 2:
+                            with pytest.raises(LookupError):
+                                ref.ask("fail", timeout=support.SECONDS)
+                        case 3:
+                            ref.stop() if dice.randrange(2) else ref.poison()
+                            refs.append(system.spawn(Node))
+                        case 4:
+                            ref.tell("talk")
+                        case _:
+                            assert ref.ask("ping", timeout=support.SECONDS) == "pong"
+                except es.Closed:
+                    pass
+                except BaseException as error:
+                    wrong.append(error)
+
+        threads = [threading.Thread(target=play, args=(seed,)) for seed in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert not wrong
+    assert system.actor_count == 0
