@@ -80,7 +80,7 @@ class Model(RuleBasedStateMachine):
                 self.store.truncate(stream, upto, force=force)
         elif upto <= self.truncated.get(stream, 0):
             assert self.store.truncate(stream, upto, force=force) == 0
-        elif not force and max(self.snapshots.get(stream, {0})) < upto:
+        elif not force and max(self.snapshots.get(stream, set()), default=0) < upto:
             with pytest.raises(es.NotCovered):
                 self.store.truncate(stream, upto)
         else:
