@@ -122,7 +122,6 @@ struct esc_cell {
     bool has_instance;             /* actor's: create has answered, destroy has not */
     bool leased;                   /* actor's: continuations share `current` (extra->lease) */
     bool waits_for_children;       /* guarded by the own tree's lock */
-    bool in_tree;                  /* guarded by the parent's tree's lock */
     _Atomic(bool) ended;           /* it is out of the tree, and its watchers know */
     uint64_t id;
     char *name;              /* NULL: made from the id */
@@ -401,7 +400,6 @@ esc_put esc_box_put(esc_box *box, escqrs_envelope *envelope, bool forced, int64_
                     escqrs_envelope **dropped);
 /* The next; NULL: none, and the next put wakes. */
 escqrs_envelope *esc_box_take(esc_box *box, int64_t now_ns);
-bool esc_box_is_empty(esc_box *box);
 void esc_box_close(esc_box *box); /* what is in it stays */
 escqrs_status esc_box_wait_room(esc_box *box, int64_t deadline_ns);
 bool esc_box_wants_time(const esc_box *box);

@@ -100,7 +100,6 @@ static escqrs_status enter_tree(esc_tree *tree, esc_cell *cell, escqrs_ref **ref
         }
     }
     esc_list_push_back(&tree->children, &cell->in_parent);
-    cell->in_tree = true;
     tree->count++;
     return ESCQRS_OK;
 }
@@ -193,7 +192,6 @@ void esc_tree_leave(esc_cell *cell)
     esc_tree *tree = tree_of(parent);
     esc_mutex_lock(&tree->lock);
     esc_list_remove(&cell->in_parent);
-    cell->in_tree = false;
     if (cell->name != NULL) {
         esc_map_remove(&tree->names, name_of(cell));
     }

@@ -149,6 +149,7 @@ typedef struct escqrs_terminated_message {
  * MAILBOX_FULL a bounded mailbox with `fail`, or with `block` when an actor sends: it is destroyed
  *              (an asker gets the same error); with `drop_new` the status is OK and it is a dead
  *              letter
+ * NO_MEMORY    no room for it in a mailbox with bounds, priorities or statistics: as MAILBOX_FULL
  * Blocks only outside of actors and only for a mailbox with `block` that is full. `sender` may be
  * NULL. The status may be ignored: nothing is lost silently. */
 escqrs_status escqrs_tell(escqrs_ref *to, escqrs_envelope *envelope, escqrs_ref *sender);
