@@ -322,6 +322,7 @@ escqrs_status escqrs_readmodel_add(escqrs_projector *projector, const escqrs_rea
     if (status != ESCQRS_OK) {
         return status;
     }
+    ESC_ASSERT(model != NULL);
     if ((status = check_siblings(projector, &model->definition, error)) != ESCQRS_OK ||
         (status = esc_side_open(model, error)) != ESCQRS_OK) {
         goto fail;
