@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _core
+from ._aggregate import describe
 from ._core import Recorded
 from ._log import logger
 from ._match import Match
@@ -170,6 +171,8 @@ class Runner:
         self.later: list[tuple[float, int, tuple[str, int, CommandRequested]]] = []
         self.again: collections.deque[Callable[[_Batch], None]] = collections.deque()
         self.stopped: Callable[[_Batch], None] | None = None  # what `stop` is about
+        self.generation = -1  # of the classes in `commands`
+        self.commands: dict[tuple[str, str], type[Command[Any]]] = {}  # by aggregate and command
         self.in_flight: set[tuple[str, int]] = set()
         self.attempts: dict[tuple[str, int], int] = {}
         self.numbers = itertools.count()
@@ -265,7 +268,7 @@ class Runner:
         self.follow()
 
     def level(self) -> None:
-        """Wait for the ledger. Events that were deleted are no loss to it: with an instance's stream
+        """Wait for the ledger. Deleted events are no loss to it: with the stream of an instance
         goes all that it has to say of it."""
         while True:
             try:
@@ -658,21 +661,28 @@ class Runner:
     # ---- delivering
 
     def command_of(self, request: CommandRequested) -> Command[Any]:
+        generation = _core.generation()
+        if generation != self.generation:  # a class was defined, perhaps anew
+            self.generation = generation
+            self.commands.clear()
+        names = (request.aggregate, request.command)
+        found = self.commands.get(names)
+        if found is None:
+            found = self.commands[names] = self.command_class(*names)
+        return unpack_command(found, request)
+
+    def command_class(self, aggregate: str, name: str) -> type[Command[Any]]:
         system = self.system()
         if system is None:
             raise Closed(f"{self.store!r} is closed")
-        definition = system._definitions
-        for one in list(definition.values()):
-            if one.name == request.aggregate:
-                from ._aggregate import describe
-
-                for command in describe(one.cls)[3]:
-                    if command.__escqrs_name__ == request.command:
-                        return unpack_command(command, request)
+        for one in list(system._definitions.values()):
+            for command in describe(one.cls)[3] if one.name == aggregate else ():
+                if command.__escqrs_name__ == name:
+                    return cast("type[Command[Any]]", command)
         raise UnknownType(
-            f"process {self.definition.name} sends {request.command} to {request.aggregate}, and "
-            "no aggregate of that name that handles it was given to es.open",
-            type=request.command,
+            f"process {self.definition.name} sends {name} to {aggregate}, and no aggregate of that "
+            "name that handles it was given to es.open",
+            type=name,
         )
 
     def deliver(self, system: System) -> None:
