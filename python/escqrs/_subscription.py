@@ -923,8 +923,8 @@ class Subscription:
         group.save([_Failed(group.generation, position, entry.attempts, text, entry.place[1])])
         if delay is None:
             delay = min(_BACKOFF_MAX, group.options.backoff * 2.0 ** min(entry.attempts - 1, 30))
-        self._hand.clear()
         with group.changed:
+            self._take_from_hand(entry)
             group.put_back(entry, delay)
 
     def skip(self, reason: BaseException | str | None = None) -> None:
@@ -958,25 +958,37 @@ class Subscription:
 
     def _in_hand(self) -> _Entry:
         self._check()
-        if not self._hand:
-            raise ValueError("there is no event in hand: the last one was settled already")
-        return self._hand[0]
+        with self._group.changed:
+            if self._hand:
+                return self._hand[0]
+        if self._closed:
+            raise Closed(f"this consumer of subscription {self.name!r} is closed")
+        raise ValueError("there is no event in hand: the last one was settled already")
 
     def _settle(self, entry: _Entry, removed: bool = True) -> None:
         group = self._group
         if entry.dead and removed:
             group.save([_Removed(group.generation, *entry.place, "acknowledged")])
-        self._hand.clear()
         with group.changed:
+            self._take_from_hand(entry)
             if entry.dead and removed:
                 group.dead.pop(entry.place, None)
             group.done(entry)
 
+    def _take_from_hand(self, entry: _Entry) -> None:
+        """Under the group's `changed`. Another thread may have closed this consumer meanwhile: then
+        somebody else gets the event."""
+        if self._hand != [entry]:
+            raise Closed(f"this consumer of subscription {self.name!r} is closed")
+        self._hand.clear()
+
     def _settle_in_hand(self) -> bool:
         """Acknowledge what is in hand; whether it is time to store that."""
-        if not self._hand:
+        with self._group.changed:
+            entry = self._hand[0] if self._hand else None
+        if entry is None:
             return False
-        self._settle(self._hand[0])
+        self._settle(entry)
         with self._group.changed:
             return self._group.is_save_due()
 
@@ -1033,19 +1045,20 @@ def _text_of(error: BaseException | str | None) -> str:
     return "" if error is None else str(error)
 
 
-def _put_back(group: _Group, hand: list[_Entry]) -> None:
+def _put_back(group: _Group, hand: list[_Entry], attempts: int = 0) -> None:
+    """attempts: that do not count."""
     with group.changed:
         while hand:
-            group.put_back(hand.pop(), 0.0)
+            entry = hand.pop()
+            entry.attempts -= attempts
+            group.put_back(entry, 0.0)
 
 
 def _release(group: _Group, hand: list[_Entry]) -> None:
     """A consumer has ended. What is in its hand has not failed."""
     if group.store._forked:
         return
-    for entry in hand:
-        entry.attempts -= 1
-    _put_back(group, hand)
+    _put_back(group, hand, 1)
     _leave(group)
 
 

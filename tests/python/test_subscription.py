@@ -142,12 +142,13 @@ def test_consumers_share_and_a_stream_stays_in_order(store):
                     wrong.append(recorded.stream)
                 busy.add(recorded.stream)
                 seen[recorded.stream].append(recorded.event.number)
-                by_thread[number] += 1
-                last = sum(by_thread.values()) == 700
             time.sleep(0)
             with lock:
                 busy.remove(recorded.stream)
             mailers[number].ack()
+            with lock:
+                by_thread[number] += 1
+                last = sum(by_thread.values()) == 700
             if last:
                 for one in mailers:
                     one.close()
@@ -337,6 +338,20 @@ def test_closing_wakes_whoever_waits(store):
     with pytest.raises(es.Closed):
         mailer.next()
     assert status(store).state == "idle"
+
+
+def test_one_that_is_closed_while_its_body_runs_cannot_acknowledge(store):
+    fill(store, "a")
+    mailer, other = store.subscribe("mailer"), store.subscribe("mailer")
+    mailer.next(timeout=SECONDS)
+    mailer.close()
+    for function in (mailer.ack, mailer.retry, mailer.skip, mailer.next):
+        with pytest.raises(es.Closed):
+            function()
+    assert other.next(timeout=SECONDS).position == 1
+    other.ack()
+    other.close()
+    assert status(store).position >= 1
 
 
 def test_closing_the_store_stores_what_was_acknowledged(tmp_path):
