@@ -8,14 +8,13 @@ import contextlib
 import functools
 import logging
 import threading
-import time
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, MutableMapping
 from typing import Any, NamedTuple, cast
 
-from . import _core, _persist
+from . import _core, _deadline, _persist
 from ._core import ActorReply, Context, Ref
 from ._props import (
     Directive,
@@ -424,11 +423,11 @@ class ActorSystem(_core.ActorSystemBase):
             return
         if self._inside:
             raise Deadlock("close() waits for every actor, so it cannot be called by one")
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _deadline.until(timeout)
         with self._close_lock:
             self._begin_close()
             self._end_actors(until)
-            self._stop(_left(until))
+            self._stop(_deadline.left(until))
             if self._own_loop is not None:
                 self._own_loop.close()
                 self._own_loop = None
@@ -441,7 +440,7 @@ class ActorSystem(_core.ActorSystemBase):
             for ref in refs[first : first + size]:
                 ref.poison()
             for ref in refs[first : first + size]:
-                left = _left(until)
+                left = _deadline.left(until)
                 if left == 0.0:
                     return
                 try:
@@ -467,10 +466,6 @@ class ActorSystem(_core.ActorSystemBase):
         if self.closed or self._forked:
             return f"<es.ActorSystem, {'forked' if self._forked else 'closed'}>"
         return f"<es.ActorSystem: {self.actor_count} actors>"
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.0, until - time.monotonic())
 
 
 # ---- what C calls --------------------------------------------------------------------------------

@@ -10,12 +10,11 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import _readmodel
+from . import _deadline, _readmodel
 from ._core import Recorded
 from .errors import Closed, Corrupt, Error, ReadModelStopped, Timeout
 
@@ -128,7 +127,7 @@ class Follower:
         Raises ``es.ReadModelStopped`` where it has stopped before, ``es.Timeout``, ``es.Closed``.
         """
         target = self._system.head if position is None else position
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _deadline.until(timeout)
         with self._changed:
             while self._position < target:
                 if self._failure is not None:
@@ -138,7 +137,7 @@ class Follower:
                     ) from self._failure
                 if self._ends:
                     raise Closed("the foreign read model no longer follows")
-                left = None if until is None else until - time.monotonic()
+                left = _deadline.left(until)
                 if left is not None and left <= 0:
                     raise Timeout(f"it is at {self._position}, not yet at {target}")
                 self._changed.wait(left)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _core
+from . import _core, _deadline
 from ._aggregate import describe
 from ._core import Recorded
 from ._log import logger
@@ -199,7 +199,7 @@ class Runner:
         """Until all up to the position is done, with what it caused."""
         with self.lock:
             while not (self.stop or self.ended or self.settled >= position):
-                left = None if until is None else until - time.monotonic()
+                left = _deadline.left(until)
                 if left is not None and left <= 0:
                     raise Timeout(f"process {self.definition.name} is still at {self.looked:,}")
                 self.lock.wait(left)

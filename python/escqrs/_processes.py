@@ -6,12 +6,12 @@ import bisect
 import concurrent.futures
 import datetime
 import threading
-import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
+from . import _deadline
 from ._message import (
     Event,
 )
@@ -217,7 +217,7 @@ class Processes(Generic[_P]):
         Raises ``es.ProcessStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds.
         """
         system = self._opened()
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _deadline.until(timeout)
         self._running().wait(system.head if position is None else position, until)
 
     def _control(self, id: str | None, skips: bool, reason: str) -> None:
@@ -315,7 +315,7 @@ def before_close(system: System, until: float | None) -> None:
     for one in runners:
         if one.thread is threading.current_thread() or one.thread.ident is None:
             continue
-        one.thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        one.thread.join(_deadline.left(until))
         one.leave()
 
 

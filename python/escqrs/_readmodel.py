@@ -33,7 +33,7 @@ from typing import (
     overload,
 )
 
-from . import _core
+from . import _core, _deadline
 from ._core import Cursor, Rows
 from ._message import Event, _Names
 from .errors import Closed, ReadModelStopped, SchemaMismatch, Timeout
@@ -1148,14 +1148,13 @@ def flush(system: System, position: int, timeout: float | None) -> None:
 
     Raises for one that has stopped once the others are there.
     """
-    until = None if timeout is None else time.monotonic() + timeout
+    until = _deadline.until(timeout)
     stopped: ReadModelStopped | None = None
     readmodels = list(system._readmodels.values())  # another thread may add to it
     for core in {id(one._escqrs_core): one._escqrs_core for one in readmodels}.values():
         try:
             for target in (position, -1):
-                left = None if until is None else max(0.0, until - time.monotonic())
-                _wait(core, target, left)
+                _wait(core, target, _deadline.left(until))
         except ReadModelStopped as error:
             stopped = stopped or error
     if stopped is not None:

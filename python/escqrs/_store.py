@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import IO, Any, Literal, cast, overload
 
-from . import _core, _deleting, _log, _subscription, _upcast
+from . import _core, _deadline, _deleting, _log, _subscription, _upcast
 from ._core import NewEvent, Recorded
 from ._inspect import (
     Statistics,
@@ -777,7 +777,7 @@ class _ProviderFeed(Feed):
         return recorded
 
     def _wait(self, timeout: float | None) -> Recorded | None:
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _deadline.until(timeout)
         while True:
             seen = self._news.count
             recorded = self._poll()

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from . import _core
+from . import _core, _deadline
 from ._core import Recorded
 from ._log import logger
 from ._match import Match, matches
@@ -871,7 +871,7 @@ class Subscription:
     def _wait(self, timeout: float | None) -> _Entry | None:
         self._check()
         group = self._group
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _deadline.until(timeout)
         head = 0 if timeout is None else group.store.head  # what is there counts as in time
         while True:
             news = group.news

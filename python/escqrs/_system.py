@@ -7,7 +7,6 @@ import atexit
 import collections
 import os
 import threading
-import time
 import types
 import warnings
 import weakref
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple, cast, overload
 from . import (
     _aggregate,
     _core,
+    _deadline,
     _log,
     _match,
     _process,
@@ -43,7 +43,6 @@ __all__ = ["DeadLetter", "System", "open"]
 
 _EXIT_SECONDS = 3.0  # that handlers still running have when the interpreter ends
 _DEAD_LETTERS_MAX = 1_000  # kept for looking at
-_FOR_EVER = 1e9  # seconds
 
 _unclosed: weakref.WeakSet[System] = weakref.WeakSet()
 _carried: weakref.WeakValueDictionary[Store, System] = weakref.WeakValueDictionary()
@@ -84,13 +83,13 @@ class System(_core.SystemBase):
         """
         if _processes.is_runner(self):
             raise Deadlock("flush() waits for every process, so it cannot be called by one")
-        until = None if timeout is None else time.monotonic() + min(timeout, _FOR_EVER)
-        self._drain(timeout)
+        until = _deadline.until(timeout)
+        self._drain(_deadline.left(until))
         try:
             while _processes.flush(self, until):
-                self._drain(_left(until))
+                self._drain(_deadline.left(until))
         finally:
-            _readmodel.flush(self, self.head, _left(until))
+            _readmodel.flush(self, self.head, _deadline.left(until))
 
     @overload
     def subscribe(
@@ -142,11 +141,11 @@ class System(_core.SystemBase):
                 pass
             except Deadlock:  # in a handler
                 return super().close(timeout)
-        until = None if timeout is None else time.monotonic() + min(timeout, _FOR_EVER)
+        until = _deadline.until(timeout)
         _processes.before_close(self, until)
         if self._owns_store:
             _subscription.before_close(self.store)
-        return super().close(_left(until))
+        return super().close(_deadline.left(until))
 
     def verify_snapshots(
         self, *, progress: Callable[[int, int], object] | None = None
@@ -190,10 +189,6 @@ class System(_core.SystemBase):
         return (
             f"<escqrs.System {self.path!r}: {', '.join(names) or 'no classes'}; head {self.head}>"
         )
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.0, until - time.monotonic())
 
 
 def open(
