@@ -87,6 +87,7 @@ def on(
     the entity. ``starts=True``: the event begins an instance where there is none; where a process
     has no such method, every event does.
     """
+    classes = _readmodel._check_events("@es.on", events)
 
     def decorate(function: _F) -> _F:
         parameters = list(inspect.signature(function).parameters) if callable(function) else []
@@ -100,7 +101,6 @@ def on(
                     "and perhaps recorded"
                 )
         if len(parameters) in (2, 3) and not options:
-            classes = _readmodel._check_events("@es.on", events)
             _readmodel._check_plain("@es.on", function)
             marked.__escqrs_reaction__ = Reaction(classes, key, starts, len(parameters) == 3)
             if not hasattr(marked, "__escqrs_on__"):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _core
 from ._message import Event
-from .errors import Error, NameClash, SchemaMismatch, UnknownType
+from .errors import Corrupt, Error, NameClash, SchemaMismatch, UnknownType
 
 if TYPE_CHECKING:
     from ._core import Recorded
@@ -211,7 +211,11 @@ class Plan:
         """A newer program has renamed a class that is still known under its former name here."""
         if not record or name in self.classes or name in self.former:
             return
-        for former in _core._describe_record(record)[1][0][2]:
+        try:
+            names = _core._describe_record(record)[1][0][2]
+        except Corrupt:  # it matters to those who read such events, and to verify()
+            return
+        for former in names:
             if former in self.classes:
                 self.former[name] = former
                 return
