@@ -281,6 +281,7 @@ typedef struct esc_py_context {
     escqrs_ref *asker; /* sender of its message, held */
     PyObject *outcome; /* None, or the exception it ended with; NULL: not yet */
     bool suspended;
+    bool forwarded;         /* the message went on to another actor, which may answer */
     bool continued;         /* the message goes on in a continuation: its asker waits for that */
     PyObject *task_headers; /* of its message; or NULL */
     PyObject *inside; /* list of [function, result, exception, event] to be run in the actor */

@@ -330,10 +330,13 @@ static escqrs_turn_end finish(esc_py_context *self, PyObject *result)
         Py_DECREF(result);
         return end;
     }
-    if (result != NULL && !self->continued) {
+    if (result != NULL && self->forwarded && !self->continued) {
+        /* the answer is others' matter: this actor is not to be asked for it */
+        escqrs_envelope_destroy(escqrs_context_take(self->core));
+    } else if (result != NULL && !self->continued) {
         refuse_silence(self);
     }
-    self->continued = false;
+    self->continued = self->forwarded = false;
     if (self->persist != NULL) {
         result = esc_py_persist_finish(self, result);
     }
@@ -823,14 +826,15 @@ static PyObject *do_forward(esc_py_context *self, PyObject *args, PyObject *kwar
                         "ctx.forward: the actor handles no message that could be sent on");
         return NULL;
     }
+    esc_py_mail *mail = esc_py_mail_of(envelope);
     escqrs_ref *sender = escqrs_context_sender(self->core);
     PyObject *from = sender == NULL ? Py_NewRef(Py_None) : esc_py_ref_new(self->system, sender);
     if (from == NULL) {
         return NULL;
     }
-    esc_py_mail *mail = esc_py_mail_of(envelope);
     int result = send_as(self, to, esc_py_mail_object(mail), esc_py_mail_headers(mail), from);
     Py_DECREF(from);
+    self->forwarded = self->forwarded || result == 0;
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 ENTERED(forward)

@@ -253,7 +253,32 @@ def test_forward_keeps_the_sender(system):
             if isinstance(message, str):
                 ctx.forward(echo)
 
-    assert system.spawn(Forwarder).ask("hello") == "hello"
+    ref = system.spawn(Forwarder)
+    for _ in range(3):
+        assert ref.ask("hello") == "hello"
+
+
+def test_who_forwards_may_stop_and_whom_it_went_to_may_be_silent(system):
+    class Silent(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            pass
+
+    class Once(es.Actor):
+        def __init__(self, to: es.Ref) -> None:
+            self.to = to
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, str):
+                for _ in message.split():
+                    ctx.forward(self.to)
+                assert ctx.sender is not None
+                ctx.stop()
+
+    echo, silent = system.spawn(Echo), system.spawn(Silent)
+    assert system.spawn(lambda: Once(echo)).ask("hello") == "hello"
+    assert system.spawn(lambda: Once(echo)).ask("hello twice") == "hello twice"
+    with pytest.raises(es.Unanswered):
+        system.spawn(lambda: Once(silent)).ask("hello")
 
 
 def test_context_request_has_the_actor_as_sender(system, seen):
