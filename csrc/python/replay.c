@@ -15,6 +15,19 @@ PyObject *esc_py_definition_interruption(void)
     return taken;
 }
 
+/* An applier, an upcaster or the class's look-up raised: keep what is no Exception. */
+static escqrs_status raised(escqrs_error *error, const char *what)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        Py_XSETREF(interruption, Py_XNewRef(value));
+        PyErr_Restore(type, value, traceback);
+    }
+    return esc_py_failure(error, ESCQRS_REPLAY, what);
+}
+
 /* The entry for events of that class; NULL with `error` filled. */
 static esc_py_entry *entry_for(esc_py_definition *self, PyTypeObject *cls, escqrs_error *error)
 {
@@ -39,7 +52,7 @@ static esc_py_entry *look_up(esc_py_definition *self, const escqrs_recorded *rec
 {
     PyObject *reading = esc_py_reading(self->system->keeper->backing, recorded->type);
     if (reading == NULL) {
-        (void)esc_py_failure(error, ESCQRS_REPLAY, "its class cannot be used");
+        (void)raised(error, "its class cannot be used");
         return NULL;
     }
     *upcasts = esc_py_reading_upcasts(reading);
@@ -96,19 +109,6 @@ void esc_py_replay_discard(void *context, void *decoded)
 {
     (void)context;
     escqrs_message_free(decoded);
-}
-
-/* An applier or an upcaster raised: keep what is no Exception. */
-static escqrs_status raised(escqrs_error *error, const char *what)
-{
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        Py_XSETREF(interruption, Py_XNewRef(value));
-        PyErr_Restore(type, value, traceback);
-    }
-    return esc_py_failure(error, ESCQRS_REPLAY, what);
 }
 
 /* Apply what upcasting makes of it. */

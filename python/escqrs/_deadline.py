@@ -17,9 +17,9 @@ def until(timeout: float | None) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is a number of seconds or None, not {type(timeout).__name__}")
-    if math.isnan(timeout):
+    if isinstance(timeout, float) and math.isnan(timeout):
         raise ValueError("timeout is NaN")
-    return None if timeout >= _FOR_EVER else time.monotonic() + max(0.0, timeout)
+    return None if timeout >= _FOR_EVER else time.monotonic() + max(0, timeout)
 
 
 def left(moment: float | None) -> float | None:
