@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Literal
 
 import escqrs as es
 
@@ -130,6 +131,7 @@ class ListStore(es.Store):
         upto: int | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        deleted: Literal["raise", "skip"] = "raise",  # it deletes nothing
     ) -> Iterator[es.Recorded]:
         with self._lock:
             self._check_open()
@@ -144,6 +146,7 @@ class ListStore(es.Store):
         match: es.Match | Iterable[es.Match] = (),
         reverse: bool = False,
         limit: int | None = None,
+        deleted: Literal["raise", "skip"] = "raise",  # it deletes nothing
     ) -> Iterator[es.Recorded]:
         several = [match] if isinstance(match, es.Match) else list(match)
         with self._lock:

@@ -354,9 +354,10 @@ static void raise_spawn(esc_py_actor_system *system, escqrs_status status, escqr
     }
     PyObject *exception = esc_py_error_new(system->state, error);
     PyObject *ref = exception == NULL || taken == NULL ? NULL : esc_py_ref_new(system, taken);
-    if (ref != NULL && PyObject_SetAttrString(exception, "ref", ref) == 0) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
-    } else if (exception != NULL && !PyErr_Occurred()) {
+    if (ref != NULL) {
+        (void)PyObject_SetAttrString(exception, "ref", ref); // where it fails, that is raised
+    }
+    if (exception != NULL && !PyErr_Occurred()) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
     }
     Py_XDECREF(ref);

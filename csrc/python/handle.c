@@ -659,7 +659,8 @@ static PyMethodDef handle_methods[] = {
     {"_refold", handle_refold, METH_O, NULL},
     {"_snapshot_state", handle_snapshot_state, METH_O, NULL},
     {"history", _PyCFunction_CAST(handle_history), METH_VARARGS | METH_KEYWORDS,
-     "history($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
+     "history($self, *, after=0, upto=None, match=(), reverse=False, limit=None, "
+     "deleted='raise')\n--\n\n"
      "Iterate over the stored events of this entity, oldest first; after and upto are versions."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Handle[Cart], for annotations."},
     {NULL, NULL, 0, NULL},

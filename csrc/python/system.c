@@ -629,7 +629,8 @@ static PyMethodDef system_methods[] = {
      "once. es.Deadlock in a\n"
      "handler."},
     {"events", _PyCFunction_CAST(system_events), METH_VARARGS | METH_KEYWORDS,
-     "events($self, *, after=0, upto=None, match=(), reverse=False, limit=None)\n--\n\n"
+     "events($self, *, after=0, upto=None, match=(), reverse=False, limit=None, "
+     "deleted='raise')\n--\n\n"
      "Iterate over all stored events in global order; after and upto are positions. It ends at the "
      "head as it is now."},
     {"_add_aggregate", system_add_aggregate, METH_O, NULL},

@@ -41,6 +41,8 @@ class Registration(es.PersistentActor):
                 ctx.set_receive_timeout(IDLE_SECONDS)
             case es.ReceiveTimeout() if ctx.parent is not None:
                 ctx.tell(ctx.parent, Idle(self.name))
+            case _:
+                pass
 
 
 class Registrations:
@@ -67,6 +69,8 @@ class Registrations:
                 self.running.pop(ref.name, None)
                 for command, sender in self.stopping.pop(ref.name, ()):
                     self.hand_on(ctx, ref.name, command, sender)
+            case _:
+                pass
 
     def hand_on(
         self, ctx: es.Context, name: str, command: RegisterUser, sender: es.Ref | None

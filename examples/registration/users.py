@@ -61,12 +61,14 @@ class UsersUpdater:
             case es.Stopped() | es.Restarting():
                 if self.db is not None:
                     self.db.close()
+            case _:
+                pass
 
     def follow(self, db: sqlite3.Connection) -> None:
         if self.store.head <= self.position:
             return
         position = self.position
-        rows = []
+        rows: list[tuple[int, str, str, str, str]] = []
         for recorded in self.store.events(after=position):
             position = recorded.position
             user = recorded.event

@@ -17,10 +17,10 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 import escqrs as es
@@ -59,12 +59,12 @@ class Hal(Json):
 
 def parse_json(body: bytes) -> Mapping[str, Any]:
     try:
-        fields = json.loads(body)
+        fields: Any = json.loads(body)
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is not JSON") from None
     if not isinstance(fields, dict):
         raise HTTPException(400, "the body is not a JSON object")
-    return fields
+    return cast("dict[str, Any]", fields)
 
 
 def parse_form(body: bytes) -> Mapping[str, Any]:
@@ -96,8 +96,8 @@ async def fields_of(request: Request) -> Mapping[str, Any]:
 
 def command_of(fields: Mapping[str, Any]) -> RegisterUser:
     """Return the command, or raise naming each field that is missing or malformed."""
-    wrong = []
-    values = {}
+    wrong: list[str] = []
+    values: dict[str, str] = {}
     for name in ("username", "email"):
         value = fields.get(name)
         if value is None or value == "":
@@ -135,6 +135,8 @@ async def register(request: Request) -> Response:
             return Json({"Message": reason}, 400)
         case Failed(reason=reason):
             log.error("a registration failed: %s", reason)
+        case _:
+            pass
     raise HTTPException(503, "the registration could not be stored; try again")
 
 
@@ -231,7 +233,7 @@ def create(folder: Path) -> Starlette:
     """Return the application, which keeps its files in that folder."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         application = Application(folder)
         app.state.application = application
         app.state.users = None  # opened by the first query, when the table is there

@@ -187,8 +187,7 @@ class Follower:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
-            while self._failure is not None and not self._ends:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._failure is None or self._ends)
 
     def _follow(self) -> None:
         position, head = self.model.checkpoint(), self._system.head

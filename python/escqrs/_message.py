@@ -18,7 +18,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar, cast
 
 from . import _core
 
@@ -330,7 +330,8 @@ def _history(name: str, given: dict[str, Any], parents: Iterable[Any], kinds: se
             )
     inherited: list[int | str] = []
     for base in parents:
-        inherited.extend(vars(base).get("__escqrs_reserved__", ()))
+        names = cast("Mapping[str, Any]", vars(base))
+        inherited.extend(names.get("__escqrs_reserved__", ()))
     return _History(was, version, tuple(dict.fromkeys([*inherited, *several])))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from . import _core
 from ._core import Context
@@ -200,4 +200,5 @@ def commit_provider(
         store.commit([Write(name, events, expected)])
     if snapshot is not None:
         version, state = snapshot
-        store.save_snapshot(name, version, type(state).__escqrs_name__, _core.to_bytes(state))
+        cls = cast("Any", type(state))
+        store.save_snapshot(name, version, cls.__escqrs_name__, _core.to_bytes(state))

@@ -101,7 +101,8 @@ def _enum(descriptor: Any) -> tuple[type[enum.IntEnum], tuple[tuple[object, str,
     values: dict[int, str] = {}
     for value in descriptor.values:
         values.setdefault(value.number, value.name)
-    made = enum.IntEnum(  # type: ignore[misc]
+    make: Any = enum.IntEnum  # the functional way: no type checker likes names that are not literal
+    made: type[enum.IntEnum] = make(
         descriptor.name, [(name, number) for number, name in values.items()]
     )
     return made, tuple((member, member.name, int(member)) for member in made)

@@ -30,6 +30,7 @@ from typing import (
     NamedTuple,
     ParamSpec,
     TypeVar,
+    cast,
     overload,
 )
 
@@ -314,7 +315,7 @@ def query(
     if not isinstance(consistent, bool):
         raise TypeError(f"@es.query: consistent is True or False, not {consistent!r}")
     if function is None:
-        return lambda function: _query(function, timeout, consistent=consistent)
+        return functools.partial(_query, timeout=timeout, consistent=consistent)
     return _query(function, timeout, consistent=consistent)
 
 
@@ -894,9 +895,11 @@ class ReadModel:
         """
         core = _core_of(self)
         if position is None:
-            position = core.status()[2]
-        _check_position(position)
-        _wait(core, position, timeout)
+            at: int = core.status()[2]
+        else:
+            _check_position(position)
+            at = position
+        _wait(core, at, timeout)
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -1065,7 +1068,7 @@ def _file(cls: type[ReadModel]) -> str:
         return ""
     if not isinstance(file, (str, os.PathLike)):
         raise TypeError(f"{cls.__name__}.file is a path, not {file!r}")
-    path = os.fspath(file)
+    path = os.fspath(cast("str | os.PathLike[str]", file))
     if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError(f"{cls.__name__}.file is a path, not {file!r}")
     return path

@@ -13,7 +13,7 @@ import enum
 import itertools
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
 from . import _core
@@ -400,7 +400,7 @@ def build(cls: Any, given: Any) -> Any:
         return given
     if not isinstance(given, dict):
         raise TypeError(f"{cls.__name__} is made of a dictionary, not of {given!r}")
-    rest: dict[str, Any] = dict(given)
+    rest = dict(cast("dict[str, Any]", given))
     values: dict[str, Any] = {}
     _core._schema_record(cls)  # its annotations are read now, if they were not before
     for one in _core.declared(cls):
@@ -429,13 +429,15 @@ def _built(title: str, spec: _Spec, value: Any) -> Any:
     if value is None:
         return None
     if spec.label == _core.MAP and isinstance(value, dict):
+        given = cast("dict[object, Any]", value)
         members = {name: member for member, name in spec.keys}
         return {
             members.get(key, key) if members else key: _built_item(title, spec, item)
-            for key, item in value.items()
+            for key, item in given.items()
         }
     if spec.label == _core.LIST and isinstance(value, (list, tuple, set, frozenset)):
-        return _COLLECTED[spec.collection](_built_item(title, spec, item) for item in value)
+        several = cast("Iterable[Any]", value)
+        return _COLLECTED[spec.collection](_built_item(title, spec, item) for item in several)
     return _built_item(title, spec, value)
 
 
@@ -447,18 +449,24 @@ def _built_item(title: str, spec: _Spec, item: Any) -> Any:
     if spec.cls is not None:
         return build(spec.cls, item)
     if spec.parts:
-        items = list(item.values()) if isinstance(item, dict) else item
-        if not isinstance(items, (list, tuple)) or len(items) != len(spec.parts):
+        items: Any = list(cast("dict[str, Any]", item).values()) if isinstance(item, dict) else item
+        if not isinstance(items, (list, tuple)):
+            items = ()
+        several = tuple(cast("Iterable[Any]", items))
+        if len(several) != len(spec.parts):
             raise TypeError(f"{title}: a tuple of {len(spec.parts)} items; got {item!r}")
-        pairs = zip(spec.parts, items, strict=True)
+        pairs = zip(spec.parts, several, strict=True)
         return tuple(_built(title, _Spec.of(part), one) for part, one in pairs)
     names = {name: part for part, name, _number in spec.members}
-    if not isinstance(item, dict) or len(item) != 1 or next(iter(item)) not in names:
+    union: dict[str, Any] = {}
+    if isinstance(item, dict):
+        union = cast("dict[str, Any]", item)
+    if len(union) != 1 or next(iter(union)) not in names:
         raise TypeError(
             f"{title}: one of a union is a dictionary with one key, of {', '.join(names)}; "
             f"got {item!r}"
         )
-    ((name, inner),) = item.items()
+    ((name, inner),) = union.items()
     return build(names[name], inner)
 
 

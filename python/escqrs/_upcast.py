@@ -14,7 +14,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from . import _core
 from ._message import Event
@@ -123,20 +123,22 @@ def upcast(
             f"that never said version=; got {version!r}"
         )
     target = into if into is None or isinstance(into, str) else into.__escqrs_name__
-    if into_version is None:
-        into_version = getattr(into, "__escqrs_version__", None) or 1
-    counted = version
+    becomes: int = getattr(into, "__escqrs_version__", None) or 1
+    if into_version is not None:
+        becomes = into_version
+    counted: int = version
 
-    def decorate(function: _F) -> _F:
-        if not inspect.isfunction(function):
-            raise TypeError(f"@es.upcast decorates a function, not {function!r}")
+    def decorate(decorated: _F) -> _F:
+        if not inspect.isfunction(cast("object", decorated)):
+            raise TypeError(f"@es.upcast decorates a function, not {decorated!r}")
+        function = cast("Any", decorated)
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function.__qualname__}: @es.upcast takes a plain function")
-        one = Upcaster(function, name, counted, target, into_version)
+        one = Upcaster(function, name, counted, target, becomes)
         several = (*getattr(function, "__escqrs_upcasts__", ()), one)
-        function.__escqrs_upcasts__ = several  # type: ignore[attr-defined]
+        function.__escqrs_upcasts__ = several
         _registry[function.__module__, function.__qualname__] = several
-        return function
+        return decorated
 
     return decorate
 
@@ -572,7 +574,7 @@ class _Run:
         arguments = (value, self.recorded) if step.takes_recorded else (value,)
         returned: Any = step.upcaster.function(*arguments)
         if isinstance(returned, (list, tuple, Iterator)):
-            for one in returned:
+            for one in cast("Iterable[Any]", returned):
                 self._take(key, step, one)
         else:
             self._take(key, step, returned)
