@@ -222,8 +222,10 @@ static void swap(escqrs_readmodel *model)
     if (status == ESCQRS_OK) {
         esc_copy_drop(model);
     } else if (status == ESCQRS_INVALID || status == ESCQRS_NAME_CLASH ||
-               status == ESCQRS_CORRUPT) {
-        error.position = model->copy->position;
+               status == ESCQRS_CORRUPT || status == ESCQRS_DELETED) {
+        int64_t deleted = status == ESCQRS_DELETED;
+        error.actual = deleted ? error.position : error.actual; /* where it ends, for skip */
+        error.position = model->copy->position + deleted;
         esc_follower_stop(model->copy, &error);
     } else {
         esc_model_trouble(model, &error);

@@ -199,6 +199,38 @@ def test_beside_asynchronous_ones_and_with_appends_of_a_store(tmp_path: Path) ->
         store.append("Member/9", [Joined("t@x", 2)])  # nobody is asked any more
 
 
+def test_deleted_events_end_a_rebuild_and_the_old_rows_stay() -> None:
+    with es.open(":memory:", Member, Emails) as shop:
+        for name in "abc":
+            shop[Member, name].ask(Join(f"{name}@x"))
+        shop.store.delete("Member/b")
+        shop[Emails].rebuild()
+        with pytest.raises(es.ReadModelStopped, match="given up, the old rows stay") as caught:
+            shop.flush(SECONDS)
+        assert caught.value.position == 2
+        shop.flush(SECONDS)
+        assert shop[Emails].status.state == "live"
+        shop[Member, "d"].ask(Join("d@x"))
+        assert [email for email, _ in shop[Emails].all()] == ["a@x", "b@x", "c@x", "d@x"]
+
+
+def test_a_changed_one_goes_on_behind_deleted_events_when_told_to(tmp_path: Path) -> None:
+    class Changed(Emails, name="Emails"):
+        version = 2
+
+    with es.open(tmp_path / "a.db", Member, Emails) as shop:
+        for name in "abc":
+            shop[Member, name].ask(Join(f"{name}@x"))
+        shop.store.delete("Member/b")
+    with es.open(tmp_path / "a.db", Member, Changed) as shop:
+        with pytest.raises(es.ReadModelStopped, match="position 2"):
+            shop.flush(SECONDS)
+        assert len(shop[Changed].all()) == 3
+        shop[Changed].skip(reason="gone")
+        shop.flush(SECONDS)
+        assert [email for email, _ in shop[Changed].all()] == ["a@x", "c@x"]
+
+
 def test_several_inline_ones_and_every_event() -> None:
     class Log(es.ReadModel):
         schema = "CREATE TABLE log (at INTEGER PRIMARY KEY, what TEXT)"
