@@ -221,19 +221,26 @@ static int is_wanted(const esc_py_parts *self, PyObject *recorded)
 
 PyObject *esc_py_parts_take(esc_py_parts *self)
 {
-    while (self->list != NULL) {
-        if (self->next == PyList_GET_SIZE(self->list)) {
-            Py_CLEAR(self->list);
-            return NULL;
-        }
-        PyObject *recorded = PyList_GET_ITEM(self->list, self->next);
-        self->next++;
-        int wanted = is_wanted(self, recorded);
-        if (wanted != 0) {
-            return wanted < 0 ? NULL : Py_NewRef(recorded);
+    if (self->list != NULL && self->next < PyList_GET_SIZE(self->list)) {
+        return Py_NewRef(PyList_GET_ITEM(self->list, self->next++));
+    }
+    Py_CLEAR(self->list);
+    return NULL;
+}
+
+/* Those that the reader wants, so that the last one that it gets is known as the last. */
+static PyObject *only_wanted(const esc_py_parts *self, PyObject *parts)
+{
+    PyObject *found = PyList_New(0);
+    for (Py_ssize_t i = 0; found != NULL && i < PyList_GET_SIZE(parts); i++) {
+        PyObject *part = PyList_GET_ITEM(parts, i);
+        int wanted = is_wanted(self, part);
+        if (wanted < 0 || (wanted > 0 && PyList_Append(found, part) < 0)) {
+            Py_CLEAR(found);
         }
     }
-    return NULL;
+    Py_DECREF(parts);
+    return found;
 }
 
 /* A list of es.Recorded for the events that the stored one is now. */
@@ -269,8 +276,9 @@ PyObject *esc_py_parts_put(esc_py_parts *self, esc_py_store *store, const escqrs
     PyObject *reading = esc_py_reading(store->backing, type);
     if (reading != NULL && esc_py_reading_upcasts(reading)) {
         self->next = 0;
-        Py_XSETREF(self->list, split(store, reading, recorded, reverse));
+        PyObject *parts = split(store, reading, recorded, reverse);
         Py_DECREF(recorded);
+        Py_XSETREF(self->list, parts == NULL ? NULL : only_wanted(self, parts));
         return esc_py_parts_take(self);
     }
     int wanted = reading == NULL ? -1 : is_wanted(self, recorded);

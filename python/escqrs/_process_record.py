@@ -142,7 +142,10 @@ class Ledger(ReadModel, name="escqrs.processes"):
         CREATE TABLE es_process_command (
             stream TEXT, version INTEGER, PRIMARY KEY (stream, version)) WITHOUT ROWID;
         CREATE TABLE es_process_timer (
-            stream TEXT, timer TEXT, due TEXT NOT NULL, PRIMARY KEY (stream, timer)) WITHOUT ROWID
+            stream TEXT, timer TEXT, due TEXT NOT NULL, PRIMARY KEY (stream, timer)) WITHOUT ROWID;
+        CREATE TABLE es_process_parked (
+            stream TEXT, position INTEGER, part INTEGER,
+            PRIMARY KEY (stream, position, part)) WITHOUT ROWID
     """
     started = sql(ProcessStarted, "INSERT INTO es_process VALUES (:_stream, 'active', NULL)")
     requested = sql(CommandRequested, "INSERT INTO es_process_command VALUES (:_stream, :_version)")
@@ -161,6 +164,12 @@ class Ledger(ReadModel, name="escqrs.processes"):
     )
     fired = sql(
         TimerFired, "DELETE FROM es_process_timer WHERE stream = :_stream AND timer = :timer"
+    )
+    held = sql(EventParked, "INSERT INTO es_process_parked VALUES (:_stream, :position, :part)")
+    taken = sql(
+        EventUnparked,
+        "DELETE FROM es_process_parked "
+        "WHERE stream = :_stream AND position = :position AND part = :part",
     )
     failed = sql(
         ProcessFailed,
@@ -191,6 +200,16 @@ class Ledger(ReadModel, name="escqrs.processes"):
         return db.execute(
             "SELECT due, stream, timer FROM es_process_timer "
             "WHERE stream >= :low AND stream < :high",
+            _range(prefix),
+        ).fetchall()
+
+    @query
+    def untaken(self, db: Rows, prefix: str) -> list[tuple[Any, ...]]:
+        """Events that were parked by instances that go on."""
+        return db.execute(
+            "SELECT stream, position, part FROM es_process_parked JOIN es_process USING (stream) "
+            "WHERE stream >= :low AND stream < :high AND state <> 'failed' "
+            "ORDER BY stream, position, part",
             _range(prefix),
         ).fetchall()
 

@@ -52,7 +52,7 @@ from ._process_record import (
     TimerFired,
     TimerSet,
 )
-from ._subscription import event_at, part_of
+from ._subscription import event_at, is_last_of, part_of
 from .errors import (
     Aborted,
     Closed,
@@ -96,6 +96,7 @@ class _Batch:
         self.inputs: list[Callable[[_Batch], None]] = []  # to be done again if it cannot be stored
         self.after: list[Callable[[], None]] = []  # to be done once it is stored
         self.checkpoint: int | None = None
+        self.is_torn = False  # parts of an event are in it, others are to come
 
     def add(self, instance: Instance, event: Event) -> None:
         stream = instance.stream
@@ -253,8 +254,10 @@ class Runner:
         definition = self.definition
         stored = self.store.checkpoint(definition.checkpoint)
         if stored is None:
-            stored = self.store.head if definition.cls.__escqrs_start__ == "head" else 0
-            if stored > 0:
+            stored = 0
+            if definition.cls.__escqrs_start__ == "head":
+                # also 0: what comes before the first commit is not the next start's to leave out
+                stored = self.store.head
                 self.store.set_checkpoint(definition.checkpoint, stored)
         self.saved = self.looked = stored
         self.level()
@@ -265,6 +268,8 @@ class Runner:
         for due, stream, name in self.ledger.timers(definition.prefix):
             self.timers[stream, name] = datetime.datetime.fromisoformat(due)
         self.make_heap()
+        for stream, *place in self.ledger.untaken(definition.prefix):
+            self.again.append(functools.partial(self.take_parked, stream, tuple(place)))
         self.follow()
 
     def level(self) -> None:
@@ -367,7 +372,7 @@ class Runner:
                 self.fail(batch, item, error)
                 break
             batch.inputs.append(item)
-            if done >= _BATCH:
+            if done >= _BATCH and not batch.is_torn:
                 break
         self.commit(batch)
         return done > 0
@@ -388,7 +393,8 @@ class Runner:
             elif self.heap and self.heap[0][0] <= self.clock():
                 yield functools.partial(self.fire, heapq.heappop(self.heap))
             elif self.has_room() and (recorded := self.next_event()) is not None:
-                yield functools.partial(self.react, recorded)
+                assert self.feed is not None
+                yield functools.partial(self.react, recorded, is_last_of(self.feed, recorded))
             else:
                 return
 
@@ -492,7 +498,11 @@ class Runner:
         """Nothing of the batch is stored: forget it, and do it again a little later."""
         if isinstance(error, Closed) and self.store.closed:
             raise error
-        for stream in batch.touched:
+        stop: Stop | None = getattr(error, "__escqrs_stop__", None)
+        for stream in [
+            *batch.touched,
+            *([stop.stream] if stop is not None and stop.stream else []),
+        ]:
             self.instances.pop(stream, None)
         self.again.extendleft(reversed(batch.inputs))
         self.failures += 1
@@ -521,20 +531,23 @@ class Runner:
 
     # ---- inputs
 
-    def react(self, recorded: Recorded, batch: _Batch) -> None:
-        self.react_to(recorded, batch)
-        part, parts = part_of(recorded)
-        if part == parts - 1:
+    def react(self, recorded: Recorded, is_last: bool, batch: _Batch) -> None:
+        self.react_to(recorded, batch, is_last=is_last)
+        batch.is_torn = not is_last
+        if is_last:
             batch.checkpoint = recorded.position
 
-    def react_to(self, recorded: Recorded, batch: _Batch, *first: Event) -> None:
-        """first: what is stored before; given for an event that was parked."""
+    def react_to(
+        self, recorded: Recorded, batch: _Batch, *first: Event, is_last: bool = True
+    ) -> None:
+        """first: what is stored before; given for an event that was parked. is_last: of the parts
+        that are wanted of the same event."""
         definition = self.definition
         if recorded.type not in definition.reactions:
             return  # an upcaster has made another of it
         function, reaction = definition.reactions[recorded.type]
         stream: str | None = None
-        part, parts = part_of(recorded)
+        part, _ = part_of(recorded)
         try:
             id = definition.whose(recorded, reaction)
             if id is None:
@@ -545,8 +558,11 @@ class Runner:
                 return
             if instance.status == "new" and definition.members.any_starts and not reaction.starts:
                 return
-            if instance.status == "failed":
+            if instance.status == "failed" or (instance.parked and not first):
                 batch.add(instance, EventParked(recorded.position, part))
+                if instance.status != "failed":  # behind those that are about to be taken
+                    place = (recorded.position, part)
+                    batch.after.append(lambda: self.put_parked(instance.stream, [place]))
                 return
             arguments: tuple[Any, ...] = (recorded.event,)
             if reaction.takes_recorded:
@@ -555,7 +571,7 @@ class Runner:
             step = Step(instance, now, recorded.position, recorded.correlation_id)
             self.step(instance, step, function, arguments, batch, *first)
         except Exception as error:
-            _mark(error, Stop(recorded.position, stream, "", error, 0, part, part == parts - 1))
+            _mark(error, Stop(recorded.position, stream, "", error, 0, part, is_last))
             raise
 
     def fire(self, due: tuple[datetime.datetime, str, str], batch: _Batch) -> None:
@@ -809,10 +825,13 @@ class Runner:
             batch.after.append(lambda: go_on(stream, parked))
 
         def go_on(stream: str, parked: list[tuple[int, int]]) -> None:
-            self.again.extend(functools.partial(self.take_parked, stream, one) for one in parked)
+            self.put_parked(stream, parked)
             _fulfil(done)
 
         self.put(run)
+
+    def put_parked(self, stream: str, parked: Iterable[tuple[int, int]]) -> None:
+        self.again.extend(functools.partial(self.take_parked, stream, one) for one in parked)
 
     def take_parked(self, stream: str, place: tuple[int, int], batch: _Batch) -> None:
         """An event that came while its instance had failed."""

@@ -347,6 +347,14 @@ def part_of(recorded: Recorded) -> tuple[int, int]:
     return getattr(recorded, "part", 0), getattr(recorded, "parts", 1)
 
 
+def is_last_of(feed: Feed, recorded: Recorded) -> bool:
+    """Whether the feed, which has just given it, gives no further part of the same event: others
+    may not be of a type that is wanted."""
+    part, parts = part_of(recorded)
+    is_ahead = isinstance(feed, _core.FeedBase) and feed.position >= recorded.position
+    return is_ahead or part == parts - 1
+
+
 def event_at(store: Store, place: _Place) -> Recorded | None:
     """The event, or None where it has been deleted."""
     position, part = place
@@ -365,13 +373,12 @@ class _Entry:
 
     __slots__ = ("attempts", "dead", "is_last", "place", "recorded")
 
-    def __init__(self, recorded: Recorded, attempts: int = 0, dead: bool = False) -> None:
+    def __init__(self, recorded: Recorded, is_last: bool = True, dead: bool = False) -> None:
         self.recorded = recorded
-        self.attempts = attempts  # deliveries so far
+        self.attempts = 0  # deliveries so far
         self.dead = dead  # a dead letter that is delivered again: below the position
-        part, parts = part_of(recorded)
-        self.place = (recorded.position, part)
-        self.is_last = part == parts - 1
+        self.place = (recorded.position, part_of(recorded)[0])
+        self.is_last = is_last  # of the parts of its event that are wanted
 
     def __lt__(self, other: _Entry) -> bool:
         return self.place < other.place
@@ -452,7 +459,7 @@ class _Group:
         """The thread: takes what there is, then waits for more, or for room."""
         room = self.options.window
         while room > 0:
-            several: list[Recorded] = []
+            several: list[_Entry] = []
             is_level = False
             try:
                 while len(several) < min(room, _CHUNK) and not is_level:
@@ -460,7 +467,7 @@ class _Group:
                     if recorded is None:
                         is_level = True
                     else:
-                        several.append(recorded)
+                        several.append(_Entry(recorded, is_last_of(self.feed, recorded)))
             finally:  # what came before an event that cannot be read
                 room = self._take_in_all(several, is_level)
             if is_level and room > 0:
@@ -470,14 +477,15 @@ class _Group:
                     if self.feed.closed:
                         return
                     raise
-                room = self._take_in_all([recorded], False)
+                entry = _Entry(recorded, is_last_of(self.feed, recorded))
+                room = self._take_in_all([entry], False)
 
-    def _take_in_all(self, several: list[Recorded], is_level: bool) -> int:
+    def _take_in_all(self, several: list[_Entry], is_level: bool) -> int:
         """Waits for room, and says how much there is; 0 at the end."""
         with self.changed:
             self.is_level = is_level
-            for recorded in several:
-                self._take_in(recorded)
+            for entry in several:
+                self._take_in(entry)
             if is_level:
                 self.looked = max(self.looked, self.feed._looked)
             self.wake()
@@ -486,8 +494,8 @@ class _Group:
                 self.room.wait()
             return 0 if self.ended else self.options.window - len(self.open)
 
-    def _take_in(self, recorded: Recorded) -> None:
-        entry = _Entry(recorded)
+    def _take_in(self, entry: _Entry) -> None:
+        recorded = entry.recorded
         position = recorded.position
         self.looked = position if entry.is_last else position - 1
         unwanted = self.plain and recorded.type.startswith(ENGINE)

@@ -296,6 +296,29 @@ def test_where_it_begins(tmp_path):
         assert [one.id for one in shop[Early].instances()] == ["a", "b"]
 
 
+def test_one_that_begins_at_the_head_of_an_empty_store_leaves_nothing_out(tmp_path):
+    code = """
+    class Late(es.Process, start="head"):
+        @es.on(Added)
+        def added(self, event: Added) -> None:
+            if len(sys.argv) == 3:
+                entered.set()
+                threading.Event().wait()
+
+    shop = es.open(sys.argv[1], Counter, Late)
+    if len(sys.argv) == 3:
+        shop[Late].wait()
+        shop[Counter, "a"].ask(Add(1))
+        entered.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+    shop.flush()
+    print([one.id for one in shop[Late].instances()])
+    shop.close()
+    """
+    run(code, tmp_path / "a.db", "dies", status=-9)
+    assert run(code, tmp_path / "a.db")[0] == "['a']\n"
+
+
 def test_processes_may_cause_each_others_events_and_flush_waits_for_all(clock):
     class Chain(es.Process):
         @es.on(Placed)
@@ -391,6 +414,65 @@ def test_a_failed_instance_is_tried_again(shop):
     flush(shop)
     assert steps(shop, "a") == ["Placed", "Paid", "Shipped"]
     assert shop[Fulfilment].instance("a").status == "ended"
+
+
+def test_parked_events_come_first_and_survive_a_stop(tmp_path, clock):
+    is_bad = True
+
+    class Noted(es.Process):
+        seen: list[str] = []
+
+        @es.on(Paid)
+        def paid(self, event: Paid) -> None:
+            self.seen = [*self.seen, "paid"]
+            self.send(Order, self.id, Ship())
+
+        @es.on(Placed, Shipped, Cancelled)
+        def other(self, event: es.Event) -> None:
+            if is_bad and type(event) is Placed:
+                raise ValueError("bad")
+            self.seen = [*self.seen, getattr(event, "reason", type(event).__name__)]
+
+    refuses.add("a")
+    with es.open(tmp_path / "a.db", Order, Noted, clock=clock) as shop:
+        shop[Order, "a"].ask(Pay())
+        flush(shop)
+        shop[Order, "a"].ask(Place())
+        shop[Order, "a"].ask(Cancel("second"))
+        flush(shop)
+        assert len(shop[Noted].instance("a").parked) == 2
+        refuses.clear()
+        shop[Noted].retry("a")
+        with pytest.raises(es.ProcessStopped, match="bad"):
+            flush(shop)
+    is_bad = False
+    with es.open(tmp_path / "a.db", Order, Noted, clock=clock) as shop:
+        shop[Order, "a"].ask(Cancel("third"))
+        flush(shop)
+        assert shop[Noted].instance("a").parked == ()
+        seen = list(shop[Noted].instance("a").state.seen)
+    assert [one for one in seen if one != "Shipped"] == ["paid", "Placed", "second", "third"]
+
+
+def test_a_method_that_runs_again_begins_with_the_fields_as_they_are_stored(clock):
+    fails = [MemoryError("once")]
+
+    class Count(es.Process):
+        count: int = 0
+
+        @es.on(Placed, Paid)
+        def one(self, event: es.Event) -> None:
+            self.count += 1
+            if fails and type(event) is Paid:
+                raise fails.pop()
+
+    with es.open(":memory:", Order, Count, clock=clock) as shop:
+        shop[Order, "a"].ask(Place())
+        flush(shop)
+        shop[Order, "a"].ask(Pay())
+        flush(shop)
+        assert not fails
+        assert shop[Count].instance("a").state.count == 2
 
 
 def test_a_failed_instance_goes_on_without_its_command(shop):

@@ -265,6 +265,33 @@ def test_feeds(path: Path) -> None:
             ]
 
 
+def test_where_the_last_part_is_not_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    fill(path, WORDS[1:2])  # one event, which becomes an item and a tag
+    code = """
+class Count(es.Process, key=lambda event: "all"):
+    count: int = 0
+
+    @es.on(ItemAdded)
+    def added(self, event: ItemAdded) -> None:
+        self.count += 1
+"""
+    new = program(V2 + UP + code)
+    with es.open(path, new.Cart) as shop:
+        with shop.store.subscribe(match=es.Match(types=["shop.ItemAdded"])) as feed:
+            assert places([feed.next(timeout=30)]) == [(1, 0, 2)]
+            assert feed.position == 1
+        with shop.subscribe("mailer", types=[new.ItemAdded]) as mailer:
+            mailer.next(timeout=30)
+            mailer.ack()
+            assert mailer.position >= 1
+    with es.open(path, new.Cart, new.Count) as shop:
+        shop.flush()
+        # what follows from the event was stored together with the position behind it
+        assert shop.store.checkpoint("escqrs.process/Count") == 1
+        assert shop[new.Count].instance("all").state.count == 1
+
+
 def test_read_models(path: Path) -> None:
     new = program(V2 + UP)
     with es.open(path, new.Cart, new.Seen) as shop:
