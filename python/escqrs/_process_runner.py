@@ -96,7 +96,6 @@ class _Batch:
         self.inputs: list[Callable[[_Batch], None]] = []  # to be done again if it cannot be stored
         self.after: list[Callable[[], None]] = []  # to be done once it is stored
         self.checkpoint: int | None = None
-        self.is_torn = False  # parts of an event are in it, others are to come
 
     def add(self, instance: Instance, event: Event) -> None:
         stream = instance.stream
@@ -118,6 +117,19 @@ class _Batch:
             self.deliveries.append((stream, instance.version, event))
 
 
+class _Several:
+    """An event that has become several. What follows from it is a commit of its own: all of it or,
+    where a method raises, nothing."""
+
+    def __init__(self, runner: Runner, parts: list[Recorded]) -> None:
+        self.runner = runner
+        self.parts = parts
+
+    def __call__(self, batch: _Batch) -> None:
+        for part in self.parts:
+            self.runner.react(part, batch)
+
+
 @dataclass
 class Stop:
     """Where a process has stopped."""
@@ -128,7 +140,6 @@ class Stop:
     error: BaseException
     request: int = 0
     part: int = 0
-    is_last: bool = True
     cuts: bool = False  # the feed has ended there
 
     def text(self) -> str:
@@ -365,14 +376,17 @@ class Runner:
         batch = _Batch()
         done = 0
         for item in self.inputs(ending):
+            if done > 0 and isinstance(item, _Several):
+                self.again.appendleft(item)
+                break
             done += 1
             try:
                 item(batch)
             except Exception as error:
-                self.fail(batch, item, error)
+                batch = self.fail(batch, item, error)
                 break
             batch.inputs.append(item)
-            if done >= _BATCH and not batch.is_torn:
+            if done >= _BATCH or isinstance(item, _Several):
                 break
         self.commit(batch)
         return done > 0
@@ -393,14 +407,24 @@ class Runner:
             elif self.heap and self.heap[0][0] <= self.clock():
                 yield functools.partial(self.fire, heapq.heappop(self.heap))
             elif self.has_room() and (recorded := self.next_event()) is not None:
-                assert self.feed is not None
-                yield functools.partial(self.react, recorded, is_last_of(self.feed, recorded))
+                yield self.whole(recorded)
             else:
                 return
 
     def time_of(self, recorded: Recorded) -> datetime.datetime:
         shown: Clock | None = getattr(self.clock, "_at", None)  # a clock that was put forward
         return recorded.time if shown is None else shown(recorded.time)
+
+    def whole(self, recorded: Recorded) -> Callable[[_Batch], None]:
+        """What to do with an event that the feed has given, with all its parts that are wanted."""
+        assert self.feed is not None
+        parts = [recorded]
+        while not is_last_of(self.feed, parts[-1]):
+            further = self.feed._poll()
+            if further is None:
+                break
+            parts.append(further)
+        return functools.partial(self.react, recorded) if len(parts) == 1 else _Several(self, parts)
 
     def next_event(self) -> Recorded | None:
         assert self.feed is not None
@@ -413,13 +437,18 @@ class Runner:
             self.looked = max(self.looked, self.feed._looked)
         return recorded
 
-    def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> None:
-        """An input cannot be handled: store what was done before it, and stop there."""
+    def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> _Batch:
+        """An input cannot be handled: what was done before it, which is to be stored, and then the
+        process stops there."""
         stop: Stop | None = getattr(error, "__escqrs_stop__", None)
         if stop is None or isinstance(error, (Closed, StorageError, MemoryError)):
             batch.inputs.append(item)
             self.abandon(batch, error)
             raise _Abandon from error
+        if isinstance(item, _Several):
+            for stream in batch.touched:
+                self.instances.pop(stream, None)
+            batch = _Batch()
         batch.inputs.append(item)  # should the commit of what came before it fail
 
         def halt() -> None:
@@ -429,6 +458,7 @@ class Runner:
             self.halt(stop)
 
         batch.after.append(halt)
+        return batch
 
     def halt(self, stop: Stop) -> None:
         logger.error(
@@ -531,17 +561,12 @@ class Runner:
 
     # ---- inputs
 
-    def react(self, recorded: Recorded, is_last: bool, batch: _Batch) -> None:
-        self.react_to(recorded, batch, is_last=is_last)
-        batch.is_torn = not is_last
-        if is_last:
-            batch.checkpoint = recorded.position
+    def react(self, recorded: Recorded, batch: _Batch) -> None:
+        self.react_to(recorded, batch)
+        batch.checkpoint = recorded.position
 
-    def react_to(
-        self, recorded: Recorded, batch: _Batch, *first: Event, is_last: bool = True
-    ) -> None:
-        """first: what is stored before; given for an event that was parked. is_last: of the parts
-        that are wanted of the same event."""
+    def react_to(self, recorded: Recorded, batch: _Batch, *first: Event) -> None:
+        """first: what is stored before; given for an event that was parked."""
         definition = self.definition
         if recorded.type not in definition.reactions:
             return  # an upcaster has made another of it
@@ -571,7 +596,7 @@ class Runner:
             step = Step(instance, now, recorded.position, recorded.correlation_id)
             self.step(instance, step, function, arguments, batch, *first)
         except Exception as error:
-            _mark(error, Stop(recorded.position, stream, "", error, 0, part, is_last))
+            _mark(error, Stop(recorded.position, stream, "", error, 0, part))
             raise
 
     def fire(self, due: tuple[datetime.datetime, str, str], batch: _Batch) -> None:
@@ -796,7 +821,7 @@ class Runner:
             batch.after.append(lambda: self.strike(place))
         elif (stop.position, stop.part) in instance.parked:
             batch.add(instance, EventUnparked(stop.position, stop.part))
-        elif stop.is_last:
+        else:
             batch.checkpoint = stop.position
 
     def strike(self, place: tuple[str | None, int]) -> None:

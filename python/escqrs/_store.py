@@ -647,6 +647,8 @@ class Feed:
     iterates.
     """
 
+    _is_behind_parts = False  # its position moves with the last part of an event that is wanted
+
     @property
     def position(self) -> int:
         """That of the last event given; before the first one, where the feed begins."""
@@ -718,6 +720,8 @@ class Feed:
 
 class _CoreFeed(_core.FeedBase, Feed):  # type: ignore[misc]
     """Of a store of the core."""
+
+    _is_behind_parts = True
 
     async def _changed(self, loop: asyncio.AbstractEventLoop) -> None:
         future = loop.create_future()

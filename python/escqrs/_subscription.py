@@ -351,7 +351,7 @@ def is_last_of(feed: Feed, recorded: Recorded) -> bool:
     """Whether the feed, which has just given it, gives no further part of the same event: others
     may not be of a type that is wanted."""
     part, parts = part_of(recorded)
-    is_ahead = isinstance(feed, _core.FeedBase) and feed.position >= recorded.position
+    is_ahead = feed._is_behind_parts and feed.position >= recorded.position
     return is_ahead or part == parts - 1
 
 

@@ -292,6 +292,35 @@ class Count(es.Process, key=lambda event: "all"):
         assert shop[new.Count].instance("all").state.count == 1
 
 
+def test_a_process_reacts_to_all_parts_of_an_event_or_to_none(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    fill(path)
+    code = """
+is_bad = True
+
+class Count(es.Process, key=lambda event: event.name):
+    seen: list[str] = []
+
+    @es.on(ItemAdded, Tagged)
+    def added(self, event: ItemAdded | Tagged) -> None:
+        if is_bad and event == Tagged("c", "y"):
+            raise ValueError("bad")
+        self.seen = [*self.seen, getattr(event, "tag", "added")]
+"""
+    new = program(V2 + UP + code)
+    for _ in range(2):
+        with es.open(path, new.Cart, new.Count) as shop:
+            with pytest.raises(es.ProcessStopped, match="position 4: ValueError: bad"):
+                shop.flush()
+            assert shop[new.Count].instance("c") is None
+            assert list(shop[new.Count].instance("b").state.seen) == ["added", "x"]
+    new.is_bad = False
+    with es.open(path, new.Cart, new.Count) as shop:
+        shop.flush()
+        assert list(shop[new.Count].instance("c").state.seen) == ["added", "x", "y"]
+        assert list(shop[new.Count].instance("b").state.seen) == ["added", "x"]
+
+
 def test_read_models(path: Path) -> None:
     new = program(V2 + UP)
     with es.open(path, new.Cart, new.Seen) as shop:
