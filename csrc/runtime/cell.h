@@ -195,6 +195,8 @@ typedef struct esc_failure_record {
     struct esc_failure_record
         *origin;         /* of an escalated one: whose texts and detail it has; held */
     esc_cell *escalated; /* whose failure this one was at first; held; NULL: its own */
+    struct esc_failure_record
+        *earlier; /* of another child, escalated and not decided on when this one was; held */
     void (*detail_release)(void *detail);
     char text[768];
     char path[ESC_PATH_SIZE];

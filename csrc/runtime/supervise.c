@@ -17,13 +17,8 @@
 
 /* ---- records ---------------------------------------------------------------------------------- */
 
-void esc_failure_drop(esc_failure_record *record)
+static void record_free(esc_failure_record *record)
 {
-    /* acq_rel: the last one sees what all others did */
-    if (record == NULL ||
-        atomic_fetch_sub_explicit(&record->references, 1, memory_order_acq_rel) > 1) {
-        return;
-    }
     if (record->detail_release != NULL && record->failure.detail != NULL) {
         record->detail_release(record->failure.detail);
     }
@@ -34,6 +29,17 @@ void esc_failure_drop(esc_failure_record *record)
     escqrs_ref_release(record->failure.who);
     escqrs_actor_release(&record->child->actor);
     escqrs_free(record);
+}
+
+void esc_failure_drop(esc_failure_record *record)
+{
+    /* acq_rel: the last one sees what all others did */
+    while (record != NULL &&
+           atomic_fetch_sub_explicit(&record->references, 1, memory_order_acq_rel) == 1) {
+        esc_failure_record *earlier = record->earlier; /* as many as there are children */
+        record_free(record);
+        record = earlier;
+    }
 }
 
 static void record_hold(esc_failure_record *record)
@@ -120,8 +126,11 @@ void esc_failure_forget(esc_cell *cell)
 void esc_failure_resume_escalated(esc_cell *cell)
 {
     esc_extra *extra = esc_cell_has(cell);
-    if (extra != NULL && extra->failure != NULL && extra->failure->escalated != NULL) {
-        esc_cell_request(extra->failure->escalated, ESC_REQUEST_RESUME);
+    for (esc_failure_record *record = extra == NULL ? NULL : extra->failure; record != NULL;
+         record = record->earlier) {
+        if (record->escalated != NULL) {
+            esc_cell_request(record->escalated, ESC_REQUEST_RESUME);
+        }
     }
 }
 
@@ -204,7 +213,7 @@ static void escalate(esc_cell *parent, esc_failure_record *record)
     own->origin = record; /* its texts and its detail */
     own->escalated = record->child;
     escqrs_actor_hold(&record->child->actor);
-    esc_failure_drop(extra->failure);
+    own->earlier = extra->failure; /* its child goes on or stops with this one's */
     extra->failure = own;
     esc_cell_fail_for_child(parent);
     raise_to_supervisor(parent, own);

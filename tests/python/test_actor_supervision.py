@@ -113,6 +113,40 @@ def test_escalate_fails_the_parent(system, seen):
     assert again.ask("count") == 1
 
 
+def test_all_whose_failures_were_escalated_go_on(system):
+    """Three children fail before anything is decided about their parent."""
+    pause = threading.Event()
+
+    class Child:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "fail":
+                raise LookupError("as told")
+            if message == "ping":
+                ctx.respond("pong")
+
+    class Parent:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "spawn":
+                ctx.respond([ctx.spawn(Child) for _ in range(3)])
+            elif message == "fail":
+                for child in ctx.children:
+                    child.tell("fail")
+                while any(child.state != "failed" for child in ctx.children):
+                    pause.wait(0.001)
+                ctx.respond(None)
+
+    class Top:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "spawn":
+                ctx.respond(ctx.spawn(es.Props(Parent, supervisor=decided("escalate"))))
+
+    top = system.spawn(es.Props(Top, supervisor=decided("resume")))
+    parent = top.ask("spawn")
+    children = parent.ask("spawn")
+    parent.ask("fail")
+    assert [child.ask("ping", timeout=support.SECONDS) for child in children] == ["pong"] * 3
+
+
 def test_all_for_one_restarts_all(system, seen):
     parent = boss(system, seen, es.AllForOne(lambda error: "restart"))
     a, b = parent.ask("a"), parent.ask("b")
