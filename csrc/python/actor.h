@@ -253,6 +253,11 @@ escqrs_directive esc_py_supervise(esc_py_actor_system *system, PyObject *supervi
 int esc_py_supervisor_fill(PyObject *supervisor, escqrs_supervisor *out);
 /* The children of an actor (NULL: of the system) as a tuple of references. */
 PyObject *esc_py_children(esc_py_actor_system *system, escqrs_ref *parent);
+/* A tuple of all that `list` gives, which puts at most `max` into refs and returns how many there
+ * are. */
+typedef size_t esc_py_list_refs(esc_py_actor_system *system, escqrs_ref *of, escqrs_ref **refs,
+                                size_t max);
+PyObject *esc_py_refs(esc_py_actor_system *system, escqrs_ref *of, esc_py_list_refs *list);
 /* Spawn under `parent` (NULL: the system). New reference to a Ref. */
 PyObject *esc_py_spawn(esc_py_actor_system *system, struct esc_py_context *parent, PyObject *what,
                        PyObject *name);
@@ -292,9 +297,6 @@ typedef struct esc_py_context {
 /* Give the receiver a message: through middleware, and with ctx.message set to it. New reference or
  * NULL. */
 PyObject *esc_py_context_call(esc_py_context *self, PyObject *message);
-/* A persistent actor whose events could not be stored: a new instance in the place of the old one,
- * recovered. 0, or -1 with an exception. */
-int esc_py_context_renew(esc_py_context *self);
 /* The current exception is a failure of the actor. */
 escqrs_turn_end esc_py_context_fail(esc_py_context *self);
 

@@ -206,28 +206,6 @@ static escqrs_turn_end actor_create(escqrs_context *core, void *user_data, void 
     return ESCQRS_TURN_NEXT;
 }
 
-static PyObject *context_call(PyObject *object, PyObject *message);
-
-int esc_py_context_renew(esc_py_context *self)
-{
-    esc_py_actor_state *section = &self->system->state->actor;
-    escqrs_context *core = self->core;
-    PyObject *result = context_call((PyObject *)self, section->restarting);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(self->actor);
-    }
-    Py_XDECREF(result);
-    instance_end(self);
-    self->core = core;
-    if (context_begin(self) < 0) {
-        return -1;
-    }
-    result = esc_py_context_call(self, section->started);
-    result = result == NULL ? NULL : esc_py_persist_recover(self, result);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
 static void actor_destroy(void *state, void *Py_UNUSED(user_data))
 {
     esc_py_context *self = state;
@@ -360,9 +338,12 @@ static escqrs_turn_end actor_receive(escqrs_context *core, void *state, escqrs_e
     }
     self->message = message; /* for failures and repr; call replaces it meanwhile */
     PyObject *result = NULL;
-    if (is_mail && self->receiver == NULL && esc_py_context_renew(self) < 0) {
-        /* the last one failed, and the supervisor said to go on */
-    } else if (self->persist == NULL || esc_py_persist_open(self, envelope) == 0) {
+    int opened = self->persist == NULL ? 0 : esc_py_persist_open(self, envelope);
+    if (opened > 0) {
+        Py_CLEAR(self->message);
+        return ESCQRS_TURN_NEXT;
+    }
+    if (opened == 0) {
         result = esc_py_context_call(self, message);
         if (result != NULL && envelope->type == &escqrs_started && self->persist != NULL) {
             result = esc_py_persist_recover(self, result);
@@ -437,7 +418,6 @@ typedef struct reentry {
     esc_py_actor_system *system; /* strong */
     PyObject *function;
     PyObject *argument;
-    PyObject *actor; /* the instance that waits: nothing is called once it is gone */
     bool posted;
 } reentry;
 
@@ -452,10 +432,11 @@ static escqrs_turn_end reentry_run(escqrs_context *core, void *state,
                         ? Py_NewRef(esc_py_mail_object(esc_py_mail_of(envelope)))
                         : Py_NewRef(Py_None);
     PyObject *result = NULL;
-    if (self->persist == NULL || esc_py_persist_open(self, envelope) == 0) {
-        /* a persistent actor may have been made anew by the line above */
-        result = self->actor == again->actor ? PyObject_CallOneArg(again->function, again->argument)
-                                             : Py_NewRef(Py_None);
+    /* what was to be restarted ends here, and its message with it: it began in the old instance */
+    int opened = self->persist == NULL ? 0 : esc_py_persist_open(self, NULL);
+    if (opened >= 0) {
+        result = opened == 0 ? PyObject_CallOneArg(again->function, again->argument)
+                             : Py_NewRef(Py_None);
     }
     escqrs_turn_end end = finish(self, result);
     if (end != ESCQRS_TURN_SUSPEND) {
@@ -498,7 +479,6 @@ static int reentry_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT((PyObject *)self->system);
     Py_VISIT(self->function);
     Py_VISIT(self->argument);
-    Py_VISIT(self->actor);
     return 0;
 }
 
@@ -509,7 +489,6 @@ static void reentry_dealloc(PyObject *object)
     PyObject_GC_UnTrack(object);
     Py_XDECREF(self->function);
     Py_XDECREF(self->argument);
-    Py_XDECREF(self->actor);
     Py_XDECREF((PyObject *)self->system);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -1110,7 +1089,6 @@ static PyObject *do_reenter_after(esc_py_context *self, PyObject *args, PyObject
     again->system = (esc_py_actor_system *)Py_NewRef((PyObject *)self->system);
     again->function = Py_NewRef(function);
     again->argument = Py_NewRef(reply);
-    again->actor = Py_XNewRef(self->actor);
     again->continuation.run = reentry_run;
     again->continuation.done = reentry_done;
     PyObject_GC_Track((PyObject *)again);
@@ -1198,7 +1176,7 @@ static PyObject *get_sender(PyObject *object, void *Py_UNUSED(closure))
     return sender == NULL ? Py_NewRef(Py_None) : esc_py_ref_new(self->system, sender);
 }
 
-PyObject *esc_py_children(esc_py_actor_system *system, escqrs_ref *parent)
+PyObject *esc_py_refs(esc_py_actor_system *system, escqrs_ref *of, esc_py_list_refs *list)
 {
     size_t room = 16, count;
     escqrs_ref **refs = NULL;
@@ -1209,7 +1187,7 @@ PyObject *esc_py_children(esc_py_actor_system *system, escqrs_ref *parent)
             return PyErr_NoMemory();
         }
         refs = grown;
-        count = escqrs_actor_system_children(system->core, parent, refs, room);
+        count = list(system, of, refs, room);
         if (count <= room) {
             break;
         }
@@ -1230,6 +1208,17 @@ PyObject *esc_py_children(esc_py_actor_system *system, escqrs_ref *parent)
     }
     escqrs_free(refs);
     return result;
+}
+
+static size_t children_of(esc_py_actor_system *system, escqrs_ref *parent, escqrs_ref **refs,
+                          size_t max)
+{
+    return escqrs_actor_system_children(system->core, parent, refs, max);
+}
+
+PyObject *esc_py_children(esc_py_actor_system *system, escqrs_ref *parent)
+{
+    return esc_py_refs(system, parent, children_of);
 }
 
 static PyObject *get_children(PyObject *object, void *Py_UNUSED(closure))

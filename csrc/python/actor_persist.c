@@ -356,12 +356,14 @@ int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
     esc_py_persist *self = context->persist;
     /* acquire: pairs with the release in fail */
     if (atomic_load_explicit(&self->stale, memory_order_acquire) &&
-        (envelope == NULL || envelope->type == &esc_py_mail_type)) {
-        await_flights(self);
-        if (esc_py_context_renew(context) < 0) {
+        (envelope == NULL || envelope->type == &esc_py_mail_type ||
+         envelope->type == &escqrs_receive_timeout)) {
+        escqrs_error error = {0};
+        if (escqrs_context_restart(context->core, envelope != NULL, &error) != ESCQRS_OK) {
+            esc_py_raise(self->system->state, &error);
             return -1;
         }
-        self = context->persist;
+        return 1;
     }
     if (turn_begin(self) < 0) {
         return -1;
@@ -447,6 +449,7 @@ static int add_event(esc_py_persist *self, PyObject *event)
     }
     size_t before = turn->data.size;
     if (esc_py_message_pack(event, &turn->data) < 0) {
+        turn->data.size = before;
         return -1;
     }
     size_t size = turn->data.size - before;
@@ -577,6 +580,7 @@ static PyObject *persistent_persist_snapshot(PyObject *object, PyObject *snapsho
     }
     escqrs_type *type = type_of(self, Py_TYPE(snapshot));
     flight *turn = self->turn;
+    turn->commit.snapshot = NULL; /* one that was there before is no more */
     esc_buffer_reset(&turn->snapshot_data);
     if (type == NULL || esc_py_message_pack(snapshot, &turn->snapshot_data) < 0) {
         return NULL;

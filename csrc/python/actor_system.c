@@ -580,6 +580,12 @@ static PyObject *system_remove_routee(PyObject *object, PyObject *args)
     return change_routee(object, args, false);
 }
 
+static size_t routees_of(esc_py_actor_system *Py_UNUSED(self), escqrs_ref *router,
+                         escqrs_ref **refs, size_t max)
+{
+    return escqrs_router_routees(router, refs, max);
+}
+
 static PyObject *system_routees(PyObject *object, PyObject *router)
 {
     esc_py_actor_system *self = (esc_py_actor_system *)object;
@@ -587,21 +593,7 @@ static PyObject *system_routees(PyObject *object, PyObject *router)
         esc_py_ref_cast(self->state, router, "a router") == NULL) {
         return NULL;
     }
-    escqrs_ref *refs[256];
-    escqrs_ref **all = refs;
-    size_t count = escqrs_router_routees(((esc_py_ref *)router)->core, refs, 256);
-    size_t got = count < 256 ? count : 256;
-    PyObject *result = PyTuple_New((Py_ssize_t)got);
-    for (size_t i = 0; i < got; i++) {
-        PyObject *ref = result == NULL ? NULL : esc_py_ref_new(self, all[i]);
-        if (ref == NULL) {
-            Py_CLEAR(result);
-        } else {
-            PyTuple_SET_ITEM(result, (Py_ssize_t)i, ref);
-        }
-        escqrs_ref_release(all[i]);
-    }
-    return result;
+    return esc_py_refs(self, ((esc_py_ref *)router)->core, routees_of);
 }
 
 /* ---- what the facade binds ------------------------------------------------------------------------ */

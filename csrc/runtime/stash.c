@@ -43,6 +43,18 @@ void esc_behaviours_clear(esc_cell *cell)
 
 /* ---- stash ------------------------------------------------------------------------------------ */
 
+static void put_aside(esc_extra *extra, escqrs_envelope *envelope)
+{
+    envelope->message.next = NULL;
+    if (extra->stash == NULL) {
+        extra->stash = &envelope->message;
+    } else {
+        extra->stash_last->next = &envelope->message;
+    }
+    extra->stash_last = &envelope->message;
+    extra->stash_count++;
+}
+
 escqrs_status escqrs_context_stash(escqrs_context *context, escqrs_error *error)
 {
     esc_cell *cell = esc_context_cell(context);
@@ -58,14 +70,23 @@ escqrs_status escqrs_context_stash(escqrs_context *context, escqrs_error *error)
     if (envelope == NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID, "there is no message that can be stashed");
     }
-    envelope->message.next = NULL;
-    if (extra->stash == NULL) {
-        extra->stash = &envelope->message;
-    } else {
-        extra->stash_last->next = &envelope->message;
+    put_aside(extra, envelope);
+    return ESCQRS_OK;
+}
+
+escqrs_status escqrs_context_restart(escqrs_context *context, bool again, escqrs_error *error)
+{
+    esc_cell *cell = esc_context_cell(context);
+    if (again && cell->current != NULL && !esc_type_is_lifecycle(cell->current->type)) {
+        esc_extra *extra = esc_cell_extra(cell);
+        escqrs_envelope *envelope = extra == NULL ? NULL : escqrs_context_take(context);
+        if (envelope == NULL) {
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory restarting");
+        }
+        put_aside(extra, envelope); /* from where a restart puts it back, behind what is there */
     }
-    extra->stash_last = &envelope->message;
-    extra->stash_count++;
+    cell->wanted |= ESC_REQUEST_RESTART;
+    cell->actor.nudge_again = true;
     return ESCQRS_OK;
 }
 

@@ -499,6 +499,12 @@ void escqrs_context_unwatch(escqrs_context *context, escqrs_ref *other);
 escqrs_turn_end escqrs_context_fail(escqrs_context *context, escqrs_status status, void *detail,
                                     const char *format, ...) ESCQRS_PRINTF(4, 5);
 
+/* Restart this actor when its turn is over, as its supervisor would, and without asking it; it is
+ * not counted. `again`: the message being handled, where it is no lifecycle message, goes back
+ * before those that wait. NO_MEMORY. */
+ESCQRS_MUST_USE escqrs_status escqrs_context_restart(escqrs_context *context, bool again,
+                                                     escqrs_error *error);
+
 /* Another receive function for the messages to come, above the present one; unbecome takes the
  * newest away (nothing happens where there is none). A restart forgets them. Lifecycle messages go
  * to it, too. At most 256 deep: TOO_LARGE. */

@@ -202,6 +202,12 @@ def test_smallest_mailbox(system):
     assert ref.submit("x").result(timeout=support.SECONDS)
 
 
+def test_all_routees_of_a_large_pool_are_listed(system):
+    pool = system.spawn(es.Props(Named, router=es.round_robin(300)))
+    pool.ask("x")
+    assert len(set(system.routees(pool))) == 300
+
+
 def test_routees_come_and_go(system):
     a, b = (system.spawn(Named, name=name) for name in "ab")
     ref = system.spawn(es.round_robin([a]))

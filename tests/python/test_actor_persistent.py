@@ -223,6 +223,54 @@ def test_the_store_refuses(system, store):
     assert seen.empty()
 
 
+def test_a_refused_actor_begins_anew_as_after_a_restart(system, store):
+    """Its children stop before the new instance spawns them again, its timers end, its stash comes
+    back; the message that finds it so is handled, once."""
+    ticks: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+    instances: list[Any] = []
+
+    class Child:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            pass
+
+    class Parent(es.PersistentActor):
+        def __init__(self) -> None:
+            self.number = len(instances)
+            self.handled: list[Any] = []
+            instances.append(self)
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case es.Started():
+                    ctx.spawn(Child, name="child")
+                    ctx.schedule_every(0.001, self.number)
+                case int():
+                    ticks.put((self.number, message))
+                case Add(amount=amount):
+                    self.persist(Added(amount))
+                    ctx.respond(None)
+                case "aside" if self.number == 0:
+                    ctx.stash()
+                case "aside":
+                    self.handled.append(message)
+                case "which":
+                    self.handled.append(message)
+                    ctx.respond((list(self.handled), [child.name for child in ctx.children]))
+
+    ref = system.spawn(es.Props(Parent, middleware=[es.persistence(store)]), name="c")
+    ref.tell("aside")
+    assert ref.ask("which") == (["which"], ["child"])
+    store.append("c", [Added(10)])  # a second writer
+    with pytest.raises(es.WrongVersion):
+        ref.ask(Add(1))
+    assert ref.ask("which") == (["aside", "which"], ["child"])
+    assert len(instances) == 2
+    while ticks.get(timeout=support.SECONDS)[0] == 0:
+        pass
+    for _ in range(5):
+        assert ticks.get(timeout=support.SECONDS) == (1, 1)
+
+
 def test_what_was_decided_on_what_could_not_be_stored_fails_too(system, store):
     ref = system.spawn(props(store), name="c")
     ref.ask(Add(1))
