@@ -23,7 +23,8 @@ typedef struct stream_sink {
     _Atomic uint32_t notify; /* an event loop wants to hear of the next delivery */
     esc_py_errand errand;
     esc_py_actor_system *system;
-    PyObject *waker; /* function, while `notify`; with the GIL */
+    PyObject *waker; /* function, or NULL where nobody waits any more; with the GIL */
+    bool armed;      /* `notify`, or the errand is under way; with the GIL */
 } stream_sink;
 
 typedef struct stream {
@@ -37,6 +38,7 @@ static void wake_errand(esc_py_errand *errand)
     stream_sink *self = ESC_CONTAINER_OF(errand, stream_sink, errand);
     PyObject *waker = self->waker;
     self->waker = NULL;
+    self->armed = false;
     PyObject *result = waker == NULL ? NULL : PyObject_CallNoArgs(waker);
     if (result == NULL && waker != NULL) {
         PyErr_WriteUnraisable(waker);
@@ -264,6 +266,10 @@ static PyObject *stream_arm(PyObject *object, PyObject *function)
         return NULL;
     }
     sink->waker = Py_NewRef(function);
+    if (sink->armed) { /* for somebody who has gone; the errand that is under way wakes this one */
+        Py_RETURN_NONE;
+    }
+    sink->armed = true;
     escqrs_ref_hold(self->ref.core); /* the errand's */
     atomic_store_explicit(&sink->notify, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* see wake */
@@ -271,6 +277,22 @@ static PyObject *stream_arm(PyObject *object, PyObject *function)
          atomic_load_explicit(&sink->closed, memory_order_relaxed)) &&
         atomic_exchange_explicit(&sink->notify, 0, memory_order_relaxed)) {
         wake_errand(&sink->errand);
+    }
+    Py_RETURN_NONE;
+}
+
+/* _disarm(function): it is not to be called any more. */
+static PyObject *stream_disarm(PyObject *object, PyObject *function)
+{
+    stream_sink *sink = ((stream *)object)->sink;
+    if (sink->waker != function) {
+        Py_RETURN_NONE;
+    }
+    Py_CLEAR(sink->waker);
+    /* relaxed: whoever sees it set, here or in wake, has what it stands for */
+    if (atomic_exchange_explicit(&sink->notify, 0, memory_order_relaxed)) {
+        sink->armed = false;
+        escqrs_ref_release(&sink->sink.ref); /* the errand's */
     }
     Py_RETURN_NONE;
 }
@@ -283,6 +305,7 @@ static PyMethodDef stream_methods[] = {
      "close($self, /)\n--\n\nTake no more; what has come can still be read. From any thread."},
     {"_take", stream_take, METH_NOARGS, NULL},
     {"_arm", stream_arm, METH_O, NULL},
+    {"_disarm", stream_disarm, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

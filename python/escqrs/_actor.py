@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _EXIT_SECONDS = 10.0  # that actors still running have when the interpreter ends
+_SLOW_SECONDS = 5.0  # after which a close() without a timeout says what it waits for
 _GROUPS_MAX = 64  # in which close() ends the actors, the newest first
 
 _log = logging.getLogger("escqrs")
@@ -136,7 +137,7 @@ class EventStream:
         made = EventSubscription(self._cancel)
         with self._lock:
             self._subscribed = {**self._subscribed, made: (type_, target)}
-        self._listen()
+            self._listen()
         return made
 
     def publish(self, event: object) -> None:
@@ -159,7 +160,7 @@ class EventStream:
             left = dict(self._subscribed)
             left.pop(subscription, None)
             self._subscribed = left
-        self._listen()
+            self._listen()
 
     def _listen(self) -> None:
         system = self._system()
@@ -202,8 +203,13 @@ class Stream(_core.StreamBase):
                 raise StopAsyncIteration
             loop = asyncio.get_running_loop()
             future = loop.create_future()
-            self._arm(functools.partial(_wake, loop, future))
-            await future
+            waker = functools.partial(_wake, loop, future)
+            self._arm(waker)
+            try:
+                await future
+            except BaseException:
+                self._disarm(waker)
+                raise
 
     def __enter__(self) -> Stream:
         return self
@@ -287,7 +293,8 @@ async def _run(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
         await coroutine
     except BaseException as error:
         ctx._settle(error)
-        if not isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
+        own = ctx.system._own_loop is not None  # whose thread goes on: it has other actors
+        if not own and not isinstance(error, (Exception, asyncio.CancelledError)):
             raise
     else:
         ctx._settle(None)
@@ -369,6 +376,8 @@ class ActorSystem(_core.ActorSystemBase):
     _loop_lock: threading.Lock
     _close_lock: threading.Lock
     _tasks: set[asyncio.Task[None]]
+    _streams: weakref.WeakSet[Stream]
+    _streams_lock: threading.Lock
 
     def __new__(
         cls, *, supervisor: OneForOne | None = None, loop: asyncio.AbstractEventLoop | None = None
@@ -385,14 +394,22 @@ class ActorSystem(_core.ActorSystemBase):
         self._loop_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._tasks = set()
+        self._streams = weakref.WeakSet()
+        self._streams_lock = threading.Lock()
         self.events = EventStream(self)
         self.dead_letters = Topic(self.events, DeadLetter)
         _unclosed.add(self)
         return self
 
     def stream(self) -> Stream:
-        """A new :class:`Stream`: give it as ``sender=``, and read the answers from it."""
-        return Stream(self)
+        """A new :class:`Stream`: give it as ``sender=``, and read the answers from it. It closes
+        with the system."""
+        made = Stream(self)
+        with self._streams_lock:
+            self._streams.add(made)
+        if self._ended:
+            made.close()
+        return made
 
     def add_routee(self, router: Ref, routee: Ref | None = None) -> None:
         """Let a router send to one more; None: a pool makes it. ValueError where it is none."""
@@ -417,20 +434,33 @@ class ActorSystem(_core.ActorSystemBase):
         Actors made last are ended first, each after the messages that were sent to it before.
 
         timeout: seconds, then ``es.Timeout``, which names an actor that has not stopped; call it
-            again to go on. ``es.Deadlock`` in an actor. Twice is once.
+            again to go on. None: until all have; which one it waits for is logged.
+
+        ``es.Deadlock`` in an actor. Twice is once.
         """
         if self._forked or self._ended:
             return
-        if self._inside:
+        if self._inside or self._in_task():
             raise Deadlock("close() waits for every actor, so it cannot be called by one")
         until = _deadline.until(timeout)
         with self._close_lock:
             self._begin_close()
             self._end_actors(until)
-            self._stop(_deadline.left(until))
+            _patiently(self._stop, until)
             if self._own_loop is not None:
                 self._own_loop.close()
                 self._own_loop = None
+            with self._streams_lock:
+                streams = list(self._streams)
+            for stream in streams:
+                stream.close()
+
+    def _in_task(self) -> bool:
+        """Whether this is an async receive of one of its actors."""
+        try:
+            return asyncio.current_task() in self._tasks
+        except RuntimeError:  # no loop runs here
+            return False
 
     def _end_actors(self, until: float | None) -> None:
         """Poison them, in groups: what an earlier one is sent by a later one, it still handles."""
@@ -440,11 +470,10 @@ class ActorSystem(_core.ActorSystemBase):
             for ref in refs[first : first + size]:
                 ref.poison()
             for ref in refs[first : first + size]:
-                left = _deadline.left(until)
-                if left == 0.0:
+                if _deadline.left(until) == 0.0:
                     return
                 try:
-                    ref.wait_stopped(left)
+                    _patiently(ref.wait_stopped, until)
                 except Timeout:
                     return  # _stop names it
 
@@ -466,6 +495,17 @@ class ActorSystem(_core.ActorSystemBase):
         if self.closed or self._forked:
             return f"<es.ActorSystem, {'forked' if self._forked else 'closed'}>"
         return f"<es.ActorSystem: {self.actor_count} actors>"
+
+
+def _patiently(wait: Callable[[float | None], object], until: float | None) -> None:
+    if until is not None:
+        wait(_deadline.left(until))
+        return
+    try:
+        wait(_SLOW_SECONDS)
+    except Timeout as error:
+        _log.warning("close() goes on waiting: %s", error)
+        wait(None)
 
 
 # ---- what C calls --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import pickle
 import queue
 import signal
@@ -580,6 +581,21 @@ def test_stream(system):
         stream.get()
 
 
+def test_a_stream_closes_with_its_system():
+    system = es.ActorSystem()
+    stream = system.stream()
+    got: list[Any] = []
+    reader = threading.Thread(target=lambda: got.extend(stream))
+    reader.start()
+    stream.tell("last")
+    system.close()
+    reader.join(support.SECONDS)
+    assert not reader.is_alive()
+    assert got == ["last"]
+    with pytest.raises(es.Closed):
+        system.stream().get(timeout=support.SECONDS)
+
+
 # ---- ends ----------------------------------------------------------------------------------------
 
 
@@ -627,6 +643,33 @@ def test_close_says_which_actor_does_not_come_back():
         system.close(timeout=0.05)
     release.set()
     system.close()
+
+
+def test_close_without_a_timeout_logs_whom_it_waits_for(monkeypatch):
+    entered, release = threading.Event(), threading.Event()
+
+    class Stuck(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+
+    class Releaser(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+            release.set()
+
+    said: list[str] = []
+    monkeypatch.setattr("escqrs._actor._SLOW_SECONDS", 0.01)
+    handler = Releaser(logging.WARNING)
+    logging.getLogger("escqrs").addHandler(handler)
+    try:
+        with es.ActorSystem() as system:
+            system.spawn(Stuck, name="stuck").tell("block")
+            assert entered.wait(support.SECONDS)
+    finally:
+        logging.getLogger("escqrs").removeHandler(handler)
+    assert "stuck" in said[0]
 
 
 def test_spawning_in_an_actor_while_the_system_closes(seen):

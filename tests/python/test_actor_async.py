@@ -235,6 +235,44 @@ def test_a_coroutine_that_never_returns_is_named_by_close():
     system.close()
 
 
+def test_closing_in_an_async_actor_is_a_deadlock(system):
+    ref = system.spawn(Doer)
+    with pytest.raises(es.Deadlock):
+        ref.ask(Call(lambda ctx: ctx.system.close()), timeout=support.SECONDS)
+
+
+def test_a_system_exit_in_an_async_actor_ends_nothing_but_its_message(system):
+    def leave(ctx: es.Context) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        system.spawn(Doer).ask(Call(leave), timeout=support.SECONDS)
+    assert system.spawn(Doer).ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
+
+
+def test_awaiting_a_stream_again_after_giving_up(system):
+    stream = system.stream()
+
+    async def main() -> Any:
+        for _ in range(3):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(stream.__anext__(), 0.001)
+        stream.tell("x")
+        first = await stream.__anext__()
+        waiting = asyncio.ensure_future(stream.__anext__())
+        await asyncio.sleep(0)  # it is armed
+        stream.tell("y")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        stream.tell("z")
+        rest = [await asyncio.wait_for(stream.__anext__(), support.SECONDS)]
+        while "z" not in rest:
+            rest.append(await asyncio.wait_for(stream.__anext__(), support.SECONDS))
+        return first, rest
+
+    assert asyncio.run(main()) == ("x", ["y", "z"])
+
+
 def test_an_async_persistent_actor(system):
     class Noted(es.Event, name="AsyncNoted"):
         text: str
