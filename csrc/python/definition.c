@@ -478,7 +478,13 @@ int esc_py_definition_accepts(esc_py_definition *self, PyObject *command)
     }
     PyTypeObject *cls = esc_py_class_for(self->state, command, ESC_PY_COMMAND);
     if (cls == NULL) {
-        if (!PyErr_Occurred()) {
+        if (!PyErr_Occurred() && PyType_Check(command)) {
+            const char *name = ((PyTypeObject *)command)->tp_name;
+            PyErr_Format(PyExc_TypeError,
+                         "%U takes commands (instances of es.Command), and %s is a "
+                         "class: make an instance, %s(...)",
+                         self->name, name, name);
+        } else if (!PyErr_Occurred()) {
             PyErr_Format(PyExc_TypeError, "%U takes commands (instances of es.Command), not %s",
                          self->name, Py_TYPE(command)->tp_name);
         }

@@ -11,15 +11,16 @@ __all__ = ["Match"]
 
 
 def _names(what: str, given: Iterable[object]) -> tuple[str, ...]:
+    texts = "event classes and names of types" if what == "types" else "texts"
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise TypeError(f"es.Match: {what} is a sequence of texts, not {given!r}")
+        raise TypeError(f"es.Match: {what} is a list of {texts}, not {given!r}")
     names: list[str] = []
     for item in given:
         name = one = twin(item, "event")
         if isinstance(one, MessageMeta) and one.__escqrs_kind__ == "event":
             name = one.__escqrs_name__
         if not isinstance(name, str):
-            raise TypeError(f"es.Match: {what} is a sequence of texts, and {name!r} is none")
+            raise TypeError(f"es.Match: {what} is a list of {texts}, and {name!r} is none")
         names.append(name)
     return tuple(names)
 
@@ -45,7 +46,9 @@ def matches(given: Match | Iterable[Match] | None) -> list[tuple[tuple[str, ...]
     """For C: the matches as plain tuples."""
     if given is None:
         return []
-    several = [given] if isinstance(given, Match) else list(given)
+    if not isinstance(given, Iterable):
+        given = [given]
+    several = list(given)
     for one in several:
         if not isinstance(one, Match):
             raise TypeError(f"match is an es.Match or a list of them, and {one!r} is none")

@@ -430,7 +430,7 @@ def _built(title: str, spec: _Spec, value: Any) -> Any:
         return None
     if spec.label == _core.MAP and isinstance(value, dict):
         given = cast("dict[object, Any]", value)
-        members = {name: member for member, name in spec.keys}
+        members: dict[object, Any] = {name: member for member, name in spec.keys}
         return {
             members.get(key, key) if members else key: _built_item(title, spec, item)
             for key, item in given.items()

@@ -65,6 +65,8 @@ class Write:
         self, stream: str, events: Iterable[NewEvent | Event], expected: int | None = None
     ) -> None:
         object.__setattr__(self, "stream", stream)
+        if not isinstance(events, Iterable):
+            raise TypeError(f"events is a list of es.NewEvent and events, not {events!r}")
         object.__setattr__(self, "events", tuple(events))
         object.__setattr__(self, "expected", expected)
 
@@ -362,7 +364,7 @@ class Store(_core.StoreBase):
         if types is not None:
             if match != ():
                 raise TypeError("subscribe takes types or match, not both")
-            several = types if isinstance(types, (str, bytes)) else tuple(types)
+            several: Any = tuple(types) if isinstance(types, Iterator) else types
             match = Match(several)
             for one in several:
                 cls = _core.twin(one, "event")

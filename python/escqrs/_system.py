@@ -425,6 +425,8 @@ def find(system: System, key: Any) -> Any:
             if one.__escqrs_name__ == cls.__escqrs_name__:
                 _claim({one.__escqrs_name__: one}, cls.__escqrs_name__, cls, f"{kind}s")
     name = cls.__name__ if isinstance(cls, type) else cls
+    if entity and isinstance(cls, type) and issubclass(cls, (ReadModel, Process)):
+        raise TypeError(f"{name} is no aggregate and has no ids: system[{name}]")
     raise UnknownType(
         f"{name} is no {kind} that {system.path!r} was opened with; give it to es.open"
     )

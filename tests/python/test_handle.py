@@ -207,6 +207,16 @@ def test_what_is_no_aggregate_of_the_system(system: es.System) -> None:
             system[wrong]
 
 
+def test_errors_say_what_is_to_be_written(system: es.System) -> None:
+    class Table(es.ReadModel):
+        schema = "CREATE TABLE t (a)"
+
+    with pytest.raises(TypeError, match=r"Table is no aggregate and has no ids: system\[Table\]"):
+        system[Table, "a"]  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"Add is a class: make an instance, Add\(\.\.\.\)"):
+        system[Counter, "a"].ask(Add)  # type: ignore[arg-type]
+
+
 def test_a_handle_keeps_its_system() -> None:
     with pytest.warns(ResourceWarning):
         handle = es.open(":memory:", Counter)[Counter, "a"]

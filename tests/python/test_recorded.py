@@ -143,7 +143,7 @@ def test_a_match_with_attributes_of_its_own() -> None:
         wanted: Any = [next(iter(system.events())).type]
         assert len(list(system.events(match=Late()))) == 2
         wanted = [3]
-        with pytest.raises(TypeError, match="types is a sequence of texts"):
+        with pytest.raises(TypeError, match="types is a list of event classes and names of types"):
             system.events(match=Late())
 
 

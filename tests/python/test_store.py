@@ -270,6 +270,22 @@ def test_what_cannot_be(store, call, error):
     assert store.head == 0
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda s: s.append("a", ItemAdded("x")),
+            "a list of es.NewEvent and events, not ItemAdded",
+        ),
+        (lambda s: s.subscribe(types=ItemAdded), "types is a list of event classes and names"),
+        (lambda s: s.events(match=ItemAdded), "match is an es.Match or a list of them"),
+    ],
+)
+def test_what_lacks_its_brackets(store, call, says):
+    with pytest.raises(TypeError, match=says):
+        call(store)
+
+
 # ---- values --------------------------------------------------------------------------------------
 
 
