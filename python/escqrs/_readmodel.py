@@ -629,7 +629,9 @@ class Watch(Generic[_R]):
         self._wake(None)
 
     def _check(self) -> bool:
-        """Whether it is over."""
+        """Whether it is over; whoever asks again is told again."""
+        if self._closed or self._failure is not None:
+            self._moved.set()
         if self._failure is not None and not self._closed:
             raise self._failure
         return self._closed

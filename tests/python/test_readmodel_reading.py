@@ -279,3 +279,7 @@ def test_a_watch_ends_with_its_system() -> None:
     shop.close()
     thread.join(SECONDS)
     assert [type(one) for one in ended] == [es.Closed]
+    with pytest.raises(es.Closed):
+        next(watch)  # not less when it is asked again
+    watch.close()
+    assert (next(watch, None), next(watch, None)) == (None, None)
