@@ -146,9 +146,9 @@ static void publish(escqrs_actor_system *system, esc_failure_record *record,
                     escqrs_directive directive)
 {
     const escqrs_failure *failure = &record->failure;
-    escqrs_log_write(&system->log, ESCQRS_LOG_ERROR, "actor %s failed%s%s: %s (%s)", failure->path,
-                     failure->message[0] == '\0' ? "" : " in ", failure->message, failure->text,
-                     directive_name(directive));
+    escqrs_log_write(&system->log, ESCQRS_LOG_ERROR, "actor %s failed%s%s (%s): %s", failure->path,
+                     failure->message[0] == '\0' ? "" : " in ", failure->message,
+                     directive_name(directive), failure->text);
     esc_publish_failure(system, record, directive);
 }
 
