@@ -60,6 +60,8 @@ typedef struct esc_py_actor_system {
     unsigned free_mail_count;
     PyObject *supervisor;         /* es.OneForOne or None */
     struct esc_py_recipe *recent; /* of the producer that was spawned last, to be used again */
+    bool manual;                  /* a seeded system of one thread: who waits runs the actors */
+    uint64_t seed;                /* moves on with each number drawn */
     PyObject *weakrefs;
 } esc_py_actor_system;
 
@@ -125,6 +127,11 @@ static inline void esc_py_errands_tidy(esc_py_actor_system *system)
 
 /* 0, or -1 with Forked, or (open) Closed. */
 int esc_py_actor_system_check_fork(esc_py_actor_system *system);
+/* esc_py_wait for something that the system's actors do. A seeded system runs them here, on this
+ * thread, until `wait` is content; TIMEOUT when so much of its own time has passed, or when nothing
+ * is left to do. */
+int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
+                      int64_t deadline_ns);
 int esc_py_actor_system_check_open(esc_py_actor_system *system);
 /* (ref, context; the facade's dead_letters and events) */
 int esc_py_actor_events_init(esc_py_actor_system *system);

@@ -662,9 +662,9 @@ static void take_off(esc_py_persist *self, const escqrs_envelope *envelope)
     escqrs_error error;
     error.status = ESCQRS_OK;
     error.message[0] = error.subject[0] = '\0';
-    escqrs_status status = envelope != NULL && envelope == asked_now
-                               ? commit_here(self, turn, &error)
-                               : escqrs_store_submit(self->core, &turn->commit, &error);
+    bool here = self->system->manual || (envelope != NULL && envelope == asked_now);
+    escqrs_status status = here ? commit_here(self, turn, &error)
+                                : escqrs_store_submit(self->core, &turn->commit, &error);
     if (status != ESCQRS_OK) { /* `done` was not called */
         turn->error = error;
         fail(turn, status);

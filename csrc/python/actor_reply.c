@@ -224,7 +224,7 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
             return -1;
         }
     }
-    int result = esc_py_wait(answer_sleep, self, deadline_ns);
+    int result = esc_py_actor_wait(self->system, answer_sleep, self, deadline_ns);
     if (waiter != NULL && target != NULL) {
         escqrs_actor_wait_end(waiter);
     }

@@ -222,13 +222,31 @@ static escqrs_directive system_decide(void *context, escqrs_ref *Py_UNUSED(child
     return esc_py_supervise(self, self->supervisor, failure);
 }
 
+/* splitmix64, by Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014. */
+static void draw(void *context, void *buffer, size_t size)
+{
+    esc_py_actor_system *self = context;
+    for (size_t done = 0; done < size;) {
+        uint64_t number = self->seed += UINT64_C(0x9e3779b97f4a7c15);
+        number = (number ^ (number >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+        number = (number ^ (number >> 27)) * UINT64_C(0x94d049bb133111eb);
+        number ^= number >> 31;
+        size_t part = size - done < sizeof number ? size - done : sizeof number;
+        memcpy((char *)buffer + done, &number, part);
+        done += part;
+    }
+}
+
 static int open_core(esc_py_actor_system *self)
 {
     escqrs_error error = {0};
     escqrs_supervisor supervisor = {.decide = system_decide, .context = self};
     escqrs_log log = {esc_py_log_write, &self->log};
-    escqrs_runtime_options runtime = {.log = log};
-    escqrs_actor_system_options options = {.log = log};
+    escqrs_runtime_options runtime = {.log = log, .manual = self->manual};
+    escqrs_actor_system_options options = {.log = log, .virtual_time = self->manual};
+    if (self->manual) {
+        runtime.random = (escqrs_random){draw, self};
+    }
     if (self->supervisor != Py_None) {
         if (esc_py_supervisor_fill(self->supervisor, &supervisor) < 0) {
             return -1;
@@ -262,10 +280,15 @@ static int open_core(esc_py_actor_system *self)
 
 static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"supervisor", NULL};
-    PyObject *supervisor = Py_None;
+    static char *names[] = {"supervisor", "seed", NULL};
+    PyObject *supervisor = Py_None, *seed = Py_None;
     esc_py_state *state = esc_py_state_of_type(type);
-    if (state == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &supervisor)) {
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "|OO", names, &supervisor, &seed)) {
+        return NULL;
+    }
+    uint64_t number = seed == Py_None ? 0 : PyLong_AsUnsignedLongLongMask(seed);
+    if (PyErr_Occurred()) {
         return NULL;
     }
     esc_py_actor_system *self = (esc_py_actor_system *)type->tp_alloc(type, 0);
@@ -277,6 +300,8 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->interpreter = PyInterpreterState_Get();
     self->fork_generation = escqrs_fork_generation();
     self->supervisor = Py_NewRef(supervisor);
+    self->manual = seed != Py_None;
+    self->seed = number;
     esc_queue_init(&self->errands);
     esc_list_init(&self->contexts);
     esc_list_init(&self->recipes);
@@ -310,6 +335,13 @@ static escqrs_status stop_runtime(void *context, int64_t deadline_ns)
     return escqrs_runtime_stop(self->system->runtime, deadline_ns, &self->error);
 }
 
+/* Seeded: actors run on this thread, attached. */
+static int stop_manual(stopping *wait)
+{
+    escqrs_status status = stop_actors(wait, INT64_MAX);
+    return status == ESCQRS_OK ? stop_runtime(wait, INT64_MAX) : status;
+}
+
 /* _stop(timeout): the whole tree, then the threads. */
 static PyObject *system_stop(PyObject *object, PyObject *timeout)
 {
@@ -324,8 +356,9 @@ static PyObject *system_stop(PyObject *object, PyObject *timeout)
     }
     atomic_store_explicit(&self->closed, 1, memory_order_relaxed);
     stopping wait = {.system = self};
-    int status = esc_py_wait_in_slices(stop_actors, &wait, deadline_ns);
-    if (status == ESCQRS_OK) {
+    int status =
+        self->manual ? stop_manual(&wait) : esc_py_wait_in_slices(stop_actors, &wait, deadline_ns);
+    if (status == ESCQRS_OK && !self->manual) {
         esc_py_errands_run(self);
         status = esc_py_wait_in_slices(stop_runtime, &wait, deadline_ns);
     }
@@ -475,6 +508,62 @@ static PyObject *system_spawn(PyObject *object, PyObject *const *args, Py_ssize_
         return NULL;
     }
     return esc_py_spawn(self, NULL, what, name);
+}
+
+int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
+                      int64_t deadline_ns)
+{
+    if (!self->manual) {
+        return esc_py_wait(wait, context, deadline_ns);
+    }
+    int64_t left_ns = deadline_ns == INT64_MAX ? INT64_MAX : deadline_ns - esc_deadline_after(0);
+    int64_t now_ns = escqrs_actor_system_now(self->core);
+    int64_t end_ns = left_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + left_ns;
+    for (;;) {
+        escqrs_status status = wait(context, 0);
+        if (status != ESCQRS_TIMEOUT) {
+            return (int)status;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        if (escqrs_actor_system_now(self->core) > end_ns || !escqrs_actor_system_step(self->core)) {
+            return ESCQRS_TIMEOUT;
+        }
+    }
+}
+
+/* _step(until): run one message, or move the clock to the next timer, which is due at `until`
+ * (seconds) at the latest; False: nothing is left to do until then. */
+static PyObject *system_step(PyObject *object, PyObject *until)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    double seconds = PyFloat_AsDouble(until);
+    if ((seconds == -1.0 && PyErr_Occurred()) || esc_py_actor_system_check_fork(self) < 0) {
+        return NULL;
+    }
+    if (!self->manual || atomic_load_explicit(&self->closed, memory_order_relaxed) == 2) {
+        Py_RETURN_FALSE;
+    }
+    if (escqrs_runtime_step(self->runtime)) {
+        Py_RETURN_TRUE;
+    }
+    int64_t due_ns = escqrs_actor_system_next_due(self->core);
+    bool due = due_ns != INT64_MAX && (double)due_ns <= seconds * 1e9;
+    if (due) {
+        escqrs_actor_system_advance(self->core, due_ns);
+    } else if (seconds < 1e9) {
+        escqrs_actor_system_advance(self->core, (int64_t)(seconds * 1e9));
+    }
+    return PyBool_FromLong(due);
+}
+
+static PyObject *system_get_now(PyObject *object, void *Py_UNUSED(closure))
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    return esc_py_actor_system_check_fork(self) < 0
+               ? NULL
+               : PyFloat_FromDouble((double)escqrs_actor_system_now(self->core) * 1e-9);
 }
 
 static PyObject *system_find(PyObject *object, PyObject *address)
@@ -690,6 +779,7 @@ static PyMethodDef system_methods[] = {
      "None."},
     {"_begin_close", system_begin_close, METH_NOARGS, NULL},
     {"_stop", system_stop, METH_O, NULL},
+    {"_step", system_step, METH_O, NULL},
     {"_leave_behind", system_leave_behind, METH_NOARGS, NULL},
     {"_listen", system_listen, METH_O, NULL},
     {"_add_routee", system_add_routee, METH_VARARGS, NULL},
@@ -705,6 +795,7 @@ static PyGetSetDef system_getset[] = {
     {"_ended", system_get_ended, NULL, NULL, NULL},
     {"_forked", system_get_forked, NULL, NULL, NULL},
     {"_inside", system_get_inside, NULL, NULL, NULL},
+    {"_now", system_get_now, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

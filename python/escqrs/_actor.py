@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, MutableMapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 from . import _core, _deadline, _persist
 from ._core import ActorReply, Context, Ref
@@ -381,14 +381,23 @@ class ActorSystem(_core.ActorSystemBase):
 
     def __new__(
         cls, *, supervisor: OneForOne | None = None, loop: asyncio.AbstractEventLoop | None = None
-    ) -> ActorSystem:
+    ) -> Self:
+        return cls._make(supervisor, loop, None)
+
+    @classmethod
+    def _make(
+        cls,
+        supervisor: OneForOne | None,
+        loop: asyncio.AbstractEventLoop | None,
+        seed: int | None,
+    ) -> Self:
         if supervisor is not None and not isinstance(supervisor, OneForOne):
             raise TypeError(
                 f"supervisor is an es.OneForOne or es.AllForOne, not {type(supervisor).__name__}"
             )
         if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
             raise TypeError(f"loop is an asyncio event loop, not {type(loop).__name__}")
-        self = super().__new__(cls, supervisor)
+        self = super().__new__(cls, supervisor, seed)
         self._loop = loop
         self._own_loop = None
         self._loop_lock = threading.Lock()

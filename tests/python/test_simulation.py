@@ -1,0 +1,170 @@
+"""escqrs.testing.System: the same seed, the same order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import escqrs as es
+import pytest
+from escqrs.testing import System, explore
+
+
+class Variable:
+    """Reads and writes by message: who reads, then writes, may overwrite another's."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def receive(self, ctx: es.Context, message: object) -> None:
+        match message:
+            case "read":
+                ctx.respond(self.value)
+            case int():
+                self.value = message
+
+
+class Adder:
+    def __init__(self, variable: es.Ref) -> None:
+        self.variable = variable
+
+    def receive(self, ctx: es.Context, message: object) -> None:
+        if message == "add":
+            reply = self.variable.submit("read")
+            ctx.reenter_after(reply, lambda reply: ctx.tell(self.variable, reply.result() + 1))
+
+
+def added_twice(system: System) -> int:
+    variable = system.spawn(Variable)
+    for _ in range(2):
+        system.spawn(lambda: Adder(variable)).tell("add")
+    system.run()
+    value: int = variable.ask("read")
+    return value
+
+
+def value_with(seed: int) -> int:
+    with System(seed) as system:
+        return added_twice(system)
+
+
+def test_a_seed_repeats_an_order() -> None:
+    values = [value_with(seed) for seed in range(60)]
+    assert values == [value_with(seed) for seed in range(60)]
+    assert set(values) == {1, 2}
+
+
+def test_explore_finds_a_planted_race() -> None:
+    def test(system: System) -> None:
+        assert added_twice(system) == 2
+
+    with pytest.raises(AssertionError) as caught:
+        explore(test, seeds=1000)
+    (note,) = caught.value.__notes__
+    seed = int(note.split()[2])
+    assert value_with(seed) == 1 and f"System({seed}) repeats it" in note
+    explore(lambda system: None, seeds=3)
+
+
+class Clock:
+    def __init__(self, log: list[tuple[float, object]], system: System) -> None:
+        self.log, self.system = log, system
+
+    def receive(self, ctx: es.Context, message: object) -> None:
+        match message:
+            case es.Started():
+                ctx.schedule_once(3600.0, "late")
+                ctx.schedule_every(1000.0, "tick")
+            case str():
+                self.log.append((self.system.now, message))
+            case int():
+                self.kept = ctx.sender  # and may answer one day
+
+
+def test_the_clock_does_not_wait() -> None:
+    log: list[tuple[float, object]] = []
+    with System(3) as system:
+        clock = system.spawn(lambda: Clock(log, system))
+        system.run(500)
+        assert log == [] and system.now == pytest.approx(500)
+        system.run(3500)
+        assert [(round(now), what) for now, what in log] == [
+            (1000, "tick"), (2000, "tick"), (3000, "tick"), (3600, "late"), (4000, "tick"),
+        ]  # fmt: skip
+        with pytest.raises(es.Timeout):
+            clock.ask(7, timeout=10.0)
+        assert 4000 < system.now < 6000
+
+
+def test_waiting_runs_the_actors() -> None:
+    class Echo:
+        def receive(self, ctx: es.Context, message: object) -> None:
+            if isinstance(message, str):
+                ctx.respond(message)
+
+    with System() as system:
+        echo = system.spawn(Echo, name="echo")
+        assert echo.ask("a") == "a"
+        assert echo.submit("b").result() == "b"
+        stream = system.stream()
+        echo.tell("c", sender=stream)
+        assert stream.get(timeout=1) == "c"
+        with pytest.raises(es.Timeout):
+            stream.get(timeout=1)
+        with pytest.raises(es.Unanswered):
+            echo.submit(1).result()
+        echo.poison()
+        echo.wait_stopped()
+        assert "seed 0" in repr(system)
+    with pytest.raises(TypeError):
+        System("7")  # type: ignore[arg-type]
+
+
+class Counted(es.Event):
+    amount: int
+
+
+class Counter(es.PersistentActor):
+    def __init__(self) -> None:
+        self.total = 0
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        match message:
+            case int():
+                self.persist(Counted(message))
+                ctx.respond(self.total)
+            case Counted(amount=amount):
+                self.total += amount
+            case "fail":
+                raise ValueError("as asked")
+
+
+def test_persistent_actors(tmp_path: Path) -> None:
+    with es.Store(tmp_path / "actors.db", Counted) as store:
+        props = es.Props(Counter, middleware=[es.persistence(store)])
+        with System(1) as system:
+            counters = [system.spawn(props, name=f"c{number}") for number in range(5)]
+            replies = [counter.submit(2) for counter in counters for _ in range(3)]
+            counters[0].tell("fail")
+            system.run()
+            assert [reply.result() for reply in replies] == [2, 4, 6] * 5
+            assert counters[0].ask(1) == 7  # restarted from what is stored
+        assert store.head == 16
+        with System(2) as system:
+            assert system.spawn(props, name="c4").ask(1) == 7
+
+
+def test_async_actors_are_refused() -> None:
+    class Async:
+        async def receive(self, ctx: es.Context, message: object) -> None:
+            pass
+
+    with System(supervisor=es.OneForOne(max_restarts=0)) as system:
+        failures: list[Any] = []
+        system.events.subscribe(es.ActorFailed, failures.append)
+        try:
+            system.spawn(Async).tell(1)
+            system.run()
+        except TypeError as error:
+            failures.append(error)
+        assert "async" in str(failures[0])
