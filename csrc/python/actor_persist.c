@@ -357,7 +357,7 @@ int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
     /* acquire: pairs with the release in fail */
     if (atomic_load_explicit(&self->stale, memory_order_acquire) &&
         (envelope == NULL || envelope->type == &esc_py_mail_type ||
-         envelope->type == &escqrs_receive_timeout)) {
+         envelope->type == &escqrs_terminated || envelope->type == &escqrs_receive_timeout)) {
         escqrs_error error = {0};
         if (escqrs_context_restart(context->core, envelope != NULL, &error) != ESCQRS_OK) {
             esc_py_raise(self->system->state, &error);

@@ -312,6 +312,7 @@ void esc_watch_begin(esc_cell *cell, esc_watch *watch); /* WATCH has come to the
 void esc_watch_end(esc_watch *watch);                   /* UNWATCH has */
 void esc_watch_terminate(esc_watch *watch);             /* the target has stopped */
 escqrs_turn_end esc_watch_deliver(esc_cell *cell, esc_watch *watch); /* TERMINATED has come */
+bool esc_watch_again(esc_cell *cell, esc_watch *watch); /* its Terminated is to come again */
 void esc_watch_drop(esc_watch *watch);
 void esc_watchers_tell(esc_cell *cell); /* this actor has stopped */
 void esc_watching_end(esc_cell *cell);  /* and watches no more */

@@ -74,16 +74,34 @@ escqrs_status escqrs_context_stash(escqrs_context *context, escqrs_error *error)
     return ESCQRS_OK;
 }
 
+/* The current message is to come again, after the restart. False: out of memory. */
+static bool put_back(esc_cell *cell, escqrs_context *context)
+{
+    if (cell->current->type == &escqrs_terminated) {
+        esc_watch *watch = ESC_CONTAINER_OF(cell->current, esc_watch, terminated.envelope);
+        if (!esc_watch_again(cell, watch)) {
+            return false;
+        }
+        cell->current = NULL;
+        return true;
+    }
+    if (esc_type_is_lifecycle(cell->current->type)) {
+        return true;
+    }
+    esc_extra *extra = esc_cell_extra(cell);
+    escqrs_envelope *envelope = extra == NULL ? NULL : escqrs_context_take(context);
+    if (envelope == NULL) {
+        return false;
+    }
+    put_aside(extra, envelope); /* from where a restart puts it back, behind what is there */
+    return true;
+}
+
 escqrs_status escqrs_context_restart(escqrs_context *context, bool again, escqrs_error *error)
 {
     esc_cell *cell = esc_context_cell(context);
-    if (again && cell->current != NULL && !esc_type_is_lifecycle(cell->current->type)) {
-        esc_extra *extra = esc_cell_extra(cell);
-        escqrs_envelope *envelope = extra == NULL ? NULL : escqrs_context_take(context);
-        if (envelope == NULL) {
-            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory restarting");
-        }
-        put_aside(extra, envelope); /* from where a restart puts it back, behind what is there */
+    if (again && cell->current != NULL && !put_back(cell, context)) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory restarting");
     }
     cell->wanted |= ESC_REQUEST_RESTART;
     cell->actor.nudge_again = true;

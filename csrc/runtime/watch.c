@@ -124,6 +124,22 @@ escqrs_turn_end esc_watch_deliver(esc_cell *cell, esc_watch *watch)
     return esc_cell_deliver(cell, &watch->terminated.envelope);
 }
 
+/* As before esc_watch_deliver. False: out of memory. */
+bool esc_watch_again(esc_cell *cell, esc_watch *watch)
+{
+    esc_extra *extra = esc_cell_has(cell);
+    if (esc_map_insert(&extra->watching, watch) != ESCQRS_OK) {
+        return false;
+    }
+    hold(watch); /* of `watching`; the signal has its own still */
+    watch->signal.next = extra->deferred;
+    if (extra->deferred == NULL) {
+        extra->deferred_last = &watch->signal;
+    }
+    extra->deferred = &watch->signal;
+    return true;
+}
+
 /* ---- the target ------------------------------------------------------------------------------- */
 
 void esc_watch_begin(esc_cell *cell, esc_watch *watch)

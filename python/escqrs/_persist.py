@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ __all__ = [
     "RequestSnapshot",
     "persistence",
 ]
+
+_log = logging.getLogger("escqrs")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,4 +204,7 @@ def commit_provider(
     if snapshot is not None:
         version, state = snapshot
         cls = cast("Any", type(state))
-        store.save_snapshot(name, version, cls.__escqrs_name__, _core.to_bytes(state))
+        try:
+            store.save_snapshot(name, version, cls.__escqrs_name__, _core.to_bytes(state))
+        except Exception:  # the events are stored, and the truth
+            _log.exception("the snapshot of %s at version %d was not stored", name, version)

@@ -271,6 +271,39 @@ def test_a_refused_actor_begins_anew_as_after_a_restart(system, store):
         assert ticks.get(timeout=support.SECONDS) == (1, 1)
 
 
+def test_terminated_comes_to_what_is_stored(store):
+    """An instance that has seen an event of a message that failed does not handle it."""
+    seen: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    class Child:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            pass
+
+    class Watcher(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case es.Ref():
+                    ctx.watch(message)
+                    ctx.respond(None)
+                case es.Terminated():
+                    seen.put(self.total)
+                case _:
+                    super().receive(ctx, message)
+
+    with es.ActorSystem(supervisor=es.OneForOne(lambda error: es.resume)) as system:
+        child = system.spawn(Child)
+        ref = system.spawn(es.Props(Watcher, middleware=[es.persistence(store)]), name="c")
+        ref.ask(child)
+        with pytest.raises(LookupError):
+            ref.ask("raise")
+        child.stop()
+        assert seen.get(timeout=support.SECONDS) == 0
+        assert ref.ask("get") == (0, 0)
+        ref.ask(child)  # it is watched no more, so this is another one
+        assert seen.get(timeout=support.SECONDS) == 0
+    assert seen.empty()
+
+
 def test_what_was_decided_on_what_could_not_be_stored_fails_too(system, store):
     ref = system.spawn(props(store), name="c")
     ref.ask(Add(1))
@@ -533,6 +566,19 @@ def test_a_provider_in_python(system):
         assert again(system, props(store, 2)).ask("get") == (4, 4)
         assert store.snapshot("c").version == 4
         end(system.find("c"))
+
+
+def test_a_provider_that_refuses_a_snapshot_has_stored_the_events(system, caplog):
+    class NoSnapshots(Provider):
+        def save_snapshot(self, *args: Any, **kwargs: Any) -> None:
+            raise es.StorageError("no room for snapshots")
+
+    with NoSnapshots() as store:
+        ref = system.spawn(props(store, 1), name="c")
+        assert ref.ask(Add(1)) == (1, 1)
+        assert ref.ask(Add(2)) == (3, 2)
+        end(ref)
+    assert "snapshot of c at version 1" in caplog.text
 
 
 def test_killed_in_the_midst(tmp_path: Path):
