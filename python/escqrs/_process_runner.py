@@ -430,8 +430,11 @@ class Runner:
         assert self.feed is not None
         try:
             recorded = self.feed._poll()
-        except (Corrupt, Deleted) as error:  # it may be told to go on behind that
-            self.halt(Stop(error.position or self.looked + 1, None, "", error, cuts=True))
+        except Closed:
+            raise
+        except Exception as error:  # it may be told to try again, or to go on behind that
+            position = getattr(error, "position", None) or self.looked + 1
+            self.halt(Stop(position, None, "", error, cuts=True))
             return None
         if recorded is None:
             self.looked = max(self.looked, self.feed._looked)

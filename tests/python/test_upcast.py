@@ -321,6 +321,38 @@ class Count(es.Process, key=lambda event: event.name):
         assert list(shop[new.Count].instance("b").state.seen) == ["added", "x"]
 
 
+def test_a_process_stops_where_an_upcaster_fails_and_can_try_again(path: Path) -> None:
+    code = UP.replace("    if event", "    assert not is_bad\n    if event", 1)
+    code = (
+        """
+is_bad = False
+
+class First(es.Process):
+    @es.on(Tagged)
+    def tagged(self, event: Tagged) -> None: ...
+
+class Second(es.Process):
+    count: int = 0
+
+    @es.on(Tagged)
+    def tagged(self, event: Tagged) -> None:
+        self.count += 1
+"""
+        + code
+    )
+    new = program(V2 + code)
+    with es.open(path, new.Cart, new.First) as shop:
+        shop.flush()
+    new.is_bad = True
+    with es.open(path, new.Cart, new.First, new.Second) as shop:
+        with pytest.raises(es.ProcessStopped, match="AssertionError"):
+            shop.flush()
+        new.is_bad = False
+        shop[new.Second].retry()
+        shop.flush()
+        assert shop[new.Second].instance("1").state.count == 3
+
+
 def test_read_models(path: Path) -> None:
     new = program(V2 + UP)
     with es.open(path, new.Cart, new.Seen) as shop:
