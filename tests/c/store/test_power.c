@@ -138,24 +138,24 @@ static void run(escqrs_durability durability, uint64_t every, int commits, size_
 static void test_small_commits(void **state)
 {
     (void)state;
-    run(ESCQRS_DURABILITY_FULL, 6, 150, 700);
+    run(ESCQRS_DURABILITY_FULL, 6, 80, 700);
 }
 
 /* The WAL fills, is moved into the file and begins anew. */
 static void test_big_commits(void **state)
 {
     (void)state;
-    run(ESCQRS_DURABILITY_FULL, 150, 20, 190000);
+    run(ESCQRS_DURABILITY_FULL, 150, 12, 190000);
 }
 
 /* The weaker mode may lose the newest, never one from among the others. */
 static void test_normal(void **state)
 {
     (void)state;
-    run(ESCQRS_DURABILITY_NORMAL, 6, 100, 700);
+    run(ESCQRS_DURABILITY_NORMAL, 6, 50, 700);
     teardown_folder(NULL);
     setup_folder(NULL);
-    run(ESCQRS_DURABILITY_NORMAL, 150, 15, 190000);
+    run(ESCQRS_DURABILITY_NORMAL, 150, 10, 190000);
 }
 
 int main(void)
