@@ -500,8 +500,8 @@ escqrs_turn_end escqrs_context_fail(escqrs_context *context, escqrs_status statu
                                     const char *format, ...) ESCQRS_PRINTF(4, 5);
 
 /* Restart this actor when its turn is over, as its supervisor would, and without asking it; it is
- * not counted. `again`: the message being handled, where it is a Terminated or no lifecycle message,
- * goes back before those that wait. NO_MEMORY. */
+ * not counted. `again`: the message being handled, where it is a Terminated or no lifecycle
+ * message, goes back before those that wait. NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_context_restart(escqrs_context *context, bool again,
                                                      escqrs_error *error);
 
