@@ -494,7 +494,7 @@ class ActorSystem(_core.ActorSystemBase):
                 self._own_loop = _OwnLoop()
             return self._own_loop.loop
 
-    def __enter__(self) -> ActorSystem:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

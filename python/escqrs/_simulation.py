@@ -31,7 +31,7 @@ class System(ActorSystem):
 
     seed: int
 
-    def __new__(cls, seed: int = 0, *, supervisor: OneForOne | None = None) -> Self:  # type: ignore[misc]
+    def __new__(cls, seed: int = 0, *, supervisor: OneForOne | None = None) -> Self:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"seed is an int, not {type(seed).__name__}")
         self = cls._make(supervisor, None, seed)

@@ -20,7 +20,7 @@ typedef struct change { /* a write, or with `bytes` NULL a truncation to `offset
 typedef struct disk_file {
     char name[600]; /* "": free */
     unsigned char *bytes;
-    size_t size;
+    size_t size, capacity;
     change *first, *last;
     bool named;   /* the folder on the disk has it */
     bool deleted; /* and would not, were the folder synced */
@@ -59,7 +59,10 @@ static void step(void)
 
 static void resize(disk_file *file, size_t size)
 {
-    file->bytes = check(realloc(file->bytes, size + 1));
+    if (size >= file->capacity) {
+        file->capacity = size * 2 + 1;
+        file->bytes = check(realloc(file->bytes, file->capacity));
+    }
     if (size > file->size) {
         memset(file->bytes + file->size, 0, size - file->size);
     }
