@@ -74,7 +74,9 @@ static void put(disk_file *file, size_t offset, const unsigned char *bytes, size
     if (offset + size > file->size) {
         resize(file, offset + size);
     }
-    memcpy(file->bytes + offset, bytes, size);
+    if (size > 0) {
+        memcpy(file->bytes + offset, bytes, size);
+    }
 }
 
 static void apply(disk_file *file, const change *one)
