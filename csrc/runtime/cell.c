@@ -153,9 +153,13 @@ static void cell_destroy(escqrs_actor *actor)
     }
 }
 
+/* The root has no name that anybody could know. */
 static void cell_describe(const escqrs_actor *actor, char *text, size_t size)
 {
-    escqrs_ref_path((const escqrs_ref *)actor, text, size);
+    text[0] = '\0';
+    if (((const esc_cell *)actor)->parent != NULL) {
+        escqrs_ref_path((const escqrs_ref *)actor, text, size);
+    }
 }
 
 /* ---- signals in, states ----------------------------------------------------------------------- */

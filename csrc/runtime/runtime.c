@@ -102,28 +102,58 @@ static bool park_everywhere(escqrs_runtime *runtime)
     return found;
 }
 
-static bool name_busy_actor(esc_pool *pool, char *text, size_t size)
+/* Has the worker been in the same turn for a tick of the monitor's or longer? With the pool's lock
+ * held. */
+static bool is_long_busy(const esc_worker *worker)
 {
-    esc_mutex_lock(&pool->lock);
+    /* acquire: pairs with esc_worker_enter */
+    uint64_t turn = atomic_load_explicit(&worker->turn, memory_order_acquire);
+    return (turn & ESC_TURN_IN) != 0 && (!worker->licensed || turn == worker->turn_seen);
+}
+
+/* The worker after `skip` others that are busy, with the pool's lock held; NULL: so many are not.
+ */
+static esc_worker *find_busy(esc_pool *pool, bool long_busy, int skip)
+{
     for (esc_list_node *node = esc_list_first(&pool->workers); node != NULL;
          node = esc_list_next(&pool->workers, node)) {
         esc_worker *worker = ESC_CONTAINER_OF(node, esc_worker, in_pool);
-        if (atomic_load_explicit(&worker->current, memory_order_relaxed) != NULL) {
-            esc_actor_describe_current(pool, worker, text, size); /* unlocks */
-            return text[0] != '\0';
+        if (atomic_load_explicit(&worker->current, memory_order_relaxed) != NULL &&
+            (!long_busy || is_long_busy(worker)) && skip-- == 0) {
+            return worker;
         }
     }
-    esc_mutex_unlock(&pool->lock);
-    return false;
+    return NULL;
+}
+
+/* The first one that has a name: what the runtime itself put there has none, and is soon done. */
+static bool name_busy_actor(esc_pool *pool, bool long_busy, char *text, size_t size)
+{
+    text[0] = '\0';
+    for (int skip = 0; text[0] == '\0'; skip++) {
+        esc_mutex_lock(&pool->lock);
+        esc_worker *worker = find_busy(pool, long_busy, skip);
+        if (worker == NULL) {
+            esc_mutex_unlock(&pool->lock);
+            return false;
+        }
+        esc_actor_describe_current(pool, worker, text, size); /* unlocks */
+    }
+    return true;
+}
+
+static bool name_busy(escqrs_runtime *runtime, bool long_busy, char *text, size_t size)
+{
+    bool named = name_busy_actor(&runtime->native, long_busy, text, size);
+    for (escqrs_host *host = first_host(runtime); host != NULL && !named; host = host->next) {
+        named = name_busy_actor(&host->pool, long_busy, text, size);
+    }
+    return named;
 }
 
 bool esc_runtime_name_busy(escqrs_runtime *runtime, char *text, size_t size)
 {
-    bool named = name_busy_actor(&runtime->native, text, size);
-    for (escqrs_host *host = first_host(runtime); host != NULL && !named; host = host->next) {
-        named = name_busy_actor(&host->pool, text, size);
-    }
-    return named;
+    return name_busy(runtime, true, text, size) || name_busy(runtime, false, text, size);
 }
 
 static escqrs_status report_busy(escqrs_runtime *runtime, int count, escqrs_error *error)

@@ -180,7 +180,8 @@ bool esc_actor_nudge(escqrs_actor *actor);
 void esc_actor_reserve(escqrs_actor *actor);
 void esc_actor_unreserve(escqrs_actor *actor);
 void esc_actor_begin(escqrs_actor *actor);
-/* The name of the actor that the worker visits; the pool's lock is held on entry and released. */
+/* The name of the actor that the worker visits, empty for one that has none; the pool's lock is
+ * held on entry and released. */
 void esc_actor_describe_current(esc_pool *pool, esc_worker *worker, char *text, size_t size);
 
 /* The licensed worker goes into code that may not come back soon; returns the `turn` for
@@ -212,7 +213,8 @@ static inline bool esc_worker_count(esc_worker *worker, uint64_t *turn, uint64_t
 
 /* ---- runtime.c -------------------------------------------------------------------------------- */
 
-/* The name of an actor that a worker is inside at this moment; false: there is none. */
+/* The name of an actor that a worker is inside at this moment, of one that has been for long if
+ * there is any; false: there is none. */
 bool esc_runtime_name_busy(escqrs_runtime *runtime, char *text, size_t size);
 
 /* ---- pool.c ----------------------------------------------------------------------------------- */
