@@ -113,7 +113,8 @@ from ._router import (
     smallest_mailbox,
 )
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
-from ._subscription import Subscription, SubscriptionDeadLetter, SubscriptionStatus
+from ._subscription import Subscription
+from ._subscriptions import SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
 from ._upcast import SchemaChange, upcast
 from .errors import (

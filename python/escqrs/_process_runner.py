@@ -35,6 +35,7 @@ from ._message import (
     Command,
     Event,
 )
+from ._part import event_at, is_last_of, part_of
 from ._process import Definition, Step, unpack_command
 from ._process_record import (
     CommandDelivered,
@@ -52,7 +53,6 @@ from ._process_record import (
     TimerFired,
     TimerSet,
 )
-from ._subscription import event_at, is_last_of, part_of
 from .errors import (
     Aborted,
     Closed,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import IO, Any, Literal, cast, overload
 
-from . import _core, _deadline, _deleting, _log, _subscription, _upcast
+from . import _core, _deadline, _deleting, _log, _subscription, _subscription_group, _upcast
 from ._core import NewEvent, Recorded
 from ._inspect import (
     Statistics,
@@ -30,7 +30,8 @@ from ._inspect import (
 )
 from ._match import Match, matches
 from ._message import Event
-from ._subscription import Subscription, SubscriptionStatus
+from ._subscription import Subscription
+from ._subscriptions import SubscriptionStatus, statuses
 from ._transfer import export, import_
 from .errors import Closed, NameClash, Timeout
 
@@ -388,7 +389,7 @@ class Store(_core.StoreBase):
 
     def subscriptions(self) -> list[SubscriptionStatus]:
         """The durable subscriptions by name: where each stands, and what can be done with it."""
-        return list(_subscription.statuses(self))
+        return list(statuses(self))
 
     # ---- deleting: docs/deleting.md
 
@@ -582,7 +583,7 @@ class Store(_core.StoreBase):
 
     def close(self) -> None:
         """Finish the commits that were submitted, and let go of the file. Twice is once."""
-        _subscription.before_close(self)
+        _subscription_group.before_close(self)
         super().close()
 
     def chain_hash(self, position: int | None = None) -> str | None:

@@ -23,7 +23,7 @@ from . import (
     _processes,
     _readmodel,
     _snapshot,
-    _subscription,
+    _subscription_group,
     _upcast,
 )
 from ._aggregate import Aggregate
@@ -36,7 +36,8 @@ from ._processes import Processes
 from ._provider import ProviderStore
 from ._readmodel import ReadModel
 from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim_all
-from ._subscription import Subscription, SubscriptionStatus
+from ._subscription import Subscription
+from ._subscriptions import SubscriptionStatus
 from .errors import Deadlock, Locked, NameClash, Timeout, UnknownType
 
 __all__ = ["DeadLetter", "System", "open"]
@@ -144,7 +145,7 @@ class System(_core.SystemBase):
         until = _deadline.until(timeout)
         _processes.before_close(self, until)
         if self._owns_store:
-            _subscription.before_close(self.store)
+            _subscription_group.before_close(self.store)
         return super().close(_deadline.left(until))
 
     def verify_snapshots(
