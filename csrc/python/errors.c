@@ -4,6 +4,7 @@
  * made. No locks; the GIL is held throughout.
  */
 #include "python/state.h"
+#include "python/text.h"
 
 static const struct {
     escqrs_status status;
@@ -100,14 +101,11 @@ static int set_attribute(PyObject *exception, const char *name, PyObject *value)
     return result;
 }
 
-static PyObject *text_of(const char *text)
-{
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
-}
-
 static int set_subject(PyObject *exception, const char *name, const escqrs_error *error)
 {
-    return error->subject[0] == 0 ? 0 : set_attribute(exception, name, text_of(error->subject));
+    return error->subject[0] == 0
+               ? 0
+               : set_attribute(exception, name, esc_py_text(escqrs_slice_of(error->subject)));
 }
 
 static int set_number(PyObject *exception, const char *name, int64_t number)
@@ -172,8 +170,8 @@ PyObject *esc_py_error_new(struct esc_py_state *state, const escqrs_error *error
     if (error->status == ESCQRS_NO_MEMORY && error->message[0] == 0) {
         return PyObject_CallNoArgs(cls);
     }
-    PyObject *text =
-        text_of(error->message[0] != 0 ? error->message : escqrs_status_name(error->status));
+    PyObject *text = esc_py_text(escqrs_slice_of(
+        error->message[0] != 0 ? error->message : escqrs_status_name(error->status)));
     if (text == NULL) {
         return NULL;
     }

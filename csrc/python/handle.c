@@ -15,6 +15,7 @@
 #include "python/readmodel.h"
 #include "python/recorded.h"
 #include "python/state.h"
+#include "python/text.h"
 
 typedef struct handle_object {
     PyObject_HEAD
@@ -547,7 +548,7 @@ static PyObject *handle_state_at(PyObject *object, PyObject *args, PyObject *kwa
     if (esc_py_definition_refresh(self->definition) == 0 && current_version(self, &current) == 0) {
         if (overflow != 0 || version < 0 || version > current) {
             escqrs_slice stream = escqrs_entity_stream(self->entity);
-            PyObject *name = PyUnicode_DecodeUTF8(stream.data, (Py_ssize_t)stream.size, "replace");
+            PyObject *name = esc_py_text(stream);
             if (name != NULL) {
                 PyErr_Format(PyExc_ValueError, "%U has the versions 0 to %lld, not %S", name,
                              (long long)current, asked);
@@ -573,19 +574,14 @@ static PyObject *handle_history(PyObject *object, PyObject *args, PyObject *kwar
     return cursor;
 }
 
-static PyObject *decoded(escqrs_slice text)
-{
-    return PyUnicode_DecodeUTF8(text.data, (Py_ssize_t)text.size, "replace");
-}
-
 static PyObject *handle_get_id(PyObject *object, void *Py_UNUSED(closure))
 {
-    return decoded(escqrs_entity_id(((handle_object *)object)->entity));
+    return esc_py_text(escqrs_entity_id(((handle_object *)object)->entity));
 }
 
 static PyObject *handle_get_stream(PyObject *object, void *Py_UNUSED(closure))
 {
-    return decoded(escqrs_entity_stream(((handle_object *)object)->entity));
+    return esc_py_text(escqrs_entity_stream(((handle_object *)object)->entity));
 }
 
 static PyObject *handle_get_system(PyObject *object, void *Py_UNUSED(closure))
@@ -621,7 +617,7 @@ static PyObject *handle_compare(PyObject *left, PyObject *right, int operation)
 static Py_hash_t handle_hash(PyObject *object)
 {
     handle_object *self = (handle_object *)object;
-    PyObject *stream = decoded(escqrs_entity_stream(self->entity));
+    PyObject *stream = esc_py_text(escqrs_entity_stream(self->entity));
     Py_hash_t hash = stream == NULL ? -1 : PyObject_Hash(stream);
     Py_XDECREF(stream);
     return hash;

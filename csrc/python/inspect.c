@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "python/state.h"
+#include "python/text.h"
 
 typedef struct inspection {
     PyObject *problem, *progress; /* borrowed from the call's arguments; None: nobody asks */
@@ -32,12 +33,9 @@ static bool on_problem(void *context, const escqrs_problem *problem)
 {
     inspection *self = context;
     PyEval_RestoreThread(self->thread);
-    PyObject *text =
-        PyUnicode_DecodeUTF8(problem->text, (Py_ssize_t)strlen(problem->text), "replace");
-    PyObject *stream = problem->stream.size == 0
-                           ? Py_NewRef(Py_None)
-                           : PyUnicode_DecodeUTF8(problem->stream.data,
-                                                  (Py_ssize_t)problem->stream.size, "replace");
+    PyObject *text = esc_py_text(escqrs_slice_of(problem->text));
+    PyObject *stream =
+        problem->stream.size == 0 ? Py_NewRef(Py_None) : esc_py_text(problem->stream);
     PyObject *result = NULL;
     if (text != NULL && stream != NULL) {
         result = PyObject_CallFunction(self->problem, "sOOLL", problem->part, text, stream,
@@ -103,7 +101,7 @@ static void on_type(void *context, escqrs_slice type, int64_t count)
 {
     type_counts *self = context;
     PyEval_RestoreThread(self->thread);
-    PyObject *name = PyUnicode_DecodeUTF8(type.data, (Py_ssize_t)type.size, "replace");
+    PyObject *name = esc_py_text(type);
     PyObject *number = PyLong_FromLongLong(count);
     if (self->counts != NULL &&
         (name == NULL || number == NULL || PyDict_SetItem(self->counts, name, number) < 0)) {
@@ -197,15 +195,11 @@ static bool on_snapshot(void *context, const escqrs_snapshot_info *snapshot)
     return true;
 }
 
-static PyObject *decoded(escqrs_slice text)
-{
-    return PyUnicode_DecodeUTF8(text.data, (Py_ssize_t)text.size, "replace");
-}
-
 static PyObject *snapshot_row(const snapshot_copy *row)
 {
-    PyObject *stream = decoded((escqrs_slice){row->stream, row->stream_size});
-    PyObject *type = row->type == NULL ? Py_NewRef(Py_None) : decoded(escqrs_type_name(row->type));
+    PyObject *stream = esc_py_text((escqrs_slice){row->stream, row->stream_size});
+    PyObject *type =
+        row->type == NULL ? Py_NewRef(Py_None) : esc_py_text(escqrs_type_name(row->type));
     PyObject *made = NULL;
     if (stream != NULL && type != NULL) {
         made = Py_BuildValue("(LOLOO)", (long long)row->number, stream, (long long)row->version,

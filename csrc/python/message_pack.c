@@ -202,13 +202,9 @@ static int64_t days_of_date(int year, int month, int day)
 }
 
 /* Zero parts are left out, as every other writer of Timestamps does. */
-static int pack_time(PyObject *value, esc_buffer *out)
+/* The body of a Timestamp or a Duration, with its length before it. */
+static int pack_seconds(int64_t seconds, int64_t nanos, esc_buffer *out)
 {
-    int64_t days = days_of_date(PyDateTime_GET_YEAR(value), PyDateTime_GET_MONTH(value),
-                                PyDateTime_GET_DAY(value));
-    int64_t seconds = days * ESC_PY_SECONDS_A_DAY + PyDateTime_DATE_GET_HOUR(value) * 3600 +
-                      PyDateTime_DATE_GET_MINUTE(value) * 60 + PyDateTime_DATE_GET_SECOND(value);
-    int nanos = PyDateTime_DATE_GET_MICROSECOND(value) * 1000;
     if (room(out, 1 + 2 * (1 + ESC_VARINT_SIZE_MAX)) < 0) {
         return -1;
     }
@@ -226,6 +222,16 @@ static int pack_time(PyObject *value, esc_buffer *out)
     return 0;
 }
 
+static int pack_time(PyObject *value, esc_buffer *out)
+{
+    int64_t days = days_of_date(PyDateTime_GET_YEAR(value), PyDateTime_GET_MONTH(value),
+                                PyDateTime_GET_DAY(value));
+    int64_t seconds = days * ESC_PY_SECONDS_A_DAY + PyDateTime_DATE_GET_HOUR(value) * 3600 +
+                      PyDateTime_DATE_GET_MINUTE(value) * 60 + PyDateTime_DATE_GET_SECOND(value);
+    int nanos = PyDateTime_DATE_GET_MICROSECOND(value) * 1000;
+    return pack_seconds(seconds, nanos, out);
+}
+
 /* Seconds and nanoseconds of one sign, zero parts left out, as every other writer of Durations. */
 static int pack_duration(PyObject *value, esc_buffer *out)
 {
@@ -236,21 +242,7 @@ static int pack_duration(PyObject *value, esc_buffer *out)
         seconds++;
         nanos -= 1000000000;
     }
-    if (room(out, 1 + 2 * (1 + ESC_VARINT_SIZE_MAX)) < 0) {
-        return -1;
-    }
-    uint8_t *length = out->data + out->size;
-    put_byte(out, 0);
-    if (seconds != 0) {
-        put_byte(out, 1u << 3 | WIRE_VARINT);
-        put_varint(out, (uint64_t)seconds);
-    }
-    if (nanos != 0) {
-        put_byte(out, 2u << 3 | WIRE_VARINT);
-        put_varint(out, (uint64_t)nanos);
-    }
-    *length = (uint8_t)(out->data + out->size - length - 1);
-    return 0;
+    return pack_seconds(seconds, nanos, out);
 }
 
 const esc_py_member *esc_py_member_find(const esc_py_field *field, const PyObject *object)

@@ -1,6 +1,8 @@
 /* python/metadata.c - see metadata.h. Locks: none. */
 #include "python/metadata.h"
 
+#include "python/text.h"
+
 PyObject *esc_py_metadata_items(PyObject *given, const char *where)
 {
     /* what has an index alone is a mapping to C: str, list, and any class with __getitem__ */
@@ -21,4 +23,18 @@ PyObject *esc_py_metadata_items(PyObject *given, const char *where)
         }
     }
     return items;
+}
+
+PyObject *esc_py_metadata_dict(const escqrs_pair *pairs, size_t count)
+{
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict != NULL && i < count; i++) {
+        PyObject *key = esc_py_text(pairs[i].key), *value = esc_py_text(pairs[i].value);
+        if (key == NULL || value == NULL || PyDict_SetItem(dict, key, value) < 0) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return dict;
 }

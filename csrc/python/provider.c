@@ -27,6 +27,8 @@
 #include "base/checksum.h"
 #include "base/error.h"
 #include "python/state.h"
+#include "python/metadata.h"
+#include "python/text.h"
 #include "store/provider.h"
 #include "store/store.h"
 
@@ -162,11 +164,6 @@ static escqrs_status unsupported(escqrs_error *error)
 
 /* ---- values ----------------------------------------------------------------------------------- */
 
-static PyObject *text_of(escqrs_slice text)
-{
-    return PyUnicode_DecodeUTF8(text.size > 0 ? text.data : "", (Py_ssize_t)text.size, "replace");
-}
-
 static PyObject *bytes_of(escqrs_slice data)
 {
     return PyBytes_FromStringAndSize(data.size > 0 ? data.data : "", (Py_ssize_t)data.size);
@@ -176,40 +173,26 @@ static PyObject *id_text(escqrs_slice text, const escqrs_uuid *id)
 {
     char formatted[ESCQRS_UUID_TEXT_SIZE];
     if (text.size > 0) {
-        return text_of(text);
+        return esc_py_text(text);
     }
     if (id == NULL) {
         return Py_NewRef(Py_None);
     }
     escqrs_uuid_format(id, formatted);
-    return text_of(escqrs_slice_of(formatted));
+    return esc_py_text(escqrs_slice_of(formatted));
 }
 
 static PyObject *texts_of(const escqrs_slice *texts, size_t count)
 {
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < count; i++) {
-        PyObject *text = text_of(texts[i]);
+        PyObject *text = esc_py_text(texts[i]);
         if (text == NULL || PyList_Append(list, text) < 0) {
             Py_CLEAR(list);
         }
         Py_XDECREF(text);
     }
     return list;
-}
-
-static PyObject *metadata_of(const escqrs_pair *pairs, size_t count)
-{
-    PyObject *dict = PyDict_New();
-    for (size_t i = 0; dict != NULL && i < count; i++) {
-        PyObject *key = text_of(pairs[i].key), *value = text_of(pairs[i].value);
-        if (key == NULL || value == NULL || PyDict_SetItem(dict, key, value) < 0) {
-            Py_CLEAR(dict);
-        }
-        Py_XDECREF(key);
-        Py_XDECREF(value);
-    }
-    return dict;
 }
 
 /* ---- commit ----------------------------------------------------------------------------------- */
@@ -232,9 +215,9 @@ static PyObject *event_of(const escqrs_commit *commit, const escqrs_new_event *e
                                 : id_text(origin->correlation_text, origin->correlation_id);
     /* N takes the references, and fails with what could not be made */
     return Py_BuildValue(
-        "(NNNNNNN)", text_of(escqrs_type_name(event->type)), bytes_of(event->data),
+        "(NNNNNNN)", esc_py_text(escqrs_type_name(event->type)), bytes_of(event->data),
         id_text(event->id_text, event->id), texts_of(event->tags, event->tag_count),
-        metadata_of(origin->metadata, origin->metadata_count), correlation, causation);
+        esc_py_metadata_dict(origin->metadata, origin->metadata_count), correlation, causation);
 }
 
 static PyObject *write_of(const escqrs_commit *commit, const escqrs_write *write,
@@ -248,7 +231,7 @@ static PyObject *write_of(const escqrs_commit *commit, const escqrs_write *write
         }
         Py_XDECREF(event);
     }
-    return Py_BuildValue("(NLN)", text_of(write->stream), (long long)write->expected, events);
+    return Py_BuildValue("(NLN)", esc_py_text(write->stream), (long long)write->expected, events);
 }
 
 static PyObject *writes_of(const escqrs_commit *commit)
@@ -289,11 +272,11 @@ static PyObject *condition_of(const escqrs_condition *condition)
 static PyObject *snapshot_type(const escqrs_type *type)
 {
     if (type->record.size == 0) {
-        return text_of(type->name);
+        return esc_py_text(type->name);
     }
     char hash[RECORD_HASH_SIZE + 1];
     snprintf(hash, sizeof hash, "#%016" PRIx64, esc_hash(type->record, 0));
-    PyObject *name = text_of(type->name);
+    PyObject *name = esc_py_text(type->name);
     PyObject *made = name == NULL ? NULL : PyUnicode_FromFormat("%U%s", name, hash);
     Py_XDECREF(name);
     return made;
@@ -304,7 +287,7 @@ static PyObject *snapshot_of(const escqrs_new_snapshot *snapshot)
     if (snapshot == NULL) {
         return Py_NewRef(Py_None);
     }
-    return Py_BuildValue("(NLNNL)", text_of(snapshot->stream), (long long)snapshot->version,
+    return Py_BuildValue("(NLNNL)", esc_py_text(snapshot->stream), (long long)snapshot->version,
                          snapshot_type(snapshot->type), bytes_of(snapshot->data),
                          (long long)snapshot->keep);
 }
@@ -312,14 +295,14 @@ static PyObject *snapshot_of(const escqrs_new_snapshot *snapshot)
 static PyObject *key_of(const escqrs_commit *commit)
 {
     return commit->key.size == 0 ? Py_NewRef(Py_None)
-                                 : Py_BuildValue("(NNN)", text_of(commit->key_scope),
-                                                 text_of(commit->key), bytes_of(commit->reply));
+                                 : Py_BuildValue("(NNN)", esc_py_text(commit->key_scope),
+                                                 esc_py_text(commit->key), bytes_of(commit->reply));
 }
 
 static PyObject *checkpoint_of(const escqrs_commit *commit)
 {
     return commit->checkpoint.size == 0 ? Py_NewRef(Py_None)
-                                        : Py_BuildValue("(NL)", text_of(commit->checkpoint),
+                                        : Py_BuildValue("(NL)", esc_py_text(commit->checkpoint),
                                                         (long long)commit->checkpoint_position);
 }
 
@@ -590,7 +573,7 @@ static escqrs_status provider_read(esc_provider *base, const esc_query *query, e
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a page of events");
     }
     PyGILState_STATE held = enter();
-    PyObject *stream = query->stream.size > 0 ? text_of(query->stream) : Py_NewRef(Py_None);
+    PyObject *stream = query->stream.size > 0 ? esc_py_text(query->stream) : Py_NewRef(Py_None);
     PyObject *rows =
         stream == NULL ? NULL
                        : PyObject_CallMethod(self->bridge, "read", "OLLOn", stream,
@@ -611,7 +594,7 @@ static escqrs_status ask_number(esc_provider *base, const char *method, escqrs_s
     py_provider *self = of(base);
     escqrs_status status = ESCQRS_OK;
     PyGILState_STATE held = enter();
-    PyObject *name = text_of(text);
+    PyObject *name = esc_py_text(text);
     PyObject *result = name == NULL ? NULL : PyObject_CallMethod(self->bridge, method, "O", name);
     *number = result == Py_None ? none : result == NULL ? -1 : PyLong_AsLongLong(result);
     if (PyErr_Occurred()) {
@@ -692,7 +675,7 @@ static escqrs_status provider_snapshot(esc_provider *base, escqrs_slice stream, 
     py_provider *self = of(base);
     *snapshot = (escqrs_snapshot){0};
     PyGILState_STATE held = enter();
-    PyObject *name = text_of(stream);
+    PyObject *name = esc_py_text(stream);
     PyObject *result =
         name == NULL ? NULL
                      : PyObject_CallMethod(self->bridge, "snapshot", "OL", name, (long long)upto);
@@ -713,7 +696,7 @@ static escqrs_status provider_delete_snapshots(esc_provider *base, escqrs_slice 
 {
     py_provider *self = of(base);
     PyGILState_STATE held = enter();
-    PyObject *name = text_of(stream);
+    PyObject *name = esc_py_text(stream);
     PyObject *result = name == NULL ? NULL
                                     : PyObject_CallMethod(self->bridge, "delete_snapshots", "OL",
                                                           name, (long long)upto);
@@ -748,7 +731,8 @@ static escqrs_status provider_key(esc_provider *base, escqrs_slice scope, escqrs
 {
     py_provider *self = of(base);
     PyGILState_STATE held = enter();
-    PyObject *result = PyObject_CallMethod(self->bridge, "key", "NN", text_of(scope), text_of(key));
+    PyObject *result =
+        PyObject_CallMethod(self->bridge, "key", "NN", esc_py_text(scope), esc_py_text(key));
     escqrs_status status = ESCQRS_DONE;
     if (result == NULL) {
         status = take_exception(self, error);

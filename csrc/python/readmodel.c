@@ -14,6 +14,7 @@
 #include "python/recorded.h"
 #include "python/rows.h"
 #include "python/state.h"
+#include "python/text.h"
 #include "python/upcast.h"
 
 typedef struct core_object core_object;
@@ -576,11 +577,9 @@ static PyObject *core_status(PyObject *object, PyObject *unused)
     escqrs_readmodel_get_status(self->model, &status);
     Py_END_ALLOW_THREADS
     core_leave(system);
-    PyObject *error =
-        status.error.status == ESCQRS_OK
-            ? Py_NewRef(Py_None)
-            : PyUnicode_DecodeUTF8(status.error.message, (Py_ssize_t)strlen(status.error.message),
-                                   "replace");
+    PyObject *error = status.error.status == ESCQRS_OK
+                          ? Py_NewRef(Py_None)
+                          : esc_py_text(escqrs_slice_of(status.error.message));
     if (error == NULL) {
         return NULL;
     }

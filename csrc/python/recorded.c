@@ -9,6 +9,8 @@
 #include "python/adopted.h"
 #include "python/argument.h"
 #include "python/state.h"
+#include "python/metadata.h"
+#include "python/text.h"
 #include "python/upcast.h"
 
 /* One block of memory: the stored bytes, ob_size of them, are at its end. */
@@ -30,11 +32,6 @@ typedef struct recorded_object {
     char data[];
 } recorded_object;
 
-static PyObject *text_of(escqrs_slice slice)
-{
-    return PyUnicode_DecodeUTF8(slice.data, (Py_ssize_t)slice.size, "replace");
-}
-
 /* The name of a stored type: made once for a store. Borrowed. */
 static PyObject *type_name(esc_py_store *store, const escqrs_type *type)
 {
@@ -46,7 +43,7 @@ static PyObject *type_name(esc_py_store *store, const escqrs_type *type)
     }
     PyObject *name = PyList_GET_ITEM(store->names, id);
     if (name == Py_None) {
-        name = text_of(escqrs_type_name(type));
+        name = esc_py_text(escqrs_type_name(type));
         if (name == NULL) {
             return NULL;
         }
@@ -54,20 +51,6 @@ static PyObject *type_name(esc_py_store *store, const escqrs_type *type)
         (void)PyList_SetItem(store->names, id, name);
     }
     return name;
-}
-
-static PyObject *pairs_dict(const escqrs_pair *pairs, size_t count)
-{
-    PyObject *dict = PyDict_New();
-    for (size_t i = 0; dict != NULL && i < count; i++) {
-        PyObject *key = text_of(pairs[i].key), *value = text_of(pairs[i].value);
-        if (key == NULL || value == NULL || PyDict_SetItem(dict, key, value) < 0) {
-            Py_CLEAR(dict);
-        }
-        Py_XDECREF(key);
-        Py_XDECREF(value);
-    }
-    return dict;
 }
 
 static PyObject *proxy(PyObject *dict)
@@ -81,7 +64,7 @@ static PyObject *slices_tuple(const escqrs_slice *slices, size_t count)
 {
     PyObject *tuple = PyTuple_New((Py_ssize_t)count);
     for (size_t i = 0; tuple != NULL && i < count; i++) {
-        PyObject *text = text_of(slices[i]);
+        PyObject *text = esc_py_text(slices[i]);
         if (text == NULL) {
             Py_CLEAR(tuple);
         } else {
@@ -94,7 +77,7 @@ static PyObject *slices_tuple(const escqrs_slice *slices, size_t count)
 /* The text, where it is not empty. */
 static int take_text(escqrs_slice text, PyObject **result)
 {
-    *result = text.size == 0 ? NULL : text_of(text);
+    *result = text.size == 0 ? NULL : esc_py_text(text);
     return text.size > 0 && *result == NULL ? -1 : 0;
 }
 
@@ -151,7 +134,7 @@ static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *record
         goto fail;
     }
     if (recorded->metadata_count > 0) {
-        self->metadata = proxy(pairs_dict(recorded->metadata, recorded->metadata_count));
+        self->metadata = proxy(esc_py_metadata_dict(recorded->metadata, recorded->metadata_count));
         if (self->metadata == NULL) {
             goto fail;
         }
@@ -308,7 +291,7 @@ static esc_py_state *state_of(const recorded_object *self)
 
 PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded)
 {
-    return recorded_new(store, recorded, text_of(recorded->stream), false);
+    return recorded_new(store, recorded, esc_py_text(recorded->stream), false);
 }
 
 static void recorded_dealloc(PyObject *object)
@@ -672,7 +655,7 @@ static PyObject *stream_name(cursor_object *self, escqrs_slice name)
         memcmp(PyUnicode_DATA(*kept), name.data, name.size) == 0) {
         return Py_NewRef(*kept);
     }
-    PyObject *text = text_of(name);
+    PyObject *text = esc_py_text(name);
     if (text != NULL && PyUnicode_IS_ASCII(text)) {
         Py_XSETREF(*kept, Py_NewRef(text));
     }

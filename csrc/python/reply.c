@@ -9,6 +9,7 @@
 #include "python/loop.h"
 #include "python/readmodel.h"
 #include "python/state.h"
+#include "python/text.h"
 
 esc_py_reply *esc_py_reply_new(esc_py_state *state, esc_py_system *system,
                                esc_py_definition *definition, escqrs_entity *entity,
@@ -187,7 +188,7 @@ static escqrs_status reply_sleep(void *context, int64_t deadline_ns)
 static int raise_waiting(esc_py_reply *self, escqrs_status status, const char *format)
 {
     escqrs_slice stream = escqrs_entity_stream(self->entity);
-    PyObject *name = PyUnicode_DecodeUTF8(stream.data, (Py_ssize_t)stream.size, "replace");
+    PyObject *name = esc_py_text(stream);
     if (name != NULL) {
         PyErr_Format(esc_py_error_class(self->system->state, status), format, name);
         Py_DECREF(name);

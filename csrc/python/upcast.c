@@ -9,6 +9,7 @@
 #include "python/message.h"
 #include "python/recorded.h"
 #include "python/state.h"
+#include "python/text.h"
 
 #define ATTEMPTS_MAX 100
 
@@ -18,7 +19,7 @@
 static PyObject *reading_by_name(esc_py_backing *backing, const escqrs_type *type)
 {
     escqrs_slice name = escqrs_type_name(type);
-    PyObject *text = PyUnicode_DecodeUTF8(name.data, (Py_ssize_t)name.size, "replace");
+    PyObject *text = esc_py_text(name);
     PyObject *cls = text == NULL ? NULL : PyDict_GetItemWithError(backing->events, text);
     Py_XDECREF(text);
     return cls == NULL && !PyErr_Occurred() ? Py_None : cls;
@@ -28,7 +29,7 @@ static PyObject *ask_plan(esc_py_backing *backing, const escqrs_type *type)
 {
     escqrs_slice name = escqrs_type_name(type);
     escqrs_slice record = escqrs_type_record(type);
-    PyObject *text = PyUnicode_DecodeUTF8(name.data, (Py_ssize_t)name.size, "replace");
+    PyObject *text = esc_py_text(name);
     PyObject *bytes =
         text == NULL ? NULL : PyBytes_FromStringAndSize(record.data, (Py_ssize_t)record.size);
     PyObject *plan = Py_NewRef(backing->plan);
