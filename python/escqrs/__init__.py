@@ -26,6 +26,7 @@ from ._actor import (
     Topic,
 )
 from ._aggregate import Aggregate, applies, handles
+from ._comparison import Difference
 from ._core import (
     ActorReply,
     ActorTimer,
@@ -41,6 +42,7 @@ from ._core import (
     proto,
     to_bytes,
 )
+from ._dead_letter import ParkedEvent, Retry
 from ._foreign import ForeignReadModel
 from ._inspect import Problem, Statistics, Verification
 from ._json import from_json, to_json
@@ -69,6 +71,7 @@ from ._persist import (
 )
 from ._process import Process, on, rejected, timer
 from ._processes import ManualClock, Processes, ProcessInstance, ProcessStatus
+from ._projection import sql
 from ._props import (
     AllForOne,
     Backoff,
@@ -93,16 +96,9 @@ from ._props import (
     stop,
     unbounded,
 )
-from ._readmodel import (
-    Difference,
-    ParkedEvent,
-    ReadModel,
-    ReadModelStatus,
-    Retry,
-    Watch,
-    query,
-    sql,
-)
+from ._query import query
+from ._readmodel import ReadModel
+from ._readmodel_status import ReadModelStatus
 from ._restore import restore
 from ._router import (
     Router,
@@ -117,6 +113,7 @@ from ._subscription import Subscription
 from ._subscriptions import SubscriptionDeadLetter, SubscriptionStatus
 from ._system import DeadLetter, System, open
 from ._upcast import SchemaChange, upcast
+from ._watch import Watch
 from .errors import (
     Aborted,
     CheckpointBehind,

@@ -14,8 +14,10 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import _deadline, _readmodel
+from . import _deadline
 from ._core import Recorded
+from ._projection import Projection, projections_of
+from ._readmodel_status import ReadModelStatus
 from .errors import Closed, Corrupt, Error, ReadModelStopped, Timeout
 
 if TYPE_CHECKING:
@@ -54,11 +56,11 @@ class ForeignReadModel:
     """
 
     batch_events: ClassVar[int] = 1000
-    __escqrs_handlers__: ClassVar[list[_readmodel._Projection]]
+    __escqrs_handlers__: ClassVar[list[Projection]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__escqrs_handlers__ = _readmodel._projections(cls)  # type: ignore[arg-type]
+        cls.__escqrs_handlers__ = projections_of(cls)  # type: ignore[arg-type]
         for one in cls.__escqrs_handlers__:
             if one.function is None:
                 raise TypeError(
@@ -109,17 +111,17 @@ class Follower:
     # ---- what others ask -------------------------------------------------------------------------
 
     @property
-    def status(self) -> _readmodel.ReadModelStatus:
+    def status(self) -> ReadModelStatus:
         """Where it stands now."""
         head = self._system.head
         with self._changed:
             position, failure = max(self._position, 0), self._failure
             level = position >= head
         if failure is None:
-            return _readmodel.ReadModelStatus("live" if level else "catching up", position, head)
+            return ReadModelStatus("live" if level else "catching up", position, head)
         text = "".join(traceback.format_exception(failure))
         at = self._failed_position or None
-        return _readmodel.ReadModelStatus("stopped", position, head, str(failure), at, text, 1)
+        return ReadModelStatus("stopped", position, head, str(failure), at, text, 1)
 
     def wait(self, position: int | None = None, timeout: float | None = None) -> None:
         """Wait until it has seen the event at ``position``, by default the newest there is now.

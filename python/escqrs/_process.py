@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar, TypeVar, cast
 
-from . import _core, _readmodel
+from . import _core, _projection
 from ._core import Recorded
 from ._json import from_json, to_json
 from ._message import (
@@ -79,7 +79,7 @@ def on(
     """Say what happens with an event: in a read model, or in a process.
 
     In an ``es.ReadModel`` the method is ``def added(self, db, event)``, see
-    :func:`escqrs._readmodel.on`.
+    :func:`escqrs._projection.on`.
 
     In an ``es.Process`` it is ``def placed(self, event)``, or ``def placed(self, event,
     recorded)``. ``key`` says whose event it is: a field of the event, or a function of the event;
@@ -87,21 +87,21 @@ def on(
     the entity. ``starts=True``: the event begins an instance where there is none; where a process
     has no such method, every event does.
     """
-    classes = _readmodel._check_events("@es.on", events)
+    classes = _projection.check_events("@es.on", events)
 
     def decorate(function: _F) -> _F:
         parameters = list(inspect.signature(function).parameters) if callable(function) else []
         marked: Any = function
         if len(parameters) != 2:
             if key is None and not starts:
-                marked = _readmodel.on(*events, **options)(function)
+                marked = _projection.on(*events, **options)(function)
             elif len(parameters) != 3:
                 raise TypeError(
                     f"{function.__qualname__}: an @es.on method of a process takes self and event, "
                     "and perhaps recorded"
                 )
         if len(parameters) in (2, 3) and not options:
-            _readmodel._check_plain("@es.on", function)
+            _projection.check_plain("@es.on", function)
             marked.__escqrs_reaction__ = Reaction(classes, key, starts, len(parameters) == 3)
             if not hasattr(marked, "__escqrs_on__"):
                 marked.__escqrs_on__ = _NoProjection(function)
@@ -152,7 +152,7 @@ def timer(name: str) -> Callable[[_F], _F]:
 def _check_method(what: str, function: Any, count: int, takes: str) -> None:
     if not inspect.isfunction(function):
         raise TypeError(f"{what} decorates a method, not {function!r}")
-    _readmodel._check_plain(what, function)
+    _projection.check_plain(what, function)
     if len(inspect.signature(function).parameters) != count:
         raise TypeError(f"{function.__qualname__}: an {what} method takes {takes}")
 

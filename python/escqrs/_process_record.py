@@ -11,7 +11,9 @@ from ._core import Rows
 from ._message import (
     Event,
 )
-from ._readmodel import ReadModel, query, sql
+from ._projection import sql
+from ._query import query
+from ._readmodel import ReadModel
 
 if TYPE_CHECKING:
     from ._process import Definition

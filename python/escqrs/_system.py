@@ -21,6 +21,7 @@ from . import (
     _match,
     _process,
     _processes,
+    _projection,
     _readmodel,
     _snapshot,
     _subscription_group,
@@ -334,7 +335,7 @@ def _sort(
                 _claim(events, event.__escqrs_name__, event, "events")
         elif issubclass(cls, ReadModel) and cls is not ReadModel:
             _claim(readmodels, cls.__escqrs_name__, cls, "read models")
-            for event in _readmodel.events_of(cls):
+            for event in _projection.events_of(cls):
                 newest = _core.newest(event)
                 _claim(events, newest.__escqrs_name__, newest, "events")
         elif issubclass(cls, Process) and cls is not Process:
