@@ -56,6 +56,7 @@ struct esc_py_persist {
     bool open;
     bool applied; /* the turn has persisted something */
     bool recovering;
+    bool applying;     /* an event that was just persisted is being handled */
     bool snapshotting; /* RequestSnapshot is being handled */
     bool broken;       /* an event was not taken: the message has failed, whatever it does */
     flight *turn;      /* what the open turn has collected; or NULL */
@@ -486,6 +487,14 @@ static esc_py_persist *writing(PyObject *object, const char *method)
     if (self == NULL) {
         return NULL;
     }
+    if (self->applying) { /* what replay would refuse is refused at once */
+        PyErr_Format(self->system->state->errors.error,
+                     "%s.%s was called while the actor handles an event that it has persisted; a "
+                     "replay gives it the event again, so it only changes its state then, and "
+                     "calls %s where it handles the command",
+                     Py_TYPE(object)->tp_name, method, method);
+        return NULL;
+    }
     const char *why = self->recovering ? "while it is recovered from what is stored"
                       : !self->open    ? "outside of a message"
                                        : NULL;
@@ -517,7 +526,10 @@ static PyObject *call_now(esc_py_context *context, PyObject *message)
 static int apply(persistent *self, PyObject *event)
 {
     esc_py_context *context = (esc_py_context *)Py_NewRef((PyObject *)self->context);
+    esc_py_persist *persist = context->persist;
+    persist->applying = true;
     PyObject *result = call_now(context, event);
+    persist->applying = false;
     Py_DECREF((PyObject *)context);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;

@@ -481,6 +481,43 @@ def test_persisting_in_replay_or_for_a_snapshot_is_refused(system, store):
     assert store.version("e") == 1
 
 
+@pytest.mark.parametrize("what", ["event", "snapshot"])
+def test_persisting_while_an_event_is_handled_is_refused(system, store, what):
+    """Replay gives the actor its event again, where nothing can be stored."""
+
+    class Eager(es.PersistentActor):
+        def __init__(self) -> None:
+            self.caught = False
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case Added(amount=1) if what == "event":
+                    self.persist(Added(2))
+                case Added(amount=1):
+                    self.persist_snapshot(Total(1))
+                case Added(amount=3):
+                    with pytest.raises(es.Error):
+                        self.persist(Added(4))
+                    self.caught = True
+                case Add(amount=amount):
+                    self.persist(Added(amount))
+                    ctx.respond(self.version)
+                case "get":
+                    ctx.respond((self.version, self.caught))
+
+    made = es.Props(Eager, middleware=[es.persistence(store)])
+    ref = system.spawn(made, name="e")
+    assert ref.ask(Add(2)) == 1
+    with pytest.raises(es.Error, match="handles an event that it has persisted"):
+        ref.ask(Add(1))
+    assert store.version("e") == 1
+    assert store.snapshot("e") is None
+    assert ref.ask("get") == (1, False)
+    assert ref.ask(Add(3)) == 2  # it has caught the error, here and in replay
+    assert ref.ask("get") == again(system, made, "e").ask("get") == (2, True)
+    assert store.version("e") == 2
+
+
 def test_deleting(system, store):
     class Deleter(Counter):
         def receive(self, ctx: es.Context, message: Any) -> None:
