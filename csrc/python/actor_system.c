@@ -339,7 +339,10 @@ static escqrs_status stop_runtime(void *context, int64_t deadline_ns)
 static int stop_manual(stopping *wait)
 {
     escqrs_status status = stop_actors(wait, INT64_MAX);
-    return status == ESCQRS_OK ? stop_runtime(wait, INT64_MAX) : status;
+    if (status == ESCQRS_OK) {
+        status = stop_runtime(wait, INT64_MAX);
+    }
+    return status;
 }
 
 /* _stop(timeout): the whole tree, then the threads. */
