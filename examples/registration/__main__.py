@@ -23,7 +23,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--folder", type=Path, default=Path("registration-data"))
     given = parser.parse_args()
-    uvicorn.run(create(given.folder), host=given.host, port=given.port, access_log=False)
+    uvicorn.run(
+        create(given.folder),
+        host=given.host,
+        port=given.port,
+        access_log=False,
+        proxy_headers=False,  # clients connect to it directly
+    )
 
 
 if __name__ == "__main__":

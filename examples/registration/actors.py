@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import escqrs as es
 
-from .messages import Failed, Idle, Refused, Registered, RegisterUser, Update, UserRegistered
+from .messages import Failed, Idle, Refused, Registered, RegisterUser, Stored, UserRegistered
 from .users import UsersUpdater
 
 IDLE_SECONDS = 10.0
@@ -34,7 +34,7 @@ class Registration(es.PersistentActor):
             case RegisterUser(username=username, email=email):
                 event = self.persist(UserRegistered(es.new_id(), username, email))
                 ctx.respond(Registered(event.user_id))  # leaves once the event is durable
-                ctx.tell(self.updater, Update())  # so does this
+                ctx.tell(self.updater, Stored())  # so does this
             case UserRegistered():  # from persist and from replay alike
                 self.user = message
             case es.Started():

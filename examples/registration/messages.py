@@ -40,8 +40,13 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Events were stored: the read model may follow when it likes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """Events were stored: the read model may follow. Answered by the position that it has."""
+    """The read model is to follow now. Answered by the position that it has then."""
 
 
 class UserRegistered(es.Event, name="registration.UserRegistered"):

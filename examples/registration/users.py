@@ -2,8 +2,11 @@
 
 The actor follows the store from the position that stands in the same file as its rows and commits
 with them: a row is there once, whatever happens between. What it is told is only that there is
-something new. If SQLite refuses, the actor fails, its supervisor restarts it after a while, and it
-goes on where the file stands.
+something new, and what comes within `FOLLOW_SECONDS` is one transaction; who reads and finds the
+table behind the store asks it to follow at once. If SQLite refuses, the actor fails, its supervisor
+restarts it after a while, and it goes on where the file stands.
+
+Rows leave SQLite as the JSON that clients get, so that a page of many costs no objects of Python.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import NamedTuple
 
 import escqrs as es
 
-from .messages import Update, UserRegistered
+from .messages import Stored, Update, UserRegistered
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS users (
@@ -24,7 +27,11 @@ CREATE TABLE IF NOT EXISTS users (
 CREATE TABLE IF NOT EXISTS progress (position INTEGER NOT NULL, users INTEGER NOT NULL);
 INSERT INTO progress SELECT 0, 0 WHERE NOT EXISTS (SELECT * FROM progress);
 """
-COLUMNS = "position, id, name, email, created_at"
+RESOURCE = """json_object(
+    '_links', json_object('self', json_object('href', '/users/' || id)),
+    'id', id, 'name', name, 'email', email, 'created_at', created_at
+)"""
+FOLLOW_SECONDS = 0.02
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -40,13 +47,14 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 class UsersUpdater:
-    """Writes the rows. `Update` is answered by the position up to which they are there."""
+    """Writes the rows: soon after `Stored`, and before it answers `Update`."""
 
     def __init__(self, store: es.Store, path: Path) -> None:
         self.store = store
         self.path = path
         self.db: sqlite3.Connection | None = None
         self.position = 0
+        self.will_follow = False
 
     def receive(self, ctx: es.Context, message: object) -> None:
         match message:
@@ -54,10 +62,15 @@ class UsersUpdater:
                 self.db = connect_writer(self.path)
                 (self.position,) = self.db.execute("SELECT position FROM progress").fetchone()
                 self.follow(self.db)
+            case Stored() if not self.will_follow:
+                self.will_follow = True
+                ctx.schedule_once(FOLLOW_SECONDS, Update())
             case Update():
                 assert self.db is not None
+                self.will_follow = False
                 self.follow(self.db)
-                ctx.respond(self.position)
+                if ctx.sender is not None:
+                    ctx.respond(self.position)
             case es.Stopped() | es.Restarting():
                 if self.db is not None:
                     self.db.close()
@@ -84,10 +97,7 @@ class UsersUpdater:
 
 class User(NamedTuple):
     position: int
-    id: str
-    name: str
-    email: str
-    created_at: str
+    text: str  # JSON
 
 
 class Page(NamedTuple):
@@ -109,12 +119,25 @@ class Users:
     def close(self) -> None:
         self.db.close()
 
+    @property
+    def position(self) -> int:
+        """Up to which the store's events are in the table."""
+        (position,) = self.db.execute("SELECT position FROM progress").fetchone()
+        return int(position)
+
     def user(self, user_id: str) -> User | None:
-        row = self.db.execute(f"SELECT {COLUMNS} FROM users WHERE id = ?", (user_id,)).fetchone()
-        return None if row is None else User(*row)
+        found = self._rows("id = ?", user_id, 1)
+        return found[0] if found else None
 
     def page(self, limit: int, *, before: int | None = None, after: int | None = None) -> Page:
         """Return the `limit` users next to a position (of a user), or the newest ones."""
+        self.db.execute("BEGIN")
+        try:
+            return self._page(limit, before, after)
+        finally:
+            self.db.execute("ROLLBACK")
+
+    def _page(self, limit: int, before: int | None, after: int | None) -> Page:
         (total,) = self.db.execute("SELECT users FROM progress").fetchone()
         if after is not None:
             found = self._rows("position > ? ORDER BY position", after, limit + 1)
@@ -130,8 +153,8 @@ class Users:
     def _older(self, user: User) -> bool:
         return bool(self._rows("position < ?", user.position, 1))
 
-    def _rows(self, where: str, position: int, limit: int) -> list[User]:
+    def _rows(self, where: str, value: int | str, limit: int) -> list[User]:
         rows = self.db.execute(
-            f"SELECT {COLUMNS} FROM users WHERE {where} LIMIT ?", (position, limit)
+            f"SELECT position, {RESOURCE} FROM users WHERE {where} LIMIT ?", (value, limit)
         )
-        return [User(*row) for row in rows]
+        return list(map(User._make, rows))

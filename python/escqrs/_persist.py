@@ -125,6 +125,8 @@ def recover(ctx: Context, store: Store, name: str) -> int:
     actor = ctx.actor
     version = 0
     _give(ctx, Replay())
+    if store._is_core and store.version(name) == 0:
+        return 0  # a new one, found out in memory
     snapshot = store.snapshot(name)
     while snapshot is not None:
         try:
