@@ -94,8 +94,9 @@ static escqrs_status binding_make(esc_binding *binding, const char *parameter,
     binding->field = schema == NULL ? NULL : escqrs_schema_find(schema, escqrs_slice_of(name));
     if (binding->field == NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID,
-                                "unknown parameter %s; %s has no field of that name", parameter,
-                                of);
+                                "unknown parameter %s; %s has no field of that name; what is "
+                                "recorded with an event begins with an underscore, as :_stream",
+                                parameter, of);
     }
     return ESCQRS_OK;
 }

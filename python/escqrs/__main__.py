@@ -10,8 +10,9 @@ import importlib
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ._core import MessageMeta, proto
 from ._restore import restore
@@ -138,8 +139,13 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _import(given: argparse.Namespace) -> int:
-    source = sys.stdin.buffer if given.source == "-" else given.source
-    with Store(given.file) as store, _Progress(given, "imported") as progress:
+    # the source first: no store is made of a name that was mistyped
+    with ExitStack() as stack:
+        source: IO[bytes] = sys.stdin.buffer
+        if given.source != "-":
+            source = stack.enter_context(Path(given.source).open("rb"))
+        store = stack.enter_context(Store(given.file))
+        progress = stack.enter_context(_Progress(given, "imported"))
         count = store.import_(source, format=given.format, progress=progress)
     print(f"{count:,} events")
     return 0

@@ -231,4 +231,8 @@ def test_the_commands_move_a_store(tmp_path: Path) -> None:
     assert run("import", target, events, "--format", "protobuf").stdout == b"15 events\n"
     assert data(target) == TWENTY
     assert run("import", target, "-", input=b"no export").returncode == 2
+    mistyped = run("import", events, tmp_path / "none.db")  # the two the other way round
+    assert (mistyped.returncode, b"none.db" in mistyped.stderr) == (2, True)
+    assert run("import", tmp_path / "fresh.db", tmp_path / "none").returncode == 2
+    assert not (tmp_path / "fresh.db").exists()
     assert run("export", shop, tmp_path / "y", "--after", "-1").returncode == 2
