@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeVar, cast
 from . import _core, _projection
 from ._core import Recorded
 from ._json import from_json, to_json
+from ._mark import Mark
 from ._message import (
     Command,
     Event,
@@ -56,6 +57,12 @@ class Reaction:
         self.key = key
         self.starts = starts
         self.takes_recorded = takes_recorded
+
+
+# of methods
+_REACTION: Mark[Reaction] = Mark("reaction")
+_REJECTED: Mark[tuple[type[Command[Any]], ...]] = Mark("rejected")
+_TIMER: Mark[str] = Mark("timer")
 
 
 class _NoProjection:
@@ -102,9 +109,9 @@ def on(
                 )
         if len(parameters) in (2, 3) and not options:
             _projection.check_plain("@es.on", function)
-            marked.__escqrs_reaction__ = Reaction(classes, key, starts, len(parameters) == 3)
-            if not hasattr(marked, "__escqrs_on__"):
-                marked.__escqrs_on__ = _NoProjection(function)
+            _REACTION.put(marked, Reaction(classes, key, starts, len(parameters) == 3))
+            if _projection.HANDLER.of(marked) is None:
+                _projection.HANDLER.put(marked, cast("Any", _NoProjection(function)))
         return cast("_F", marked)
 
     return decorate
@@ -126,7 +133,7 @@ def rejected(*commands: type[Command[Any]]) -> Callable[[_F], _F]:
 
     def decorate(function: _F) -> _F:
         _check_method("@es.rejected", function, 3, "self, command and error")
-        function.__escqrs_rejected__ = classes  # type: ignore[attr-defined]
+        _REJECTED.put(function, classes)
         return function
 
     return decorate
@@ -143,7 +150,7 @@ def timer(name: str) -> Callable[[_F], _F]:
 
     def decorate(function: _F) -> _F:
         _check_method("@es.timer", function, 1, "self alone")
-        function.__escqrs_timer__ = name  # type: ignore[attr-defined]
+        _TIMER.put(function, name)
         return function
 
     return decorate
@@ -413,17 +420,18 @@ def _members(cls: type) -> Members:
         functions.update(vars(base))
     found = Members()
     for function in functions.values():
-        reaction: Reaction | None = getattr(function, "__escqrs_reaction__", None)
+        reaction = _REACTION.of(function)
+        commands = _REJECTED.of(function)
+        timer = _TIMER.of(function)
         keys: tuple[tuple[dict[Any, Any], Any, Any], ...] = ()
         if reaction is not None:
             found.any_starts = found.any_starts or reaction.starts
             keys = tuple((found.reactions, one, (function, reaction)) for one in reaction.events)
-        elif hasattr(function, "__escqrs_rejected__"):
-            commands = function.__escqrs_rejected__
+        elif commands is not None:
             keys = tuple((found.rejections, one, function) for one in commands)
-        elif hasattr(function, "__escqrs_timer__"):
-            keys = ((found.timers, function.__escqrs_timer__, function),)
-        elif hasattr(function, "__escqrs_on__"):
+        elif timer is not None:
+            keys = ((found.timers, timer, function),)
+        elif _projection.HANDLER.of(function) is not None:
             raise TypeError(
                 f"{function.__qualname__}: an @es.on method of a process takes self and event, "
                 "and perhaps recorded"

@@ -30,6 +30,7 @@ from . import _core, _deadline
 from ._aggregate import describe
 from ._core import Recorded
 from ._log import logger
+from ._mark import Mark
 from ._match import Match
 from ._message import (
     Command,
@@ -70,7 +71,7 @@ from .errors import (
 if TYPE_CHECKING:
     from ._process_record import Ledger
     from ._readmodel import ReadModel
-    from ._store import Feed
+    from ._store import CoreFeed
     from ._system import System
 
 _BATCH = 256  # inputs that go into one commit
@@ -146,6 +147,9 @@ class Stop:
         return f"{type(self.error).__name__}: {self.error}"
 
 
+_STOP: Mark[Stop] = Mark("stop")  # of an exception
+
+
 class _Abandon(Exception):
     """The commit failed: begin again from what is stored."""
 
@@ -174,7 +178,7 @@ class Runner:
         self.ended = False
         self.looked = 0
         # the thread's
-        self.feed: Feed | None = None
+        self.feed: CoreFeed | None = None
         self.saved = 0
         self.instances: collections.OrderedDict[str, Instance] = collections.OrderedDict()
         self.heap: list[tuple[datetime.datetime, str, str]] = []  # timers; more than are set
@@ -300,10 +304,12 @@ class Runner:
                     raise
 
     def follow(self) -> None:
+        from ._store import core_feed
+
         if self.feed is not None:
             self.feed.close()
         match = Match(list(self.definition.reactions))
-        self.feed = self.store.subscribe(after=self.saved, match=match)
+        self.feed = core_feed(self.store, self.saved, match)
 
     def go_on(self) -> bool:
         """One turn; False at the end."""
@@ -339,7 +345,7 @@ class Runner:
         held = time.monotonic() < self.held
         takes = not (ending or held or self.stop) and self.has_room() and until != 0
         if takes:
-            poll.register(self.feed._arm(), select.POLLIN)  # type: ignore[attr-defined]
+            poll.register(self.feed._arm(), select.POLLIN)
         with self.lock:
             quiet = not (self.in_flight or self.outbox or self.later or self.inbox or self.again)
             self.settled = self.looked if quiet and until != 0 else -1
@@ -348,7 +354,7 @@ class Runner:
             poll.poll(None if until is None else max(0, int(until * 1000) + 1))
         finally:
             if takes:
-                self.feed._disarm()  # type: ignore[attr-defined]
+                self.feed._disarm()
             with self.lock:
                 self.settled = -1
             with contextlib.suppress(BlockingIOError):
@@ -443,7 +449,7 @@ class Runner:
     def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> _Batch:
         """An input cannot be handled: what was done before it, which is to be stored, and then the
         process stops there."""
-        stop: Stop | None = getattr(error, "__escqrs_stop__", None)
+        stop: Stop | None = _STOP.of(error)
         if stop is None or isinstance(error, (Closed, StorageError, MemoryError)):
             batch.inputs.append(item)
             self.abandon(batch, error)
@@ -531,7 +537,7 @@ class Runner:
         """Nothing of the batch is stored: forget it, and do it again a little later."""
         if isinstance(error, Closed) and self.store.closed:
             raise error
-        stop: Stop | None = getattr(error, "__escqrs_stop__", None)
+        stop: Stop | None = _STOP.of(error)
         for stream in [
             *batch.touched,
             *([stop.stream] if stop is not None and stop.stream else []),
@@ -886,7 +892,7 @@ def _refuse(done: concurrent.futures.Future[None], text: str) -> None:
 
 
 def _mark(error: BaseException, stop: Stop) -> None:
-    error.__escqrs_stop__ = stop  # type: ignore[attr-defined]
+    _STOP.put(error, stop)
 
 
 def _answered(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _core
 from ._core import Rows
+from ._mark import Mark
 from ._message import Event, _Names
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class _Handler:
         if any(event.__name__ == written for event in self.events):
             return False
         return written == "Recorded" or self.parameter.name == "recorded"
+
+
+HANDLER: Mark[_Handler] = Mark("on")  # of a method
 
 
 def _with_both(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,7 +218,7 @@ def on(*events: type[Event], tags: Iterable[str] = ()) -> Callable[[_F], _F]:
                 "recorded"
             )
         handler = _Handler(checked, checked_tags, parameters[2], takes_both=len(parameters) == 4)
-        function.__escqrs_on__ = handler  # type: ignore[attr-defined]
+        HANDLER.put(function, handler)
         return function
 
     return decorate
@@ -244,7 +248,7 @@ def projections_of(cls: type[ReadModel]) -> list[Projection]:
     found: dict[str, tuple[type, _Sql | Callable[..., Any]]] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
-            if isinstance(value, _Sql) or hasattr(value, "__escqrs_on__"):
+            if isinstance(value, _Sql) or HANDLER.of(value) is not None:
                 found[name] = (base, value)
             else:
                 found.pop(name, None)  # a subclass has taken it away
@@ -257,7 +261,8 @@ def projections_of(cls: type[ReadModel]) -> list[Projection]:
                 for statement in one.statements
             )
         else:
-            handler: _Handler = one.__escqrs_on__  # type: ignore[attr-defined]
+            handler = HANDLER.of(one)
+            assert handler is not None
             recorded = handler.takes_both or handler.wants_recorded(base, one)
             function = _with_both(one) if handler.takes_both else one
             projections.extend(

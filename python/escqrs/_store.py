@@ -16,7 +16,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import IO, Any, Literal, cast, overload
+from typing import IO, Any, Literal, Self, cast, overload
 
 from . import _core, _deadline, _deleting, _log, _subscription, _subscription_group, _upcast
 from ._core import NewEvent, Recorded
@@ -385,7 +385,7 @@ class Store(_core.StoreBase):
             )
         if not self._is_core:
             return _ProviderFeed(self, after, match)
-        return _CoreFeed(self, min(after, _POSITION_MAX), match, deleted)
+        return core_feed(self, after, match, deleted)
 
     def subscriptions(self) -> list[SubscriptionStatus]:
         """The durable subscriptions by name: where each stands, and what can be done with it."""
@@ -678,7 +678,7 @@ class Feed:
         """End the iteration, whoever waits in it. From any thread; twice is once."""
         raise NotImplementedError
 
-    def __iter__(self) -> Feed:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Recorded:
@@ -721,7 +721,7 @@ class Feed:
         raise NotImplementedError
 
 
-class _CoreFeed(_core.FeedBase, Feed):  # type: ignore[misc]
+class CoreFeed(_core.FeedBase, Feed):
     """Of a store of the core."""
 
     _is_behind_parts = True
@@ -735,6 +735,16 @@ class _CoreFeed(_core.FeedBase, Feed):  # type: ignore[misc]
         finally:
             loop.remove_reader(descriptor)
             self._disarm()
+
+
+def core_feed(
+    store: Store,
+    after: int,
+    match: Match | Iterable[Match],
+    deleted: Literal["raise", "skip"] = "raise",
+) -> CoreFeed:
+    """A feed of a store of the core, as that of a system always is."""
+    return CoreFeed(store, min(after, _POSITION_MAX), match, deleted)
 
 
 class _ProviderFeed(Feed):

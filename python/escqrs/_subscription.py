@@ -137,7 +137,7 @@ class Subscription:
             await asyncio.to_thread(group.save)
         while True:
             future: asyncio.Future[None] = loop.create_future()
-            with group.changed:
+            with group.lock:
                 entry, seconds = self._look()
                 if entry is None and self._closed:
                     raise StopAsyncIteration
@@ -158,7 +158,7 @@ class Subscription:
             finally:
                 if timer is not None:
                     timer.cancel()
-                with group.changed:
+                with group.lock:
                     group.waiters.discard((loop, future))
 
     def _admit(self, entry: Entry) -> bool:
@@ -193,7 +193,7 @@ class Subscription:
             )
 
     def _look(self) -> tuple[Entry | None, float | None]:
-        """Under the group's `changed`: the next event, which is in hand from now on."""
+        """Under the group's `lock`: the next event, which is in hand from now on."""
         if self._closed:
             return None, None
         group = self._group
@@ -217,7 +217,7 @@ class Subscription:
             news = group.news
             is_over = until is not None and until <= time.monotonic()
             is_late = is_over and group.has_looked(head)
-            with group.changed:
+            with group.lock:
                 entry, seconds = self._look()
                 if entry is not None or self._closed:
                     return entry
@@ -256,7 +256,7 @@ class Subscription:
             self._bury(entry, text)
             return
         position = entry.recorded.position
-        with group.changed:
+        with group.lock:
             group.last_error = f"position {position}: {text}"
             if not entry.dead:
                 group.failed[entry.place] = entry.attempts
@@ -265,7 +265,7 @@ class Subscription:
         )
         if delay is None:
             delay = min(_BACKOFF_MAX, group.options.backoff * 2.0 ** min(entry.attempts - 1, 30))
-        with group.changed:
+        with group.lock:
             self._take_from_hand(entry)
             group.put_back(entry, delay)
 
@@ -285,7 +285,7 @@ class Subscription:
             entry.attempts,
             text,
         )
-        with group.changed:
+        with group.lock:
             group.last_error = f"position {position}: {text}"
             group.dead[entry.place] = Dead(entry.attempts, text)
         buried = DeliveryDeadLettered(
@@ -302,7 +302,7 @@ class Subscription:
 
     def _in_hand(self) -> Entry:
         self._check()
-        with self._group.changed:
+        with self._group.lock:
             if self._hand:
                 return self._hand[0]
         if self._closed:
@@ -313,14 +313,14 @@ class Subscription:
         group = self._group
         if entry.dead and removed:
             group.save([DeadLetterRemoved(group.generation, *entry.place, "acknowledged")])
-        with group.changed:
+        with group.lock:
             self._take_from_hand(entry)
             if entry.dead and removed:
                 group.dead.pop(entry.place, None)
             group.done(entry)
 
     def _take_from_hand(self, entry: Entry) -> None:
-        """Under the group's `changed`. Another thread may have closed this consumer meanwhile: then
+        """Under the group's `lock`. Another thread may have closed this consumer meanwhile: then
         somebody else gets the event."""
         if self._hand != [entry]:
             raise Closed(f"this consumer of subscription {self.name!r} is closed")
@@ -328,12 +328,12 @@ class Subscription:
 
     def _settle_in_hand(self) -> bool:
         """Acknowledge what is in hand; whether it is time to store that."""
-        with self._group.changed:
+        with self._group.lock:
             entry = self._hand[0] if self._hand else None
         if entry is None:
             return False
         self._settle(entry)
-        with self._group.changed:
+        with self._group.lock:
             return self._group.is_save_due()
 
     def _acknowledge_in_hand(self) -> None:
@@ -357,7 +357,7 @@ class Subscription:
         again. From any thread; twice is once."""
         if self._dropped.detach() is None:
             return
-        with self._group.changed:
+        with self._group.lock:
             self._closed = True
             self._group.wake()
         _release(self._group, self._hand)
@@ -391,7 +391,7 @@ def _text_of(error: BaseException | str | None) -> str:
 
 def _put_back(group: Group, hand: list[Entry], attempts: int = 0) -> None:
     """attempts: that do not count."""
-    with group.changed:
+    with group.lock:
         while hand:
             entry = hand.pop()
             entry.attempts -= attempts
@@ -461,7 +461,7 @@ def subscribe(
                 f"subscription {name!r} has consumers with other options: {group.options}; all of "
                 "them share the same"
             )
-        with group.changed:
+        with group.lock:
             group.consumers += 1
         return Subscription(group)
 

@@ -2,7 +2,7 @@
 
 They share a group. Its one thread follows the store with a feed, as far ahead as the window allows,
 and sleeps otherwise; consumers take from the group. Locks: ``registry_lock``, then a group's
-``saving``, then its ``changed``; a group commits under ``saving`` alone.
+``saving``, then its ``lock``; a group commits under ``saving`` alone.
 """
 
 from __future__ import annotations
@@ -77,9 +77,10 @@ class Group:
         self.options = options
         self.generation = facts.generation
         self.saving = threading.Lock()
-        self.changed = threading.Condition(threading.Lock())
-        self.room = threading.Condition(self.changed._lock)  # type: ignore[attr-defined]
-        # all below: `changed`
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)  # for consumers
+        self.room = threading.Condition(self.lock)  # for the thread: in the window
+        # all below: `lock`
         self.consumers = 0
         self.in_hand = 0
         self.queues: dict[str, collections.deque[Entry]] = {}  # by stream; its first is out
@@ -111,7 +112,7 @@ class Group:
             if isinstance(last, Acknowledged) and last.generation == self.generation:
                 self.ahead = {one for one in last.positions if one > self.looked}
                 self.saved_ahead = frozenset(self.ahead)
-        with self.changed:
+        with self.lock:
             for place, one in self.dead.items():
                 event = event_at(store, place) if one.released else None
                 if event is not None:
@@ -158,7 +159,7 @@ class Group:
 
     def _take_in_all(self, several: list[Entry], is_level: bool) -> int:
         """Waits for room, and says how much there is; 0 at the end."""
-        with self.changed:
+        with self.lock:
             self.is_level = is_level
             for entry in several:
                 self._take_in(entry)
@@ -192,14 +193,14 @@ class Group:
 
     def add_released(self, place: Place, dead: Dead) -> None:
         recorded = event_at(self.store, place)
-        with self.changed:
+        with self.lock:
             self.dead[place] = dead
             if recorded is not None:
                 self._add(Entry(recorded, dead=True))
                 self.wake()
 
     def wake(self) -> None:
-        """Somebody may go on. Under `changed`."""
+        """Somebody may go on. Under `lock`."""
         self.news += 1
         self.changed.notify_all()
         waiters, self.waiters = self.waiters, set()
@@ -210,7 +211,7 @@ class Group:
     # ---- for consumers
 
     def pop(self) -> tuple[Entry | None, float | None]:
-        """The next event, or None and the seconds until one is due. Under `changed`."""
+        """The next event, or None and the seconds until one is due. Under `lock`."""
         now = time.monotonic()
         while self.delayed and self.delayed[0][0] <= now:
             heapq.heappush(self.ready, heapq.heappop(self.delayed)[1])
@@ -223,7 +224,7 @@ class Group:
 
     def has_looked(self, head: int) -> bool:
         """Whether all up to there was read, or as far as the window allows."""
-        with self.changed:
+        with self.lock:
             looked = self.looked
             if looked >= head or self.is_full:
                 return True
@@ -236,12 +237,12 @@ class Group:
                 return False
         except Deleted:
             return False
-        with self.changed:
+        with self.lock:
             self.looked = max(self.looked, head)
         return True
 
     def done(self, entry: Entry) -> None:
-        """It needs no further delivery. Under `changed`."""
+        """It needs no further delivery. Under `lock`."""
         self.in_hand -= 1
         if not entry.dead:
             del self.open[entry.place]
@@ -262,7 +263,7 @@ class Group:
             del self.queues[entry.recorded.stream]
 
     def put_back(self, entry: Entry, delay: float) -> None:
-        """To be delivered again. Under `changed`."""
+        """To be delivered again. Under `lock`."""
         self.in_hand -= 1
         if delay > 0:
             heapq.heappush(self.delayed, (time.monotonic() + delay, entry))
@@ -281,7 +282,7 @@ class Group:
         from ._store import Write
 
         with self.saving:
-            with self.changed:
+            with self.lock:
                 low = next(iter(self.open))[0] - 1 if self.open else self.looked
                 self.ahead = {one for one in self.ahead if one > low}
                 ahead = frozenset(self.ahead)
@@ -303,7 +304,7 @@ class Group:
                     checkpoint=(checkpoint_of(self.name, self.generation), low) if moved else None,
                 )
             except BaseException:
-                with self.changed:
+                with self.lock:
                     self.unsaved += max(1, unsaved)
                 raise
             if moved:
@@ -316,7 +317,7 @@ class Group:
 
     def end(self, error: BaseException | None = None) -> None:
         """No more is read nor given; who waits is woken. From any thread."""
-        with self.changed:
+        with self.lock:
             self.ended = True
             self.error = self.error or error
             self.room.notify_all()
@@ -331,7 +332,7 @@ def _follow(group: Group) -> None:
     try:
         group.follow()
     except BaseException as error:
-        with group.changed:
+        with group.lock:
             group.error = group.error or error
             group.wake()
 
@@ -358,7 +359,7 @@ def join(group: Group) -> None:
 def leave(group: Group) -> None:
     """A consumer has gone; the last one takes the group along."""
     with registry_lock:
-        with group.changed:
+        with group.lock:
             group.consumers -= 1
             last = group.consumers == 0
             group.wake()
@@ -387,7 +388,7 @@ def before_close(store: Store) -> None:
     with registry_lock:
         groups = list(_groups.pop(store, {}).values())
         for group in groups:
-            with group.changed:
+            with group.lock:
                 group.error = group.error or Closed(f"{store!r} is closed")
             try:
                 if not store.closed:

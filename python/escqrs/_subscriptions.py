@@ -137,8 +137,9 @@ class SubscriptionStatus:
             ]
             self._store.commit([Write(stream_of(self.name), events)])
             group = group_of(self._store, self.name)
-            for place in places if group is not None and reason is None else ():
-                group.add_released(place, dead[place])  # type: ignore[union-attr]
+            if group is not None and reason is None:
+                for place in places:
+                    group.add_released(place, dead[place])
 
     def _facts(self) -> Facts:
         facts = registered(self._store).get(self.name)
@@ -171,7 +172,7 @@ def statuses(store: Store) -> Iterator[SubscriptionStatus]:
             )
             continue
         looked = group.error is not None or group.has_looked(head)
-        with group.changed:
+        with group.lock:
             failed = group.error is not None
             waits = bool(group.open) or not looked
             error = repr(group.error) if failed else group.last_error
