@@ -1,9 +1,11 @@
 /* See fault_vfs.h. SQLite calls it from several threads, so the countdown is atomic. */
 #include "support/fault_vfs.h"
 
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct fault_file {
     sqlite3_file base;
@@ -27,6 +29,13 @@ static bool fails(fault_call call)
         atomic_fetch_add(&failure_count, 1);
     }
     return now;
+}
+
+static void kill_if_due(void)
+{
+    if (fails(FAULT_KILL)) {
+        (void)kill(getpid(), SIGKILL);
+    }
 }
 
 static sqlite3_file *real_of(sqlite3_file *file)
@@ -55,6 +64,10 @@ static int fault_write(sqlite3_file *file, const void *buffer, int size, sqlite3
         (void)real->pMethods->xWrite(real, buffer, size / 2, offset);
         return SQLITE_IOERR_WRITE;
     }
+    if (fails(FAULT_KILL)) {
+        (void)real->pMethods->xWrite(real, buffer, size / 2, offset);
+        (void)kill(getpid(), SIGKILL);
+    }
     if (fails(FAULT_FULL)) {
         (void)real->pMethods->xWrite(real, buffer, size / 3, offset);
         return SQLITE_FULL;
@@ -64,6 +77,7 @@ static int fault_write(sqlite3_file *file, const void *buffer, int size, sqlite3
 
 static int fault_truncate(sqlite3_file *file, sqlite3_int64 size)
 {
+    kill_if_due();
     return fails(FAULT_TRUNCATE) ? SQLITE_IOERR_TRUNCATE
                                  : real_of(file)->pMethods->xTruncate(real_of(file), size);
 }
@@ -72,6 +86,7 @@ static int fault_sync(sqlite3_file *file, int flags)
 {
     (void)file;
     (void)flags;
+    kill_if_due();
     return fails(FAULT_SYNC) ? SQLITE_IOERR_FSYNC : SQLITE_OK; /* no test of it pulls the plug */
 }
 
@@ -116,6 +131,7 @@ static int fault_device(sqlite3_file *file)
 static int fault_shm_map(sqlite3_file *file, int region, int size, int extend,
                          void volatile **memory)
 {
+    kill_if_due();
     if (fails(FAULT_SHM)) {
         *memory = NULL;
         return SQLITE_IOERR_SHMMAP;
@@ -164,6 +180,7 @@ static int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, in
     (void)vfs;
     fault_file *self = (fault_file *)file;
     file->pMethods = NULL;
+    kill_if_due();
     if (fails(FAULT_OPEN)) {
         return SQLITE_CANTOPEN;
     }
@@ -179,6 +196,7 @@ static int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, in
 static int fault_delete(sqlite3_vfs *vfs, const char *name, int sync)
 {
     (void)vfs;
+    kill_if_due();
     return fails(FAULT_DELETE) ? SQLITE_IOERR_DELETE : platform->xDelete(platform, name, sync);
 }
 

@@ -15,7 +15,8 @@ typedef enum fault_call {
     FAULT_OPEN = 32,
     FAULT_READ = 64,
     FAULT_DELETE = 128,
-    FAULT_SHM = 256, /* mapping the WAL's index */
+    FAULT_SHM = 256,  /* mapping the WAL's index */
+    FAULT_KILL = 512, /* any call that changes something: kills the process, a write half done */
 } fault_call;
 
 #define FAULT_VFS_NAME "escqrs-fault"
