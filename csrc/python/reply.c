@@ -567,11 +567,22 @@ static PyObject *reply_position(PyObject *object, void *unused)
     return PyLong_FromLongLong(self->command.position);
 }
 
+/* For processes, which try again what the engine could not do and hear of what a handler refused:
+ * both may be exceptions of one class. */
+static PyObject *reply_rejected(PyObject *object, void *unused)
+{
+    (void)unused;
+    esc_py_reply *self = (esc_py_reply *)object;
+    return PyBool_FromLong(esc_py_reply_is_done(self) && outcome(self) == ESCQRS_REJECTED);
+}
+
 static PyGetSetDef reply_getset[] = {
     {"position", reply_position, NULL,
      "Of its last event, or of the last event that there was where it stored none: a read model "
      "that has seen it has seen all that the command did. None until it is done, and where it "
      "failed.",
+     NULL},
+    {"_rejected", reply_rejected, NULL, "Whether the handler has raised, or an inline read model.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -30,7 +30,6 @@ from . import _core, _deadline
 from ._aggregate import describe
 from ._core import Recorded
 from ._log import logger
-from ._mark import Mark
 from ._match import Match
 from ._message import (
     Command,
@@ -147,7 +146,30 @@ class Stop:
         return f"{type(self.error).__name__}: {self.error}"
 
 
-_STOP: Mark[Stop] = Mark("stop")  # of an exception
+class _Failure(Exception):
+    """An input cannot be handled. is_theirs: code of the program has raised, whatever class of
+    exception; else the store, which may be tried again."""
+
+    def __init__(self, stop: Stop, is_theirs: bool) -> None:
+        super().__init__(stop.text())
+        self.stop = stop
+        self.is_theirs = is_theirs
+
+
+class Bell:
+    """A descriptor that wakes the thread, open for as long as anybody can ring it."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # at exit systems that are open are closed first, which takes the thread
+        weakref.finalize(self, os.close, self.descriptor).atexit = False
+
+    def ring(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def hush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
 
 
 class _Abandon(Exception):
@@ -158,10 +180,9 @@ class Runner:
     """Runs the instances of one class."""
 
     def __init__(self, system: System, definition: Definition, ledger: ReadModel, clock: Clock):
-        poked = self.poked = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, poked)
+        bell = self.bell = Bell()
         # when it is dropped, on a thread that may hold any lock
-        self.system = weakref.ref(system, lambda _: os.eventfd_write(poked, 1))
+        self.system = weakref.ref(system, lambda _: bell.ring())
         self.store = system.store
         self.definition = definition
         self.ledger = cast("Ledger", ledger)
@@ -192,6 +213,7 @@ class Runner:
         self.in_flight: set[tuple[str, int]] = set()
         self.attempts: dict[tuple[str, int], int] = {}
         self.numbers = itertools.count()
+        self.calling = False  # code of the program runs, or has raised
         self.held = 0.0  # by time.monotonic: no commit before
         self.failures = 0  # commits, in a row
         self.thread = threading.Thread(
@@ -203,13 +225,13 @@ class Runner:
     def poke(self) -> None:
         with self.lock:
             self.settled = -1
-            os.eventfd_write(self.poked, 1)
+            self.bell.ring()
 
     def put(self, item: Callable[[_Batch], None]) -> None:
         with self.lock:
             self.settled = -1
             self.inbox.append(item)
-            os.eventfd_write(self.poked, 1)
+            self.bell.ring()
 
     def wait(self, position: int, until: float | None) -> None:
         """Until all up to the position is done, with what it caused."""
@@ -245,7 +267,6 @@ class Runner:
 
     def run(self) -> None:
         try:
-            self.recover()
             while self.go_on():
                 pass
         except BaseException as error:
@@ -264,9 +285,21 @@ class Runner:
             self.ended = True
             self.lock.notify_all()
 
+    def begin(self) -> None:
+        """Recover, or stop: then retry() does it once more."""
+        try:
+            self.recover()
+        except Closed:
+            raise
+        except Exception as error:
+            position = getattr(error, "position", None) or self.looked
+            self.halt(Stop(position, None, "", error))
+
     def recover(self) -> None:
         """What is pending, and where to go on."""
         definition = self.definition
+        for several in (self.instances, self.outbox, self.timers, self.again):
+            several.clear()
         stored = self.store.checkpoint(definition.checkpoint)
         if stored is None:
             stored = 0
@@ -294,14 +327,19 @@ class Runner:
             try:
                 return self.ledger.wait()
             except ReadModelStopped as error:
-                position = error.position or 0
-                try:
-                    list(self.store.events(after=position - 1, upto=position))
-                except Deleted:
-                    with contextlib.suppress(ValueError):  # another runner was first
-                        self.ledger.skip()
-                else:
+                if not self.is_deleted(error.position or 0):
                     raise
+                with contextlib.suppress(ValueError):  # another runner was first
+                    self.ledger.skip()
+
+    def is_deleted(self, position: int) -> bool:
+        try:
+            list(self.store.events(after=position - 1, upto=position))
+        except Deleted:
+            return True
+        except Exception:  # an upcaster's
+            return False
+        return False
 
     def follow(self) -> None:
         from ._store import core_feed
@@ -318,6 +356,8 @@ class Runner:
             ending = self.ending or system is None
             rests = not (self.in_flight or self.inbox) and (not self.again or self.stop is not None)
             leaves = self.leaving or system is None or (ending and rests)
+        if self.feed is None and self.stop is None and not leaves:
+            self.begin()
         if leaves:
             if not self.store.closed and self.stop is None:
                 self.save_position()
@@ -329,7 +369,7 @@ class Runner:
                 busy = self.turn(ending)
             except _Abandon:
                 busy = True
-        if not ending:
+        if not ending and self.feed is not None:
             self.deliver(system)
         del system
         if not busy:
@@ -338,14 +378,14 @@ class Runner:
 
     def sleep(self, ending: bool) -> None:
         """Until there is something to do."""
-        assert self.feed is not None
         until = self.due_in()
         poll = select.poll()
-        poll.register(self.poked, select.POLLIN)
+        poll.register(self.bell.descriptor, select.POLLIN)
         held = time.monotonic() < self.held
         takes = not (ending or held or self.stop) and self.has_room() and until != 0
-        if takes:
-            poll.register(self.feed._arm(), select.POLLIN)
+        feed = self.feed if takes else None
+        if feed is not None:
+            poll.register(feed._arm(), select.POLLIN)
         with self.lock:
             quiet = not (self.in_flight or self.outbox or self.later or self.inbox or self.again)
             self.settled = self.looked if quiet and until != 0 else -1
@@ -353,12 +393,11 @@ class Runner:
         try:
             poll.poll(None if until is None else max(0, int(until * 1000) + 1))
         finally:
-            if takes:
-                self.feed._disarm()
+            if feed is not None:
+                feed._disarm()
             with self.lock:
                 self.settled = -1
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.poked)
+            self.bell.hush()
 
     def due_in(self) -> float | None:
         """Seconds until there is something to do, whatever happens."""
@@ -386,6 +425,7 @@ class Runner:
                 self.again.appendleft(item)
                 break
             done += 1
+            self.calling = False
             try:
                 item(batch)
             except Exception as error:
@@ -436,24 +476,40 @@ class Runner:
         assert self.feed is not None
         try:
             recorded = self.feed._poll()
-        except Closed:
-            raise
         except Exception as error:  # it may be told to try again, or to go on behind that
-            position = getattr(error, "position", None) or self.looked + 1
+            if isinstance(error, Closed) and (self.feed.closed or self.store.closed):
+                raise
+            position = getattr(error, "position", None) or self.unreadable()
             self.halt(Stop(position, None, "", error, cuts=True))
             return None
         if recorded is None:
             self.looked = max(self.looked, self.feed._looked)
         return recorded
 
+    def unreadable(self) -> int:
+        """The position at which the feed has raised, where the exception does not say it: that of
+        an upcaster."""
+        assert self.feed is not None
+        position = self.feed.position
+        with contextlib.suppress(Exception):
+            for recorded in self.store.events(after=position):
+                position = recorded.position
+        return position + 1
+
     def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> _Batch:
         """An input cannot be handled: what was done before it, which is to be stored, and then the
         process stops there."""
-        stop: Stop | None = _STOP.of(error)
-        if stop is None or isinstance(error, (Closed, StorageError, MemoryError)):
+        if not isinstance(error, _Failure):
             batch.inputs.append(item)
             self.abandon(batch, error)
             raise _Abandon from error
+        stop = error.stop
+        if not error.is_theirs and isinstance(stop.error, (Closed, StorageError, MemoryError)):
+            batch.inputs.append(item)
+            if stop.stream is not None:
+                self.instances.pop(stop.stream, None)
+            self.abandon(batch, stop.error)
+            raise _Abandon from stop.error
         if isinstance(item, _Several):
             for stream in batch.touched:
                 self.instances.pop(stream, None)
@@ -533,15 +589,11 @@ class Runner:
         self.heap = [(due, stream, name) for (stream, name), due in self.timers.items()]
         heapq.heapify(self.heap)
 
-    def abandon(self, batch: _Batch, error: Exception) -> None:
+    def abandon(self, batch: _Batch, error: BaseException) -> None:
         """Nothing of the batch is stored: forget it, and do it again a little later."""
         if isinstance(error, Closed) and self.store.closed:
             raise error
-        stop: Stop | None = _STOP.of(error)
-        for stream in [
-            *batch.touched,
-            *([stop.stream] if stop is not None and stop.stream else []),
-        ]:
+        for stream in batch.touched:
             self.instances.pop(stream, None)
         self.again.extendleft(reversed(batch.inputs))
         self.failures += 1
@@ -570,6 +622,13 @@ class Runner:
 
     # ---- inputs
 
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Code of the program: what it raises is its failure."""
+        self.calling = True
+        result = function(*arguments)
+        self.calling = False
+        return result
+
     def react(self, recorded: Recorded, batch: _Batch) -> None:
         self.react_to(recorded, batch)
         batch.checkpoint = recorded.position
@@ -583,7 +642,7 @@ class Runner:
         stream: str | None = None
         part, _ = part_of(recorded)
         try:
-            id = definition.whose(recorded, reaction)
+            id = self.call(definition.whose, recorded, reaction)
             if id is None:
                 return
             stream = definition.prefix + id
@@ -598,15 +657,15 @@ class Runner:
                     place = (recorded.position, part)
                     batch.after.append(lambda: self.put_parked(instance.stream, [place]))
                 return
-            arguments: tuple[Any, ...] = (recorded.event,)
+            arguments: tuple[Any, ...] = (self.call(getattr, recorded, "event"),)
             if reaction.takes_recorded:
                 arguments += (recorded,)
             now = self.time_of(recorded)
             step = Step(instance, now, recorded.position, recorded.correlation_id)
             self.step(instance, step, function, arguments, batch, *first)
         except Exception as error:
-            _mark(error, Stop(recorded.position, stream, "", error, 0, part))
-            raise
+            stop = Stop(recorded.position, stream, "", error, 0, part)
+            raise _Failure(stop, self.calling) from error
 
     def fire(self, due: tuple[datetime.datetime, str, str], batch: _Batch) -> None:
         when, stream, name = due
@@ -642,8 +701,7 @@ class Runner:
                 )
             self.step(instance, step, function, (), batch, fired)
         except Exception as error:
-            _mark(error, Stop(self.looked, stream, name, error))
-            raise
+            raise _Failure(Stop(self.looked, stream, name, error), self.calling) from error
 
     def settle(self, stream: str, version: int, error: BaseException | None, batch: _Batch) -> None:
         """A command was answered."""
@@ -677,8 +735,8 @@ class Runner:
             heard = CommandRejected(version, text)
             self.step(instance, step, function, (command, error), batch, heard)
         except Exception as failure:
-            _mark(failure, Stop(self.looked, stream, "", failure, version))
-            raise
+            stop = Stop(self.looked, stream, "", failure, version)
+            raise _Failure(stop, self.calling) from failure
 
     def step(
         self,
@@ -693,7 +751,7 @@ class Runner:
         process = instance.process
         object.__setattr__(process, "_escqrs_step", step)
         try:
-            function(process, *arguments)
+            self.call(function, process, *arguments)
         finally:
             object.__setattr__(process, "_escqrs_step", None)
         state = instance.state()
@@ -719,7 +777,8 @@ class Runner:
         found = self.commands.get(names)
         if found is None:
             found = self.commands[names] = self.command_class(*names)
-        return unpack_command(found, request)
+        command: Command[Any] = self.call(unpack_command, found, request)
+        return command
 
     def command_class(self, aggregate: str, name: str) -> type[Command[Any]]:
         system = self.system()
@@ -746,6 +805,10 @@ class Runner:
             place = (stream, version)
             try:
                 command = self.command_of(request)
+            except Exception as error:
+                self.halt(Stop(self.looked, stream, "", error, version))
+                return
+            try:
                 handle = system[request.aggregate, request.id]
                 reply = handle.submit(
                     command,
@@ -777,10 +840,16 @@ class Runner:
             self.trouble = f"{request.command} to {request.aggregate}/{request.id}: {error!r}"
 
     def answered(
-        self, request: CommandRequested, place: tuple[str, int], error: Any, batch: _Batch
+        self,
+        request: CommandRequested,
+        place: tuple[str, int],
+        error: Any,
+        is_rejected: bool,
+        batch: _Batch,
     ) -> None:
+        """is_rejected: the handler has raised that, not the engine."""
         self.in_flight.discard(place)
-        if isinstance(error, _TRANSIENT):
+        if isinstance(error, _TRANSIENT) and not is_rejected:
             if not isinstance(error, Closed):
                 self.postpone(*place, request, error)
             return
@@ -794,11 +863,12 @@ class Runner:
 
         def run(batch: _Batch) -> None:
             stop = self.stop
-            if stop is None:
+            is_mended = self.mend_ledger(stop, skips, reason)
+            if stop is None and not is_mended:
                 text = f"process {self.definition.name} has not stopped"
                 batch.after.append(lambda: _refuse(done, text))
                 return
-            if skips:
+            if stop is not None and skips:
                 self.leave_out(stop, reason, batch)
             batch.after.append(go_on)
 
@@ -813,6 +883,18 @@ class Runner:
             _fulfil(done)
 
         self.put(run)
+
+    def mend_ledger(self, stop: Stop | None, skips: bool, reason: str) -> bool:
+        """Where an upcaster raises every read model stops, the ledger as well. Whether it had."""
+        status = self.ledger.status
+        if status.state != "stopped":
+            return False
+        with contextlib.suppress(ValueError):  # another runner was first
+            if skips and (stop is None or stop.position == status.failed_position):
+                self.ledger.skip(reason=reason)
+            else:
+                self.ledger.retry()
+        return True
 
     def leave_out(self, stop: Stop, reason: str, batch: _Batch) -> None:
         stream = stop.stream
@@ -830,7 +912,7 @@ class Runner:
             batch.after.append(lambda: self.strike(place))
         elif (stop.position, stop.part) in instance.parked:
             batch.add(instance, EventUnparked(stop.position, stop.part))
-        else:
+        elif self.feed is not None:  # else it has not begun, and was at none of its events
             batch.checkpoint = stop.position
 
     def strike(self, place: tuple[str | None, int]) -> None:
@@ -891,11 +973,8 @@ def _refuse(done: concurrent.futures.Future[None], text: str) -> None:
         done.set_exception(ValueError(text))
 
 
-def _mark(error: BaseException, stop: Stop) -> None:
-    _STOP.put(error, stop)
-
-
 def _answered(
     runner: Runner, request: CommandRequested, place: tuple[str, int], reply: _core.Reply[Any]
 ) -> None:
-    runner.put(functools.partial(runner.answered, request, place, reply.exception()))
+    error, is_rejected = reply.exception(), reply._rejected
+    runner.put(functools.partial(runner.answered, request, place, error, is_rejected))

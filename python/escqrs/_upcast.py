@@ -537,10 +537,12 @@ class Chain:
             event = _core.from_bytes(self._decoder, recorded.data)
             run.step((self._name, self._version), event)
         except Exception as error:
-            error.add_note(
+            note = (
                 f"while {recorded.stream}, version {recorded.version} (position "
                 f"{recorded.position}), was upcast from {self._name}, version {self._version}"
             )
+            if note not in getattr(error, "__notes__", ()):  # the same object again and again
+                error.add_note(note)
             raise
         return run.made
 
