@@ -30,13 +30,12 @@
 #include "python/metadata.h"
 #include "python/text.h"
 #include "store/provider.h"
-#include "store/store.h"
 
 #define PAGE_EVENTS 256
 #define RECORD_HASH_SIZE 17 /* '#' and 16 digits */
 
 typedef struct py_provider {
-    esc_provider base;
+    escqrs_provider base;
     esc_py_state *state;
     PyObject *bridge;   /* strong */
     escqrs_store *rows; /* of read models */
@@ -49,7 +48,7 @@ bool esc_py_in_provider(void)
     return calls_inside > 0;
 }
 
-static py_provider *of(esc_provider *self)
+static py_provider *of(escqrs_provider *self)
 {
     return (py_provider *)self;
 }
@@ -156,12 +155,6 @@ static escqrs_status take_exception(const py_provider *self, escqrs_error *error
     return status;
 }
 
-static escqrs_status unsupported(escqrs_error *error)
-{
-    return escqrs_error_set(error, ESCQRS_INVALID,
-                            "a provider of one's own does not do that through the core");
-}
-
 /* ---- values ----------------------------------------------------------------------------------- */
 
 static PyObject *bytes_of(escqrs_slice data)
@@ -197,31 +190,21 @@ static PyObject *texts_of(const escqrs_slice *texts, size_t count)
 
 /* ---- commit ----------------------------------------------------------------------------------- */
 
-/* Where an event comes from: its own origin, or that of its commit. `cause` stands in where neither
- * names one. */
 static PyObject *event_of(const escqrs_commit *commit, const escqrs_new_event *event,
-                          const escqrs_uuid *cause)
+                          escqrs_uuid *cause)
 {
-    const escqrs_origin of_commit = {.correlation_id = commit->correlation_id,
-                                     .correlation_text = commit->correlation_text,
-                                     .causation_id = commit->causation_id,
-                                     .metadata = commit->metadata,
-                                     .metadata_count = commit->metadata_count};
-    const escqrs_origin *origin = event->origin != NULL ? event->origin : &of_commit;
-    const escqrs_uuid *caused = origin->causation_id != NULL ? origin->causation_id : cause;
-    PyObject *causation = id_text(origin->causation_text, caused);
-    PyObject *correlation = origin->correlation_id == NULL && origin->correlation_text.size == 0
-                                ? Py_XNewRef(causation)
-                                : id_text(origin->correlation_text, origin->correlation_id);
-    /* N takes the references, and fails with what could not be made */
-    return Py_BuildValue(
-        "(NNNNNNN)", esc_py_text(escqrs_type_name(event->type)), bytes_of(event->data),
-        id_text(event->id_text, event->id), texts_of(event->tags, event->tag_count),
-        esc_py_metadata_dict(origin->metadata, origin->metadata_count), correlation, causation);
+    escqrs_recorded made;
+    escqrs_event_resolve(commit, event, cause, &made);
+    /* N takes the references, and fails with what could not be made; the provider makes ids */
+    return Py_BuildValue("(NNNNNNN)", esc_py_text(escqrs_type_name(made.type)), bytes_of(made.data),
+                         id_text(event->id_text, event->id), texts_of(made.tags, made.tag_count),
+                         esc_py_metadata_dict(made.metadata, made.metadata_count),
+                         id_text(made.correlation_text, &made.correlation_id),
+                         id_text(made.causation_text, &made.causation_id));
 }
 
 static PyObject *write_of(const escqrs_commit *commit, const escqrs_write *write,
-                          const escqrs_uuid *cause)
+                          escqrs_uuid *cause)
 {
     PyObject *events = PyList_New(0);
     for (size_t i = 0; events != NULL && i < write->event_count; i++) {
@@ -236,9 +219,7 @@ static PyObject *write_of(const escqrs_commit *commit, const escqrs_write *write
 
 static PyObject *writes_of(const escqrs_commit *commit)
 {
-    escqrs_clock clock = {0};
-    escqrs_random random = {0};
-    escqrs_uuid cause = escqrs_uuid_new(&clock, &random);
+    escqrs_uuid cause = {{0}};
     PyObject *writes = PyList_New(0);
     for (size_t i = 0; writes != NULL && i < commit->write_count; i++) {
         PyObject *write = write_of(commit, &commit->writes[i], &cause);
@@ -330,7 +311,8 @@ static int take_result(escqrs_commit *commit, PyObject *result)
     return 0;
 }
 
-static escqrs_status provider_apply(esc_provider *base, escqrs_commit *commit, escqrs_error *error)
+static escqrs_status provider_apply(escqrs_provider *base, escqrs_commit *commit,
+                                    escqrs_error *error)
 {
     py_provider *self = of(base);
     if (base->inliner != NULL) {
@@ -362,18 +344,7 @@ static escqrs_status provider_apply(esc_provider *base, escqrs_commit *commit, e
     return status;
 }
 
-/* Never back: a look may be overtaken by another. */
-static void move_head(esc_provider *base, int64_t head)
-{
-    int64_t before = atomic_load_explicit(&base->head, memory_order_relaxed);
-    /* release: pairs with esc_provider_head */
-    while (before < head &&
-           !atomic_compare_exchange_weak_explicit(&base->head, &before, head, memory_order_release,
-                                                  memory_order_relaxed)) {
-    }
-}
-
-static escqrs_status provider_refresh(esc_provider *base, escqrs_error *error)
+static escqrs_status provider_refresh(escqrs_provider *base, escqrs_error *error)
 {
     py_provider *self = of(base);
     escqrs_status status = ESCQRS_OK;
@@ -383,36 +354,24 @@ static escqrs_status provider_refresh(esc_provider *base, escqrs_error *error)
     if (position == -1 && PyErr_Occurred()) {
         status = take_exception(self, error);
     } else {
-        move_head(base, position);
+        escqrs_provider_set_head(base, position);
     }
     Py_XDECREF(head);
     leave(held);
     return status;
 }
 
-static escqrs_status provider_begin(esc_provider *base, escqrs_error *error)
-{
-    (void)error;
-    base->broken = false;
-    return ESCQRS_OK;
-}
-
-static escqrs_status provider_end(esc_provider *base, escqrs_error *error)
+static escqrs_status provider_end(escqrs_provider *base, escqrs_error *error)
 {
     (void)error;
     (void)!provider_refresh(base, NULL); /* all of it is stored; a head that lags is seen later */
     return ESCQRS_OK;
 }
 
-static void provider_nothing(esc_provider *base)
-{
-    (void)base;
-}
-
 /* ---- reading ---------------------------------------------------------------------------------- */
 
-/* A str in the page's memory. False with an exception. */
-static bool keep_text(esc_page *page, PyObject *text, escqrs_slice *slice)
+/* A str as its UTF-8, which lives as long as it. False with an exception. */
+static bool take_text(PyObject *text, escqrs_slice *slice)
 {
     Py_ssize_t size;
     const char *utf8 = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &size) : NULL;
@@ -422,20 +381,15 @@ static bool keep_text(esc_page *page, PyObject *text, escqrs_slice *slice)
         }
         return false;
     }
-    char *copy = esc_arena_strdup(&page->arena, (escqrs_slice){utf8, (size_t)size});
-    if (copy == NULL) {
-        PyErr_NoMemory();
-        return false;
-    }
-    *slice = (escqrs_slice){copy, (size_t)size};
+    *slice = (escqrs_slice){utf8, (size_t)size};
     return true;
 }
 
 /* An id is a UUID where its text comes back the same. */
-static bool keep_id(esc_page *page, PyObject *text, escqrs_slice *slice, escqrs_uuid *id)
+static bool take_id(PyObject *text, escqrs_slice *slice, escqrs_uuid *id)
 {
     char again[ESCQRS_UUID_TEXT_SIZE];
-    if (!keep_text(page, text, slice)) {
+    if (!take_text(text, slice)) {
         return false;
     }
     if (escqrs_uuid_parse(*slice, id)) {
@@ -447,50 +401,67 @@ static bool keep_id(esc_page *page, PyObject *text, escqrs_slice *slice, escqrs_
     return true;
 }
 
-static bool keep_tags(esc_page *page, PyObject *tags, escqrs_recorded *recorded)
+/* The lists of an event: as many as any has, used again. */
+typedef struct event_lists {
+    escqrs_slice *tags;
+    escqrs_pair *pairs;
+    size_t tag_capacity, pair_capacity;
+} event_lists;
+
+static bool take_tags(event_lists *lists, PyObject *tags, escqrs_recorded *recorded)
 {
     size_t count = (size_t)PyTuple_GET_SIZE(tags);
-    escqrs_slice *list = esc_arena_alloc(&page->arena, (count + 1) * sizeof *list);
-    if (list == NULL) {
-        PyErr_NoMemory();
-        return false;
+    if (count > lists->tag_capacity) {
+        escqrs_slice *grown = escqrs_realloc(lists->tags, count * sizeof *grown);
+        if (grown == NULL) {
+            PyErr_NoMemory();
+            return false;
+        }
+        lists->tags = grown;
+        lists->tag_capacity = count;
     }
     for (size_t i = 0; i < count; i++) {
-        if (!keep_text(page, PyTuple_GET_ITEM(tags, (Py_ssize_t)i), &list[i])) {
+        if (!take_text(PyTuple_GET_ITEM(tags, (Py_ssize_t)i), &lists->tags[i])) {
             return false;
         }
     }
-    recorded->tags = list;
+    recorded->tags = lists->tags;
     recorded->tag_count = count;
     return true;
 }
 
-static bool keep_metadata(esc_page *page, PyObject *metadata, escqrs_recorded *recorded)
+static bool take_metadata(event_lists *lists, PyObject *metadata, escqrs_recorded *recorded)
 {
     size_t count = (size_t)PyDict_GET_SIZE(metadata), i = 0;
-    escqrs_pair *pairs = esc_arena_alloc(&page->arena, (count + 1) * sizeof *pairs);
     PyObject *key, *value;
     Py_ssize_t place = 0;
-    if (pairs == NULL) {
-        PyErr_NoMemory();
-        return false;
+    if (count > lists->pair_capacity) {
+        escqrs_pair *grown = escqrs_realloc(lists->pairs, count * sizeof *grown);
+        if (grown == NULL) {
+            PyErr_NoMemory();
+            return false;
+        }
+        lists->pairs = grown;
+        lists->pair_capacity = count;
     }
     while (i < count && PyDict_Next(metadata, &place, &key, &value)) {
-        if (!keep_text(page, key, &pairs[i].key) || !keep_text(page, value, &pairs[i].value)) {
+        if (!take_text(key, &lists->pairs[i].key) || !take_text(value, &lists->pairs[i].value)) {
             return false;
         }
         i++;
     }
-    recorded->metadata = pairs;
+    recorded->metadata = lists->pairs;
     recorded->metadata_count = i;
     return true;
 }
 
-/* A tuple of the bridge as an event. */
-static int take_event(py_provider *self, PyObject *row, esc_page *page, escqrs_recorded *recorded)
+/* A tuple of the bridge as an event, which borrows from it and from the lists. */
+static int take_event(py_provider *self, PyObject *row, event_lists *lists,
+                      escqrs_recorded *recorded)
 {
     PyObject *stream, *type, *data, *id, *correlation, *causation, *metadata, *tags;
     long long position, version, time_us;
+    escqrs_slice name;
     *recorded = (escqrs_recorded){0};
     if (!PyArg_ParseTuple(row, "LLLOOSOOOO!O!", &position, &version, &time_us, &stream, &type,
                           &data, &id, &correlation, &causation, &PyDict_Type, &metadata,
@@ -500,26 +471,17 @@ static int take_event(py_provider *self, PyObject *row, esc_page *page, escqrs_r
     recorded->position = position;
     recorded->version = version;
     recorded->time_us = time_us;
-    escqrs_slice name;
-    size_t size = (size_t)PyBytes_GET_SIZE(data);
-    char *copy = esc_arena_alloc(&page->arena, size + 1);
-    if (copy == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    memcpy(copy, PyBytes_AS_STRING(data), size);
-    recorded->data = (escqrs_slice){copy, size};
-    page->bytes += size;
-    if (!keep_text(page, stream, &recorded->stream) || !keep_text(page, type, &name) ||
-        !keep_id(page, id, &recorded->id_text, &recorded->id) ||
-        !keep_id(page, correlation, &recorded->correlation_text, &recorded->correlation_id) ||
-        !keep_id(page, causation, &recorded->causation_text, &recorded->causation_id) ||
-        !keep_metadata(page, metadata, recorded) || !keep_tags(page, tags, recorded)) {
+    recorded->data = (escqrs_slice){PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data)};
+    if (!take_text(stream, &recorded->stream) || !take_text(type, &name) ||
+        !take_id(id, &recorded->id_text, &recorded->id) ||
+        !take_id(correlation, &recorded->correlation_text, &recorded->correlation_id) ||
+        !take_id(causation, &recorded->causation_text, &recorded->causation_id) ||
+        !take_metadata(lists, metadata, recorded) || !take_tags(lists, tags, recorded)) {
         return -1;
     }
     escqrs_error error = {0};
-    escqrs_status status = esc_type_registry_get(&self->base.types, name, (escqrs_slice){NULL, 0},
-                                                 &recorded->type, &error);
+    escqrs_status status =
+        escqrs_provider_type(&self->base, name, (escqrs_slice){NULL, 0}, &recorded->type, &error);
     if (status != ESCQRS_OK) {
         esc_py_raise(self->state, &error);
         return -1;
@@ -527,50 +489,31 @@ static int take_event(py_provider *self, PyObject *row, esc_page *page, escqrs_r
     return 0;
 }
 
-static escqrs_status gap(const esc_query *query, int64_t expected, escqrs_error *error)
+static escqrs_status take_rows(py_provider *self, const escqrs_query *query, PyObject *rows,
+                               escqrs_page *page, escqrs_error *error)
 {
-    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
-                           "the provider does not give the event at %s %" PRId64 " where it should",
-                           query->stream.size > 0 ? "version" : "position", expected);
-    if (error != NULL) {
-        esc_error_subject(error, query->stream);
-        *(query->stream.size > 0 ? &error->version : &error->position) = expected;
-    }
-    return ESCQRS_CORRUPT;
-}
-
-/* The rows must be those that were asked for, one after the other. */
-static escqrs_status take_rows(py_provider *self, const esc_query *query, PyObject *rows,
-                               esc_page *page, escqrs_error *error)
-{
-    int64_t step = query->reverse ? -1 : 1;
-    int64_t expected = query->reverse ? query->upto : query->after + 1;
+    event_lists lists = {0};
+    escqrs_status status = ESCQRS_OK;
     Py_ssize_t count = PyList_Check(rows) ? PyList_GET_SIZE(rows) : 0;
-    if (count == 0) {
-        return gap(query, expected, error);
+    for (Py_ssize_t i = 0; i < count && status == ESCQRS_OK; i++) {
+        escqrs_recorded recorded;
+        status = take_event(self, PyList_GET_ITEM(rows, i), &lists, &recorded) < 0
+                     ? take_exception(self, error)
+                     : escqrs_page_add(page, query, &recorded, error);
     }
-    for (Py_ssize_t i = 0; i < count && page->count < query->count_max; i++, expected += step) {
-        escqrs_recorded *recorded = &page->items[page->count];
-        if (take_event(self, PyList_GET_ITEM(rows, i), page, recorded) < 0) {
-            return take_exception(self, error);
-        }
-        if ((query->stream.size > 0 ? recorded->version : recorded->position) != expected ||
-            expected <= query->after || expected > query->upto) {
-            return gap(query, expected, error);
-        }
-        page->examined = expected;
-        page->count += esc_query_matches(query, recorded);
-    }
-    return ESCQRS_OK;
+    escqrs_free(lists.tags);
+    escqrs_free(lists.pairs);
+    return status == ESCQRS_DONE ? ESCQRS_OK : status;
 }
 
-static escqrs_status provider_read(esc_provider *base, const esc_query *query, esc_page *page,
-                                   escqrs_error *error)
+static escqrs_status provider_read(escqrs_provider *base, const escqrs_query *query,
+                                   escqrs_page *page, escqrs_error *error)
 {
     py_provider *self = of(base);
     size_t max = query->count_max < PAGE_EVENTS ? query->count_max : PAGE_EVENTS;
-    if (esc_page_reset(page, query->count_max) != ESCQRS_OK) {
-        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a page of events");
+    escqrs_status status = escqrs_page_begin(page, query, error);
+    if (status != ESCQRS_OK) {
+        return status;
     }
     PyGILState_STATE held = enter();
     PyObject *stream = query->stream.size > 0 ? esc_py_text(query->stream) : Py_NewRef(Py_None);
@@ -579,8 +522,7 @@ static escqrs_status provider_read(esc_provider *base, const esc_query *query, e
                        : PyObject_CallMethod(self->bridge, "read", "OLLOn", stream,
                                              (long long)query->after, (long long)query->upto,
                                              query->reverse ? Py_True : Py_False, (Py_ssize_t)max);
-    escqrs_status status =
-        rows == NULL ? take_exception(self, error) : take_rows(self, query, rows, page, error);
+    status = rows == NULL ? take_exception(self, error) : take_rows(self, query, rows, page, error);
     Py_XDECREF(stream);
     Py_XDECREF(rows);
     leave(held);
@@ -588,7 +530,7 @@ static escqrs_status provider_read(esc_provider *base, const esc_query *query, e
 }
 
 /* Call a method that takes a text and answers with a number or None (`none` then). */
-static escqrs_status ask_number(esc_provider *base, const char *method, escqrs_slice text,
+static escqrs_status ask_number(escqrs_provider *base, const char *method, escqrs_slice text,
                                 int64_t none, int64_t *number, escqrs_error *error)
 {
     py_provider *self = of(base);
@@ -606,15 +548,15 @@ static escqrs_status ask_number(esc_provider *base, const char *method, escqrs_s
     return status;
 }
 
-static escqrs_status provider_version(esc_provider *base, escqrs_slice stream, int64_t *version,
+static escqrs_status provider_version(escqrs_provider *base, escqrs_slice stream, int64_t *version,
                                       int64_t *hint, escqrs_error *error)
 {
     *hint = 0;
     return ask_number(base, "version", stream, 0, version, error);
 }
 
-static escqrs_status provider_checkpoint(esc_provider *base, escqrs_slice name, int64_t *position,
-                                         escqrs_error *error)
+static escqrs_status provider_checkpoint(escqrs_provider *base, escqrs_slice name,
+                                         int64_t *position, escqrs_error *error)
 {
     return ask_number(base, "checkpoint", name, -1, position, error);
 }
@@ -630,9 +572,9 @@ static escqrs_status saved_type(py_provider *self, escqrs_slice saved, escqrs_ty
     if (cut > 0 && text[cut] == '#') {
         uint64_t hash = strtoull(text + cut + 1, NULL, 16);
         escqrs_slice name = {text, cut};
-        int64_t last = esc_type_registry_last(&self->base.types);
+        int64_t last = esc_type_registry_last(&self->base.core->types);
         for (int64_t id = 1; id <= last; id++) {
-            escqrs_type *known = esc_type_registry_find(&self->base.types, id);
+            escqrs_type *known = esc_type_registry_find(&self->base.core->types, id);
             if (known != NULL && escqrs_slice_equal(known->name, name) && known->record.size > 0 &&
                 esc_hash(known->record, 0) == hash) {
                 *type = known;
@@ -640,7 +582,7 @@ static escqrs_status saved_type(py_provider *self, escqrs_slice saved, escqrs_ty
             }
         }
     }
-    return esc_type_registry_get(&self->base.types, saved, (escqrs_slice){NULL, 0}, type, error);
+    return escqrs_provider_type(&self->base, saved, (escqrs_slice){NULL, 0}, type, error);
 }
 
 static escqrs_status take_snapshot(py_provider *self, PyObject *result, escqrs_snapshot *snapshot,
@@ -669,7 +611,7 @@ static escqrs_status take_snapshot(py_provider *self, PyObject *result, escqrs_s
     return status;
 }
 
-static escqrs_status provider_snapshot(esc_provider *base, escqrs_slice stream, int64_t upto,
+static escqrs_status provider_snapshot(escqrs_provider *base, escqrs_slice stream, int64_t upto,
                                        escqrs_snapshot *snapshot, escqrs_error *error)
 {
     py_provider *self = of(base);
@@ -691,7 +633,7 @@ static escqrs_status provider_snapshot(esc_provider *base, escqrs_slice stream, 
     return status;
 }
 
-static escqrs_status provider_delete_snapshots(esc_provider *base, escqrs_slice stream,
+static escqrs_status provider_delete_snapshots(escqrs_provider *base, escqrs_slice stream,
                                                int64_t upto, escqrs_error *error)
 {
     py_provider *self = of(base);
@@ -725,7 +667,7 @@ static escqrs_status take_reply(py_provider *self, PyObject *result, void **repl
     return ESCQRS_OK;
 }
 
-static escqrs_status provider_key(esc_provider *base, escqrs_slice scope, escqrs_slice key,
+static escqrs_status provider_key(escqrs_provider *base, escqrs_slice scope, escqrs_slice key,
                                   void **reply, size_t *size, int64_t *position,
                                   escqrs_error *error)
 {
@@ -746,7 +688,7 @@ static escqrs_status provider_key(esc_provider *base, escqrs_slice scope, escqrs
 
 /* ---- rows of read models ---------------------------------------------------------------------- */
 
-static escqrs_status provider_run(esc_provider *base, bool sync,
+static escqrs_status provider_run(escqrs_provider *base, bool sync,
                                   escqrs_status (*work)(void *context, void *sqlite,
                                                         escqrs_error *error),
                                   void *context, escqrs_error *error)
@@ -754,135 +696,51 @@ static escqrs_status provider_run(esc_provider *base, bool sync,
     return escqrs_store_run(of(base)->rows, sync, work, context, error);
 }
 
-static escqrs_status provider_reader(esc_provider *base, void **sqlite, escqrs_error *error)
+static escqrs_status provider_reader(escqrs_provider *base, void **sqlite, escqrs_error *error)
 {
     return escqrs_store_reader(of(base)->rows, sqlite, error);
 }
 
-static void provider_reader_return(esc_provider *base, void *sqlite)
+static void provider_reader_return(escqrs_provider *base, void *sqlite)
 {
     escqrs_store_reader_return(of(base)->rows, sqlite);
 }
 
-static void provider_stop_readers(esc_provider *base)
+static void provider_stop_readers(escqrs_provider *base)
 {
     escqrs_store_close(of(base)->rows); /* the journal has ended: nobody runs work there any more */
 }
 
-/* ---- what goes another way -------------------------------------------------------------------- */
-
-static escqrs_status provider_erase(esc_provider *base, escqrs_erasure *erasures, size_t count,
-                                    escqrs_error *error)
-{
-    (void)base, (void)erasures, (void)count;
-    return unsupported(error);
-}
-
-static escqrs_status provider_compact(esc_provider *base, int64_t pages, int64_t *bytes, bool *more,
-                                      escqrs_error *error)
-{
-    (void)base, (void)pages;
-    *bytes = 0;
-    *more = false;
-    return unsupported(error);
-}
-
-static escqrs_status provider_erased(esc_provider *base, escqrs_slice stream, escqrs_erased *erased,
-                                     escqrs_error *error)
-{
-    (void)base, (void)stream, (void)error;
-    *erased = (escqrs_erased){0};
-    return ESCQRS_OK;
-}
-
-static escqrs_status provider_streams(esc_provider *base, int64_t after, size_t max,
-                                      bool (*visit)(void *context,
-                                                    const escqrs_stream_info *stream),
-                                      void *context, escqrs_error *error)
-{
-    (void)base, (void)after, (void)max, (void)visit, (void)context;
-    return unsupported(error);
-}
-
-static escqrs_status provider_backup(esc_provider *base, const char *path, escqrs_error *error)
-{
-    (void)base, (void)path;
-    return unsupported(error);
-}
-
-static escqrs_status provider_stats(esc_provider *base, escqrs_statistics *found,
-                                    void (*visit)(void *context, escqrs_slice type, int64_t count),
-                                    void *context, escqrs_error *error)
-{
-    (void)base, (void)found, (void)visit, (void)context;
-    return unsupported(error);
-}
-
-static escqrs_status provider_verify(esc_provider *base, const escqrs_observer *observer,
-                                     escqrs_verification *found, escqrs_error *error)
-{
-    (void)base, (void)observer, (void)found;
-    return unsupported(error);
-}
-
-static escqrs_status provider_snapshots(esc_provider *base, const esc_snapshot_visitor *visitor,
-                                        escqrs_error *error)
-{
-    (void)base, (void)visitor;
-    return unsupported(error);
-}
-
-static escqrs_status provider_chain(esc_provider *base, int64_t position, uint8_t *link,
-                                    escqrs_error *error)
-{
-    (void)base, (void)position, (void)error;
-    memset(link, 0, ESCQRS_CHAIN_LINK_SIZE);
-    return ESCQRS_DONE;
-}
-
 /* ---- life ------------------------------------------------------------------------------------- */
 
-static void provider_destroy(esc_provider *base)
+static void provider_destroy(escqrs_provider *base)
 {
     py_provider *self = of(base);
     escqrs_store_destroy(self->rows);
-    esc_type_registry_fini(&base->types);
     PyGILState_STATE held = PyGILState_Ensure();
     Py_XDECREF(self->bridge);
     PyGILState_Release(held);
+    escqrs_provider_fini(base);
     escqrs_free(self);
 }
 
-static const esc_provider_class provider_class = {
-    .abi = ESC_PROVIDER_ABI,
-    .size = sizeof(esc_provider_class),
+static const escqrs_provider_functions provider_functions = {
+    .interface_version = ESCQRS_PROVIDER_VERSION,
+    .size = sizeof(escqrs_provider_functions),
     .name = "python",
-    .begin = provider_begin,
     .apply = provider_apply,
     .end = provider_end,
-    .rollback = provider_nothing,
-    .upkeep = provider_nothing,
     .run = provider_run,
     .delete_snapshots = provider_delete_snapshots,
-    .erase = provider_erase,
-    .compact = provider_compact,
-    .erased = provider_erased,
     .read = provider_read,
-    .streams = provider_streams,
-    .backup = provider_backup,
-    .stats = provider_stats,
-    .verify = provider_verify,
     .version = provider_version,
     .checkpoint = provider_checkpoint,
     .snapshot = provider_snapshot,
-    .snapshots = provider_snapshots,
-    .chain = provider_chain,
     .key = provider_key,
     .refresh = provider_refresh,
     .reader = provider_reader,
     .reader_return = provider_reader_return,
     .stop_readers = provider_stop_readers,
-    .close = provider_nothing,
     .destroy = provider_destroy,
 };
 
@@ -894,8 +752,10 @@ static py_provider *provider_new(esc_py_state *state, PyObject *bridge, escqrs_e
         (void)escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a provider");
         return NULL;
     }
-    made->base.class = &provider_class;
-    esc_type_registry_init(&made->base.types);
+    if (escqrs_provider_init(&made->base, &provider_functions, error) != ESCQRS_OK) {
+        escqrs_free(made);
+        return NULL;
+    }
     made->state = state;
     made->bridge = Py_NewRef(bridge);
     if (escqrs_store_open(":memory:", NULL, &made->rows, error) != ESCQRS_OK) {
@@ -933,7 +793,7 @@ PyObject *esc_py_store_open_provider(PyObject *object, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = provider_refresh(&provider->base, &error);
     if (status == ESCQRS_OK) {
-        status = esc_store_open_on(&provider->base, shown, &options, &core, &error);
+        status = escqrs_store_open_provider(&provider->base, shown, &options, &core, &error);
     } else {
         provider_destroy(&provider->base);
     }
@@ -956,7 +816,7 @@ PyObject *esc_py_store_provider_changed(PyObject *object, PyObject *Py_UNUSED(ig
         Py_RETURN_NONE;
     }
     Py_BEGIN_ALLOW_THREADS
-    esc_store_look(self->core);
+    escqrs_store_changed(self->core);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }

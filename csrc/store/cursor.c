@@ -23,17 +23,17 @@ typedef struct next_page_ahead {
     esc_ahead_request request;
     escqrs_cursor *cursor;
     bool asked; /* the request is with the thread */
-    esc_page page;
+    escqrs_page page;
     escqrs_status status;
     escqrs_error error;
 } next_page_ahead;
 
 struct escqrs_cursor {
     escqrs_store *store; /* held while open */
-    esc_query query;     /* the part still to be read */
+    escqrs_query query;  /* the part still to be read */
     int64_t left;        /* events that the limit still allows */
     bool ended;
-    esc_page page;
+    escqrs_page page;
     size_t next;            /* in the page */
     size_t pages;           /* read so far */
     unsigned pages_alone;   /* to be read before it is asked ahead again */
@@ -246,9 +246,10 @@ escqrs_status escqrs_store_history(escqrs_store *store, escqrs_slice stream,
         return status;
     }
     int64_t version = 0, hint = 0;
-    status = store->provider->class->refresh(store->provider, error);
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->version(store->provider, stream, &version, &hint, error);
+        status =
+            store->provider->functions->version(store->provider, stream, &version, &hint, error);
     }
     if (status == ESCQRS_OK) {
         status = start(store, stream, hint, version, range, cursor, error);
@@ -269,7 +270,7 @@ escqrs_status escqrs_store_events(escqrs_store *store, const escqrs_range *range
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = store->provider->class->refresh(store->provider, error);
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
         status = start(store, (escqrs_slice){NULL, 0}, 0, esc_provider_head(store->provider), range,
                        cursor, error);
@@ -304,14 +305,25 @@ static void limit_page(escqrs_cursor *cursor)
         cursor->left < ESC_PAGE_EVENTS_MAX ? (size_t)cursor->left : ESC_PAGE_EVENTS_MAX;
 }
 
+/* Ask the provider for the page. What precedes a bad or deleted event is given first: the next
+ * page begins with it. */
+static escqrs_status ask(escqrs_store *store, const escqrs_query *query, escqrs_page *page,
+                         escqrs_error *error)
+{
+    escqrs_status status = store->provider->functions->read(store->provider, query, page, error);
+    if ((status == ESCQRS_CORRUPT || status == ESCQRS_DELETED) && page->count > 0) {
+        status = ESCQRS_OK;
+    }
+    return status == ESCQRS_OK ? esc_page_check(page, query, error) : status;
+}
+
 static void run_ahead(esc_ahead_request *request)
 {
     next_page_ahead *ahead = ESC_CONTAINER_OF(request, next_page_ahead, request);
     escqrs_cursor *cursor = ahead->cursor;
     ahead->status = esc_store_enter(cursor->store, &ahead->error);
     if (ahead->status == ESCQRS_OK) {
-        ahead->status = cursor->store->provider->class->read(
-            cursor->store->provider, &cursor->query, &ahead->page, &ahead->error);
+        ahead->status = ask(cursor->store, &cursor->query, &ahead->page, &ahead->error);
         esc_store_leave(cursor->store);
     }
 }
@@ -324,7 +336,7 @@ static void drop_ahead(esc_ahead_request *request)
 /* A stream is mostly read to its end; of the store often no more than a page is looked at. */
 static bool is_long(const escqrs_cursor *cursor)
 {
-    const esc_query *query = &cursor->query;
+    const escqrs_query *query = &cursor->query;
     return query->upto - query->after >= AHEAD_EVENTS_MIN && cursor->left >= AHEAD_EVENTS_MIN &&
            (query->stream.size > 0 || cursor->pages > 1);
 }
@@ -364,7 +376,7 @@ static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
             cursor->pages_alone = PAGES_ALONE;
         }
         if (read) {
-            esc_page page = cursor->page;
+            escqrs_page page = cursor->page;
             cursor->page = ahead->page;
             ahead->page = page;
             if (ahead->status != ESCQRS_OK) {
@@ -377,14 +389,13 @@ static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
         }
     }
     limit_page(cursor);
-    return cursor->store->provider->class->read(cursor->store->provider, &cursor->query,
-                                                &cursor->page, error);
+    return ask(cursor->store, &cursor->query, &cursor->page, error);
 }
 
 /* The next page that holds an event. DONE at the end. */
 static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
 {
-    esc_query *query = &cursor->query;
+    escqrs_query *query = &cursor->query;
     cursor->page.count = cursor->next = 0;
     escqrs_status status = ESCQRS_OK;
     while (status == ESCQRS_OK && cursor->page.count == 0) {

@@ -39,8 +39,8 @@ static uint32_t peek(const escqrs_commit *commit)
 static void run_thread(void *context);
 static size_t lead(esc_journal *journal, escqrs_commit *mine);
 
-escqrs_status esc_journal_start(esc_journal *journal, esc_provider *provider, const escqrs_log *log,
-                                bool manual, escqrs_error *error)
+escqrs_status esc_journal_start(esc_journal *journal, escqrs_provider *provider,
+                                const escqrs_log *log, bool manual, escqrs_error *error)
 {
     memset(journal, 0, sizeof *journal);
     journal->provider = provider;
@@ -166,13 +166,13 @@ static void fail_batch(escqrs_commit *batch, const escqrs_error *error)
     }
 }
 
-static void apply(esc_provider *provider, escqrs_commit *commit, escqrs_error *error)
+static void apply(escqrs_provider *provider, escqrs_commit *commit, escqrs_error *error)
 {
     if (commit->lane != NULL && commit->lane->failed != ESCQRS_OK) {
         set_aborted(commit);
         return;
     }
-    commit->status = provider->class->apply(provider, commit, error);
+    commit->status = provider->functions->apply(provider, commit, error);
     if (commit->status != ESCQRS_OK) {
         error->status = commit->status;
         set_failure(commit, error);
@@ -191,29 +191,30 @@ static void forget_failures(escqrs_commit *batch)
 
 static escqrs_status try_batch(esc_journal *journal, escqrs_commit *batch, escqrs_error *error)
 {
-    esc_provider *provider = journal->provider;
+    escqrs_provider *provider = journal->provider;
     if (provider->failed) {
         *error = journal->failure;
         return error->status;
     }
-    provider->refused = false;
-    escqrs_status status = provider->class->begin(provider, error);
+    provider->refused = provider->broken = false;
+    escqrs_status status = provider->functions->begin(provider, error);
     if (status != ESCQRS_OK) {
         return status;
     }
     for (escqrs_commit *commit = batch; commit != NULL; commit = commit->next) {
         apply(provider, commit, error);
         if (provider->broken) {
-            provider->class->rollback(provider);
+            provider->functions->rollback(provider);
+            provider->broken = false;
             return error->status;
         }
     }
-    return provider->class->end(provider, error);
+    return provider->functions->end(provider, error);
 }
 
 static escqrs_status write_batch(esc_journal *journal, escqrs_commit *batch, escqrs_error *error)
 {
-    esc_provider *provider = journal->provider;
+    escqrs_provider *provider = journal->provider;
     escqrs_status status = try_batch(journal, batch, error);
     if (status != ESCQRS_OK && provider->refused && !provider->failed) {
         forget_failures(batch);
@@ -242,7 +243,7 @@ static void note_failure(esc_journal *journal, const escqrs_error *cause)
 static void keep_up(esc_journal *journal)
 {
     static const escqrs_error said = {0}; /* upkeep says itself why it failed */
-    journal->provider->class->upkeep(journal->provider);
+    journal->provider->functions->upkeep(journal->provider);
     note_failure(journal, &said);
 }
 
@@ -468,19 +469,30 @@ escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, es
     return commit->status;
 }
 
-static escqrs_status execute(esc_journal *journal, bool sync, bool own, esc_work work,
+static escqrs_status do_work(escqrs_provider *provider, esc_work_kind kind, esc_work work,
                              void *context, escqrs_error *error)
 {
-    esc_provider *provider = journal->provider;
-    if (provider->failed) {
+    return kind == ESC_WORK_SQL || kind == ESC_WORK_SQL_UNSYNCED
+               ? provider->functions->run(provider, kind == ESC_WORK_SQL, work, context, error)
+               : work(context, provider, error);
+}
+
+static escqrs_status execute(esc_journal *journal, esc_work_kind kind, esc_work work, void *context,
+                             escqrs_error *error)
+{
+    escqrs_provider *provider = journal->provider;
+    if (provider->failed && kind != ESC_WORK_RESTART) {
         if (error != NULL) {
             *error = journal->failure;
         }
         return ESCQRS_IO;
     }
     escqrs_error detail = {0};
-    escqrs_status status = own ? work(context, provider, &detail)
-                               : provider->class->run(provider, sync, work, context, &detail);
+    escqrs_status status = do_work(provider, kind, work, context, &detail);
+    if (kind == ESC_WORK_RESTART && status == ESCQRS_OK) {
+        provider->failed = false;
+        journal->failure = (escqrs_error){0};
+    }
     if (status != ESCQRS_OK && error != NULL) {
         *error = detail;
     }
@@ -491,7 +503,7 @@ static escqrs_status execute(esc_journal *journal, bool sync, bool own, esc_work
     return status;
 }
 
-escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_work work,
+escqrs_status esc_journal_run(esc_journal *journal, esc_work_kind kind, esc_work work,
                               void *context, escqrs_error *error)
 {
     bool closing;
@@ -522,7 +534,7 @@ escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_wor
     esc_mutex_unlock(&journal->mutex);
     /* Before the work, which asks whether others wait for it. */
     atomic_fetch_sub_explicit(&journal->backlog, 1, memory_order_relaxed);
-    escqrs_status status = execute(journal, sync, own, work, context, error);
+    escqrs_status status = execute(journal, kind, work, context, error);
     esc_mutex_lock(&journal->mutex);
     hand_over(journal);
     esc_mutex_unlock(&journal->mutex);

@@ -25,10 +25,17 @@
 #define ESC_BATCH_COMMITS_MAX 10000
 #define ESC_BATCH_BYTES_MAX (8u << 20)
 
+typedef enum esc_work_kind {
+    ESC_WORK_SQL,          /* gets the writing connection; what it commits is fsynced */
+    ESC_WORK_SQL_UNSYNCED, /* likewise, and is not */
+    ESC_WORK_STORE,        /* of the store itself: gets the provider */
+    ESC_WORK_RESTART,      /* likewise, also after a failure, which is over when it answers OK */
+} esc_work_kind;
+
 typedef escqrs_status (*esc_work)(void *context, void *sqlite, escqrs_error *error);
 
 typedef struct esc_journal {
-    esc_provider *provider;
+    escqrs_provider *provider;
     const escqrs_log *log;
     bool manual;
     bool has_thread;
@@ -51,8 +58,9 @@ typedef struct esc_journal {
 } esc_journal;
 
 /* Starts the thread unless `manual`. IO, NO_MEMORY. */
-escqrs_status esc_journal_start(esc_journal *journal, esc_provider *provider, const escqrs_log *log,
-                                bool manual, escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_journal_start(esc_journal *journal, escqrs_provider *provider,
+                                const escqrs_log *log, bool manual,
+                                escqrs_error *error) ESCQRS_MUST_USE;
 /* Refuse new commits, finish the queued ones, join the thread. Blocks. Once. */
 void esc_journal_stop(esc_journal *journal);
 void esc_journal_fini(esc_journal *journal);
@@ -63,10 +71,8 @@ escqrs_status esc_journal_submit(esc_journal *journal, escqrs_commit *commit,
 /* Blocks until the commit is answered; its status. */
 escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit,
                                  escqrs_error *error) ESCQRS_MUST_USE;
-/* Blocks until it is its turn, then runs `work` between two batches on this thread. `sync` as in
- * escqrs_store_run; `own`: work of the store itself, which gets the provider instead of a
- * connection. */
-escqrs_status esc_journal_run(esc_journal *journal, bool sync, bool own, esc_work work,
+/* Blocks until it is its turn, then runs `work` between two batches on this thread. */
+escqrs_status esc_journal_run(esc_journal *journal, esc_work_kind kind, esc_work work,
                               void *context, escqrs_error *error) ESCQRS_MUST_USE;
 size_t esc_journal_pump(esc_journal *journal);
 

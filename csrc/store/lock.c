@@ -162,6 +162,16 @@ static escqrs_status open_file(const char *path, int *descriptor, bool *created,
     return esc_error_system(error, status, failure, "cannot open the lock file %s", path);
 }
 
+char *esc_lock_path(const char *path)
+{
+    size_t size = strlen(path) + sizeof "-lock";
+    char *name = escqrs_alloc(size);
+    if (name != NULL) {
+        snprintf(name, size, "%s-lock", path);
+    }
+    return name;
+}
+
 escqrs_status esc_lock_acquire(const char *path, esc_lock **result, escqrs_error *error)
 {
     pthread_once(&registry.once, registry_start);

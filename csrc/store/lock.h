@@ -12,6 +12,8 @@
 
 typedef struct esc_lock esc_lock;
 
+/* The name of the lock file of the store at `path`, for escqrs_free; NULL without memory. */
+char *esc_lock_path(const char *path);
 /* Take the lock of the store at `path` without waiting. LOCKED names the holder; READ_ONLY (no
  * permission to make the file), FULL, IO, NO_MEMORY. */
 escqrs_status esc_lock_acquire(const char *path, esc_lock **lock,

@@ -3,13 +3,15 @@
  * lines. */
 #include "store/page.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/error.h"
 
 #define NAME_CAPACITY_MIN 64
 
-void esc_page_fini(esc_page *page)
+void esc_page_fini(escqrs_page *page)
 {
     escqrs_free(page->items);
     esc_arena_fini(&page->arena);
@@ -18,7 +20,7 @@ void esc_page_fini(esc_page *page)
     memset(page, 0, sizeof *page);
 }
 
-static void forget_names(esc_page *page)
+static void forget_names(escqrs_page *page)
 {
     esc_arena_reset(&page->name_arena);
     escqrs_free(page->names);
@@ -26,7 +28,7 @@ static void forget_names(esc_page *page)
     page->name_capacity = page->name_count = page->name_bytes = 0;
 }
 
-escqrs_status esc_page_reset(esc_page *page, size_t count)
+escqrs_status esc_page_reset(escqrs_page *page, size_t count)
 {
     if (page->arena.block_size == 0) {
         esc_arena_init(&page->arena, 32768);
@@ -55,7 +57,7 @@ static size_t name_slot(int64_t id, size_t capacity)
     return (size_t)id & (capacity - 1);
 }
 
-const esc_stream_name *esc_page_name(const esc_page *page, int64_t id)
+const esc_stream_name *esc_page_name(const escqrs_page *page, int64_t id)
 {
     if (page->name_capacity == 0) {
         return NULL;
@@ -70,7 +72,7 @@ const esc_stream_name *esc_page_name(const esc_page *page, int64_t id)
     return NULL;
 }
 
-static bool grow_names(esc_page *page)
+static bool grow_names(escqrs_page *page)
 {
     size_t capacity = page->name_capacity == 0 ? NAME_CAPACITY_MIN : page->name_capacity * 2;
     esc_stream_name *names = escqrs_alloc_zero(capacity * sizeof *names);
@@ -92,7 +94,7 @@ static bool grow_names(esc_page *page)
     return true;
 }
 
-const esc_stream_name *esc_page_keep_name(esc_page *page, int64_t id, escqrs_slice text,
+const esc_stream_name *esc_page_keep_name(escqrs_page *page, int64_t id, escqrs_slice text,
                                           uint64_t hash)
 {
     ESC_ASSERT(id > 0 && esc_page_name(page, id) == NULL);
@@ -113,40 +115,106 @@ const esc_stream_name *esc_page_keep_name(esc_page *page, int64_t id, escqrs_sli
     return &page->names[slot];
 }
 
-static bool bears_tag(const escqrs_recorded *recorded, escqrs_slice tag)
+/* ---- for providers ---------------------------------------------------------------------------- */
+
+escqrs_status escqrs_page_begin(escqrs_page *page, const escqrs_query *query, escqrs_error *error)
 {
-    for (size_t i = 0; i < recorded->tag_count; i++) {
-        if (escqrs_slice_equal(recorded->tags[i], tag)) {
-            return true;
-        }
+    int64_t left = query->upto - query->after;
+    size_t room = left < (int64_t)query->count_max ? (size_t)left : query->count_max;
+    if (esc_page_reset(page, room < ESC_PAGE_EVENTS_MAX ? room : ESC_PAGE_EVENTS_MAX) !=
+        ESCQRS_OK) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a page of events");
     }
-    return false;
+    page->examined = query->reverse ? query->upto + 1 : query->after;
+    return ESCQRS_OK;
 }
 
-static bool matches_one(const escqrs_match *match, const escqrs_recorded *recorded)
+void escqrs_page_skip(escqrs_page *page, const escqrs_query *query, int64_t upto)
 {
-    bool type_fits = match->type_count == 0;
-    escqrs_slice name = escqrs_type_name(recorded->type);
-    for (size_t i = 0; i < match->type_count && !type_fits; i++) {
-        type_fits = escqrs_slice_equal(match->types[i], name);
+    if (query->reverse && upto < page->examined) {
+        page->examined = upto > query->after ? upto : query->after + 1;
+    } else if (!query->reverse && upto > page->examined) {
+        page->examined = upto < query->upto ? upto : query->upto;
     }
-    if (!type_fits) {
-        return false;
-    }
-    for (size_t i = 0; i < match->tag_count; i++) {
-        if (!bears_tag(recorded, match->tags[i])) {
-            return false;
-        }
-    }
-    return true;
 }
 
-bool esc_query_matches(const esc_query *query, const escqrs_recorded *recorded)
+static bool is_full(const escqrs_page *page, const escqrs_query *query)
 {
-    for (size_t i = 0; i < query->match_count; i++) {
-        if (matches_one(&query->matches[i], recorded)) {
-            return true;
-        }
+    int64_t examined =
+        query->reverse ? query->upto + 1 - page->examined : page->examined - query->after;
+    return page->count == page->capacity || page->count >= query->count_max ||
+           page->bytes >= ESC_PAGE_BYTES_MAX || examined >= ESC_PAGE_EXAMINED_MAX;
+}
+
+static escqrs_status say_gap(const escqrs_query *query, int64_t expected, escqrs_error *error)
+{
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
+                           "the provider does not give the event at %s %" PRId64 " where it should",
+                           query->stream.size > 0 ? "version" : "position", expected);
+    if (error != NULL) {
+        esc_error_subject(error, query->stream);
+        *(query->stream.size > 0 ? &error->version : &error->position) = expected;
     }
-    return query->match_count == 0;
+    return ESCQRS_CORRUPT;
+}
+
+/* Into the page's memory. */
+static bool keep(escqrs_page *page, escqrs_slice *slice)
+{
+    char *copy = esc_arena_strdup(&page->arena, *slice);
+    page->bytes += slice->size;
+    slice->data = copy;
+    return copy != NULL;
+}
+
+static bool keep_lists(escqrs_page *page, escqrs_recorded *recorded)
+{
+    escqrs_slice *tags = esc_arena_alloc(&page->arena, (recorded->tag_count + 1) * sizeof *tags);
+    escqrs_pair *pairs =
+        esc_arena_alloc(&page->arena, (recorded->metadata_count + 1) * sizeof *pairs);
+    bool kept = tags != NULL && pairs != NULL;
+    for (size_t i = 0; kept && i < recorded->tag_count; i++) {
+        tags[i] = recorded->tags[i];
+        kept = keep(page, &tags[i]);
+    }
+    for (size_t i = 0; kept && i < recorded->metadata_count; i++) {
+        pairs[i] = recorded->metadata[i];
+        kept = keep(page, &pairs[i].key) && keep(page, &pairs[i].value);
+    }
+    recorded->tags = tags;
+    recorded->metadata = pairs;
+    return kept;
+}
+
+escqrs_status escqrs_page_add(escqrs_page *page, const escqrs_query *query,
+                              const escqrs_recorded *recorded, escqrs_error *error)
+{
+    int64_t expected = page->examined + (query->reverse ? -1 : 1);
+    if (expected <= query->after || expected > query->upto || is_full(page, query)) {
+        return ESCQRS_DONE;
+    }
+    if ((query->stream.size > 0 ? recorded->version : recorded->position) != expected) {
+        return say_gap(query, expected, error);
+    }
+    if (escqrs_query_matches(query, recorded)) {
+        escqrs_recorded *item = &page->items[page->count];
+        *item = *recorded;
+        if (!keep(page, &item->stream) || !keep(page, &item->data) || !keep(page, &item->id_text) ||
+            !keep(page, &item->correlation_text) || !keep(page, &item->causation_text) ||
+            !keep_lists(page, item)) {
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a page of events");
+        }
+        page->count++;
+    }
+    page->examined = expected;
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_page_check(const escqrs_page *page, const escqrs_query *query,
+                             escqrs_error *error)
+{
+    if (query->reverse ? page->examined <= query->upto : page->examined > query->after) {
+        return ESCQRS_OK;
+    }
+    return say_gap(query, query->reverse ? query->upto : query->after + 1, error);
 }

@@ -5,12 +5,12 @@
 
 #include "base/error.h"
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
 
-escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64_t *position,
+escqrs_status esc_sqlite_checkpoint(escqrs_provider *self, escqrs_slice name, int64_t *position,
                                     escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
@@ -35,8 +35,8 @@ escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64
     return status;
 }
 
-escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
-                             size_t *size, int64_t *position, escqrs_error *error)
+escqrs_status esc_sqlite_key(escqrs_provider *self, escqrs_slice scope, escqrs_slice key,
+                             void **reply, size_t *size, int64_t *position, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
     esc_connection *connection;

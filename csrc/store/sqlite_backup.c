@@ -12,7 +12,7 @@
 
 #define BACKUP_PAGES 1024 /* copied between two looks whether the store closes */
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
@@ -76,7 +76,7 @@ static escqrs_status copy_to(esc_sqlite *sqlite, esc_connection *connection, con
     return status;
 }
 
-escqrs_status esc_sqlite_copy(esc_provider *self, const char *path, const char *vfs,
+escqrs_status esc_sqlite_copy(escqrs_provider *self, const char *path, const char *vfs,
                               escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
@@ -89,7 +89,7 @@ escqrs_status esc_sqlite_copy(esc_provider *self, const char *path, const char *
     return status;
 }
 
-escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_error *error)
+escqrs_status esc_sqlite_backup(escqrs_provider *self, const char *path, escqrs_error *error)
 {
     int descriptor = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
     if (descriptor < 0) {
@@ -107,7 +107,7 @@ escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_err
 
 /* ---- streams ---------------------------------------------------------------------------------- */
 
-escqrs_status esc_sqlite_streams(esc_provider *self, int64_t after, size_t max,
+escqrs_status esc_sqlite_streams(escqrs_provider *self, int64_t after, size_t max,
                                  bool (*visit)(void *context, const escqrs_stream_info *stream),
                                  void *context, escqrs_error *error)
 {

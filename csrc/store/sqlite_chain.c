@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "store/event_header.h"
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
@@ -120,7 +120,7 @@ escqrs_status esc_sqlite_chain_add(esc_sqlite *sqlite, const esc_row *row, escqr
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
-escqrs_status esc_sqlite_chain(esc_provider *self, int64_t position, uint8_t *link,
+escqrs_status esc_sqlite_chain(escqrs_provider *self, int64_t position, uint8_t *link,
                                escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);

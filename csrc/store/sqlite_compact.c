@@ -57,7 +57,7 @@ static escqrs_status release_pages(esc_sqlite *sqlite, int64_t pages, escqrs_err
     return execute(sqlite, text, error);
 }
 
-escqrs_status esc_sqlite_compact(esc_provider *self, int64_t pages, int64_t *bytes, bool *more,
+escqrs_status esc_sqlite_compact(escqrs_provider *self, int64_t pages, int64_t *bytes, bool *more,
                                  escqrs_error *error)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;

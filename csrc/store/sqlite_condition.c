@@ -120,9 +120,9 @@ static bool names_type(const escqrs_match *match, const escqrs_type *type)
 static int64_t types_upto(esc_sqlite *sqlite, const escqrs_match *match, int64_t after)
 {
     int64_t upto = after;
-    int64_t last = esc_type_registry_last(&sqlite->base.types);
+    int64_t last = esc_type_registry_last(&sqlite->base.core->types);
     for (int64_t id = 1; id <= last; id++) {
-        const escqrs_type *type = esc_type_registry_find(&sqlite->base.types, id);
+        const escqrs_type *type = esc_type_registry_find(&sqlite->base.core->types, id);
         if (type != NULL && names_type(match, type)) {
             int64_t from = watched_from(sqlite, type);
             upto = type->last_position > upto ? type->last_position : upto;
@@ -135,9 +135,9 @@ static int64_t types_upto(esc_sqlite *sqlite, const escqrs_match *match, int64_t
 /* No event of these types stands above `after`. */
 static void note_absence(esc_sqlite *sqlite, const escqrs_match *match, int64_t after)
 {
-    int64_t last = esc_type_registry_last(&sqlite->base.types);
+    int64_t last = esc_type_registry_last(&sqlite->base.core->types);
     for (int64_t id = 1; id <= last; id++) {
-        escqrs_type *type = esc_type_registry_find(&sqlite->base.types, id);
+        escqrs_type *type = esc_type_registry_find(&sqlite->base.core->types, id);
         if (type != NULL && names_type(match, type) && watched_from(sqlite, type) > after) {
             type->watched = true;
             type->watched_from = after;
@@ -147,7 +147,7 @@ static void note_absence(esc_sqlite *sqlite, const escqrs_match *match, int64_t 
 
 static bool is_of_type(esc_sqlite *sqlite, const escqrs_match *match, int64_t id)
 {
-    const escqrs_type *type = esc_type_registry_find(&sqlite->base.types, id);
+    const escqrs_type *type = esc_type_registry_find(&sqlite->base.core->types, id);
     return type != NULL && names_type(match, type);
 }
 

@@ -18,7 +18,7 @@
 
 #define CHUNK_EVENTS 512
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
@@ -144,7 +144,7 @@ escqrs_status esc_sqlite_erased_of(const esc_sqlite *sqlite, esc_connection *con
     return status;
 }
 
-escqrs_status esc_sqlite_erased(esc_provider *self, escqrs_slice stream, escqrs_erased *erased,
+escqrs_status esc_sqlite_erased(escqrs_provider *self, escqrs_slice stream, escqrs_erased *erased,
                                 escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
@@ -543,7 +543,8 @@ static escqrs_status erase_all(eraser *in, escqrs_erasure *erasures, size_t coun
     if (status == ESCQRS_OK && *changed) {
         /* release: pairs with esc_provider_deletions. Before the commit: who sees its effect sees
          * it; and should the commit fail, nobody is misled by a number that is too high. */
-        atomic_store_explicit(&in->sqlite->base.deletions, deletions + 1, memory_order_release);
+        atomic_store_explicit(&in->sqlite->base.core->deletions, deletions + 1,
+                              memory_order_release);
     }
     return status;
 }
@@ -560,7 +561,7 @@ static void settle(esc_sqlite *sqlite, const escqrs_erasure *erasures, size_t co
     }
 }
 
-escqrs_status esc_sqlite_erase(esc_provider *self, escqrs_erasure *erasures, size_t count,
+escqrs_status esc_sqlite_erase(escqrs_provider *self, escqrs_erasure *erasures, size_t count,
                                escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);

@@ -452,8 +452,9 @@ escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connecti
         escqrs_slice record = {sqlite3_column_blob(statement, 2),
                                (size_t)sqlite3_column_bytes(statement, 2)};
         escqrs_type *type;
-        status = esc_type_registry_load(&sqlite->base.types, sqlite3_column_int64(statement, 0),
-                                        name, record, &type, error);
+        status =
+            esc_type_registry_load(&sqlite->base.core->types, sqlite3_column_int64(statement, 0),
+                                   name, record, &type, error);
     }
     if (status == ESCQRS_OK && code != SQLITE_DONE) {
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
@@ -843,7 +844,7 @@ static void tidy_after_reading(const esc_sqlite *sqlite)
     sqlite3_close(db);
 }
 
-static void sqlite_close(esc_provider *self)
+static void sqlite_close(escqrs_provider *self)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;
     esc_sqlite_close_readers(sqlite);
@@ -857,7 +858,7 @@ static void sqlite_close(esc_provider *self)
     sqlite->lock = NULL;
 }
 
-static void sqlite_destroy(esc_provider *self)
+static void sqlite_destroy(escqrs_provider *self)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;
     esc_vector_fini(&sqlite->writer.types);
@@ -866,25 +867,25 @@ static void sqlite_destroy(esc_provider *self)
     esc_chain_fini(&sqlite->writer.chain);
     esc_memory_vfs_destroy(sqlite->memory);
     esc_stream_index_fini(&sqlite->index);
-    esc_type_registry_fini(&sqlite->base.types);
+    escqrs_provider_fini(&sqlite->base);
     esc_mutex_fini(&sqlite->pool.mutex);
     esc_cond_fini(&sqlite->pool.returned);
     esc_mutex_fini(&sqlite->refresh_mutex);
     escqrs_free(sqlite->path);
+    escqrs_free(sqlite->lock_path);
     escqrs_free(sqlite->shown);
     escqrs_free(sqlite);
 }
 
-static escqrs_status sqlite_watch(esc_provider *self, void (*look)(void *context), void *context,
-                                  esc_watch **watch, escqrs_error *error)
+/* The lock file: see esc_lock_announce. */
+static const char *sqlite_announced(escqrs_provider *self)
 {
-    esc_sqlite *sqlite = (esc_sqlite *)self;
-    return esc_watch_start(sqlite->path, &sqlite->log, look, context, watch, error);
+    return ((esc_sqlite *)self)->lock_path;
 }
 
-static const esc_provider_class sqlite_class = {
-    .abi = ESC_PROVIDER_ABI,
-    .size = sizeof(esc_provider_class),
+static const escqrs_provider_functions sqlite_functions = {
+    .interface_version = ESCQRS_PROVIDER_VERSION,
+    .size = sizeof(escqrs_provider_functions),
     .name = "sqlite",
     .begin = esc_sqlite_begin,
     .apply = esc_sqlite_apply,
@@ -908,13 +909,18 @@ static const esc_provider_class sqlite_class = {
     .chain = esc_sqlite_chain,
     .key = esc_sqlite_key,
     .refresh = esc_sqlite_refresh,
-    .watch = sqlite_watch,
+    .announced = sqlite_announced,
     .reader = esc_sqlite_reader,
     .reader_return = esc_sqlite_reader_return,
     .stop_readers = esc_sqlite_stop_readers,
     .close = sqlite_close,
     .destroy = sqlite_destroy,
 };
+
+bool esc_sqlite_is(const escqrs_provider *provider)
+{
+    return provider->functions->begin == esc_sqlite_begin;
+}
 
 /* Absolute, symbolic links followed, so that every name of a file has the same lock. */
 static escqrs_status resolve_path(const char *path, char **absolute, escqrs_error *error)
@@ -1046,14 +1052,18 @@ static void abandon(esc_sqlite *sqlite, bool had_wal)
 }
 
 escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
-                              esc_provider *source, esc_provider **provider, escqrs_error *error)
+                              escqrs_provider *source, escqrs_provider **provider,
+                              escqrs_error *error)
 {
     esc_sqlite *sqlite = escqrs_alloc_zero(sizeof *sqlite);
     if (sqlite == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
     }
-    sqlite->base.class = &sqlite_class;
-    esc_type_registry_init(&sqlite->base.types);
+    escqrs_status status = escqrs_provider_init(&sqlite->base, &sqlite_functions, error);
+    if (status != ESCQRS_OK) {
+        escqrs_free(sqlite);
+        return status;
+    }
     esc_stream_index_init(&sqlite->index);
     esc_mutex_init(&sqlite->pool.mutex);
     esc_cond_init(&sqlite->pool.returned);
@@ -1078,7 +1088,6 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
 
     bool in_memory = strcmp(path, ":memory:") == 0;
     bool had_wal = false;
-    escqrs_status status = ESCQRS_OK;
     if (sqlite->shown == NULL) {
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
     } else if (sqlite3_threadsafe() == 0 || sqlite3_initialize() != SQLITE_OK) {
@@ -1106,6 +1115,10 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         status = resolve_path(path, &sqlite->path, error);
         if (status == ESCQRS_OK) {
             status = check_kind(sqlite, error);
+        }
+        if (status == ESCQRS_OK && sqlite->readonly &&
+            (sqlite->lock_path = esc_lock_path(sqlite->path)) == NULL) {
+            status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
         }
         if (status == ESCQRS_OK && !sqlite->readonly) {
             status = esc_lock_acquire(sqlite->path, &sqlite->lock, error);

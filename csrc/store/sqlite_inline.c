@@ -74,7 +74,7 @@ static bool run(esc_sqlite *sqlite, const char *sql)
 escqrs_status esc_sqlite_inline(esc_sqlite *sqlite, const escqrs_commit *commit,
                                 escqrs_error *error)
 {
-    esc_provider *self = &sqlite->base;
+    escqrs_provider *self = &sqlite->base;
     const escqrs_inliner *inliner = self->inliner;
     sqlite3 *db = sqlite->writer.connection.db;
     if (collect(sqlite, commit) != ESCQRS_OK) {

@@ -120,9 +120,10 @@ typedef struct esc_connection {
 } esc_connection;
 
 typedef struct esc_sqlite {
-    esc_provider base;
+    escqrs_provider base;
     char *path;      /* absolute, as SQLite opens it */
     char *shown;     /* as given, for messages */
+    char *lock_path; /* read-only stores: of the lock file */
     const char *vfs; /* name */
     bool readonly;
     bool had_wal;   /* when it was opened */
@@ -246,7 +247,7 @@ escqrs_status esc_sqlite_chain_start(esc_sqlite *sqlite, int64_t head,
 escqrs_status esc_sqlite_chain_add(esc_sqlite *sqlite, const esc_row *row, escqrs_slice stream,
                                    escqrs_type *type, escqrs_slice header, escqrs_slice data,
                                    escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_sqlite_chain(esc_provider *self, int64_t position, uint8_t *link,
+escqrs_status esc_sqlite_chain(escqrs_provider *self, int64_t position, uint8_t *link,
                                escqrs_error *error);
 
 /* ---- sqlite_inline.c ---- */
@@ -284,15 +285,15 @@ escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connecti
 escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* Merge what is left of the tail, if that is quick, and close the connection. */
 void esc_sqlite_writer_stop(esc_sqlite *sqlite);
-escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error);
-escqrs_status esc_sqlite_apply(esc_provider *self, escqrs_commit *commit, escqrs_error *error);
-escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error);
-void esc_sqlite_rollback(esc_provider *self);
-void esc_sqlite_upkeep(esc_provider *self);
-escqrs_status esc_sqlite_run(esc_provider *self, bool sync,
+escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error);
+escqrs_status esc_sqlite_apply(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error);
+escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error);
+void esc_sqlite_rollback(escqrs_provider *self);
+void esc_sqlite_upkeep(escqrs_provider *self);
+escqrs_status esc_sqlite_run(escqrs_provider *self, bool sync,
                              escqrs_status (*work)(void *, void *, escqrs_error *), void *context,
                              escqrs_error *error);
-escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice stream, int64_t upto,
+escqrs_status esc_sqlite_delete_snapshots(escqrs_provider *self, escqrs_slice stream, int64_t upto,
                                           escqrs_error *error);
 /* The leader's: the stream of that name, known from memory or disk, or made in memory alone. */
 escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **stream,
@@ -314,49 +315,49 @@ void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection);
 /* Number and durable version of a stream, from memory or disk; 0 and 0 where it is unknown. */
 escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
                                 int64_t *id, int64_t *version, escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_page *page,
+escqrs_status esc_sqlite_read(escqrs_provider *self, const escqrs_query *query, escqrs_page *page,
                               escqrs_error *error);
-escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version,
+escqrs_status esc_sqlite_version(escqrs_provider *self, escqrs_slice stream, int64_t *version,
                                  int64_t *hint, escqrs_error *error);
-escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error);
-escqrs_status esc_sqlite_reader(esc_provider *self, void **db, escqrs_error *error);
-void esc_sqlite_reader_return(esc_provider *self, void *db);
-void esc_sqlite_stop_readers(esc_provider *self);
+escqrs_status esc_sqlite_refresh(escqrs_provider *self, escqrs_error *error);
+escqrs_status esc_sqlite_reader(escqrs_provider *self, void **db, escqrs_error *error);
+void esc_sqlite_reader_return(escqrs_provider *self, void *db);
+void esc_sqlite_stop_readers(escqrs_provider *self);
 void esc_sqlite_close_readers(esc_sqlite *sqlite);
 
 /* ---- sqlite_aid.c ---- */
 
-escqrs_status esc_sqlite_checkpoint(esc_provider *self, escqrs_slice name, int64_t *position,
+escqrs_status esc_sqlite_checkpoint(escqrs_provider *self, escqrs_slice name, int64_t *position,
                                     escqrs_error *error);
-escqrs_status esc_sqlite_snapshots(esc_provider *self, const esc_snapshot_visitor *visitor,
+escqrs_status esc_sqlite_snapshots(escqrs_provider *self, const escqrs_snapshot_visitor *visitor,
                                    escqrs_error *error);
-escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64_t upto,
+escqrs_status esc_sqlite_snapshot(escqrs_provider *self, escqrs_slice stream, int64_t upto,
                                   escqrs_snapshot *snapshot, escqrs_error *error);
 /* The version of a snapshot that verifies, at `least` or later; 0 where there is none. */
 escqrs_status esc_sqlite_snapshot_version(esc_sqlite *sqlite, esc_connection *connection,
                                           int64_t stream, int64_t least, int64_t *version,
                                           escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_sqlite_key(esc_provider *self, escqrs_slice scope, escqrs_slice key, void **reply,
-                             size_t *size, int64_t *position, escqrs_error *error);
+escqrs_status esc_sqlite_key(escqrs_provider *self, escqrs_slice scope, escqrs_slice key,
+                             void **reply, size_t *size, int64_t *position, escqrs_error *error);
 
 /* ---- sqlite_backup.c ---- */
 
-escqrs_status esc_sqlite_backup(esc_provider *self, const char *path, escqrs_error *error);
+escqrs_status esc_sqlite_backup(escqrs_provider *self, const char *path, escqrs_error *error);
 /* The same to an empty or missing file of that VFS (NULL: the platform's). */
-escqrs_status esc_sqlite_copy(esc_provider *self, const char *path, const char *vfs,
+escqrs_status esc_sqlite_copy(escqrs_provider *self, const char *path, const char *vfs,
                               escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_sqlite_streams(esc_provider *self, int64_t after, size_t max,
+escqrs_status esc_sqlite_streams(escqrs_provider *self, int64_t after, size_t max,
                                  bool (*visit)(void *context, const escqrs_stream_info *stream),
                                  void *context, escqrs_error *error);
 
 /* ---- sqlite_verify.c ---- */
 
-escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *observer,
+escqrs_status esc_sqlite_verify(escqrs_provider *self, const escqrs_observer *observer,
                                 escqrs_verification *found, escqrs_error *error);
 
 /* ---- sqlite_stats.c ---- */
 
-escqrs_status esc_sqlite_stats(esc_provider *self, escqrs_statistics *found,
+escqrs_status esc_sqlite_stats(escqrs_provider *self, escqrs_statistics *found,
                                void (*visit)(void *context, escqrs_slice type, int64_t count),
                                void *context, escqrs_error *error);
 
@@ -385,14 +386,14 @@ escqrs_status esc_sqlite_erased_of(const esc_sqlite *sqlite, esc_connection *con
 /* Always DELETED: nothing can be written to the stream. */
 escqrs_status esc_sqlite_say_closed(escqrs_slice stream, int64_t version,
                                     escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_sqlite_erase(esc_provider *self, escqrs_erasure *erasures, size_t count,
+escqrs_status esc_sqlite_erase(escqrs_provider *self, escqrs_erasure *erasures, size_t count,
                                escqrs_error *error);
-escqrs_status esc_sqlite_erased(esc_provider *self, escqrs_slice stream, escqrs_erased *erased,
+escqrs_status esc_sqlite_erased(escqrs_provider *self, escqrs_slice stream, escqrs_erased *erased,
                                 escqrs_error *error);
 
 /* ---- sqlite_compact.c ---- */
 
-escqrs_status esc_sqlite_compact(esc_provider *self, int64_t pages, int64_t *bytes, bool *more,
+escqrs_status esc_sqlite_compact(escqrs_provider *self, int64_t pages, int64_t *bytes, bool *more,
                                  escqrs_error *error);
 
 /* ---- sqlite_condition.c ---- */
@@ -415,10 +416,12 @@ escqrs_status esc_sqlite_next_tagged(const esc_sqlite *sqlite, esc_connection *c
 
 /* ---- open ---- */
 
+/* Is it one of these? */
+bool esc_sqlite_is(const escqrs_provider *provider);
 /* Open or create; see escqrs_store_open. `source` (or NULL): a store in memory begins as a copy of
  * it. */
 escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
-                              esc_provider *source, esc_provider **provider,
+                              escqrs_provider *source, escqrs_provider **provider,
                               escqrs_error *error) ESCQRS_MUST_USE;
 
 #endif

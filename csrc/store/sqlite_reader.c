@@ -17,7 +17,7 @@
 #define INTERRUPT_AGAIN_NS 10000000 /* while a closing store waits for its readers */
 #define REFRESH_TAILS 4             /* that many of the writer's before it is read anew */
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
@@ -122,7 +122,7 @@ void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection)
     esc_mutex_unlock(&sqlite->pool.mutex);
 }
 
-void esc_sqlite_stop_readers(esc_provider *self)
+void esc_sqlite_stop_readers(escqrs_provider *self)
 {
     esc_sqlite *sqlite = of(self);
     esc_mutex_lock(&sqlite->pool.mutex);
@@ -152,7 +152,7 @@ void esc_sqlite_close_readers(esc_sqlite *sqlite)
     }
 }
 
-escqrs_status esc_sqlite_reader(esc_provider *self, void **db, escqrs_error *error)
+escqrs_status esc_sqlite_reader(escqrs_provider *self, void **db, escqrs_error *error)
 {
     esc_connection *connection;
     escqrs_status status = esc_sqlite_take_reader(of(self), &connection, error);
@@ -162,7 +162,7 @@ escqrs_status esc_sqlite_reader(esc_provider *self, void **db, escqrs_error *err
     return status;
 }
 
-void esc_sqlite_reader_return(esc_provider *self, void *db)
+void esc_sqlite_reader_return(escqrs_provider *self, void *db)
 {
     esc_sqlite *sqlite = of(self);
     esc_connection *connection = NULL;
@@ -256,7 +256,7 @@ escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, 
     return status;
 }
 
-escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_t *version,
+escqrs_status esc_sqlite_version(escqrs_provider *self, escqrs_slice stream, int64_t *version,
                                  int64_t *hint, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
@@ -273,7 +273,7 @@ escqrs_status esc_sqlite_version(esc_provider *self, escqrs_slice stream, int64_
 }
 
 static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection *connection,
-                                        esc_page *page, int64_t id, escqrs_status *status,
+                                        escqrs_page *page, int64_t id, escqrs_status *status,
                                         escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
@@ -306,8 +306,8 @@ static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection
 typedef struct page_reader {
     esc_sqlite *sqlite;
     esc_connection *connection;
-    const esc_query *query;
-    esc_page *page;
+    const escqrs_query *query;
+    escqrs_page *page;
     esc_stream_name stream; /* of a query for one stream; id 0 otherwise */
     escqrs_error *error;
 } page_reader;
@@ -331,7 +331,7 @@ static escqrs_status row_corrupt(const page_reader *in, int64_t position, int64_
 escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, int64_t id,
                               escqrs_type **type, escqrs_error *error)
 {
-    *type = esc_type_registry_find(&sqlite->base.types, id);
+    *type = esc_type_registry_find(&sqlite->base.core->types, id);
     if (*type != NULL) {
         return ESCQRS_OK;
     }
@@ -348,7 +348,7 @@ escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, in
                              (size_t)sqlite3_column_bytes(statement, 0)};
         escqrs_slice record = {sqlite3_column_blob(statement, 1),
                                (size_t)sqlite3_column_bytes(statement, 1)};
-        status = esc_type_registry_load(&sqlite->base.types, id, name, record, type, error);
+        status = esc_type_registry_load(&sqlite->base.core->types, id, name, record, type, error);
     } else if (code != SQLITE_DONE) {
         status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
     }
@@ -360,7 +360,7 @@ escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, in
 static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t position,
                               int64_t version)
 {
-    esc_page *page = in->page;
+    escqrs_page *page = in->page;
     escqrs_recorded *recorded = &page->items[page->count];
     recorded->part = recorded->part_count = 0;
     escqrs_status status = ESCQRS_OK;
@@ -426,7 +426,7 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
                            "has a header that does not read");
     }
     if (status == ESCQRS_OK && in->query->match_count > 0 &&
-        !esc_query_matches(in->query, recorded)) {
+        !escqrs_query_matches(in->query, recorded)) {
         return ESCQRS_OK;
     }
     if (status == ESCQRS_OK) {
@@ -491,7 +491,7 @@ static escqrs_status pass_gap(page_reader *in, int64_t *position, bool *found)
 /* By position, all of them between the bounds. */
 static escqrs_status read_positions(page_reader *in)
 {
-    const esc_query *query = in->query;
+    const escqrs_query *query = in->query;
     esc_connection *connection = in->connection;
     sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(
@@ -530,7 +530,7 @@ static escqrs_status read_positions(page_reader *in)
     return status;
 }
 
-static bool by_tags(const esc_query *query)
+static bool by_tags(const escqrs_query *query)
 {
     for (size_t i = 0; i < query->match_count; i++) {
         if (query->matches[i].tag_count == 0) {
@@ -581,7 +581,7 @@ static escqrs_status bound_by_gap(page_reader *in, int64_t *low, int64_t *high)
 /* By position, those that the index of tags names. */
 static escqrs_status read_tagged(page_reader *in)
 {
-    const esc_query *query = in->query;
+    const escqrs_query *query = in->query;
     int64_t low = query->after + 1, high = query->upto;
     sqlite3_stmt *statement = NULL;
     escqrs_status status = bound_by_gap(in, &low, &high);
@@ -661,7 +661,7 @@ static void turn_around(int64_t *positions, size_t count)
 static escqrs_status pass_erased(page_reader *in, int64_t first, size_t count, size_t *gone,
                                  bool *end)
 {
-    const esc_query *query = in->query;
+    const escqrs_query *query = in->query;
     escqrs_erased erased = {0};
     escqrs_status status = ESCQRS_OK;
     *gone = 0;
@@ -689,7 +689,7 @@ static escqrs_status pass_erased(page_reader *in, int64_t first, size_t count, s
 /* By version: positions from the tail in memory, then from the index on disk, then the rows. */
 static escqrs_status read_versions(page_reader *in)
 {
-    const esc_query *query = in->query;
+    const escqrs_query *query = in->query;
     int64_t known[ESC_PAGE_EVENTS_MAX], *positions = known;
     int64_t left = query->upto - query->after;
     size_t count = left < (int64_t)query->count_max ? (size_t)left : query->count_max, gone;
@@ -733,7 +733,7 @@ static escqrs_status in_transaction(page_reader *in, escqrs_status (*read)(page_
     return status != ESCQRS_OK ? status : ended;
 }
 
-escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_page *page,
+escqrs_status esc_sqlite_read(escqrs_provider *self, const escqrs_query *query, escqrs_page *page,
                               escqrs_error *error)
 {
     page_reader in = {.sqlite = of(self), .query = query, .page = page, .error = error};
@@ -775,9 +775,7 @@ escqrs_status esc_sqlite_read(esc_provider *self, const esc_query *query, esc_pa
     if (status == ESCQRS_CORRUPT && deletions != esc_provider_deletions(self)) {
         return esc_sqlite_read(self, query, page, error); /* it was deleted a moment ago */
     }
-    /* What precedes a bad event is handed out; the next page begins with it and fails. */
-    return (status == ESCQRS_CORRUPT || status == ESCQRS_DELETED) && page->count > 0 ? ESCQRS_OK
-                                                                                     : status;
+    return status;
 }
 
 /* ---- read-only stores ------------------------------------------------------------------------- */
@@ -798,7 +796,7 @@ static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escq
         return status;
     }
     /* release: pairs with esc_provider_deletions */
-    atomic_store_explicit(&sqlite->base.deletions, ends.deletions, memory_order_release);
+    atomic_store_explicit(&sqlite->base.core->deletions, ends.deletions, memory_order_release);
     if (deleted || sqlite->scanned < indexed ||
         sqlite->index.tail_events > REFRESH_TAILS * sqlite->tail_events_max) {
         esc_stream_index_clear(&sqlite->index);
@@ -813,7 +811,7 @@ static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escq
     return status;
 }
 
-escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error)
+escqrs_status esc_sqlite_refresh(escqrs_provider *self, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
     if (!sqlite->readonly) {
@@ -833,7 +831,7 @@ escqrs_status esc_sqlite_refresh(esc_provider *self, escqrs_error *error)
     }
     if (status == ESCQRS_OK) {
         /* release: pairs with esc_provider_head */
-        atomic_store_explicit(&self->head, sqlite->scanned, memory_order_release);
+        atomic_store_explicit(&self->core->head, sqlite->scanned, memory_order_release);
     }
     esc_mutex_unlock(&sqlite->refresh_mutex);
     esc_sqlite_give_reader(sqlite, connection);

@@ -6,7 +6,7 @@
 #include "base/checksum.h"
 #include "base/error.h"
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
@@ -90,7 +90,7 @@ static escqrs_status find_snapshot(esc_sqlite *sqlite, esc_connection *connectio
     return status;
 }
 
-escqrs_status esc_sqlite_snapshot(esc_provider *self, escqrs_slice stream, int64_t upto,
+escqrs_status esc_sqlite_snapshot(escqrs_provider *self, escqrs_slice stream, int64_t upto,
                                   escqrs_snapshot *snapshot, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
@@ -145,7 +145,7 @@ escqrs_status esc_sqlite_snapshot_version(esc_sqlite *sqlite, esc_connection *co
 
 /* OK to go on; DONE: the visitor ended it. */
 static escqrs_status visit_row(esc_sqlite *sqlite, esc_connection *connection,
-                               sqlite3_stmt *statement, const esc_snapshot_visitor *visitor,
+                               sqlite3_stmt *statement, const escqrs_snapshot_visitor *visitor,
                                escqrs_error *error)
 {
     escqrs_snapshot snapshot = {0};
@@ -166,7 +166,7 @@ static escqrs_status visit_row(esc_sqlite *sqlite, esc_connection *connection,
     return visitor->visit(visitor->context, &info) ? ESCQRS_OK : ESCQRS_DONE;
 }
 
-escqrs_status esc_sqlite_snapshots(esc_provider *self, const esc_snapshot_visitor *visitor,
+escqrs_status esc_sqlite_snapshots(escqrs_provider *self, const escqrs_snapshot_visitor *visitor,
                                    escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);

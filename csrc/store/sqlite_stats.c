@@ -85,7 +85,7 @@ static escqrs_status count_all(const esc_sqlite *sqlite, esc_connection *connect
     return status;
 }
 
-escqrs_status esc_sqlite_stats(esc_provider *self, escqrs_statistics *found,
+escqrs_status esc_sqlite_stats(escqrs_provider *self, escqrs_statistics *found,
                                void (*visit)(void *context, escqrs_slice type, int64_t count),
                                void *context, escqrs_error *error)
 {

@@ -1030,7 +1030,7 @@ static int interrupted(void *context)
     return progress(in, in->last_position) != ESCQRS_OK;
 }
 
-escqrs_status esc_sqlite_verify(esc_provider *self, const escqrs_observer *observer,
+escqrs_status esc_sqlite_verify(escqrs_provider *self, const escqrs_observer *observer,
                                 escqrs_verification *counts, escqrs_error *error)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;

@@ -18,7 +18,7 @@
 
 #define MERGE_REST_SLICE 16384
 
-static esc_sqlite *of(esc_provider *self)
+static esc_sqlite *of(escqrs_provider *self)
 {
     return (esc_sqlite *)self;
 }
@@ -64,7 +64,7 @@ static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *
         return status;
     }
     /* release: pairs with esc_provider_deletions */
-    atomic_store_explicit(&sqlite->base.deletions, ends.deletions, memory_order_release);
+    atomic_store_explicit(&sqlite->base.core->deletions, ends.deletions, memory_order_release);
     int code = sqlite3_step(statement);
     sqlite->writer.last_stream = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
@@ -112,7 +112,7 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
         return esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot open");
     }
     /* release: pairs with esc_provider_head */
-    atomic_store_explicit(&sqlite->base.head, head, memory_order_release);
+    atomic_store_explicit(&sqlite->base.core->head, head, memory_order_release);
     return ESCQRS_OK;
 }
 
@@ -133,7 +133,7 @@ static escqrs_status no_memory(esc_sqlite *sqlite, escqrs_error *error)
     return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to write an event");
 }
 
-escqrs_status esc_sqlite_begin(esc_provider *self, escqrs_error *error)
+escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
     ESC_ASSERT(!sqlite->writer.in_batch && !self->failed);
@@ -171,7 +171,7 @@ static void forget_batch(esc_sqlite *sqlite)
     sqlite->base.broken = false;
 }
 
-void esc_sqlite_rollback(esc_provider *self)
+void esc_sqlite_rollback(escqrs_provider *self)
 {
     esc_sqlite *sqlite = of(self);
     if (!sqlite3_get_autocommit(sqlite->writer.connection.db) &&
@@ -322,33 +322,6 @@ static escqrs_status check_snapshot(esc_sqlite *sqlite, const escqrs_new_snapsho
                               (long long)snapshot->version, (long long)actual);
     esc_error_subject(error, snapshot->stream);
     return status;
-}
-
-static uint64_t event_fingerprint(const escqrs_new_event *event, uint64_t hash)
-{
-    hash = esc_hash(event->type->name, hash);
-    hash = esc_hash(event->data, hash);
-    for (size_t i = 0; i < event->tag_count; i++) {
-        hash = esc_hash(event->tags[i], hash + event->tag_count);
-    }
-    if (event->id != NULL) {
-        hash = esc_hash((escqrs_slice){event->id->bytes, sizeof event->id->bytes}, hash);
-    }
-    return event->id_text.size > 0 ? esc_hash(event->id_text, hash) : hash;
-}
-
-/* What the commit would store, as far as it decides whether a used key means the same. */
-static uint64_t fingerprint(const escqrs_commit *commit)
-{
-    uint64_t hash = 0;
-    for (size_t i = 0; i < commit->write_count; i++) {
-        const escqrs_write *write = &commit->writes[i];
-        hash = esc_hash(write->stream, hash + write->event_count);
-        for (size_t j = 0; j < write->event_count; j++) {
-            hash = event_fingerprint(&write->events[j], hash);
-        }
-    }
-    return hash;
 }
 
 /* The result of the first commit with the key, from its row. */
@@ -719,10 +692,10 @@ static escqrs_status check(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t h
     return status;
 }
 
-escqrs_status esc_sqlite_apply(esc_provider *self, escqrs_commit *commit, escqrs_error *error)
+escqrs_status esc_sqlite_apply(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
-    uint64_t hash = commit->key.size > 0 ? fingerprint(commit) : 0;
+    uint64_t hash = commit->key.size > 0 ? escqrs_commit_fingerprint(commit) : 0;
     bool repeated = false;
     commit->repeated = false;
     escqrs_status status = check(sqlite, commit, hash, &repeated, error);
@@ -792,7 +765,7 @@ static void publish(esc_sqlite *sqlite)
     merge_done(sqlite);
     sqlite->writer.in_batch = false;
     /* release: pairs with esc_provider_head; whoever sees it can read the events */
-    atomic_store_explicit(&sqlite->base.head, sqlite->writer.next_position - 1,
+    atomic_store_explicit(&sqlite->base.core->head, sqlite->writer.next_position - 1,
                           memory_order_release);
 }
 
@@ -810,7 +783,7 @@ static bool overwrite_remains(esc_sqlite *sqlite)
     return code == SQLITE_OK;
 }
 
-escqrs_status esc_sqlite_end(esc_provider *self, escqrs_error *error)
+escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error)
 {
     esc_sqlite *sqlite = of(self);
     ESC_ASSERT(sqlite->writer.in_batch && !self->broken);
@@ -883,7 +856,7 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
     escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING, "%s", error.message);
 }
 
-void esc_sqlite_upkeep(esc_provider *self)
+void esc_sqlite_upkeep(escqrs_provider *self)
 {
     esc_sqlite *sqlite = of(self);
     esc_stream_index *index = &sqlite->index;
@@ -903,7 +876,7 @@ void esc_sqlite_upkeep(esc_provider *self)
 
 /* ---- work of others --------------------------------------------------------------------------- */
 
-escqrs_status esc_sqlite_run(esc_provider *self, bool sync,
+escqrs_status esc_sqlite_run(escqrs_provider *self, bool sync,
                              escqrs_status (*work)(void *, void *, escqrs_error *), void *context,
                              escqrs_error *error)
 {
@@ -996,7 +969,7 @@ static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
                                                   "cannot write to");
 }
 
-escqrs_status esc_sqlite_delete_snapshots(esc_provider *self, escqrs_slice stream, int64_t upto,
+escqrs_status esc_sqlite_delete_snapshots(escqrs_provider *self, escqrs_slice stream, int64_t upto,
                                           escqrs_error *error)
 {
     deletion wanted = {of(self), stream, upto};

@@ -64,7 +64,7 @@ void esc_store_release(escqrs_store *store)
     }
     esc_cursors_free(store);
     if (store->provider != NULL) {
-        store->provider->class->destroy(store->provider);
+        store->provider->functions->destroy(store->provider);
     }
     esc_mutex_fini(&store->close_mutex);
     esc_mutex_fini(&store->cursor_mutex);
@@ -78,14 +78,14 @@ void esc_store_release(escqrs_store *store)
 
 /* On `provider`, or on the file of that path. */
 static escqrs_status open_store(const char *path, const escqrs_store_options *options,
-                                esc_provider *provider, esc_provider *source, escqrs_store **result,
-                                escqrs_error *error)
+                                escqrs_provider *provider, escqrs_provider *source,
+                                escqrs_store **result, escqrs_error *error)
 {
     escqrs_store *store = escqrs_alloc_zero(sizeof *store);
     if (store == NULL) {
         if (provider != NULL) {
-            provider->class->close(provider);
-            provider->class->destroy(provider);
+            provider->functions->close(provider);
+            provider->functions->destroy(provider);
         }
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
     }
@@ -119,7 +119,7 @@ static escqrs_status open_store(const char *path, const escqrs_store_options *op
     }
     if (status != ESCQRS_OK) {
         if (store->provider != NULL) {
-            store->provider->class->close(store->provider);
+            store->provider->functions->close(store->provider);
         }
         esc_store_release(store);
         return status;
@@ -134,17 +134,36 @@ escqrs_status escqrs_store_open(const char *path, const escqrs_store_options *op
     return open_store(path, options, NULL, NULL, result, error);
 }
 
-escqrs_status esc_store_open_on(esc_provider *provider, const char *name,
-                                const escqrs_store_options *options, escqrs_store **store,
-                                escqrs_error *error)
+escqrs_status escqrs_store_open_provider(escqrs_provider *provider, const char *name,
+                                         const escqrs_store_options *options, escqrs_store **store,
+                                         escqrs_error *error)
 {
+    ESC_ASSERT(provider->core != NULL);
     return open_store(name, options, provider, NULL, store, error);
 }
 
-void esc_store_look(escqrs_store *store)
+static escqrs_status begin_anew(void *context, void *provider, escqrs_error *error)
+{
+    escqrs_provider *self = provider;
+    (void)context;
+    return self->functions->restart(self, error);
+}
+
+escqrs_status escqrs_store_restart(escqrs_store *store, escqrs_error *error)
+{
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        status = esc_journal_run(&store->journal, ESC_WORK_RESTART, begin_anew, NULL, error);
+        esc_journal_wake(&store->journal); /* the head may have moved */
+        esc_store_leave(store);
+    }
+    return status;
+}
+
+void escqrs_store_changed(escqrs_store *store)
 {
     if (esc_store_enter(store, NULL) == ESCQRS_OK) {
-        (void)!store->provider->class->refresh(store->provider, NULL);
+        (void)!store->provider->functions->refresh(store->provider, NULL);
         esc_journal_wake(&store->journal);
         esc_store_leave(store);
     }
@@ -158,10 +177,10 @@ escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (strcmp(source->provider->class->name, "sqlite") != 0) {
+    if (!esc_sqlite_is(source->provider)) {
         status = invalid(error, "only a store of a file or in memory can be cloned");
     } else if (strcmp(path, ":memory:") != 0) {
-        status = source->provider->class->backup(source->provider, path, error);
+        status = source->provider->functions->backup(source->provider, path, error);
     }
     if (status == ESCQRS_OK) {
         status = open_store(path, options, NULL, source->provider, result, error);
@@ -181,7 +200,7 @@ void escqrs_store_close(escqrs_store *store)
         /* release: pairs with the acquire in enter */
         atomic_fetch_or_explicit(&store->gate, GATE_CLOSED, memory_order_release);
         esc_journal_wake(&store->journal);
-        store->provider->class->stop_readers(store->provider);
+        store->provider->functions->stop_readers(store->provider);
         esc_ahead_stop(&store->ahead); /* what it reads fails now */
         uint32_t inside;
         /* acquire: pairs with the release in leave */
@@ -191,7 +210,7 @@ void escqrs_store_close(escqrs_store *store)
         esc_watch_stop(store->watch);
         store->watch = NULL;
         esc_journal_fini(&store->journal);
-        store->provider->class->close(store->provider);
+        store->provider->functions->close(store->provider);
         store->closed = true;
     }
     esc_mutex_unlock(&store->close_mutex);
@@ -218,7 +237,7 @@ escqrs_status escqrs_store_type(escqrs_store *store, escqrs_slice name, escqrs_s
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
-        status = esc_type_registry_get(&store->provider->types, name, record, type, error);
+        status = esc_type_registry_get(&store->provider->core->types, name, record, type, error);
         esc_store_leave(store);
     }
     return status;
@@ -232,12 +251,10 @@ escqrs_status escqrs_store_types(escqrs_store *store,
     if (status != ESCQRS_OK) {
         return status;
     }
-    int64_t last = esc_type_registry_last(&store->provider->types);
+    int64_t last = esc_type_registry_last(&store->provider->core->types);
     for (int64_t id = 1; id <= last; id++) {
-        escqrs_type *type = esc_type_registry_find(&store->provider->types, id);
-        /* acquire: pairs with the release where it was stored */
-        if (type != NULL &&
-            !visit(context, type, atomic_load_explicit(&type->stored, memory_order_acquire))) {
+        escqrs_type *type = esc_type_registry_find(&store->provider->core->types, id);
+        if (type != NULL && !visit(context, type, escqrs_type_stored(type))) {
             break;
         }
     }
@@ -491,10 +508,9 @@ escqrs_status escqrs_store_run(escqrs_store *store, bool sync,
     }
     if (store->options.readonly) {
         status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
-    } else if (store->provider->class->run == NULL) {
-        status = escqrs_error_set(error, ESCQRS_NOT_A_STORE, "this provider has no SQL");
     } else {
-        status = esc_journal_run(&store->journal, sync, false, work, context, error);
+        status = esc_journal_run(&store->journal, sync ? ESC_WORK_SQL : ESC_WORK_SQL_UNSYNCED, work,
+                                 context, error);
     }
     esc_store_leave(store);
     return status;
@@ -514,7 +530,7 @@ size_t escqrs_store_backlog(escqrs_store *store)
 int64_t escqrs_store_head(escqrs_store *store)
 {
     if (store->options.readonly && esc_store_enter(store, NULL) == ESCQRS_OK) {
-        (void)!store->provider->class->refresh(store->provider, NULL);
+        (void)!store->provider->functions->refresh(store->provider, NULL);
         esc_store_leave(store);
     }
     return esc_provider_head(store->provider);
@@ -539,7 +555,7 @@ static void look(void *context)
 {
     escqrs_store *store = context;
     int64_t before = esc_provider_head(store->provider);
-    escqrs_status status = store->provider->class->refresh(store->provider, NULL);
+    escqrs_status status = store->provider->functions->refresh(store->provider, NULL);
     atomic_store_explicit(&store->lost, status == ESCQRS_CORRUPT ? (int)status : ESCQRS_OK,
                           memory_order_relaxed);
     if (status == ESCQRS_CORRUPT || esc_provider_head(store->provider) != before) {
@@ -547,12 +563,14 @@ static void look(void *context)
     }
 }
 
+/* *watch NULL: nothing tells of others but escqrs_store_changed. */
 static escqrs_status watch_of(escqrs_store *store, esc_watch **watch)
 {
     escqrs_status status = ESCQRS_OK;
     esc_mutex_lock(&store->watch_mutex);
-    if (store->watch == NULL) {
-        status = store->provider->class->watch(store->provider, look, store, &store->watch, NULL);
+    const char *announced = store->provider->functions->announced(store->provider);
+    if (store->watch == NULL && announced != NULL) {
+        status = esc_watch_start(announced, &store->options.log, look, store, &store->watch, NULL);
     }
     *watch = store->watch;
     esc_mutex_unlock(&store->watch_mutex);
@@ -564,7 +582,7 @@ static escqrs_status wait_read_only(escqrs_store *store, int64_t position,
                                     const _Atomic(int) *cancel, int64_t deadline_ns)
 {
     esc_watch *watch;
-    escqrs_status status = store->provider->class->refresh(store->provider, NULL);
+    escqrs_status status = store->provider->functions->refresh(store->provider, NULL);
     if (status == ESCQRS_CLOSED || status == ESCQRS_CORRUPT) {
         return status;
     }
@@ -575,10 +593,14 @@ static escqrs_status wait_read_only(escqrs_store *store, int64_t position,
     if (status != ESCQRS_OK) {
         return status;
     }
-    esc_watch_enter(watch);
+    if (watch != NULL) {
+        esc_watch_enter(watch);
+    }
     status =
         esc_journal_wait(&store->journal, position, cancel, is_closed_or_lost, store, deadline_ns);
-    esc_watch_leave(watch);
+    if (watch != NULL) {
+        esc_watch_leave(watch);
+    }
     if (status == ESCQRS_CLOSED && !is_closed(store)) {
         status = (escqrs_status)atomic_load_explicit(&store->lost, memory_order_relaxed);
     }
@@ -620,9 +642,10 @@ escqrs_status escqrs_store_version(escqrs_store *store, escqrs_slice stream, int
         return status;
     }
     *version = 0;
-    status = store->provider->class->refresh(store->provider, error);
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK && stream.size > 0) {
-        status = store->provider->class->version(store->provider, stream, version, &hint, error);
+        status =
+            store->provider->functions->version(store->provider, stream, version, &hint, error);
     }
     esc_store_leave(store);
     return status;
@@ -633,7 +656,7 @@ escqrs_status escqrs_store_checkpoint(escqrs_store *store, escqrs_slice name, in
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->checkpoint(store->provider, name, position, error);
+        status = store->provider->functions->checkpoint(store->provider, name, position, error);
         esc_store_leave(store);
     }
     return status;
@@ -646,9 +669,10 @@ escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream, in
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = store->provider->class->refresh(store->provider, error);
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->snapshot(store->provider, stream, upto, snapshot, error);
+        status =
+            store->provider->functions->snapshot(store->provider, stream, upto, snapshot, error);
     }
     esc_store_leave(store);
     return status;
@@ -664,10 +688,10 @@ escqrs_status escqrs_store_snapshots(escqrs_store *store, int64_t after_number,
     if (status != ESCQRS_OK) {
         return status;
     }
-    esc_snapshot_visitor visitor = {after_number, after_version, max, visit, context};
-    status = store->provider->class->refresh(store->provider, error);
+    escqrs_snapshot_visitor visitor = {after_number, after_version, max, visit, context};
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->snapshots(store->provider, &visitor, error);
+        status = store->provider->functions->snapshots(store->provider, &visitor, error);
     }
     esc_store_leave(store);
     return status;
@@ -680,9 +704,9 @@ escqrs_status escqrs_store_chain(escqrs_store *store, int64_t position,
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = store->provider->class->refresh(store->provider, error);
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->chain(store->provider, position, link, error);
+        status = store->provider->functions->chain(store->provider, position, link, error);
     }
     esc_store_leave(store);
     return status;
@@ -696,8 +720,8 @@ typedef struct deletion {
 static escqrs_status delete_snapshots(void *context, void *provider, escqrs_error *error)
 {
     const deletion *wanted = context;
-    esc_provider *self = provider;
-    return self->class->delete_snapshots(self, wanted->stream, wanted->upto, error);
+    escqrs_provider *self = provider;
+    return self->functions->delete_snapshots(self, wanted->stream, wanted->upto, error);
 }
 
 escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice stream, int64_t upto,
@@ -713,7 +737,7 @@ escqrs_status escqrs_store_delete_snapshots(escqrs_store *store, escqrs_slice st
     } else if (stream.size == 0 || upto < 0) {
         status = invalid(error, "snapshots are deleted of a stream, up to a version of 0 or more");
     } else {
-        status = esc_journal_run(&store->journal, false, true, delete_snapshots, &wanted, error);
+        status = esc_journal_run(&store->journal, ESC_WORK_STORE, delete_snapshots, &wanted, error);
     }
     esc_store_leave(store);
     return status;
@@ -731,8 +755,8 @@ typedef struct erasing {
 static escqrs_status erase(void *context, void *provider, escqrs_error *error)
 {
     const erasing *wanted = context;
-    esc_provider *self = provider;
-    return self->class->erase(self, wanted->erasures, wanted->count, error);
+    escqrs_provider *self = provider;
+    return self->functions->erase(self, wanted->erasures, wanted->count, error);
 }
 
 static escqrs_status check_erasures(const escqrs_erasure *erasures, size_t count,
@@ -760,10 +784,8 @@ escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures, 
     }
     if (store->options.readonly) {
         status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
-    } else if (store->provider->class->erase == NULL) {
-        status = invalid(error, "this provider deletes no events");
     } else {
-        status = esc_journal_run(&store->journal, true, true, erase, &wanted, error);
+        status = esc_journal_run(&store->journal, ESC_WORK_STORE, erase, &wanted, error);
     }
     esc_store_leave(store);
     return status;
@@ -777,10 +799,9 @@ escqrs_status escqrs_store_erased(escqrs_store *store, escqrs_slice stream, escq
         return status;
     }
     *erased = (escqrs_erased){0};
-    status = store->provider->class->refresh(store->provider, error);
-    if (status == ESCQRS_OK && store->provider->class->erased != NULL &&
-        esc_provider_deletions(store->provider) > 0) {
-        status = store->provider->class->erased(store->provider, stream, erased, error);
+    status = store->provider->functions->refresh(store->provider, error);
+    if (status == ESCQRS_OK && esc_provider_deletions(store->provider) > 0) {
+        status = store->provider->functions->erased(store->provider, stream, erased, error);
     }
     esc_store_leave(store);
     return status;
@@ -799,8 +820,8 @@ typedef struct compacting {
 static escqrs_status compact(void *context, void *provider, escqrs_error *error)
 {
     compacting *slice = context;
-    esc_provider *self = provider;
-    return self->class->compact(self, COMPACT_PAGES, &slice->bytes, &slice->more, error);
+    escqrs_provider *self = provider;
+    return self->functions->compact(self, COMPACT_PAGES, &slice->bytes, &slice->more, error);
 }
 
 escqrs_status escqrs_store_compact(escqrs_store *store, int64_t *bytes, escqrs_error *error)
@@ -812,12 +833,10 @@ escqrs_status escqrs_store_compact(escqrs_store *store, int64_t *bytes, escqrs_e
     }
     if (store->options.readonly) {
         status = escqrs_error_set(error, ESCQRS_READ_ONLY, "%s was opened read-only", store->path);
-    } else if (store->provider->class->compact == NULL) {
-        status = invalid(error, "this provider has no file to compact");
     }
     *bytes = 0;
     while (status == ESCQRS_OK && slice.more) {
-        status = esc_journal_run(&store->journal, false, true, compact, &slice, error);
+        status = esc_journal_run(&store->journal, ESC_WORK_STORE, compact, &slice, error);
         *bytes += slice.bytes;
     }
     esc_store_leave(store);
@@ -832,10 +851,10 @@ escqrs_status escqrs_store_streams(escqrs_store *store, int64_t after, size_t ma
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = store->provider->class->refresh(store->provider, error);
+    status = store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
         status =
-            store->provider->class->streams(store->provider, after, max, visit, context, error);
+            store->provider->functions->streams(store->provider, after, max, visit, context, error);
     }
     esc_store_leave(store);
     return status;
@@ -845,7 +864,7 @@ escqrs_status escqrs_store_backup(escqrs_store *store, const char *path, escqrs_
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->class->backup(store->provider, path, error);
+        status = store->provider->functions->backup(store->provider, path, error);
         esc_store_leave(store);
     }
     return status;
@@ -857,7 +876,7 @@ escqrs_status escqrs_store_verify(escqrs_store *store, const escqrs_observer *ob
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
         memset(found, 0, sizeof *found);
-        status = store->provider->class->verify(store->provider, observer, found, error);
+        status = store->provider->functions->verify(store->provider, observer, found, error);
         esc_store_leave(store);
     }
     return status;
@@ -870,7 +889,7 @@ escqrs_status escqrs_store_stats(escqrs_store *store, escqrs_statistics *found,
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
         memset(found, 0, sizeof *found);
-        status = store->provider->class->stats(store->provider, found, visit, context, error);
+        status = store->provider->functions->stats(store->provider, found, visit, context, error);
         esc_store_leave(store);
     }
     return status;
@@ -881,8 +900,8 @@ escqrs_status escqrs_store_key(escqrs_store *store, escqrs_slice scope, escqrs_s
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
-        status =
-            store->provider->class->key(store->provider, scope, key, reply, size, position, error);
+        status = store->provider->functions->key(store->provider, scope, key, reply, size, position,
+                                                 error);
         esc_store_leave(store);
     }
     return status;
@@ -894,11 +913,7 @@ escqrs_status escqrs_store_reader(escqrs_store *store, void **sqlite, escqrs_err
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (store->provider->class->reader == NULL) {
-        status = escqrs_error_set(error, ESCQRS_NOT_A_STORE, "this provider has no SQL");
-    } else {
-        status = store->provider->class->reader(store->provider, sqlite, error);
-    }
+    status = store->provider->functions->reader(store->provider, sqlite, error);
     esc_store_leave(store);
     return status;
 }
@@ -906,6 +921,6 @@ escqrs_status escqrs_store_reader(escqrs_store *store, void **sqlite, escqrs_err
 void escqrs_store_reader_return(escqrs_store *store, void *sqlite)
 {
     if (sqlite != NULL && store->fork_generation == escqrs_fork_generation()) {
-        store->provider->class->reader_return(store->provider, sqlite);
+        store->provider->functions->reader_return(store->provider, sqlite);
     }
 }

@@ -16,11 +16,12 @@
 #include "store/journal.h"
 #include "store/page.h"
 #include "store/provider.h"
+#include "store/watch.h"
 
 #define ESC_CURSORS_KEPT 8
 
 struct escqrs_store {
-    esc_provider *provider;
+    escqrs_provider *provider;
     esc_journal journal;
     escqrs_store_options options;
     char *path;
@@ -43,14 +44,6 @@ escqrs_status esc_store_enter(escqrs_store *store, escqrs_error *error) ESCQRS_M
 void esc_store_leave(escqrs_store *store);
 void esc_store_hold(escqrs_store *store);
 void esc_store_release(escqrs_store *store); /* the last one frees */
-
-/* Open a store on a provider that is not the file's, named so. The provider is the store's, also
- * where this fails. */
-escqrs_status esc_store_open_on(esc_provider *provider, const char *name,
-                                const escqrs_store_options *options, escqrs_store **store,
-                                escqrs_error *error) ESCQRS_MUST_USE;
-/* Somebody else has committed to the provider: look, and wake who waits. */
-void esc_store_look(escqrs_store *store);
 
 /* ---- cursor.c ---- */
 

@@ -99,7 +99,7 @@ static void destroy(esc_watch *watch)
 escqrs_status esc_watch_start(const char *path, const escqrs_log *log, void (*look)(void *context),
                               void *context, esc_watch **result, escqrs_error *error)
 {
-    size_t folder_size = (size_t)(strrchr(path, '/') - path) + 1, lock_size = strlen(path) + 6;
+    size_t folder_size = (size_t)(strrchr(path, '/') - path) + 1;
     esc_watch *watch = escqrs_alloc_zero(sizeof *watch + folder_size + 1);
     if (watch == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to wait for a store");
@@ -110,14 +110,13 @@ escqrs_status esc_watch_start(const char *path, const escqrs_log *log, void (*lo
     memcpy(watch->folder, path, folder_size);
     watch->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     watch->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    watch->lock_path = escqrs_alloc(lock_size);
+    watch->lock_path = escqrs_strdup(escqrs_slice_of(path));
     escqrs_status status;
     if (watch->lock_path == NULL) {
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to wait for a store");
     } else if (watch->kick < 0) {
         status = esc_error_system(error, ESCQRS_IO, errno, "cannot wait for %s", path);
     } else {
-        snprintf(watch->lock_path, lock_size, "%s-lock", path);
         status = esc_thread_create(&watch->thread, "escqrs-watch", 0, run, watch, error);
     }
     if (status != ESCQRS_OK) {

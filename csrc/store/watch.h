@@ -13,8 +13,9 @@
 
 typedef struct esc_watch esc_watch;
 
-/* Start the thread for the store at `path` (absolute). While somebody waits it calls look(context)
- * once at the beginning, and after each commit of another process. NO_MEMORY, IO. */
+/* Start the thread for the file at `path` (absolute), which is touched after each commit. While
+ * somebody waits it calls look(context) once at the beginning, and after each commit of another
+ * process. NO_MEMORY, IO. */
 escqrs_status esc_watch_start(const char *path, const escqrs_log *log, void (*look)(void *context),
                               void *context, esc_watch **watch,
                               escqrs_error *error) ESCQRS_MUST_USE;

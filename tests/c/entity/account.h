@@ -547,6 +547,10 @@ typedef struct bank_options {
     escqrs_random random;
     escqrs_log log;
     const char *sqlite_vfs;
+    /* instead of a file: opens the store, with that context */
+    escqrs_status (*open)(void *context, const escqrs_store_options *options, escqrs_store **store,
+                          escqrs_error *error);
+    void *open_context;
 } bank_options;
 
 static inline void log_nothing(void *context, escqrs_log_level level, const char *text)
@@ -573,7 +577,9 @@ static inline escqrs_status bank_start(bank *b, const bank_options *options, esc
                                         .replay_ns = options->snapshot_replay_ns,
                                         .keep = options->snapshot_keep,
                                         .on_passivation = options->snapshot_on_passivation};
-    escqrs_status status = escqrs_store_open(b->path, &store, &b->store, error);
+    escqrs_status status = options->open != NULL
+                               ? options->open(options->open_context, &store, &b->store, error)
+                               : escqrs_store_open(b->path, &store, &b->store, error);
     if (status == ESCQRS_OK) {
         status = escqrs_store_type(b->store, escqrs_slice_of("Moved"), (escqrs_slice){0}, &b->moved,
                                    error);

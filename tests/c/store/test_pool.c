@@ -13,8 +13,8 @@ static sqlite3_vfs slow_vfs;
 static sqlite3_vfs *platform;
 static _Atomic bool holds;
 static sem_t opening, stopped;
-static esc_provider_class wrapped;
-static const esc_provider_class *provided;
+static escqrs_provider_functions wrapped;
+static const escqrs_provider_functions *provided;
 
 /* Opening waits until the store has stopped its readers. */
 static int slow_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags,
@@ -28,7 +28,7 @@ static int slow_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
     return platform->xOpen(platform, name, file, flags, out_flags);
 }
 
-static void stop_readers(esc_provider *provider)
+static void stop_readers(escqrs_provider *provider)
 {
     provided->stop_readers(provider);
     sem_post(&stopped);
@@ -57,10 +57,10 @@ static void test_close_while_one_is_opened(void **state)
     escqrs_store *store =
         open_with(fixture_path, &(escqrs_store_options){.sqlite_vfs = slow_vfs.zName});
     append(store, "s", 0, 1);
-    provided = store->provider->class;
+    provided = store->provider->functions;
     wrapped = *provided;
     wrapped.stop_readers = stop_readers;
-    store->provider->class = &wrapped;
+    store->provider->functions = &wrapped;
     atomic_store(&holds, true);
     assert_int_equal(pthread_create(&thread, NULL, take_reader, store), 0);
     sem_wait(&opening);

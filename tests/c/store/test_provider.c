@@ -1,0 +1,300 @@
+/* Providers: the suite that each has to pass, on SQLite's file, the store in memory and the example
+ * of one's own; and what the core makes of providers that are wrong. */
+#include "fixture.h"
+
+#include "support/provider_suite.h"
+
+int example_main(void);
+#define main example_main
+#include "../../../examples/provider.c"
+#undef main
+
+static int suite_numbers; /* files that the suite was given */
+
+static escqrs_store *open_file(void *context, bool fresh, const escqrs_store_options *options)
+{
+    char path[400];
+    (void)context;
+    suite_numbers += fresh;
+    snprintf(path, sizeof path, "%s-%d", fixture_path, suite_numbers);
+    return open_with(path, options);
+}
+
+static escqrs_store *open_memory(void *context, bool fresh, const escqrs_store_options *options)
+{
+    (void)context, (void)fresh;
+    return open_with(":memory:", options);
+}
+
+static escqrs_store *open_shelf(void *context, bool fresh, const escqrs_store_options *options)
+{
+    shelf **kept = context;
+    escqrs_store *store = NULL;
+    escqrs_error error = {0};
+    if (fresh && *kept != NULL) {
+        shelf_destroy(*kept);
+        *kept = NULL;
+    }
+    if (*kept == NULL) {
+        *kept = shelf_create();
+        assert_non_null(*kept);
+    }
+    if (shelf_open(*kept, options, &store, &error) != ESCQRS_OK) {
+        fail_msg("shelf_open: %s", error.message);
+    }
+    return store;
+}
+
+/* ---- tables that are refused ------------------------------------------------------------------ */
+
+static void refused_table(const escqrs_provider_functions *functions, const char *why)
+{
+    escqrs_provider provider;
+    escqrs_error error = {0};
+    assert_int_equal(escqrs_provider_init(&provider, functions, &error), ESCQRS_INVALID);
+    assert_non_null(strstr(error.message, why));
+    escqrs_provider_fini(&provider); /* there is nothing to free */
+}
+
+static void test_versions(void **state)
+{
+    (void)state;
+    escqrs_provider_functions other = shelf_functions;
+    other.interface_version = ESCQRS_PROVIDER_VERSION + 1;
+    refused_table(&other, "version 2");
+    other.interface_version = 0;
+    refused_table(&other, "version 0");
+    other = shelf_functions;
+    other.apply = NULL;
+    refused_table(&other, "`apply`");
+    other = shelf_functions;
+    other.size = offsetof(escqrs_provider_functions, destroy); /* it ends before that one */
+    refused_table(&other, "`destroy`");
+}
+
+static void test_a_longer_table(void **state)
+{
+    (void)state;
+    struct {
+        escqrs_provider_functions known;
+        void (*later)(void);
+    } longer = {.known = shelf_functions};
+    escqrs_provider provider;
+    longer.known.size = sizeof longer;
+    assert_int_equal(escqrs_provider_init(&provider, &longer.known, NULL), ESCQRS_OK);
+    assert_ptr_equal(provider.functions->apply, shelf_functions.apply);
+    escqrs_provider_fini(&provider);
+}
+
+/* ---- providers that go wrong ------------------------------------------------------------------ */
+
+static escqrs_provider_functions spoiled; /* the shelf's, but for what a test changes */
+static bool loses;                        /* `read` leaves out what stands at position 2 */
+static int fails_at_end;                  /* batches left until `end` fails for good */
+
+static escqrs_status losing_read(escqrs_provider *self, const escqrs_query *query,
+                                 escqrs_page *page, escqrs_error *error)
+{
+    escqrs_status status = escqrs_page_begin(page, query, error);
+    for (int64_t position = query->after + 1; position <= query->upto && status == ESCQRS_OK;
+         position++) {
+        const escqrs_recorded *recorded =
+            &AT(&of(self)->events, kept_event, (size_t)position - 1)->recorded;
+        if (!loses || position != 2) {
+            status = escqrs_page_add(page, query, recorded, error);
+        }
+    }
+    return status == ESCQRS_DONE ? ESCQRS_OK : status;
+}
+
+static escqrs_status failing_end(escqrs_provider *self, escqrs_error *error)
+{
+    if (--fails_at_end != 0) {
+        return ESCQRS_OK;
+    }
+    self->failed = true;
+    return escqrs_error_set(error, ESCQRS_IO, "the shelf fell down");
+}
+
+static escqrs_status empty_read(escqrs_provider *self, const escqrs_query *query, escqrs_page *page,
+                                escqrs_error *error)
+{
+    (void)self;
+    return escqrs_page_begin(page, query, error);
+}
+
+static escqrs_store *open_spoiled(shelf *kept)
+{
+    escqrs_store *store = NULL;
+    shelf_provider *provider = escqrs_alloc_zero(sizeof *provider);
+    assert_non_null(provider);
+    assert_int_equal(escqrs_provider_init(&provider->base, &spoiled, NULL), ESCQRS_OK);
+    provider->shelf = kept;
+    assert_int_equal(shelf_restart(&provider->base, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_store_open_provider(&provider->base, "spoiled", NULL, &store, NULL),
+                     ESCQRS_OK);
+    return store;
+}
+
+static escqrs_status read_all(escqrs_store *store, int64_t *count, escqrs_error *error)
+{
+    escqrs_cursor *cursor;
+    const escqrs_recorded *recorded;
+    *count = 0;
+    escqrs_status status = escqrs_store_events(store, NULL, &cursor, error);
+    while (status == ESCQRS_OK &&
+           (status = escqrs_cursor_next(cursor, &recorded, error)) == ESCQRS_OK) {
+        (*count)++;
+    }
+    escqrs_cursor_close(cursor);
+    return status;
+}
+
+/* What is lost is an error, never a shorter result. */
+static void test_lost_events(void **state)
+{
+    (void)state;
+    shelf *kept = shelf_create();
+    escqrs_error error = {0};
+    int64_t count;
+    spoiled = shelf_functions;
+    spoiled.read = losing_read;
+    loses = true;
+    escqrs_store *store = open_spoiled(kept);
+    append(store, "a", 0, 3);
+    assert_int_equal(read_all(store, &count, &error), ESCQRS_CORRUPT);
+    assert_int_equal(count, 1); /* the one before it is given */
+    assert_int_equal(error.position, 2);
+    escqrs_store_destroy(store);
+    spoiled.read = empty_read;
+    store = open_spoiled(kept);
+    assert_int_equal(read_all(store, &count, &error), ESCQRS_CORRUPT);
+    assert_int_equal(count, 0);
+    assert_int_equal(error.position, 1);
+    escqrs_store_destroy(store);
+    shelf_destroy(kept);
+}
+
+static void test_restart_after_failure(void **state)
+{
+    (void)state;
+    shelf *kept = shelf_create();
+    escqrs_error error = {0};
+    spoiled = shelf_functions;
+    spoiled.end = failing_end;
+    fails_at_end = 2;
+    escqrs_store *store = open_spoiled(kept);
+    append(store, "a", 0, 1);
+    assert_int_equal(append_many(store, "a", 1, 1, NULL, &error), ESCQRS_IO);
+    assert_non_null(strstr(error.message, "the shelf fell down"));
+    assert_int_equal(append_many(store, "b", 0, 1, NULL, &error), ESCQRS_IO); /* final */
+    assert_int_equal(escqrs_store_restart(store, &error), ESCQRS_OK);
+    assert_int_equal(escqrs_store_head(store), 2); /* it had been stored after all */
+    append(store, "b", 0, 1);
+    assert_int_equal(check_all(store), 3);
+    escqrs_store_destroy(store);
+    shelf_destroy(kept);
+}
+
+/* Commits past the store are seen when it is told of them. */
+static void *wait_for_two(void *context)
+{
+    return escqrs_store_wait(context, 1, NULL, INT64_MAX) == ESCQRS_OK ? NULL : context;
+}
+
+static escqrs_status growing_refresh(escqrs_provider *self, escqrs_error *error)
+{
+    (void)error;
+    escqrs_provider_set_head(self, (int64_t)of(self)->events.count);
+    return ESCQRS_OK;
+}
+
+static void test_commits_of_others(void **state)
+{
+    (void)state;
+    shelf *kept = shelf_create();
+    pthread_t waiter;
+    void *failed;
+    spoiled = shelf_functions;
+    spoiled.refresh = growing_refresh;
+    escqrs_store *store = open_spoiled(kept), *other = NULL;
+    append(store, "a", 0, 1);
+    assert_int_equal(pthread_create(&waiter, NULL, wait_for_two, store), 0);
+    assert_int_equal(shelf_open(kept, NULL, &other, NULL), ESCQRS_OK);
+    append(other, "b", 0, 1);
+    escqrs_store_changed(store);
+    assert_int_equal(pthread_join(waiter, &failed), 0);
+    assert_null(failed);
+    escqrs_store_destroy(other);
+    escqrs_store_destroy(store);
+    shelf_destroy(kept);
+}
+
+static void test_without_sql(void **state)
+{
+    (void)state;
+    shelf *kept = shelf_create();
+    escqrs_store *store = NULL, *clone = NULL;
+    escqrs_verification found;
+    void *sqlite = NULL;
+    int64_t bytes;
+    assert_int_equal(shelf_open(kept, NULL, &store, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_store_reader(store, &sqlite, NULL), ESCQRS_NOT_A_STORE);
+    assert_int_equal(escqrs_store_run(store, true, NULL, NULL, NULL), ESCQRS_NOT_A_STORE);
+    assert_int_equal(escqrs_store_backup(store, "x", NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_verify(store, NULL, &found, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_compact(store, &bytes, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_clone(store, ":memory:", NULL, &clone, NULL), ESCQRS_INVALID);
+    escqrs_store_destroy(store);
+    shelf_destroy(kept);
+}
+
+/* Every allocation of opening and of a commit fails once: nothing is half done, nothing leaks. */
+static void test_without_memory(void **state)
+{
+    (void)state;
+    shelf *kept = shelf_create();
+    bool whole = false;
+    for (long countdown = 1; !whole; countdown++) {
+        escqrs_store *store = NULL;
+        escqrs_alloc_fail(countdown, false);
+        escqrs_status status = shelf_open(kept, NULL, &store, NULL);
+        if (status == ESCQRS_OK) {
+            escqrs_error error = {0};
+            status = note(store, "x", ESCQRS_EXPECT_ANY, &error);
+        }
+        escqrs_alloc_fail(0, false);
+        assert_true(status == ESCQRS_OK || status == ESCQRS_NO_MEMORY);
+        whole = status == ESCQRS_OK && kept->events.count == 1;
+        assert_int_equal(kept->events.count, whole ? 1 : 0);
+        escqrs_store_destroy(store);
+    }
+    shelf_destroy(kept);
+}
+
+int main(void)
+{
+    alarm(TIME_LIMIT_S);
+    shelf *kept = NULL;
+    if (setup_folder(NULL) != 0) {
+        return 1;
+    }
+    int failed = provider_suite_run(
+                     &(provider_maker){.name = "sqlite", .open = open_file, .deletes = true}) +
+                 provider_suite_run(&(provider_maker){
+                     .name = "memory", .open = open_memory, .forgets = true, .deletes = true}) +
+                 provider_suite_run(&(provider_maker){
+                     .name = "shelf", .open = open_shelf, .context = &kept, .begins_new = true});
+    if (kept != NULL) {
+        shelf_destroy(kept);
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_versions),          cmocka_unit_test(test_a_longer_table),
+        cmocka_unit_test(test_lost_events),       cmocka_unit_test(test_restart_after_failure),
+        cmocka_unit_test(test_commits_of_others), cmocka_unit_test(test_without_sql),
+        cmocka_unit_test(test_without_memory),
+    };
+    failed += cmocka_run_group_tests_name("providers", tests, NULL, NULL);
+    (void)teardown_folder(NULL);
+    return failed;
+}
