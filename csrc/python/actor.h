@@ -78,6 +78,7 @@ typedef struct esc_py_actor_state {
     PyTypeObject *persistent_type; /* PersistentBase */
     PyObject *receive_name;        /* "receive" */
     bool priorities;               /* some recipe has an es.priority */
+    bool tasks;                    /* some actor is async */
     PyObject *empty_headers;       /* a read-only mapping */
     /* What _actor.py binds, once, at import: see BOUND in actor_system.c. */
     PyObject *started, *stopping, *stopped, *restarting, *receive_timeout; /* instances */
@@ -87,6 +88,8 @@ typedef struct esc_py_actor_state {
     PyObject *unanswered;                                                  /* class of errors.py */
     PyObject *abandoned;        /* abandoned(system, own_thread) */
     PyObject *await_reply;      /* await_reply(reply) -> iterator */
+    PyObject *begin_blocking;   /* begin_blocking(system, reply, outside) -> tuple */
+    PyObject *end_blocking;     /* end_blocking(*tuple) */
     PyObject *compose;          /* compose(middleware, innermost) -> callable */
     PyObject *make_log;         /* make_log(context) -> logger */
     PyObject *letter;           /* letter(system, target, message, sender): a dead letter */
@@ -296,7 +299,9 @@ typedef struct esc_py_context {
     bool forwarded;         /* the message went on to another actor, which may answer */
     bool continued;         /* the message goes on in a continuation: its asker waits for that */
     PyObject *task_headers; /* of its message; or NULL */
-    PyObject *inside; /* list of [function, result, exception, event] to be run in the actor */
+    PyObject *inside;      /* list of [function, result, exception, event] to be run in the actor */
+    bool works_inside;     /* one of them is being run */
+    escqrs_ref *waits_for; /* held: whom its task waits for, in the graph of waits; or NULL */
     esc_list_node listed;
     PyObject *weakrefs;
 } esc_py_context;

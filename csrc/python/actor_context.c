@@ -178,8 +178,19 @@ static void instance_end(esc_py_context *self)
     Py_CLEAR(self->behaviours);
 }
 
+/* Its task does not wait any more, as far as the graph of waits knows. */
+static void end_wait(esc_py_context *self)
+{
+    if (self->waits_for != NULL) {
+        escqrs_actor_wait_end((escqrs_actor *)self->ref);
+        escqrs_ref_release(self->waits_for);
+        self->waits_for = NULL;
+    }
+}
+
 static void context_end(esc_py_context *self)
 {
+    end_wait(self);
     self->core = NULL;
     if (esc_list_contains_node(&self->listed)) {
         esc_list_remove(&self->listed);
@@ -282,6 +293,7 @@ static escqrs_turn_end begin_task(esc_py_context *self, PyObject *coroutine)
     }
     self->asker = sender;
     self->suspended = true;
+    self->system->state->actor.tasks = true;
     (void)esc_py_persist_suspend(); /* this thread goes on with other actors */
     escqrs_envelope *envelope = escqrs_context_message(self->core);
     PyObject *headers = envelope != NULL && envelope->type == &esc_py_mail_type
@@ -356,9 +368,12 @@ static escqrs_turn_end actor_receive(escqrs_context *core, void *state, escqrs_e
     return end;
 }
 
-/* What the loop wants done in the actor. */
+/* What the loop wants done in the actor. It may wait for others itself (middleware): an actor
+ * waits for one at a time. */
 static void run_inside(esc_py_context *self)
 {
+    end_wait(self);
+    self->works_inside = true;
     while (self->inside != NULL && PyList_GET_SIZE(self->inside) > 0) {
         PyObject *jobs = self->inside;
         self->inside = NULL;
@@ -371,6 +386,7 @@ static void run_inside(esc_py_context *self)
         }
         Py_DECREF(jobs);
     }
+    self->works_inside = false;
 }
 
 static escqrs_turn_end actor_resume(escqrs_context *core, void *state)
@@ -384,6 +400,7 @@ static escqrs_turn_end actor_resume(escqrs_context *core, void *state)
     PyObject *result = self->outcome;
     self->outcome = NULL;
     self->suspended = false;
+    end_wait(self);
     Py_CLEAR(self->task_headers);
     escqrs_ref_release(self->asker);
     self->asker = NULL;
@@ -1132,6 +1149,36 @@ static PyObject *context_post(PyObject *object, PyObject *job)
     Py_RETURN_NONE;
 }
 
+/* _begin_wait(ref): its task waits for an answer of that actor; False: it is not noted. Deadlock
+ * where that would never end. */
+static PyObject *context_begin_wait(PyObject *object, PyObject *ref)
+{
+    esc_py_context *self = (esc_py_context *)object;
+    escqrs_actor *target = esc_py_ref_actor(ref);
+    if (esc_py_actor_system_check_fork(self->system) < 0) {
+        return NULL;
+    }
+    if (!self->suspended || self->works_inside || self->waits_for != NULL || target == NULL) {
+        Py_RETURN_FALSE;
+    }
+    escqrs_error error = {0};
+    if (escqrs_actor_wait_begin((escqrs_actor *)self->ref, target, &error) != ESCQRS_OK) {
+        return esc_py_raise(self->system->state, &error);
+    }
+    self->waits_for = (escqrs_ref *)target;
+    escqrs_ref_hold(self->waits_for);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *context_end_wait(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_context *self = (esc_py_context *)object;
+    if (self->system->fork_generation == escqrs_fork_generation()) {
+        end_wait(self);
+    }
+    Py_RETURN_NONE;
+}
+
 /* _settle(exception or None): the coroutine has ended. */
 static PyObject *context_settle(PyObject *object, PyObject *outcome)
 {
@@ -1404,6 +1451,8 @@ static PyMethodDef context_methods[] = {
     {"_send", context_send_innermost, METH_VARARGS, NULL},
     {"_spawn", context_spawn_innermost, METH_VARARGS, NULL},
     {"_call", context_call, METH_O, NULL},
+    {"_begin_wait", context_begin_wait, METH_O, NULL},
+    {"_end_wait", context_end_wait, METH_NOARGS, NULL},
     {"_post", context_post, METH_O, NULL},
     {"_settle", context_settle, METH_O, NULL},
     {NULL, NULL, 0, NULL},

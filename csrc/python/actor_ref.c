@@ -289,22 +289,17 @@ static PyObject *ref_submit(PyObject *object, PyObject *const *args, Py_ssize_t 
 /* Run the actor here, if it is idle: whether that was done; -1 with Deadlock. */
 static int run_here(esc_py_ref *self, esc_py_mail *mail, esc_py_answer *reply)
 {
-    escqrs_actor *waiter = escqrs_actor_current();
-    if (waiter != NULL) {
-        escqrs_error error = {0};
-        if (escqrs_actor_wait_begin(waiter, (escqrs_actor *)self->core, &error) != ESCQRS_OK) {
-            esc_py_raise(self->system->state, &error);
-            return -1;
-        }
+    esc_py_waiting waiting = {0};
+    if ((escqrs_actor_current() != NULL || self->system->state->actor.tasks) &&
+        esc_py_waiting_begin(&waiting, reply) < 0) {
+        return -1;
     }
     const void *asked = esc_py_persist_asks_here(&mail->envelope);
     reply->asking = true;
     bool ran = escqrs_ref_run(self->core, &mail->envelope, &reply->future.ref);
     reply->asking = false;
     (void)esc_py_persist_asks_here(asked);
-    if (waiter != NULL) {
-        escqrs_actor_wait_end(waiter);
-    }
+    esc_py_waiting_end(&waiting, reply);
     return ran;
 }
 

@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "python/actor_persist.h"
 #include "python/reply.h"
+#include "python/loop.h"
 #include "python/state.h"
 
 static const escqrs_future_ops answer_ops;
@@ -201,6 +202,51 @@ static int raise_waiting(esc_py_answer *self, escqrs_status status, const char *
     return -1;
 }
 
+int esc_py_waiting_begin(esc_py_waiting *self, esc_py_answer *reply)
+{
+    esc_py_state *state = reply->system->state;
+    escqrs_actor *actor = escqrs_actor_current();
+    escqrs_actor *target = esc_py_ref_actor(reply->target);
+    *self = (esc_py_waiting){0};
+    int running = esc_py_loop_is_running(state);
+    if (running > 0) {
+        self->loop = PyObject_CallFunctionObjArgs(state->actor.begin_blocking,
+                                                  (PyObject *)reply->system, (PyObject *)reply,
+                                                  actor == NULL ? Py_True : Py_False, NULL);
+    }
+    if (running < 0 || (running > 0 && self->loop == NULL)) {
+        return -1;
+    }
+    if (actor != NULL && target != NULL) {
+        escqrs_error error = {0};
+        if (escqrs_actor_wait_begin(actor, target, &error) != ESCQRS_OK) {
+            esc_py_raise(state, &error);
+            esc_py_waiting_end(self, reply);
+            return -1;
+        }
+        self->actor = actor;
+    }
+    return 0;
+}
+
+void esc_py_waiting_end(esc_py_waiting *self, esc_py_answer *reply)
+{
+    escqrs_actor_wait_end(self->actor);
+    self->actor = NULL;
+    if (self->loop == NULL) {
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *result = PyObject_CallObject(reply->system->state->actor.end_blocking, self->loop);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(reply->target);
+    }
+    Py_XDECREF(result);
+    Py_CLEAR(self->loop);
+    PyErr_Restore(type, value, traceback);
+}
+
 int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
 {
     if (esc_py_answer_is_done(self)) {
@@ -214,20 +260,12 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
                              "this handler waits for its own message to %S, which leaves only when "
                              "the handler has finished and its events are durable; use ask");
     }
-    escqrs_actor *waiter = escqrs_actor_current();
-    escqrs_actor *target = esc_py_ref_actor(self->target);
-    if (waiter != NULL && target != NULL) {
-        escqrs_error error = {0};
-        escqrs_status status = escqrs_actor_wait_begin(waiter, target, &error);
-        if (status != ESCQRS_OK) {
-            esc_py_raise(self->system->state, &error);
-            return -1;
-        }
+    esc_py_waiting waiting;
+    if (esc_py_waiting_begin(&waiting, self) < 0) {
+        return -1;
     }
     int result = esc_py_actor_wait(self->system, answer_sleep, self, deadline_ns);
-    if (waiter != NULL && target != NULL) {
-        escqrs_actor_wait_end(waiter);
-    }
+    esc_py_waiting_end(&waiting, self);
     if (result == ESCQRS_NO_MEMORY) {
         return raise_waiting(self, ESCQRS_NO_MEMORY,
                              "no thread can be started to handle the message to %S, for which this "
@@ -349,6 +387,22 @@ static PyObject *answer_add_done_callback(PyObject *object, PyObject *function)
     Py_RETURN_NONE;
 }
 
+/* _refuse(exception): whoever waits for it gets that, unless it is done. */
+static PyObject *answer_refuse(PyObject *object, PyObject *exception)
+{
+    esc_py_answer *self = (esc_py_answer *)object;
+    if (!esc_py_answer_is_done(self)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        esc_py_answer_raise(self->system, &self->future.ref);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_target(PyObject *object, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(((esc_py_answer *)object)->target);
+}
+
 static PyObject *answer_repr(PyObject *object)
 {
     esc_py_answer *self = (esc_py_answer *)object;
@@ -388,8 +442,14 @@ static PyMethodDef answer_methods[] = {
     {"add_done_callback", answer_add_done_callback, METH_O,
      "add_done_callback($self, function, /)\n--\n\nCall function(reply) once it is done: at once "
      "if it is, else on a thread of the engine."},
+    {"_refuse", answer_refuse, METH_O, NULL},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef answer_getset[] = {
+    {"_target", get_target, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot answer_slots[] = {
@@ -401,6 +461,7 @@ static PyType_Slot answer_slots[] = {
     {Py_tp_clear, answer_clear},
     {Py_tp_repr, answer_repr},
     {Py_tp_methods, answer_methods},
+    {Py_tp_getset, answer_getset},
     {Py_am_await, answer_await},
     {0, NULL},
 };

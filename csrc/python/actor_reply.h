@@ -43,6 +43,14 @@ esc_py_answer *esc_py_answer_of(escqrs_ref *ref);
 bool esc_py_answer_is_done(esc_py_answer *self);
 /* Wait: 0, or -1 with Timeout, Deadlock, KeyboardInterrupt. */
 int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns);
+/* What a thread that is about to wait for a reply says, and what a circle of waits is found by. */
+typedef struct esc_py_waiting {
+    escqrs_actor *actor; /* that it runs; or NULL */
+    PyObject *loop;      /* what end_blocking takes, where it runs an event loop; or NULL */
+} esc_py_waiting;
+/* 0, or -1 with Deadlock. `end` keeps the exception that is set. */
+int esc_py_waiting_begin(esc_py_waiting *self, esc_py_answer *reply);
+void esc_py_waiting_end(esc_py_waiting *self, esc_py_answer *reply);
 /* Of one that is done: the value (new reference), or NULL with its exception set. */
 PyObject *esc_py_answer_result(esc_py_answer *self);
 /* Tell an asker the current exception, which is cleared. With the GIL. */

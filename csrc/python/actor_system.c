@@ -699,15 +699,13 @@ static const struct {
     const char *name;
     size_t offset;
 } bound[] = {
-    BOUND(started),         BOUND(stopping),         BOUND(stopped),
-    BOUND(restarting),      BOUND(receive_timeout),  BOUND(terminated),
-    BOUND(props),           BOUND(envelope),         BOUND(unanswered),
-    BOUND(abandoned),       BOUND(await_reply),      BOUND(compose),
-    BOUND(make_log),        BOUND(letter),           BOUND(failed),
-    BOUND(decide),          BOUND(start_task),       BOUND(inside),
-    BOUND(run_now),         BOUND(recover),          BOUND(commit_provider),
-    BOUND(delete_events),   BOUND(delete_snapshots), BOUND(request_snapshot),
-    BOUND(replay_complete),
+    BOUND(started),          BOUND(stopping),         BOUND(stopped),         BOUND(restarting),
+    BOUND(receive_timeout),  BOUND(terminated),       BOUND(props),           BOUND(envelope),
+    BOUND(unanswered),       BOUND(abandoned),        BOUND(await_reply),     BOUND(compose),
+    BOUND(begin_blocking),   BOUND(end_blocking),     BOUND(make_log),        BOUND(letter),
+    BOUND(failed),           BOUND(decide),           BOUND(start_task),      BOUND(inside),
+    BOUND(run_now),          BOUND(recover),          BOUND(commit_provider), BOUND(delete_events),
+    BOUND(delete_snapshots), BOUND(request_snapshot), BOUND(replay_complete),
 };
 
 static PyObject **bound_slot(esc_py_actor_state *section, size_t index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import functools
 import logging
 import threading
@@ -263,9 +264,71 @@ def await_reply(reply: ActorReply) -> Generator[Any, None, Any]:
                 "a reply can be awaited only while an event loop runs; elsewhere use reply.result()"
             ) from None
         future: asyncio.Future[None] = loop.create_future()
-        reply.add_done_callback(lambda _reply: _wake(loop, future))
-        yield from future
+        ctx = _receiver()
+        began = ctx is not None and ctx._begin_wait(reply._target)
+        try:
+            reply.add_done_callback(lambda _reply: _wake(loop, future))
+            yield from future
+        finally:
+            if ctx is not None and began:
+                ctx._end_wait()
     return reply.result()
+
+
+# ---- who waits on an event loop ------------------------------------------------------------------
+
+_current: contextvars.ContextVar[Context] = contextvars.ContextVar("escqrs_actor")
+
+
+def _receiver() -> Context | None:
+    """The actor whose async receive this task is; None elsewhere, and in tasks that it has begun,
+    for which it need not wait."""
+    ctx = _current.get(None)
+    if ctx is None:
+        return None
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # another thread, with a copy of the task's context
+        return None
+    return ctx if task is not None and ctx.system._receiving.get(ctx) is task else None
+
+
+def begin_blocking(
+    system: ActorSystem, reply: ActorReply, outside: bool
+) -> tuple[Context | None, ActorSystem | None, ActorReply | None]:
+    """A thread on which an event loop runs is about to wait for a reply.
+
+    ``es.Deadlock`` where the loop, or the async actor that waits, is needed for the answer.
+
+    outside: no actor is being run by this very thread. Returns what ``end_blocking`` takes.
+    """
+    target = reply._target
+    ctx = _receiver() if outside else None
+    waiter = ctx if ctx is not None and ctx._begin_wait(target) else None
+    if not system._is_on_loop():
+        return waiter, None, None
+    before, system._blocked = system._blocked, reply  # first: start_task looks at it last
+    if any(one.self == target for one in list(system._receiving)):
+        end_blocking(waiter, system, before)
+        raise _keeps(target)
+    return waiter, system, before
+
+
+def end_blocking(
+    waiter: Context | None, system: ActorSystem | None, before: ActorReply | None
+) -> None:
+    """That wait is over."""
+    if waiter is not None:
+        waiter._end_wait()
+    if system is not None:
+        system._blocked = before
+
+
+def _keeps(target: Ref) -> Deadlock:
+    return Deadlock(
+        f"waiting here keeps the event loop from running {target.address}, whose receive is async: "
+        "use `await ref.submit(message)`; the message may still be handled"
+    )
 
 
 # ---- async actors --------------------------------------------------------------------------------
@@ -289,15 +352,21 @@ class _OwnLoop:
 
 
 async def _run(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
+    _current.set(ctx)
     try:
         await coroutine
     except BaseException as error:
-        ctx._settle(error)
+        _settle(ctx, error)
         own = ctx.system._own_loop is not None  # whose thread goes on: it has other actors
         if not own and not isinstance(error, (Exception, asyncio.CancelledError)):
             raise
     else:
-        ctx._settle(None)
+        _settle(ctx, None)
+
+
+def _settle(ctx: Context, error: BaseException | None) -> None:
+    ctx.system._receiving.pop(ctx, None)  # before the actor goes on with another message
+    ctx._settle(error)
 
 
 def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -305,10 +374,15 @@ def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
     system = ctx.system
     try:
         loop = system._event_loop()
+        system._receiving[ctx] = None
         loop.call_soon_threadsafe(_create_task, system, loop, ctx, coroutine)
     except BaseException:
+        system._receiving.pop(ctx, None)
         coroutine.close()
         raise
+    blocked = system._blocked
+    if blocked is not None and blocked._target == ctx.self:
+        blocked._refuse(_keeps(ctx.self))
 
 
 def _create_task(
@@ -318,8 +392,16 @@ def _create_task(
     coroutine: Coroutine[Any, Any, Any],
 ) -> None:
     task = loop.create_task(_run(ctx, coroutine), name=ctx.self.address)
-    system._tasks.add(task)
-    task.add_done_callback(system._tasks.discard)
+    system._receiving[ctx] = task
+    task.add_done_callback(functools.partial(_task_ended, ctx, coroutine))
+
+
+def _task_ended(
+    ctx: Context, coroutine: Coroutine[Any, Any, Any], task: asyncio.Task[None]
+) -> None:
+    if ctx.system._receiving.get(ctx) is task:  # it was cancelled before it began
+        coroutine.close()
+        _settle(ctx, asyncio.CancelledError())
 
 
 def run_now(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -375,7 +457,8 @@ class ActorSystem(_core.ActorSystemBase):
     _own_loop: _OwnLoop | None
     _loop_lock: threading.Lock
     _close_lock: threading.Lock
-    _tasks: set[asyncio.Task[None]]
+    _receiving: dict[Context, asyncio.Task[None] | None]  # async receives that have not ended
+    _blocked: ActorReply | None  # for which the thread of the event loop waits
     _streams: weakref.WeakSet[Stream]
     _streams_lock: threading.Lock
 
@@ -402,7 +485,8 @@ class ActorSystem(_core.ActorSystemBase):
         self._own_loop = None
         self._loop_lock = threading.Lock()
         self._close_lock = threading.Lock()
-        self._tasks = set()
+        self._receiving = {}
+        self._blocked = None
         self._streams = weakref.WeakSet()
         self._streams_lock = threading.Lock()
         self.events = EventStream(self)
@@ -445,31 +529,53 @@ class ActorSystem(_core.ActorSystemBase):
         timeout: seconds, then ``es.Timeout``, which names an actor that has not stopped; call it
             again to go on. None: until all have; which one it waits for is logged.
 
-        ``es.Deadlock`` in an actor. Twice is once.
+        ``es.Deadlock`` in an actor, and on the event loop of the system, which its async actors
+        need meanwhile: ``await asyncio.to_thread(system.close)``. Twice is once.
         """
         if self._forked or self._ended:
             return
-        if self._inside or self._in_task():
+        if self._inside or _receiver() is not None:
             raise Deadlock("close() waits for every actor, so it cannot be called by one")
+        if self._is_on_loop():
+            raise Deadlock(
+                "close() waits for async actors, which run on this event loop: "
+                "use `await asyncio.to_thread(system.close)`"
+            )
         until = _deadline.until(timeout)
-        with self._close_lock:
-            self._begin_close()
-            self._end_actors(until)
-            _patiently(self._stop, until)
-            if self._own_loop is not None:
-                self._own_loop.close()
-                self._own_loop = None
-            with self._streams_lock:
-                streams = list(self._streams)
-            for stream in streams:
-                stream.close()
-
-    def _in_task(self) -> bool:
-        """Whether this is an async receive of one of its actors."""
+        left = _deadline.left(until)
+        if not self._close_lock.acquire(timeout=-1 if left is None else left):
+            raise Timeout(
+                "another thread is closing the actor system, and has not finished in time"
+            )
         try:
-            return asyncio.current_task() in self._tasks
-        except RuntimeError:  # no loop runs here
+            self._close(until)
+        finally:
+            self._close_lock.release()
+
+    def _close(self, until: float | None) -> None:
+        if self._ended:  # another thread has done it
+            return
+        self._begin_close()
+        if self._loop is not None and self._loop.is_closed():
+            for ctx in list(self._receiving):  # what waits there never goes on
+                _settle(ctx, Closed(f"the event loop of {ctx.self.address} was closed"))
+        self._end_actors(until)
+        _patiently(self._stop, until)
+        if self._own_loop is not None:
+            self._own_loop.close()
+            self._own_loop = None
+        with self._streams_lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
+
+    def _is_on_loop(self) -> bool:
+        """Whether this thread runs the event loop of the async actors."""
+        running = asyncio._get_running_loop()
+        if running is None:
             return False
+        own = self._own_loop
+        return running is self._loop or (own is not None and running is own.loop)
 
     def _end_actors(self, until: float | None) -> None:
         """Poison them, in groups: what an earlier one is sent by a later one, it still handles."""
@@ -569,7 +675,7 @@ def abandoned(system: ActorSystem, own_thread: bool) -> None:
     try:
         warnings.warn(f"unclosed {system!r}", ResourceWarning, source=system, stacklevel=2)
     finally:  # also where warnings are errors
-        if own_thread:
+        if own_thread or system._is_on_loop():
             threading.Thread(target=_end, args=(system,), name="escqrs-close").start()
         else:
             _end(system)
@@ -604,6 +710,8 @@ _core._bind_actor(
     unanswered=Unanswered,
     abandoned=abandoned,
     await_reply=await_reply,
+    begin_blocking=begin_blocking,
+    end_blocking=end_blocking,
     compose=compose,
     make_log=make_log,
     letter=letter,

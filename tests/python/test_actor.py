@@ -672,6 +672,36 @@ def test_close_without_a_timeout_logs_whom_it_waits_for(monkeypatch):
     assert "stuck" in said[0]
 
 
+def test_closing_while_another_thread_closes():
+    class Stuck:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+
+    class Last:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Stopping):
+                began.set()
+
+    entered, release, began = threading.Event(), threading.Event(), threading.Event()
+    system = es.ActorSystem()
+    system.spawn(Stuck, name="stuck").tell("block")
+    system.spawn(Last)
+    assert entered.wait(support.SECONDS)
+    closing = threading.Thread(target=system.close)
+    closing.start()
+    try:
+        assert began.wait(support.SECONDS)
+        with pytest.raises(es.Timeout):
+            system.close(timeout=0.01)
+    finally:
+        release.set()
+        system.close(timeout=support.SECONDS)
+        closing.join()
+    assert system.closed
+
+
 def test_spawning_in_an_actor_while_the_system_closes(seen):
     class Late(es.Actor):
         def receive(self, ctx: es.Context, message: Any) -> None:

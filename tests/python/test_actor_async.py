@@ -303,3 +303,120 @@ def test_an_async_persistent_actor(system):
         assert again.ask("c") == ["a", "b", "c"]
         again.poison()
         again.wait_stopped(timeout=support.SECONDS)
+
+
+def test_an_async_actor_that_asks_itself_is_a_deadlock(system):
+    ref = system.spawn(Doer, name="self")
+
+    async def awaits(ctx: es.Context) -> None:
+        await ctx.self.submit(Call(lambda ctx: 1))
+
+    async def awaits_several(ctx: es.Context) -> None:
+        await asyncio.sleep(0)
+        await awaits(ctx)
+
+    for one in (
+        awaits,
+        awaits_several,
+        lambda ctx: ctx.self.ask(Call(lambda ctx: 1)),
+        lambda ctx: ctx.self.submit(Call(lambda ctx: 1)).result(),
+    ):
+        with pytest.raises(es.Deadlock, match="self -> self"):
+            ref.ask(Call(one), timeout=support.SECONDS)
+    assert ref.ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
+
+
+def test_async_actors_that_await_each_other_are_a_deadlock(system):
+    a, b = system.spawn(Doer, name="a"), system.spawn(Doer, name="b")
+
+    async def back(ctx: es.Context) -> int:
+        return await a.submit(Call(lambda ctx: 1))
+
+    async def there(ctx: es.Context) -> int:
+        return await b.submit(Call(back))
+
+    with pytest.raises(es.Deadlock, match="b -> a -> b"):
+        a.ask(Call(there), timeout=support.SECONDS)
+    assert a.ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
+
+
+@pytest.mark.parametrize("how", ["await", "ask"])
+def test_an_async_actor_and_one_with_a_thread_that_wait_for_each_other(system, how):
+    class Caller:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Ref):
+                ctx.respond(message.ask(Call(lambda ctx: 1)))
+
+    a, b = system.spawn(Doer, name="a"), system.spawn(Caller, name="b")
+
+    async def there(ctx: es.Context) -> int:
+        return await b.submit(a) if how == "await" else b.ask(a)
+
+    with pytest.raises(es.Deadlock):
+        a.ask(Call(there), timeout=support.SECONDS)
+    assert a.ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
+
+
+def test_a_task_that_the_actor_does_not_wait_for_may_ask_it(system):
+    async def later(ctx: es.Context) -> None:
+        got.put(await ctx.self.submit(Call(lambda ctx: "answered")))
+
+    def begin(ctx: es.Context) -> None:
+        tasks.append(asyncio.ensure_future(later(ctx)))
+
+    tasks: list[Any] = []
+    got: queue.SimpleQueue[str] = queue.SimpleQueue()
+    system.spawn(Doer).ask(Call(begin))
+    assert got.get(timeout=support.SECONDS) == "answered"
+
+
+def test_blocking_the_loop_of_an_async_actor_that_is_asked_is_a_deadlock():
+    async def main() -> None:
+        system = es.ActorSystem(loop=asyncio.get_running_loop())
+        for fresh in (True, False):
+            ref = system.spawn(Doer)
+            if not fresh:
+                await ref.submit(Call(lambda ctx: 1))
+            with pytest.raises(es.Deadlock, match="await ref.submit"):
+                ref.ask(Call(lambda ctx: 1))
+            reply = ref.submit(Call(lambda ctx: 2))
+            with pytest.raises(es.Deadlock):
+                reply.result()
+            assert await ref.submit(Call(lambda ctx: 3)) == 3
+        assert system.spawn(Echo).ask("hello") == "hello"
+        await asyncio.to_thread(system.close)
+
+    asyncio.run(main())
+
+
+def test_closing_on_the_loop_of_the_system_is_a_deadlock():
+    async def main() -> None:
+        system = es.ActorSystem(loop=asyncio.get_running_loop())
+        ref = system.spawn(Doer)
+        with pytest.raises(es.Deadlock, match="to_thread"):
+            system.close()
+        assert not system.closed
+        assert await ref.submit(Call(lambda ctx: 1)) == 1
+        await asyncio.to_thread(system.close)
+        assert system.closed
+
+    asyncio.run(main())
+
+
+def test_closing_after_the_loop_that_was_given_has_ended():
+    async def main() -> es.ActorSystem:
+        system = es.ActorSystem(loop=asyncio.get_running_loop())
+        await asyncio.gather(*(begin(system.spawn(Doer)) for _ in range(3)))
+        return system
+
+    async def begin(ref: es.Ref) -> None:
+        began = asyncio.Event()
+
+        async def wait(ctx: es.Context) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        ref.tell(Call(wait))
+        await began.wait()
+
+    asyncio.run(main()).close()
