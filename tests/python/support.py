@@ -26,6 +26,9 @@ class Spawn(es.Command[None]):
 class Added(es.Event):
     amount: int
 
+# as at a terminal, though what runs the tests may ignore it, as shells do in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 entered = threading.Event()
 release = threading.Event()
 

@@ -220,8 +220,8 @@ def test_ctrl_c_interrupts_a_wait():
         store = es.Store(":memory:")
         feed = store.subscribe()
         for wait in (lambda: next(feed), lambda: feed.next(timeout=60)):
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
             try:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
                 wait()
             except KeyboardInterrupt:
                 print("interrupted")

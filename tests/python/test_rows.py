@@ -207,6 +207,8 @@ def test_ctrl_c_ends_a_long_query() -> None:
 import os, signal, threading
 import escqrs as es
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class M(es.ReadModel):
     schema = "CREATE TABLE t (a)"
     @es.query
