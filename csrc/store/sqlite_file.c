@@ -57,13 +57,20 @@ static const char *const statement_texts[ESC_SQL_COUNT] = {
                        " LEFT JOIN escqrs_index AS i ON i.stream = s.id WHERE s.name = ?1"
                        " ORDER BY i.first_version DESC LIMIT 1",
     [ESC_SQL_STREAM_NAME] = "SELECT name FROM escqrs_stream WHERE id = ?1",
-    [ESC_SQL_EVENTS_WANTED] = "SELECT " EVENT_COLUMNS_J " FROM escqrs_wanted AS w"
-                              " CROSS JOIN escqrs_journal AS j ON j.position = w.position",
+    /* Rows go to sqlite_reader.c, which says when it has enough; then there is one of the result.
+     */
+    [ESC_SQL_EVENTS_WANTED] = "SELECT 1 FROM escqrs_wanted AS w"
+                              " CROSS JOIN escqrs_journal AS j ON j.position = w.position"
+                              " WHERE escqrs_take(" EVENT_COLUMNS_J ")",
+    [ESC_SQL_EVENT_TAKEN] = "SELECT 1 FROM escqrs_journal"
+                            " WHERE position = ?1 AND escqrs_take(" EVENT_COLUMNS ")",
+    [ESC_SQL_EVENTS] = "SELECT 1 FROM escqrs_journal"
+                       " WHERE position >= ?1 AND escqrs_take(" EVENT_COLUMNS ")"
+                       " ORDER BY position",
+    [ESC_SQL_EVENTS_REVERSE] = "SELECT 1 FROM escqrs_journal"
+                               " WHERE position <= ?1 AND escqrs_take(" EVENT_COLUMNS ")"
+                               " ORDER BY position DESC",
     [ESC_SQL_EVENT] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal WHERE position = ?1",
-    [ESC_SQL_EVENTS] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal"
-                       " WHERE position > ?1 AND position <= ?2 ORDER BY position",
-    [ESC_SQL_EVENTS_REVERSE] = "SELECT " EVENT_COLUMNS " FROM escqrs_journal"
-                               " WHERE position > ?1 AND position <= ?2 ORDER BY position DESC",
     [ESC_SQL_INDEX_ROW] = "SELECT count, positions FROM escqrs_index"
                           " WHERE stream = ?1 AND first_version = ?2",
     [ESC_SQL_INDEX_LAST] = "SELECT first_version, count, positions FROM escqrs_index"
@@ -295,6 +302,9 @@ escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_con
     }
     if (code == SQLITE_OK && !writes) {
         code = esc_wanted_register(connection->db, &connection->wanted);
+    }
+    if (code == SQLITE_OK && !writes) {
+        code = esc_sqlite_register_take(connection);
     }
     if (code != SQLITE_OK) {
         escqrs_status status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot open");

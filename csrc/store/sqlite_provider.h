@@ -47,6 +47,7 @@
 #define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
 #define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
 #define ESC_INDEX_ROW_POSITIONS 128
+#define ESC_EVENT_COLUMN_COUNT 9
 #define ESC_MERGE_SLICE_MIN 512 /* index rows written together */
 #define ESC_MERGE_SLICE_MAX 8192
 
@@ -70,6 +71,7 @@ typedef enum esc_statement {
     ESC_SQL_STREAM_NAME,
     ESC_SQL_EVENTS_WANTED,
     ESC_SQL_EVENT,
+    ESC_SQL_EVENT_TAKEN,
     ESC_SQL_EVENTS,
     ESC_SQL_EVENTS_REVERSE,
     ESC_SQL_INDEX_ROW,
@@ -117,6 +119,7 @@ typedef struct esc_connection {
     sqlite3_stmt *statements[ESC_SQL_COUNT]; /* prepared when first used */
     esc_list_node node;                      /* readers: in `idle` or `busy`, under pool.mutex */
     esc_wanted wanted;                       /* readers: what EVENTS_WANTED looks for */
+    struct esc_page_reader *taking;          /* readers: who has the rows of the statement */
 } esc_connection;
 
 typedef struct esc_sqlite {
@@ -307,6 +310,8 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite);
 
 /* ---- sqlite_reader.c ---- */
 
+/* Make the SQL function `escqrs_take` in that reader, which must not move. A code of SQLite. */
+int esc_sqlite_register_take(esc_connection *connection);
 /* A connection of the pool, for this thread alone until it is given back. CLOSED after
  * stop_readers. */
 escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **connection,

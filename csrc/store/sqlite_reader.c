@@ -1,7 +1,10 @@
 /* See sqlite_provider.h. Readers: a pool of connections, and pages of events read with them.
  *
  * A page is read in one short transaction and copied out, so no reader keeps the WAL from being
- * recycled for longer than that. Each row is checked before it is handed out: its checksum, and
+ * recycled for longer than that. The rows of a page are taken by a function that is part of the
+ * statement's condition and ends it, so that a page is one step: a step and nine calls for columns
+ * cost more instructions a row than all that is done with it. Each row is checked before it is
+ * handed out: its checksum, and
  * that it is the one that was looked for. Positions that are durable are never skipped: what is
  * missing is CORRUPT, unless the same transaction sees that it was deleted (sqlite_erase.c). */
 #include "store/sqlite_provider.h"
@@ -303,14 +306,26 @@ static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
-typedef struct page_reader {
+typedef struct esc_page_reader page_reader;
+/* What a statement does with each of its rows. False: it ends here, and `status` says how. */
+typedef bool row_taker(page_reader *in, sqlite3_value **columns);
+
+struct esc_page_reader {
     esc_sqlite *sqlite;
     esc_connection *connection;
     const escqrs_query *query;
     escqrs_page *page;
     esc_stream_name stream; /* of a query for one stream; id 0 otherwise */
     escqrs_error *error;
-} page_reader;
+    /* while a statement runs */
+    row_taker *take;
+    escqrs_status status;
+    int64_t step;             /* 1, or -1 in reverse */
+    int64_t position;         /* that the next row has to have; by version, the first of these: */
+    const int64_t *positions; /* of the rows to come */
+    int64_t version;          /* by version: that the next row has to have; else 0 */
+    size_t left;              /* rows to be looked at */
+};
 
 static escqrs_status row_corrupt(const page_reader *in, int64_t position, int64_t version,
                                  escqrs_slice stream, const char *what)
@@ -356,8 +371,8 @@ escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, in
     return status;
 }
 
-/* The row that the statement stands on becomes the page's next event, if it matches the query. */
-static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t position,
+/* The row becomes the page's next event, if it matches the query. */
+static escqrs_status take_row(page_reader *in, sqlite3_value **columns, int64_t position,
                               int64_t version)
 {
     escqrs_page *page = in->page;
@@ -365,18 +380,16 @@ static escqrs_status take_row(page_reader *in, sqlite3_stmt *statement, int64_t 
     recorded->part = recorded->part_count = 0;
     escqrs_status status = ESCQRS_OK;
     esc_row row = {
-        .position = sqlite3_column_int64(statement, 0),
-        .stream = sqlite3_column_int64(statement, 1),
-        .version = sqlite3_column_int64(statement, 2),
-        .type = sqlite3_column_int64(statement, 3),
-        .time_us = sqlite3_column_int64(statement, 4),
-        .ordinal = sqlite3_column_int64(statement, 5),
+        .position = sqlite3_value_int64(columns[0]),
+        .stream = sqlite3_value_int64(columns[1]),
+        .version = sqlite3_value_int64(columns[2]),
+        .type = sqlite3_value_int64(columns[3]),
+        .time_us = sqlite3_value_int64(columns[4]),
+        .ordinal = sqlite3_value_int64(columns[5]),
     };
-    escqrs_slice header = {sqlite3_column_blob(statement, 6),
-                           (size_t)sqlite3_column_bytes(statement, 6)};
-    escqrs_slice data = {sqlite3_column_blob(statement, 7),
-                         (size_t)sqlite3_column_bytes(statement, 7)};
-    int64_t checksum = sqlite3_column_int64(statement, 8);
+    escqrs_slice header = {sqlite3_value_blob(columns[6]), (size_t)sqlite3_value_bytes(columns[6])};
+    escqrs_slice data = {sqlite3_value_blob(columns[7]), (size_t)sqlite3_value_bytes(columns[7])};
+    int64_t checksum = sqlite3_value_int64(columns[8]);
 
     const esc_stream_name *name = &in->stream;
     if (name->id == 0) {
@@ -488,46 +501,102 @@ static escqrs_status pass_gap(page_reader *in, int64_t *position, bool *found)
     return status;
 }
 
+/* ---- runs of rows ----------------------------------------------------------------------------- */
+
+/* The SQL function `escqrs_take`: true where the statement is to end. */
+static void take(sqlite3_context *context, int count, sqlite3_value **columns)
+{
+    const esc_connection *connection = sqlite3_user_data(context);
+    page_reader *in = connection->taking;
+    ESC_ASSERT(count == ESC_EVENT_COLUMN_COUNT);
+    if (in == NULL) {
+        sqlite3_result_error(context, "escqrs_take is for the engine's own statements", -1);
+        return;
+    }
+    sqlite3_result_int(context, !in->take(in, columns));
+}
+
+int esc_sqlite_register_take(esc_connection *connection)
+{
+    return sqlite3_create_function_v2(connection->db, "escqrs_take", ESC_EVENT_COLUMN_COUNT,
+                                      SQLITE_UTF8 | SQLITE_DIRECTONLY, connection, take, NULL, NULL,
+                                      NULL);
+}
+
+/* Have the statement's rows taken. *ended: there were no more, though more were wanted. */
+static escqrs_status run_rows(page_reader *in, sqlite3_stmt *statement, row_taker *taker,
+                              bool *ended)
+{
+    in->take = taker;
+    in->status = ESCQRS_OK;
+    in->connection->taking = in;
+    int code = sqlite3_step(statement);
+    in->connection->taking = NULL;
+    *ended = code == SQLITE_DONE;
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        in->status =
+            esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
+    }
+    sqlite3_reset(statement);
+    return in->status;
+}
+
+static bool is_within(const page_reader *in)
+{
+    return in->position > in->query->after && in->position <= in->query->upto;
+}
+
+/* No row is at the next position: it was deleted, or is lost. */
+static bool pass_missing(page_reader *in)
+{
+    bool is_gap = false;
+    in->status = pass_gap(in, &in->position, &is_gap);
+    if (in->status == ESCQRS_OK && !is_gap) {
+        in->status = row_corrupt(in, in->position, 0, (escqrs_slice){NULL, 0}, "is missing");
+    }
+    if (in->status == ESCQRS_OK) {
+        in->position += in->step;
+    }
+    return in->status == ESCQRS_OK && is_within(in);
+}
+
+static bool take_at_position(page_reader *in, sqlite3_value **columns)
+{
+    int64_t position = sqlite3_value_int64(columns[0]);
+    while (in->position != position) {
+        if (!pass_missing(in)) {
+            return false;
+        }
+    }
+    in->status = take_row(in, columns, position, 0);
+    if (in->status != ESCQRS_OK) {
+        return false;
+    }
+    in->position += in->step;
+    in->left--;
+    return in->left > 0 && !is_full(in) && is_within(in);
+}
+
 /* By position, all of them between the bounds. */
 static escqrs_status read_positions(page_reader *in)
 {
     const escqrs_query *query = in->query;
-    esc_connection *connection = in->connection;
     sqlite3_stmt *statement = NULL;
     escqrs_status status = esc_connection_statement(
-        in->sqlite, connection, query->reverse ? ESC_SQL_EVENTS_REVERSE : ESC_SQL_EVENTS,
+        in->sqlite, in->connection, query->reverse ? ESC_SQL_EVENTS_REVERSE : ESC_SQL_EVENTS,
         &statement, in->error);
     if (status != ESCQRS_OK) {
         return status;
     }
-    sqlite3_bind_int64(statement, 1, query->after);
-    sqlite3_bind_int64(statement, 2, query->upto);
-    int64_t step = query->reverse ? -1 : 1;
-    int64_t position = query->reverse ? query->upto : query->after + 1;
-    bool taken = true, is_gap;
-    int code = SQLITE_DONE;
-    for (int examined = 0; examined < ESC_PAGE_EXAMINED_MAX && !is_full(in) &&
-                           position > query->after && position <= query->upto;
-         examined++, position += step) {
-        code = taken ? sqlite3_step(statement) : code;
-        if (code != SQLITE_ROW && code != SQLITE_DONE) {
-            status = esc_sqlite_error(in->sqlite, connection->db, code, in->error, "cannot read");
-            break;
-        }
-        taken = code == SQLITE_ROW && sqlite3_column_int64(statement, 0) == position;
-        status = taken ? ESCQRS_OK : pass_gap(in, &position, &is_gap);
-        if (status == ESCQRS_OK && (taken || (!is_gap && code == SQLITE_ROW))) {
-            status = take_row(in, statement, position, 0);
-        } else if (status == ESCQRS_OK && !is_gap) {
-            status = row_corrupt(in, position, 0, (escqrs_slice){NULL, 0}, "is missing");
-        }
-        if (status != ESCQRS_OK) {
-            break;
-        }
+    bool ended;
+    in->position = query->reverse ? query->upto : query->after + 1;
+    in->left = ESC_PAGE_EXAMINED_MAX;
+    sqlite3_bind_int64(statement, 1, in->position);
+    (void)!run_rows(in, statement, take_at_position, &ended); /* in->status */
+    while (ended && pass_missing(in)) {
     }
-    sqlite3_reset(statement);
-    in->page->examined = query->reverse ? position + 1 : position - 1;
-    return status;
+    in->page->examined = in->position - in->step;
+    return in->status;
 }
 
 static bool by_tags(const escqrs_query *query)
@@ -540,20 +609,19 @@ static bool by_tags(const escqrs_query *query)
     return query->match_count > 0;
 }
 
+static bool take_one(page_reader *in, sqlite3_value **columns)
+{
+    in->status = take_row(in, columns, in->position, 0);
+    return false;
+}
+
 static escqrs_status read_one(page_reader *in, sqlite3_stmt *statement, int64_t position)
 {
+    bool ended;
+    in->position = position;
     sqlite3_bind_int64(statement, 1, position);
-    int code = sqlite3_step(statement);
-    escqrs_status status;
-    if (code == SQLITE_ROW) {
-        status = take_row(in, statement, position, 0);
-    } else if (code == SQLITE_DONE) {
-        status = row_corrupt(in, position, 0, in->stream.text, "is missing");
-    } else {
-        status = esc_sqlite_error(in->sqlite, in->connection->db, code, in->error, "cannot read");
-    }
-    sqlite3_reset(statement);
-    return status;
+    escqrs_status status = run_rows(in, statement, take_one, &ended);
+    return ended ? row_corrupt(in, position, 0, in->stream.text, "is missing") : status;
 }
 
 /* Those that were deleted might have borne the tags: read up to the first gap, or DELETED where it
@@ -587,8 +655,8 @@ static escqrs_status read_tagged(page_reader *in)
     escqrs_status status = bound_by_gap(in, &low, &high);
     int64_t before = low - 1;
     if (status == ESCQRS_OK) {
-        status = esc_connection_statement(in->sqlite, in->connection, ESC_SQL_EVENT, &statement,
-                                          in->error);
+        status = esc_connection_statement(in->sqlite, in->connection, ESC_SQL_EVENT_TAKEN,
+                                          &statement, in->error);
     }
     for (int examined = 0;
          examined < ESC_PAGE_EXAMINED_MAX && !is_full(in) && low <= high && status == ESCQRS_OK;
@@ -615,6 +683,24 @@ static escqrs_status read_tagged(page_reader *in)
     return status;
 }
 
+static bool take_wanted(page_reader *in, sqlite3_value **columns)
+{
+    int64_t wanted = *in->positions;
+    if (sqlite3_value_int64(columns[0]) != wanted) {
+        in->status = row_corrupt(in, wanted, in->version, in->stream.text, "is missing");
+    } else {
+        in->status = take_row(in, columns, wanted, in->version);
+    }
+    if (in->status != ESCQRS_OK) {
+        return false;
+    }
+    in->page->examined = in->version;
+    in->positions++;
+    in->version += in->step;
+    in->left--;
+    return in->left > 0 && !is_full(in);
+}
+
 /* The rows at these positions; the first of them is that version, the others follow it. */
 static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size_t count,
                                  int64_t version)
@@ -626,25 +712,15 @@ static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size
     if (status != ESCQRS_OK) {
         return status;
     }
-    int64_t step = in->query->reverse ? -1 : 1;
+    bool ended;
+    in->positions = positions;
+    in->version = version;
+    in->left = count;
     connection->wanted = (esc_wanted){.positions = positions, .count = count};
-    for (size_t i = 0; i < count && !is_full(in); i++, version += step) {
-        int code = sqlite3_step(statement);
-        if (code == SQLITE_ROW && sqlite3_column_int64(statement, 0) == positions[i]) {
-            status = take_row(in, statement, positions[i], version);
-        } else if (code == SQLITE_ROW || code == SQLITE_DONE) {
-            status = row_corrupt(in, positions[i], version, in->stream.text, "is missing");
-        } else {
-            status = esc_sqlite_error(in->sqlite, connection->db, code, in->error, "cannot read");
-        }
-        if (status != ESCQRS_OK) {
-            break;
-        }
-        in->page->examined = version;
-    }
-    sqlite3_reset(statement);
+    status = run_rows(in, statement, take_wanted, &ended);
     connection->wanted = (esc_wanted){0};
-    return status;
+    return ended ? row_corrupt(in, *in->positions, in->version, in->stream.text, "is missing")
+                 : status;
 }
 
 static void turn_around(int64_t *positions, size_t count)
@@ -736,7 +812,11 @@ static escqrs_status in_transaction(page_reader *in, escqrs_status (*read)(page_
 escqrs_status esc_sqlite_read(escqrs_provider *self, const escqrs_query *query, escqrs_page *page,
                               escqrs_error *error)
 {
-    page_reader in = {.sqlite = of(self), .query = query, .page = page, .error = error};
+    page_reader in = {.sqlite = of(self),
+                      .query = query,
+                      .page = page,
+                      .error = error,
+                      .step = query->reverse ? -1 : 1};
     ESC_ASSERT(query->after >= 0 && query->upto > query->after && query->count_max >= 1 &&
                query->count_max <= ESC_PAGE_EVENTS_MAX);
     int64_t left = query->upto - query->after;

@@ -107,10 +107,28 @@ static void test_close_before_a_long_query(void **state)
     escqrs_store_destroy(store);
 }
 
+/* What takes the rows of a page is there in every reader, and nobody else's. */
+static void test_pages_are_not_for_others(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(fixture_path);
+    void *db = NULL;
+    append(store, "s", 0, 3);
+    assert_int_equal(escqrs_store_reader(store, &db, NULL), ESCQRS_OK);
+    assert_int_equal(
+        sqlite3_exec(db, "SELECT escqrs_take(1, 1, 1, 1, 1, 0, NULL, x'00', 0)", NULL, NULL, NULL),
+        SQLITE_ERROR);
+    escqrs_store_reader_return(store, db);
+    assert_int_equal(check_all(store), 3);
+    escqrs_store_destroy(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_close_while_one_is_opened, setup_folder,
+                                        teardown_folder),
+        cmocka_unit_test_setup_teardown(test_pages_are_not_for_others, setup_folder,
                                         teardown_folder),
         cmocka_unit_test_setup_teardown(test_close_before_a_long_query, setup_folder,
                                         teardown_folder),
