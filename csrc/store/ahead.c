@@ -89,6 +89,14 @@ bool esc_ahead_submit(esc_ahead *ahead, esc_ahead_request *request)
     return accepted;
 }
 
+bool esc_ahead_is_running(esc_ahead *ahead, const esc_ahead_request *request)
+{
+    esc_mutex_lock(&ahead->mutex);
+    bool running = request->running;
+    esc_mutex_unlock(&ahead->mutex);
+    return running;
+}
+
 bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request, int64_t *waited_ns)
 {
     *waited_ns = 0;

@@ -44,6 +44,8 @@ void esc_ahead_fini(esc_ahead *ahead); /* after stop */
 
 /* False: not accepted, the owner's as before. */
 bool esc_ahead_submit(esc_ahead *ahead, esc_ahead_request *request);
+/* Has the thread begun it, and not ended? It may end at any moment. */
+bool esc_ahead_is_running(esc_ahead *ahead, const esc_ahead_request *request);
 /* True: it has run; blocks while it does, for *waited_ns. False: it had not begun, and never will.
  */
 bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request, int64_t *waited_ns);

@@ -1,8 +1,10 @@
 /* Iterations over events: pages asked from the provider one behind the other.
  *
  * In a long iteration the next page is read ahead, on the store's thread for that (ahead.h), into a
- * page of its own. Meanwhile `query` is that thread's to read; whoever has the cursor takes
- * the request back before anything else is done.
+ * page of its own. Meanwhile the stream's name and the matches are that thread's to read; whoever
+ * has the cursor takes the request back before anything else is done. A program that is faster than
+ * the thread does not wait for it, but reads the page behind that one: where it begins is known,
+ * for positions and versions have no gaps, and what is wrong about it is seen when it is its turn.
  *
  * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so
  * that short reads need not allocate and names of streams, which never change, are known already.
@@ -23,9 +25,15 @@ typedef struct next_page_ahead {
     esc_ahead_request request;
     escqrs_cursor *cursor;
     bool asked; /* the request is with the thread */
+    escqrs_query query;
     escqrs_page page;
     escqrs_status status;
     escqrs_error error;
+    /* The page behind it, read by who waited. */
+    bool has_beyond;
+    bool alone;                /* it was not the page behind: no more of them */
+    escqrs_query beyond_query; /* that it answers */
+    escqrs_page beyond;
 } next_page_ahead;
 
 struct escqrs_cursor {
@@ -51,6 +59,7 @@ static void free_cursor(escqrs_cursor *cursor)
     esc_page_fini(&cursor->page);
     if (cursor->ahead != NULL) {
         esc_page_fini(&cursor->ahead->page);
+        esc_page_fini(&cursor->ahead->beyond);
         escqrs_free(cursor->ahead);
     }
     escqrs_free(cursor->stream);
@@ -86,6 +95,9 @@ static escqrs_cursor *take_cursor(escqrs_store *store)
     memset(&cursor->query, 0, sizeof cursor->query);
     cursor->page.count = cursor->next = cursor->pages = 0;
     cursor->pages_alone = 0;
+    if (cursor->ahead != NULL) {
+        cursor->ahead->has_beyond = cursor->ahead->alone = false;
+    }
     cursor->ended = false;
     cursor->store = store;
     esc_store_hold(store);
@@ -299,10 +311,9 @@ static bool is_at_end(const escqrs_cursor *cursor)
     return cursor->left == 0 || cursor->query.upto <= cursor->query.after;
 }
 
-static void limit_page(escqrs_cursor *cursor)
+static size_t page_limit(const escqrs_cursor *cursor)
 {
-    cursor->query.count_max =
-        cursor->left < ESC_PAGE_EVENTS_MAX ? (size_t)cursor->left : ESC_PAGE_EVENTS_MAX;
+    return cursor->left < ESC_PAGE_EVENTS_MAX ? (size_t)cursor->left : ESC_PAGE_EVENTS_MAX;
 }
 
 /* Ask the provider for the page. What precedes a bad or deleted event is given first: the next
@@ -323,7 +334,7 @@ static void run_ahead(esc_ahead_request *request)
     escqrs_cursor *cursor = ahead->cursor;
     ahead->status = esc_store_enter(cursor->store, &ahead->error);
     if (ahead->status == ESCQRS_OK) {
-        ahead->status = ask(cursor->store, &cursor->query, &ahead->page, &ahead->error);
+        ahead->status = ask(cursor->store, &ahead->query, &ahead->page, &ahead->error);
         esc_store_leave(cursor->store);
     }
 }
@@ -333,62 +344,131 @@ static void drop_ahead(esc_ahead_request *request)
     end_cursor(ESC_CONTAINER_OF(request, next_page_ahead, request)->cursor);
 }
 
-/* A stream is mostly read to its end; of the store often no more than a page is looked at. */
-static bool is_long(const escqrs_cursor *cursor)
+/* What is left of the query behind a page that answers it that far. */
+static void move_query(escqrs_query *query, int64_t examined)
 {
-    const escqrs_query *query = &cursor->query;
+    if (query->reverse) {
+        query->upto = examined - 1;
+    } else {
+        query->after = examined;
+    }
+}
+
+static bool is_same_place(const escqrs_query *a, const escqrs_query *b)
+{
+    return a->after == b->after && a->upto == b->upto;
+}
+
+/* A stream is mostly read to its end; of the store often no more than a page is looked at. */
+static bool is_long(const escqrs_cursor *cursor, const escqrs_query *query)
+{
     return query->upto - query->after >= AHEAD_EVENTS_MIN && cursor->left >= AHEAD_EVENTS_MIN &&
            (query->stream.size > 0 || cursor->pages > 1);
 }
 
-/* Where it cannot be had it is not missed. */
+/* The page behind those that are there. Where it cannot be had it is not missed. */
 static void ask_ahead(escqrs_cursor *cursor)
 {
+    next_page_ahead *ahead = cursor->ahead;
+    if (ahead != NULL && ahead->asked) {
+        return;
+    }
     if (cursor->pages_alone > 0) {
         cursor->pages_alone--;
         return;
     }
-    if (!is_long(cursor)) {
+    escqrs_query query = cursor->query;
+    if (ahead != NULL && ahead->has_beyond) {
+        move_query(&query, ahead->beyond.examined);
+    }
+    if (!is_long(cursor, &query)) {
         return;
     }
-    if (cursor->ahead == NULL) {
-        cursor->ahead = escqrs_alloc_zero(sizeof *cursor->ahead);
-        if (cursor->ahead == NULL) {
+    if (ahead == NULL) {
+        ahead = cursor->ahead = escqrs_alloc_zero(sizeof *ahead);
+        if (ahead == NULL) {
             return;
         }
-        cursor->ahead->cursor = cursor;
-        cursor->ahead->request.run = run_ahead;
-        cursor->ahead->request.drop = drop_ahead;
+        ahead->cursor = cursor;
+        ahead->request.run = run_ahead;
+        ahead->request.drop = drop_ahead;
     }
-    limit_page(cursor);
-    cursor->ahead->asked = esc_ahead_submit(&cursor->store->ahead, &cursor->ahead->request);
+    ahead->query = query;
+    ahead->query.count_max = page_limit(cursor);
+    ahead->asked = esc_ahead_submit(&cursor->store->ahead, &ahead->request);
 }
 
-/* Answer the query into the page: with what was read ahead, or now. */
-static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
+/* While the thread reads a page: the one behind it. */
+static void read_beyond(escqrs_cursor *cursor)
 {
     next_page_ahead *ahead = cursor->ahead;
-    if (ahead != NULL && ahead->asked) {
-        ahead->asked = false;
-        int64_t waited_ns;
-        bool read = esc_ahead_take(&cursor->store->ahead, &ahead->request, &waited_ns);
-        if (!read || waited_ns > AHEAD_WAIT_NS_MAX) {
-            cursor->pages_alone = PAGES_ALONE;
-        }
-        if (read) {
-            escqrs_page page = cursor->page;
-            cursor->page = ahead->page;
-            ahead->page = page;
-            if (ahead->status != ESCQRS_OK) {
-                if (error != NULL) {
-                    *error = ahead->error;
-                }
-                ahead->error = (escqrs_error){0};
-            }
-            return ahead->status;
-        }
+    escqrs_query query = ahead->query;
+    if (ahead->alone || ahead->has_beyond || query.match_count > 0 || cursor->left != INT64_MAX ||
+        query.upto - query.after < 2 * ESC_PAGE_EVENTS_MAX ||
+        !esc_ahead_is_running(&cursor->store->ahead, &ahead->request)) {
+        return;
     }
-    limit_page(cursor);
+    move_query(&query, query.reverse ? query.upto - ESC_PAGE_EVENTS_MAX + 1
+                                     : query.after + ESC_PAGE_EVENTS_MAX);
+    ahead->beyond_query = query;
+    ahead->has_beyond = ask(cursor->store, &query, &ahead->beyond, NULL) == ESCQRS_OK;
+}
+
+/* The page that was read beyond is the next one, or none that is wanted. */
+static bool take_beyond(escqrs_cursor *cursor)
+{
+    next_page_ahead *ahead = cursor->ahead;
+    if (!ahead->has_beyond) {
+        return false;
+    }
+    ahead->has_beyond = false;
+    ahead->alone = !is_same_place(&ahead->beyond_query, &cursor->query);
+    if (!ahead->alone) {
+        escqrs_page page = cursor->page;
+        cursor->page = ahead->beyond;
+        ahead->beyond = page;
+    }
+    return !ahead->alone;
+}
+
+/* What was asked of the thread, if it has begun with it and it is what comes next. */
+static bool take_ahead(escqrs_cursor *cursor, escqrs_status *status, escqrs_error *error)
+{
+    next_page_ahead *ahead = cursor->ahead;
+    read_beyond(cursor);
+    ahead->asked = false;
+    int64_t waited_ns;
+    bool read = esc_ahead_take(&cursor->store->ahead, &ahead->request, &waited_ns);
+    if (!read || waited_ns > AHEAD_WAIT_NS_MAX) {
+        cursor->pages_alone = PAGES_ALONE;
+    }
+    if (!read || !is_same_place(&ahead->query, &cursor->query)) {
+        return false;
+    }
+    escqrs_page page = cursor->page;
+    cursor->page = ahead->page;
+    ahead->page = page;
+    if (ahead->status != ESCQRS_OK) {
+        if (error != NULL) {
+            *error = ahead->error;
+        }
+        ahead->error = (escqrs_error){0};
+    }
+    *status = ahead->status;
+    return true;
+}
+
+/* Answer the query into the page: with what was read already, or now. */
+static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
+{
+    escqrs_status status = ESCQRS_OK;
+    if (cursor->ahead != NULL && take_beyond(cursor)) {
+        return ESCQRS_OK;
+    }
+    if (cursor->ahead != NULL && cursor->ahead->asked && take_ahead(cursor, &status, error)) {
+        return status;
+    }
+    cursor->query.count_max = page_limit(cursor);
     return ask(cursor->store, &cursor->query, &cursor->page, error);
 }
 
@@ -404,11 +484,7 @@ static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
         }
         status = read_page(cursor, error);
         if (status == ESCQRS_OK) {
-            if (query->reverse) {
-                query->upto = cursor->page.examined - 1;
-            } else {
-                query->after = cursor->page.examined;
-            }
+            move_query(query, cursor->page.examined);
             query->hint = query->hint != 0 ? query->hint : cursor->page.hint;
             if (cursor->left != INT64_MAX) {
                 cursor->left -= (int64_t)cursor->page.count;

@@ -68,6 +68,42 @@ static void test_several_at_once(void **state)
     escqrs_store_destroy(store);
 }
 
+/* Large events make pages short: the one behind the next does not begin where one would think. */
+static void test_short_pages(void **state)
+{
+    (void)state;
+    enum { LARGE = 4096, COUNT = 3000 };
+    static char data[LARGE];
+    escqrs_store *store = open_store(fixture_path);
+    escqrs_type *type = type_of(store, "Test");
+    for (int64_t version = 0; version < COUNT; version += 100) {
+        escqrs_new_event events[100];
+        for (int i = 0; i < 100; i++) {
+            events[i] = (escqrs_new_event){.type = type, .data = {data, sizeof data}};
+        }
+        escqrs_write write = {text("large"), version, events, 100, 0};
+        escqrs_commit commit = {.writes = &write, .write_count = 1};
+        assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_OK);
+    }
+    for (int way = 0; way < 4; way++) {
+        escqrs_range range = {.reverse = way % 2 == 1};
+        escqrs_cursor *cursor = NULL;
+        const escqrs_recorded *recorded;
+        assert_int_equal(way < 2
+                             ? escqrs_store_events(store, &range, &cursor, NULL)
+                             : escqrs_store_history(store, text("large"), &range, &cursor, NULL),
+                         ESCQRS_OK);
+        for (int64_t i = 1; i <= COUNT; i++) {
+            assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_OK);
+            assert_int_equal(recorded->position, range.reverse ? COUNT + 1 - i : i);
+            assert_int_equal(recorded->version, recorded->position);
+        }
+        assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_DONE);
+        escqrs_cursor_close(cursor);
+    }
+    escqrs_store_destroy(store);
+}
+
 static void test_limit_and_filter(void **state)
 {
     (void)state;
@@ -264,6 +300,7 @@ int main(void)
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_several_at_once, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_short_pages, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_limit_and_filter, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_ended_early, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_close, setup_folder, teardown_folder),
