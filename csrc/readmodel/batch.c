@@ -125,7 +125,8 @@ static escqrs_status add_item(esc_batch *batch, esc_topic *topic, const escqrs_r
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
     }
     if (item.schema != NULL) {
-        escqrs_error failure = {0};
+        escqrs_error failure;
+        esc_error_init(&failure);
         escqrs_status status =
             escqrs_message_unpack(item.schema, recorded->data, NULL, &item.message, &failure);
         if (status == ESCQRS_NO_MEMORY) {

@@ -17,9 +17,10 @@
 
 /* ---- what the store calls -------------------------------------------------------------------- */
 
-static escqrs_status apply_one(escqrs_projector *projector, const escqrs_recorded *recorded,
-                               sqlite3 *db, escqrs_error *error)
+static escqrs_status apply_one(esc_run *run, const escqrs_recorded *recorded, sqlite3 *db,
+                               escqrs_error *error)
 {
+    escqrs_projector *projector = run->projector;
     esc_inliner *self = &projector->inliner;
     esc_topic *topic = NULL;
     const esc_reading *reading = NULL;
@@ -47,10 +48,10 @@ static escqrs_status apply_one(escqrs_projector *projector, const escqrs_recorde
         error->status = ESCQRS_REJECTED;
         return ESCQRS_REJECTED;
     }
-    esc_run run = {.projector = projector, .json = &self->json};
     esc_item item = {
         .recorded = *recorded, .topic = topic, .schema = esc_topic_schema(topic, recorded->type)};
-    escqrs_error failure = {0};
+    escqrs_error failure;
+    esc_error_init(&failure);
     if (item.schema != NULL) {
         escqrs_status status =
             escqrs_message_unpack(item.schema, recorded->data, NULL, &item.message, &failure);
@@ -59,7 +60,7 @@ static escqrs_status apply_one(escqrs_projector *projector, const escqrs_recorde
         }
         item.failure = status == ESCQRS_OK ? NULL : &failure;
     }
-    escqrs_status status = esc_run_inline(&run, &item, db, error);
+    escqrs_status status = esc_run_inline(run, &item, db, error);
     escqrs_message_free(item.message);
     return status;
 }
@@ -67,9 +68,11 @@ static escqrs_status apply_one(escqrs_projector *projector, const escqrs_recorde
 static escqrs_status inline_events(void *context, void *sqlite, const escqrs_recorded *events,
                                    size_t count, escqrs_error *error)
 {
+    escqrs_projector *projector = context;
+    esc_run run = {.projector = projector, .json = &projector->inliner.json};
     escqrs_status status = ESCQRS_OK;
     for (size_t i = 0; status == ESCQRS_OK && i < count; i++) {
-        status = apply_one(context, &events[i], sqlite, error);
+        status = apply_one(&run, &events[i], sqlite, error);
     }
     return status;
 }

@@ -263,7 +263,8 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
             saved = follower;
         }
         bool transient = false;
-        escqrs_error failure = {0};
+        escqrs_error failure;
+        esc_error_init(&failure);
         bool is_sql = projection->sql != NULL;
         escqrs_status status;
         if (item->blocked) {
