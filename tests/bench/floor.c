@@ -6,11 +6,12 @@
  *
  *   floor commit FILE COMMITS ROWS STREAMS [BYTES]   COMMITS transactions of ROWS events each
  *   floor fill FILE STREAMS DEPTH [BYTES]            streams interleaved, as if written at once
- *   floor stream FILE STREAMS DEPTH                  read each stream of a filled file through an
- * index floor scan FILE                                  read a filled file in the order of
- * positions floor project FILE EVENTS ROWS SYNC              read events, insert a row for each,
- * ROWS a transaction floor open FILE                                  open the file and read the
- * last position
+ *   floor stream FILE STREAMS DEPTH                  each stream of a filled file, by an index
+ *   floor scan FILE                                  a filled file in the order of positions
+ *   floor project FILE EVENTS ROWS SYNC              read events, insert a row for each, ROWS a
+ *                                                    transaction
+ *   floor upsert FILE EVENTS ROWS SYNC               the same with an upsert into 1,000 rows
+ *   floor open FILE                                  open the file and read the last position
  */
 #include <sqlite3.h>
 #include <stdint.h>
@@ -214,13 +215,13 @@ static int mode_scan(const char *path)
     return 0;
 }
 
-static int mode_project(const char *path, long events, long rows, const char *sync)
+/* A file of events, and what a read model of them needs. */
+static void make_events(const char *path, long events, const char *table, const char *sync)
 {
     char pragma[64];
     open_file(path);
     create_events();
-    run("CREATE TABLE items (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
-        " quantity INTEGER NOT NULL)");
+    run(table);
     run("CREATE TABLE checkpoints (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT "
         "ROWID");
     run("INSERT INTO checkpoints VALUES ('Items', 0)");
@@ -233,10 +234,35 @@ static int mode_project(const char *path, long events, long rows, const char *sy
     run("PRAGMA wal_checkpoint(TRUNCATE)");
     snprintf(pragma, sizeof pragma, "PRAGMA synchronous=%s", sync);
     run(pragma);
+}
 
+static void insert_item(sqlite3_stmt *insert, int64_t position)
+{
+    char id[40];
+    char name[32];
+    /* an id like the engine's: a UUID that sorts by time */
+    snprintf(id, sizeof id, "018f0000-%04x-7000-8000-%012llx", (unsigned)(position >> 16) & 0xffff,
+             (unsigned long long)position);
+    snprintf(name, sizeof name, "item-%lld", (long long)position);
+    sqlite3_bind_text(insert, 1, id, -1, SQLITE_STATIC);
+    sqlite3_bind_text(insert, 2, name, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(insert, 3, position % 10);
+    once(insert);
+}
+
+static void upsert_sum(sqlite3_stmt *upsert, int64_t position)
+{
+    sqlite3_bind_int64(upsert, 1, position);
+    once(upsert);
+}
+
+/* Read the events, do that with each, and move the checkpoint, `rows` a transaction. */
+static int follow(long events, long rows, const char *sql,
+                  void (*apply)(sqlite3_stmt *statement, int64_t position))
+{
     sqlite3_stmt *read = prepare("SELECT position, data FROM events WHERE position > ?"
                                  " ORDER BY position LIMIT ?");
-    sqlite3_stmt *insert = prepare("INSERT INTO items VALUES (?, ?, ?)");
+    sqlite3_stmt *write = prepare(sql);
     sqlite3_stmt *move = prepare("UPDATE checkpoints SET position = ? WHERE name = 'Items'");
     sqlite3_stmt *begin = prepare("BEGIN IMMEDIATE");
     sqlite3_stmt *commit = prepare("COMMIT");
@@ -247,17 +273,8 @@ static int mode_project(const char *path, long events, long rows, const char *sy
         sqlite3_bind_int64(read, 1, position);
         sqlite3_bind_int64(read, 2, rows);
         while (sqlite3_step(read) == SQLITE_ROW) {
-            char id[40];
-            char name[32];
             position = sqlite3_column_int64(read, 0);
-            /* an id like the engine's: a UUID that sorts by time */
-            snprintf(id, sizeof id, "018f0000-%04x-7000-8000-%012llx",
-                     (unsigned)(position >> 16) & 0xffff, (unsigned long long)position);
-            snprintf(name, sizeof name, "item-%lld", (long long)position);
-            sqlite3_bind_text(insert, 1, id, -1, SQLITE_STATIC);
-            sqlite3_bind_text(insert, 2, name, -1, SQLITE_STATIC);
-            sqlite3_bind_int64(insert, 3, position % 10);
-            once(insert);
+            apply(write, position);
         }
         sqlite3_reset(read);
         sqlite3_bind_int64(move, 1, position);
@@ -267,6 +284,25 @@ static int mode_project(const char *path, long events, long rows, const char *sy
     double seconds = (double)(now_ns() - start) / 1e9;
     printf("{\"rate\": %.1f}\n", (double)events / seconds);
     return 0;
+}
+
+static int mode_project(const char *path, long events, long rows, const char *sync)
+{
+    make_events(path, events,
+                "CREATE TABLE items (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
+                " quantity INTEGER NOT NULL)",
+                sync);
+    return follow(events, rows, "INSERT INTO items VALUES (?, ?, ?)", insert_item);
+}
+
+static int mode_upsert(const char *path, long events, long rows, const char *sync)
+{
+    make_events(path, events, "CREATE TABLE sums (name TEXT PRIMARY KEY, n INTEGER NOT NULL)",
+                sync);
+    return follow(events, rows,
+                  "INSERT INTO sums VALUES ('k' || (? % 1000), 1)"
+                  " ON CONFLICT (name) DO UPDATE SET n = n + 1",
+                  upsert_sum);
 }
 
 static int mode_open(const char *path)
@@ -323,6 +359,10 @@ int main(int count, char **arguments)
     if (strcmp(mode, "project") == 0) {
         return mode_project(path, number(arguments, count, 3), number(arguments, count, 4),
                             count > 5 ? arguments[5] : "FULL");
+    }
+    if (strcmp(mode, "upsert") == 0) {
+        return mode_upsert(path, number(arguments, count, 3), number(arguments, count, 4),
+                           count > 5 ? arguments[5] : "FULL");
     }
     if (strcmp(mode, "open") == 0) {
         return mode_open(path);

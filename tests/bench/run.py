@@ -143,9 +143,8 @@ def verdict(
     """Return what is to be reached, and whether it is."""
     wanted, met = [], []
     if row.limit is not None:
-        wanted.append(
-            f"{'≥' if row.more_is_better else '≤'} {row.limit:,.{0 if row.limit >= 1 else 2}f}"
-        )
+        digits = 0 if row.limit == int(row.limit) or row.limit >= 100 else 2
+        wanted.append(f"{'≥' if row.more_is_better else '≤'} {row.limit:,.{digits}f}")
         if ours:
             mine = statistics.median(ours)
             met.append(mine >= row.limit if row.more_is_better else mine <= row.limit)
@@ -154,7 +153,7 @@ def verdict(
         ("peer", of_peer, row.times_peer),
     ):
         if least is not None:
-            wanted.append(f"{least:g}× {name}")
+            wanted.append(f"{least:.3g}× {name}")
             if share is not None:
                 met.append(share >= least)
     if not wanted:

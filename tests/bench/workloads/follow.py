@@ -13,6 +13,7 @@ from measure import Figures, percentile
 
 EVENTS = 1000
 PAUSE_SECONDS = 0.002  # the reader waits again by then
+IDLE_SECONDS = 3.0
 
 READER = """
 import sys, time
@@ -40,6 +41,7 @@ def ours(folder: Path, part: float) -> Figures:
         "near_p99": percentile(near, 0.99),
         "far_p50": percentile(far, 0.5),
         "far_p99": percentile(far, 0.99),
+        "idle": waiting(folder / "idle.db"),
     }
 
 
@@ -96,6 +98,22 @@ def other_process(file: Path, count: int) -> list[float]:
             answers = answered(store, count)
             seen = [int(line) for line in reader.stdout]
     return delays(seen, answers)
+
+
+def waiting(file: Path) -> float:
+    """Percent of a processor that a reader takes to whom nothing comes."""
+    import escqrs as es
+
+    with es.Store(file) as store:
+        feed = store.subscribe()
+        reader = threading.Thread(target=lambda: list(feed))
+        reader.start()
+        cpu, wall = time.process_time(), time.perf_counter()
+        time.sleep(IDLE_SECONDS)
+        used = (time.process_time() - cpu) / (time.perf_counter() - wall)
+        feed.close()
+        reader.join()
+    return 100 * used
 
 
 def peer(folder: Path, part: float) -> Figures:
