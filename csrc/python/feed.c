@@ -27,10 +27,11 @@ typedef struct feed {
     escqrs_cursor *cursor; /* up to `upto`; NULL: all up to `after` was read */
     const escqrs_recorded *page;
     size_t next, count;
-    int64_t after, upto; /* positions looked at already, and by the cursor */
-    int64_t position;    /* of the last event given, with all its parts */
-    int64_t given;       /* of the event read last */
-    bool busy;           /* a thread is in it */
+    _Atomic int64_t after; /* all up to it was looked at; written by the thread that is in it */
+    int64_t upto;          /* by the cursor */
+    int64_t position;      /* of the last event given, with all its parts */
+    int64_t given;         /* of the event read last */
+    bool busy;             /* a thread is in it */
     bool skip_deleted;
     _Atomic int cancelled;
     int descriptor;      /* of the loop that awaits; -1: none yet */
@@ -163,6 +164,13 @@ static esc_py_watch *watch_of(esc_py_store *store)
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
+/* From any thread. */
+static int64_t looked(const feed *self)
+{
+    /* relaxed: pairs with `look`; it is a number and says nothing of other memory */
+    return atomic_load_explicit(&self->after, memory_order_relaxed);
+}
+
 /* Look for more: 1, there is a page; 0, nothing more now; -1 with an exception. */
 static int look(feed *self)
 {
@@ -173,7 +181,7 @@ static int look(feed *self)
     self->next = self->count = 0;
     while (self->count == 0 && more && status == ESCQRS_OK) {
         if (self->cursor == NULL) {
-            escqrs_range range = {.after = self->after,
+            escqrs_range range = {.after = looked(self),
                                   .upto = escqrs_store_head(self->store->core),
                                   .skip_deleted = self->skip_deleted,
                                   .matches = self->matches.items,
@@ -189,7 +197,8 @@ static int look(feed *self)
         if (status == ESCQRS_DONE) {
             escqrs_cursor_close(self->cursor);
             self->cursor = NULL;
-            self->after = self->upto;
+            /* relaxed: pairs with `looked` */
+            atomic_store_explicit(&self->after, self->upto, memory_order_relaxed);
             status = ESCQRS_OK;
         }
     }
@@ -212,7 +221,7 @@ static bool is_cancelled(const feed *self)
 static escqrs_status wait_slice(void *context, int64_t deadline_ns)
 {
     feed *self = context;
-    return escqrs_store_wait(self->store->core, self->after, &self->cancelled, deadline_ns);
+    return escqrs_store_wait(self->store->core, looked(self), &self->cancelled, deadline_ns);
 }
 
 /* The position counts once the last part of an event is given. */
@@ -261,7 +270,7 @@ static PyObject *take(feed *self, int64_t deadline_ns, bool now)
         int status = found > 0 ? ESCQRS_OK : esc_py_wait(wait_slice, self, deadline_ns);
         if (status == ESCQRS_TIMEOUT) {
             PyErr_Format(esc_py_error_class(self->store->state, ESCQRS_TIMEOUT),
-                         "no event after position %lld came in time", (long long)self->after);
+                         "no event after position %lld came in time", (long long)looked(self));
         }
         if (status < 0 || status == ESCQRS_TIMEOUT) {
             return NULL;
@@ -342,13 +351,13 @@ static PyObject *feed_arm(PyObject *object, PyObject *Py_UNUSED(ignored))
     Py_BEGIN_ALLOW_THREADS
     int64_t head = escqrs_store_head(self->store->core);
     esc_mutex_lock(&watch->mutex);
-    if (is_cancelled(self) || watch->ends || head > self->after) {
+    if (is_cancelled(self) || watch->ends || head > looked(self)) {
         ring(self);
     } else if (!self->armed) {
         self->armed = true;
-        self->armed_after = self->after;
+        self->armed_after = looked(self);
         esc_list_push_back(&watch->armed, &self->node);
-        interrupt = watch->lowest != INT64_MAX && self->after < watch->lowest;
+        interrupt = watch->lowest != INT64_MAX && self->armed_after < watch->lowest;
         if (interrupt) {
             atomic_store_explicit(&watch->interrupted, 1, memory_order_release);
         }
@@ -408,7 +417,8 @@ static PyObject *feed_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
         return NULL;
     }
     self->store = (esc_py_store *)Py_NewRef(object);
-    self->after = self->position = after;
+    atomic_init(&self->after, after);
+    self->position = after;
     self->skip_deleted = skip;
     self->descriptor = -1;
     if (esc_py_matches_widen(&self->matches, state, match, store->backing, &self->parts) < 0) {
@@ -474,10 +484,11 @@ static PyObject *feed_get_store(PyObject *object, void *Py_UNUSED(closure))
     return Py_NewRef((PyObject *)((feed *)object)->store);
 }
 
-/* _looked: all up to it was read, where _poll() has just answered None */
+/* _looked: all up to it was read, where _poll() has answered None, or a thread waits in next();
+ * from any thread */
 static PyObject *feed_get_looked(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyLong_FromLongLong(((feed *)object)->after);
+    return PyLong_FromLongLong(looked((feed *)object));
 }
 
 static PyMethodDef feed_methods[] = {

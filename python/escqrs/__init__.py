@@ -110,7 +110,7 @@ from ._router import (
 )
 from ._store import Commit, Feed, Snapshot, Store, Unless, Write
 from ._subscription import Subscription
-from ._subscriptions import SubscriptionDeadLetter, SubscriptionStatus
+from ._subscriptions import SubscriptionDeadLetter, SubscriptionGap, SubscriptionStatus
 from ._system import DeadLetter, System, open
 from ._upcast import SchemaChange, upcast
 from ._watch import Watch
@@ -233,6 +233,7 @@ __all__ = [
     "Stream",
     "Subscription",
     "SubscriptionDeadLetter",
+    "SubscriptionGap",
     "SubscriptionStatus",
     "System",
     "Terminated",

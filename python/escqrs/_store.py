@@ -384,7 +384,7 @@ class Store(_core.StoreBase):
                 deleted=deleted,
             )
         if not self._is_core:
-            return _ProviderFeed(self, after, match)
+            return _ProviderFeed(self, after, match, deleted)
         return core_feed(self, after, match, deleted)
 
     def subscriptions(self) -> list[SubscriptionStatus]:
@@ -713,7 +713,7 @@ class Feed:
 
     @property
     def _looked(self) -> int:
-        """All up to it was read, where _poll() has just answered None."""
+        """All up to it was read, where _poll() has answered None, or a thread waits in next()."""
         raise NotImplementedError
 
     async def _changed(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -751,8 +751,14 @@ class _ProviderFeed(Feed):
     """Of a provider that reads in its own way: looks when a commit of this object has returned, and
     every now and then, since others may write below it."""
 
-    def __init__(self, store: Store, after: int, match: Match | Iterable[Match]) -> None:
+    def __init__(
+        self, store: Store, after: int, match: Match | Iterable[Match], deleted: str
+    ) -> None:
         matches(match)
+        if deleted not in ("raise", "skip"):
+            raise ValueError(f'deleted is "raise" or "skip", not {deleted!r}')
+        # a provider that cannot delete does not take it
+        self._options: dict[str, Any] = {"deleted": "skip"} if deleted == "skip" else {}
         self._store = store
         self._match = match if isinstance(match, Match) else tuple(match)
         self._after = self._upto = self._position = after
@@ -822,7 +828,9 @@ class _ProviderFeed(Feed):
                 if self._upto <= self._after:
                     return None
                 self._page = iter(
-                    self._store.events(after=self._after, upto=self._upto, match=self._match)
+                    self._store.events(
+                        after=self._after, upto=self._upto, match=self._match, **self._options
+                    )
                 )
             for recorded in self._page:
                 self._position = recorded.position

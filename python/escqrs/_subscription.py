@@ -51,6 +51,7 @@ __all__ = ["Subscription"]
 
 _BACKOFF_MAX = 60.0  # seconds
 _NAME_MAX = 1024  # bytes
+_LATE_SECONDS = 0.05  # between two looks for what was there when the time began
 _DIED = "its consumer died with it in hand"
 
 
@@ -227,6 +228,8 @@ class Subscription:
                     if until is not None and not is_over:
                         left = max(0.0, until - time.monotonic())
                         seconds = left if seconds is None else min(seconds, left)
+                    if is_over:
+                        seconds = _LATE_SECONDS if seconds is None else min(seconds, _LATE_SECONDS)
                     if news == group.news:
                         group.changed.wait(seconds)
                     continue
@@ -273,6 +276,26 @@ class Subscription:
         """Give the event in hand up: it becomes a dead letter, with the reason, and the rest goes
         on."""
         self._bury(self._in_hand(), _text_of(reason))
+
+    def skip_deleted(self, upto: int, reason: str = "") -> bool:
+        """Go on behind events that were deleted before this subscription read them, where it has
+        stopped with ``es.Deleted``: for all its consumers, durably. What is left out is recorded,
+        with the reason, and in ``gaps()`` of its status.
+
+        upto: the ``position`` of that error.
+
+        Whether it has stopped there: not where another consumer has done the same before.
+        """
+        from ._store import _check_position
+
+        _check_position("upto", upto)
+        if not isinstance(reason, str):
+            raise TypeError(f"reason is a str, not {reason!r}")
+        self._check()
+        if self._closed:
+            raise Closed(f"this consumer of subscription {self.name!r} is closed")
+        with registry_lock:
+            return self._group.skip_deleted(upto, reason)
 
     def _bury(self, entry: Entry, text: str) -> None:
         group = self._group

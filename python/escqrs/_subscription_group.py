@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._core import Recorded
 from ._log import logger
@@ -27,6 +27,7 @@ from ._subscription_record import (
     Acknowledged,
     ConsumptionRested,
     Dead,
+    DeletedLeftOut,
     Facts,
     checkpoint_of,
     position_of,
@@ -119,11 +120,15 @@ class Group:
                     self._add(Entry(event, dead=True))
         self.match = [Match(types, tags) for types, tags in options.wanted]
         self.plain = not any(one.types for one in self.match)
-        self.feed: Feed = store.subscribe(
-            after=self.looked, match=self.match, deleted=options.deleted
+        self.prepare()
+
+    def prepare(self) -> None:
+        """A feed behind what was read, and the thread that is to follow it."""
+        self.feed: Feed = self.store.subscribe(
+            after=self.looked, match=self.match, deleted=self.options.deleted
         )
         self.thread = threading.Thread(
-            target=_follow, args=(self,), name=f"escqrs-{name}", daemon=True
+            target=_follow, args=(self,), name=f"escqrs-{self.name}", daemon=True
         )
 
     @property
@@ -225,20 +230,52 @@ class Group:
     def has_looked(self, head: int) -> bool:
         """Whether all up to there was read, or as far as the window allows."""
         with self.lock:
+            self.note_looked()
             looked = self.looked
             if looked >= head or self.is_full:
                 return True
             if not self.is_level:
                 return False
         # the thread sleeps until there is something that it wants: perhaps there is not
+        options: dict[str, Any] = {"deleted": "skip"} if self.options.deleted == "skip" else {}
         try:
-            found = self.store.events(after=looked, upto=head, match=self.match, limit=1)
+            found = self.store.events(after=looked, upto=head, match=self.match, limit=1, **options)
             if any(True for _ in found):
                 return False
         except Deleted:
             return False
         with self.lock:
             self.looked = max(self.looked, head)
+        return True
+
+    def note_looked(self) -> None:
+        """The thread that sleeps has looked at events that are not wanted. Under `lock`."""
+        if self.is_level and not self.store.closed:
+            self.looked = max(self.looked, self.feed._looked)
+
+    def skip_deleted(self, upto: int, reason: str) -> bool:
+        """Go on behind events that were deleted before they were read, at which it has stopped;
+        whether it has. Under the registry's lock."""
+        error = self.error
+        if not isinstance(error, Deleted) or error.position != upto:
+            return False
+        self.thread.join()
+        # first the record, then the position: whatever happens between, the gap is not silent
+        self.save([DeletedLeftOut(self.generation, self.looked, upto, reason)])
+        logger.warning(
+            "subscription %s: leaves out events up to position %d, which have been deleted: %s",
+            self.name,
+            upto,
+            reason,
+        )
+        self.feed.close()
+        with self.lock:
+            self.looked = max(self.looked, upto)
+            self.prepare()
+            self.error = None
+            self.wake()
+        self.thread.start()
+        self.save(final=True)
         return True
 
     def done(self, entry: Entry) -> None:
@@ -283,6 +320,7 @@ class Group:
 
         with self.saving:
             with self.lock:
+                self.note_looked()
                 low = next(iter(self.open))[0] - 1 if self.open else self.looked
                 self.ahead = {one for one in self.ahead if one > low}
                 ahead = frozenset(self.ahead)

@@ -79,6 +79,16 @@ class DeadLetterRemoved(Event, name="escqrs.DeadLetterRemoved"):
     reason: str
 
 
+class DeletedLeftOut(Event, name="escqrs.DeletedLeftOut"):
+    """It was told to go on behind events that were deleted before it had read them: those after
+    the one position, up to the other."""
+
+    generation: int
+    after: int
+    upto: int
+    reason: str
+
+
 class ConsumptionBegan(Event, name="escqrs.ConsumptionBegan"):
     """Consumers that count attempts have begun; without the next one behind it, they died."""
 
@@ -101,6 +111,7 @@ _CLASSES: tuple[type[Event], ...] = (
     DeliveryDeadLettered,
     DeadLetterReleased,
     DeadLetterRemoved,
+    DeletedLeftOut,
     ConsumptionBegan,
     ConsumptionRested,
     Acknowledged,
@@ -161,17 +172,29 @@ def position_of(store: Store, name: str, facts: Facts) -> int:
     return facts.after if stored is None else stored
 
 
+@dataclass(frozen=True)
+class SubscriptionGap:
+    """Events that a subscription was told to leave out, as they were deleted before it read them:
+    those after the position ``after`` up to ``upto``, whichever of them it would have wanted.
+    reason: as it was given."""
+
+    after: int
+    upto: int
+    reason: str
+
+
 @dataclass
 class Troubles:
     dead: dict[Place, Dead]
     failed: dict[Place, Dead]  # and not given up
+    gaps: list[SubscriptionGap]
     died: bool = False  # consumers that count attempts did not come to rest
 
 
 def troubles_of(store: Store, name: str, facts: Facts) -> Troubles:
     dead: dict[Place, Dead] = {}
     failed: dict[Place, Dead] = {}
-    found = Troubles(dead, failed)
+    found = Troubles(dead, failed, [])
     for recorded in store.history(stream_of(name)):
         event = recorded.event
         if getattr(event, "generation", None) != facts.generation:
@@ -185,6 +208,8 @@ def troubles_of(store: Store, name: str, facts: Facts) -> Troubles:
             dead[event.position, event.part].released = True
         elif isinstance(event, DeadLetterRemoved):
             dead.pop((event.position, event.part), None)
+        elif isinstance(event, DeletedLeftOut):
+            found.gaps.append(SubscriptionGap(event.after, event.upto, event.reason))
         elif isinstance(event, (ConsumptionBegan, ConsumptionRested)):
             found.died = isinstance(event, ConsumptionBegan)
     return found

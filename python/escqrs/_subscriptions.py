@@ -17,6 +17,7 @@ from ._subscription_record import (
     DeadLetterRemoved,
     Facts,
     Subscribed,
+    SubscriptionGap,
     Unsubscribed,
     Wanted,
     claim_events,
@@ -29,7 +30,7 @@ from ._subscription_record import (
 if TYPE_CHECKING:
     from ._store import Store
 
-__all__ = ["SubscriptionDeadLetter", "SubscriptionStatus"]
+__all__ = ["SubscriptionDeadLetter", "SubscriptionGap", "SubscriptionStatus"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ class SubscriptionStatus:
             )
             for place, one in sorted(dead.items(), key=lambda item: item[0])
         ]
+
+    def gaps(self) -> list[SubscriptionGap]:
+        """What ``skip_deleted()`` of its consumers has left out."""
+        return troubles_of(self._store, self.name, self._facts()).gaps
 
     def retry(self, position: int) -> None:
         """Deliver a dead letter again: to a consumer there is, or to the next one. ValueError if

@@ -348,6 +348,10 @@ class ProviderSuite:
             assert caught.value.position == 2
         tagged = shrinking.events(match=Match(tags=["t"]), deleted="skip")
         assert [one.position for one in tagged] == [4]
+        with shrinking.subscribe() as feed, pytest.raises(Deleted):
+            feed.next(timeout=60)
+        with shrinking.subscribe(deleted="skip") as feed:
+            assert [feed.next(timeout=60).position for _ in range(4)] == [3, 4, 5, 6]
         newest = shrinking.events(reverse=True)
         assert [next(newest).position for _ in range(4)] == [6, 5, 4, 3]
         with pytest.raises(Deleted):

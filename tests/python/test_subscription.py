@@ -554,6 +554,85 @@ def test_events_that_were_deleted(store):
     assert status(store).position >= 2
 
 
+def test_it_goes_on_behind_deleted_events_and_remembers_that(tmp_path):
+    with es.Store(tmp_path / "a.db", Mailed) as store:
+        fill(store, "a", "b", "b", "c", "d", "d", "e")
+        with store.subscribe("mailer", max_attempts=1) as mailer:
+            mailer.next(timeout=SECONDS)
+            mailer.skip("bad address")
+            assert not mailer.skip_deleted(1, "nothing is")
+    with es.Store(tmp_path / "a.db", Mailed) as store:
+        store.delete("b")
+        store.delete("d")
+        with store.subscribe("mailer", max_attempts=1) as one:
+            other = store.subscribe("mailer", max_attempts=1)
+            with pytest.raises(es.Deleted) as caught:
+                one.next(timeout=SECONDS)
+            with pytest.raises(es.Deleted):
+                other.next(timeout=SECONDS)
+            assert caught.value.position == 3
+            assert (status(store).state, status(store).position) == ("failed", 1)
+            assert not one.skip_deleted(2)
+            assert one.skip_deleted(3, "too old")
+            assert not other.skip_deleted(3, "too old")  # nor what lies beyond
+            assert status(store).position == 3
+            assert one.next(timeout=SECONDS).event.number == 3
+            with pytest.raises(es.Deleted):
+                other.next(timeout=SECONDS)
+            other.close()
+    gone = "no reason"
+    with es.Store(tmp_path / "a.db", Mailed) as store:
+        assert status(store).gaps() == [es.SubscriptionGap(1, 3, "too old")]
+        with store.subscribe("mailer", max_attempts=1) as mailer:
+            assert mailer.next(timeout=SECONDS).event.number == 3  # it was not acknowledged
+            mailer.ack()
+            with pytest.raises(es.Deleted) as caught:
+                mailer.next(timeout=SECONDS)
+            assert mailer.skip_deleted(caught.value.position, gone)
+            assert mailer.next(timeout=SECONDS).event.number == 6
+            mailer.ack()
+            assert mailer.position >= 7
+        assert status(store).gaps()[1:] == [es.SubscriptionGap(4, 6, gone)]
+        assert [one.error for one in status(store).dead_letters()] == ["bad address"]
+        with pytest.raises(es.Closed):
+            mailer.skip_deleted(6)
+        with pytest.raises(TypeError):
+            mailer.skip_deleted(6, None)
+        status(store).reset()
+        assert status(store).gaps() == []
+
+
+def test_a_consumer_that_waits_where_events_were_deleted(store):
+    """Events that it does not want, deleted once it has passed them, or before."""
+    fill(store, "a")
+    with store.subscribe("mailer", types=[Mailed], deleted="skip") as mailer:
+        mailer.next(timeout=SECONDS)
+        for _ in range(5):
+            with pytest.raises(es.Timeout):
+                mailer.next(timeout=0)
+            store.append("z", [Other(), Other()])
+            store.truncate("z", store.version("z"), force=True)
+        with pytest.raises(es.Timeout):
+            mailer.next(timeout=0)
+        assert status(store).state == "live"
+        fill(store, "b")
+        assert mailer.next(timeout=SECONDS).stream == "b"
+
+
+def test_one_that_was_level_is_not_behind_what_is_deleted_later(store):
+    fill(store, "a")
+    with store.subscribe("mailer", types=[Mailed]) as mailer:
+        mailer.next(timeout=SECONDS)
+        store.append("z", [Other(), Other()])
+        with pytest.raises(es.Timeout):
+            mailer.next(timeout=0)
+    assert status(store).position == store.head
+    store.delete("z")
+    fill(store, "b")
+    with store.subscribe("mailer", types=[Mailed]) as mailer:
+        assert mailer.next(timeout=SECONDS).stream == "b"
+
+
 def test_ctrl_c_and_the_end_of_the_interpreter(tmp_path):
     process = start(
         """
