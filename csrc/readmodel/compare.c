@@ -93,7 +93,8 @@ static escqrs_status open_model(escqrs_comparison *self, const escqrs_readmodel_
     if (status == ESCQRS_OK) {
         status = esc_topic_set_subscribe(&self->projector->topics, self->model, error);
     }
-    return status == ESCQRS_OK ? esc_copy_make(self->model, &self->model->copy, error) : status;
+    return status == ESCQRS_OK ? esc_copy_make_temporary(self->model, &self->model->copy, error)
+                               : status;
 }
 
 escqrs_status escqrs_comparison_open(escqrs_store *store, const escqrs_host_ops *host,

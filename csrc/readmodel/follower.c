@@ -138,6 +138,7 @@ static void wait_and_retry(esc_follower *follower, const escqrs_error *error)
     int64_t delay_ns = delay_before(policy, follower->attempts);
     esc_mutex_lock(&projector->mutex);
     model->error = *error;
+    model->error_is_rebuild = false;
     model->retrying = true;
     model->retry_at_ns = esc_deadline_after(delay_ns);
     esc_cond_broadcast(&projector->changed);
@@ -160,6 +161,7 @@ static void give_up(esc_follower *follower, const escqrs_error *error)
     model->retrying = false;
     model->stopped = model->stopped || is_model;
     model->rebuild_failed = model->rebuild_failed || !is_model;
+    model->error_is_rebuild = !is_model;
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
     if (is_model) {
@@ -199,6 +201,7 @@ void esc_model_trouble(escqrs_readmodel *model, const escqrs_error *error)
     model->failures++;
     model->retry_at_ns = esc_deadline_after(RETRY_AFTER_NS);
     model->error = *error;
+    model->error_is_rebuild = false;
     esc_error_prefix(&model->error, "read model %s is kept from going on, and tries again: ",
                      model->definition.name);
     esc_error_subject(&model->error, escqrs_slice_of(model->definition.name));
@@ -233,7 +236,10 @@ void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head
     }
     if (is_model && follower->parked_position > 0) {
         model->parked = follower->parked_events;
-        model->error = follower->parked_in_run > 0 ? follower->failure : model->error;
+        if (follower->parked_in_run > 0) {
+            model->error = follower->failure;
+            model->error_is_rebuild = false;
+        }
     }
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);

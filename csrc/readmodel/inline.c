@@ -85,6 +85,7 @@ static void stop(escqrs_readmodel *model, const escqrs_error *error)
     model->inlined = false;
     model->stopped = true;
     model->error = *error;
+    model->error_is_rebuild = false;
     model->error.position = model->live.position;
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);

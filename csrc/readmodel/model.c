@@ -249,11 +249,14 @@ escqrs_status esc_models_make(escqrs_projector *projector, escqrs_error *error)
         return status;
     }
     for (size_t i = 0; i < projector->models.count; i++) {
-        const escqrs_readmodel *model = esc_projector_model(projector, i);
+        escqrs_readmodel *model = esc_projector_model(projector, i);
         if (model->frozen) {
             escqrs_log_write(&projector->log, ESCQRS_LOG_INFO,
                              "read model %s has changed; it is built anew beside the old rows",
                              model->definition.name);
+        }
+        if ((status = esc_copy_resume(model, error)) != ESCQRS_OK) {
+            return status;
         }
     }
     projector->made = true;
@@ -347,10 +350,10 @@ fail:
 void esc_model_destroy(escqrs_readmodel *model)
 {
     esc_copy_destroy(model->copy);
+    escqrs_free(model->copy_path);
     esc_park_end(model);
-    if (model->side.path != NULL) {
-        esc_side_close(model);
-    }
+    esc_side_close(model);
+    escqrs_free(model->side.path);
     esc_definition_fini(&model->definition);
     escqrs_free(model);
 }

@@ -6,7 +6,7 @@
  *     between the group that is furthest behind and the one that is furthest ahead, so that a new
  *     read model that catches up does not keep the others from being live.
  *   - A transaction on the writing connection ends early when commits wait; the rest of the batch
- *     follows in the next.
+ *     follows in the next. One on a copy ends after a while, and then it is another group's turn.
  *   - What is said about a read model (status, wait) is guarded by the mutex. The thread writes it,
  *     with two exceptions: retry and skip act on a stopped follower, which the thread leaves alone.
  *
@@ -283,7 +283,7 @@ static void run_group(escqrs_projector *projector, const choice *chosen, int64_t
         return;
     }
     size_t next = 0;
-    while (run_once(projector, chosen, &next, head) && !is_stopping(projector)) {
+    while (run_once(projector, chosen, &next, head) && !chosen->copies && !is_stopping(projector)) {
     }
     esc_batch_clear(&projector->batch);
 }
@@ -453,6 +453,23 @@ void escqrs_projector_resume(escqrs_projector *projector)
     }
 }
 
+/* All that are not the store's: whoever opens it next opens them, too. */
+static void close_databases(escqrs_projector *projector)
+{
+    for (size_t i = 0; i < projector->models.count; i++) {
+        escqrs_readmodel *model = esc_projector_model(projector, i);
+        esc_mutex_lock(&projector->mutex);
+        while (model->busy) { /* a skip */
+            esc_cond_wait(&projector->changed, &projector->mutex);
+        }
+        esc_mutex_unlock(&projector->mutex);
+        if (model->copy != NULL) {
+            esc_copy_close(model->copy);
+        }
+        esc_side_close(model);
+    }
+}
+
 void escqrs_projector_stop(escqrs_projector *projector)
 {
     if (esc_projector_is_forked(projector)) {
@@ -481,6 +498,7 @@ void escqrs_projector_stop(escqrs_projector *projector)
             escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR, "%s", error.message);
         }
     }
+    close_databases(projector);
 }
 
 /* ---- create and destroy ---------------------------------------------------------------------- */

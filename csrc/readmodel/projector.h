@@ -105,6 +105,7 @@ struct escqrs_readmodel {
     esc_definition definition;
     esc_follower live;
     esc_follower *copy; /* or NULL; written under the lock */
+    char *copy_path;    /* where copies lie; NULL: in temporary databases; constant once made */
     esc_side side;
     const esc_vector *forgiven; /* int64_t: events that may fail and are left out; or NULL */
     /* guarded by the projector's lock */
@@ -124,9 +125,10 @@ struct escqrs_readmodel {
     uint64_t failures; /* attempts so far that failed for the machine's reasons */
     int64_t retry_at_ns;
     escqrs_error error;
-    int64_t parked;      /* of the one that counts, as of its last transaction */
-    bool cancel_wanted;  /* of the rebuild */
-    bool rebuild_failed; /* given up, and no wait has told so yet */
+    int64_t parked;        /* of the one that counts, as of its last transaction */
+    bool cancel_wanted;    /* of the rebuild */
+    bool rebuild_failed;   /* given up, and no wait has told so yet */
+    bool error_is_rebuild; /* `error` is that of a rebuild that was given up */
     esc_unpark_queue unparks;
     /* events applied by the one that counts, in this second and the whole one before */
     esc_rate rate;
@@ -296,7 +298,9 @@ escqrs_status esc_model_check_writable(const escqrs_readmodel *model,
 escqrs_status esc_side_open(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
 /* Within a transaction: what an empty file needs. */
 escqrs_status esc_side_make(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
+/* Close its connections; whoever reads still closes his own when he gives it back. */
 void esc_side_close(escqrs_readmodel *model);
+bool esc_side_is_in_memory(const escqrs_readmodel *model);
 /* Run `work` on the connection that writes the live tables. */
 escqrs_status esc_side_run(escqrs_readmodel *model,
                            escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
@@ -377,11 +381,27 @@ escqrs_status esc_readings_all(esc_readings *self, escqrs_projector *projector,
 /* Begin or end a rebuild if it is time; false: there was nothing to do, or it has to be tried again
  * later. */
 bool esc_rebuild_turn(escqrs_readmodel *model, int64_t head);
-/* Empty tables in a database of their own. */
-escqrs_status esc_copy_make(escqrs_readmodel *model, esc_follower **copy,
-                            escqrs_error *error) ESCQRS_MUST_USE;
+
+/* ---- copy.c ---------------------------------------------------------------------------------- */
+
+/* Empty tables in a database that is gone when it is closed. */
+escqrs_status esc_copy_make_temporary(escqrs_readmodel *model, esc_follower **copy,
+                                      escqrs_error *error) ESCQRS_MUST_USE;
+/* Those of a rebuild, which are found again after a crash. The old copy is gone by now. */
+escqrs_status esc_copy_begin(escqrs_readmodel *model, esc_follower **copy,
+                             escqrs_error *error) ESCQRS_MUST_USE;
+/* When it is opened, the live tables being there: go on with the rebuild that was under way. */
+escqrs_status esc_copy_resume(escqrs_readmodel *model, escqrs_error *error) ESCQRS_MUST_USE;
+/* Within a transaction on the database of the live tables: no rebuild is under way any more. */
+escqrs_status esc_copy_forget(const escqrs_readmodel *model, sqlite3 *db,
+                              escqrs_error *error) ESCQRS_MUST_USE;
+/* Remove the copy, if there is one. */
+void esc_copy_remove(escqrs_readmodel *model);
+/* The rebuild is over without a swap: forget it, and remove the copy. */
 void esc_copy_drop(escqrs_readmodel *model);
-void esc_copy_destroy(esc_follower *copy);
+/* Close its database; its file stays. */
+void esc_copy_close(esc_follower *copy);
+void esc_copy_destroy(esc_follower *copy); /* closes it first; NULL is fine */
 
 /* ---- batch.c --------------------------------------------------------------------------------- */
 

@@ -1,59 +1,19 @@
 /* Rebuilding: a copy beside the live tables, and the swap.
  *
  * Design
- *   - A copy is filled in a database of its own, outside the store's file, without the writing
- * connection. When it is level, one transaction drops the old tables, makes the new ones with the
- * copy's rows, and writes the checkpoint. A crash before that leaves the old ones, and the rebuild
- * begins again.
+ *   - A copy is filled in a database of its own (copy.c), without the writing connection. When it
+ *     is level, one transaction drops the old tables, makes the new ones with the copy's rows, and
+ *     writes the checkpoint. A crash before that leaves the old ones, which are followed all the
+ *     time, and the rebuild goes on where the copy ends.
  *   - A read model with virtual tables cannot be copied row by row; it is emptied and filled in
- * place. The thread that projects calls all of this. Lock order: the projector's mutex is a leaf.
- */
+ *     place.
+ *
+ * The thread that projects calls all of this. Lock order: the projector's mutex is a leaf. */
 #include "readmodel/projector.h"
 
 #include "base/error.h"
 #include "readmodel/dead_letter.h"
 #include "readmodel/sql.h"
-
-/* ---- copy ------------------------------------------------------------------------------------ */
-
-void esc_copy_destroy(esc_follower *copy)
-{
-    if (copy != NULL) {
-        esc_follower_finalize(copy);
-        esc_park_fini(copy);
-        (void)sqlite3_close(copy->db);
-        escqrs_free(copy);
-    }
-}
-
-void esc_copy_drop(escqrs_readmodel *model)
-{
-    escqrs_projector *projector = model->projector;
-    esc_mutex_lock(&projector->mutex);
-    esc_follower *copy = model->copy;
-    model->copy = NULL;
-    esc_cond_broadcast(&projector->changed);
-    esc_mutex_unlock(&projector->mutex);
-    esc_copy_destroy(copy);
-}
-
-escqrs_status esc_copy_make(escqrs_readmodel *model, esc_follower **copy, escqrs_error *error)
-{
-    *copy = escqrs_alloc_zero(sizeof(esc_follower));
-    if (*copy == NULL) {
-        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to rebuild a read model");
-    }
-    (*copy)->model = model;
-    esc_park_init(*copy);
-    escqrs_status status =
-        esc_definition_make_copy(&model->definition, model->definition.scratch,
-                                 model->projector->in_memory, &(*copy)->db, error);
-    if (status != ESCQRS_OK) {
-        escqrs_free(*copy);
-        *copy = NULL;
-    }
-    return status;
-}
 
 /* ---- the live tables made anew --------------------------------------------------------------- */
 
@@ -81,6 +41,7 @@ static void settle(escqrs_readmodel *model, int64_t position)
     model->troubled = false;
     model->retrying = false;
     model->rebuild_failed = false;
+    model->error_is_rebuild = false;
     if (parked == 0) {
         model->error = (escqrs_error){0};
     } else if (model->copy->parked_position > 0) {
@@ -108,11 +69,15 @@ static escqrs_status catch_up(esc_follower *copy, escqrs_error *error)
             status = esc_run_transaction(&run, copy->db, &copy->control, error);
             copy->active = false;
         }
-        if (status == ESCQRS_OK && copy->limit <= run.upto) {
+        bool failed = status == ESCQRS_OK && copy->limit <= run.upto;
+        if (status == ESCQRS_OK) {
+            esc_mutex_lock(&projector->mutex);
+            copy->position = failed ? copy->limit - 1 : run.upto;
+            esc_mutex_unlock(&projector->mutex);
+        }
+        if (failed) {
             *error = copy->failure;
             status = error->status = ESCQRS_INVALID;
-        } else if (status == ESCQRS_OK) {
-            copy->position = run.upto;
         }
         esc_batch_clear(&projector->batch);
     }
@@ -142,6 +107,9 @@ static escqrs_status work_replace(void *context, void *sqlite, escqrs_error *err
     }
     if (status == ESCQRS_OK) {
         status = esc_dead_letter_replace(sqlite, model->definition.name, call->from, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_copy_forget(model, sqlite, error);
     }
     status = esc_rmsql_end(sqlite, status, error);
     if (status == ESCQRS_OK) {
@@ -186,11 +154,11 @@ static bool begin_rebuild(escqrs_readmodel *model)
     escqrs_error error = {0};
     esc_follower *copy = NULL;
     escqrs_status status;
-    esc_copy_drop(model);
+    esc_copy_remove(model);
     if (model->definition.has_virtual) {
         status = replace(model, model->definition.scratch, 0, &error);
     } else {
-        status = esc_copy_make(model, &copy, &error);
+        status = esc_copy_begin(model, &copy, &error);
     }
     if (status != ESCQRS_OK) {
         esc_model_trouble(model, &error);
@@ -207,9 +175,10 @@ static bool begin_rebuild(escqrs_readmodel *model)
     model->stopped = false;
     model->troubled = false;
     model->retrying = false;
-    if (model->parked == 0) {
+    if (model->parked == 0 || model->error_is_rebuild) {
         model->error = (escqrs_error){0};
     }
+    model->error_is_rebuild = false;
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
     return true;
@@ -220,7 +189,7 @@ static void swap(escqrs_readmodel *model)
     escqrs_error error = {0};
     escqrs_status status = replace(model, model->copy->db, model->copy->position, &error);
     if (status == ESCQRS_OK) {
-        esc_copy_drop(model);
+        esc_copy_remove(model);
     } else if (status == ESCQRS_INVALID || status == ESCQRS_NAME_CLASH ||
                status == ESCQRS_CORRUPT || status == ESCQRS_DELETED) {
         int64_t deleted = status == ESCQRS_DELETED;
@@ -261,13 +230,16 @@ static void cancel(escqrs_readmodel *model)
     esc_mutex_lock(&projector->mutex);
     bool wanted = model->cancel_wanted;
     bool has_copy = model->copy != NULL && !model->frozen;
+    wanted = wanted && !model->frozen;
     model->cancel_wanted = false;
     if (wanted && has_copy && model->retrying && !model->troubled) {
         model->retrying = false; /* the copy's, if not the live one's, which then fails again */
     }
     esc_mutex_unlock(&projector->mutex);
-    if (wanted && has_copy) {
+    if (wanted) {
         esc_copy_drop(model);
+    }
+    if (wanted && has_copy) {
         escqrs_log_write(&projector->log, ESCQRS_LOG_INFO,
                          "rebuilding read model %s was cancelled; the old rows stay",
                          model->definition.name);

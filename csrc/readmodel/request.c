@@ -51,12 +51,21 @@ escqrs_status escqrs_readmodel_cancel_rebuild(escqrs_readmodel *model, escqrs_er
     esc_mutex_lock(&projector->mutex);
     bool possible = !model->frozen && (model->rebuild_wanted || model->copy != NULL);
     bool frozen = model->frozen || model->refilling;
+    bool seen = !possible && model->error_is_rebuild;
+    if (seen) {
+        model->error = (escqrs_error){0};
+        model->error_is_rebuild = false;
+        model->rebuild_failed = false;
+    }
     if (possible) {
         model->rebuild_wanted = false;
-        model->cancel_wanted = model->copy != NULL;
+        model->cancel_wanted = true;
         esc_cond_broadcast(&projector->changed);
     }
     esc_mutex_unlock(&projector->mutex);
+    if (seen) {
+        return ESCQRS_OK;
+    }
     if (!possible) {
         return escqrs_error_set(error, ESCQRS_INVALID,
                                 frozen ? "read model %s has no other rows to go on with than those "
@@ -192,7 +201,7 @@ static escqrs_status skip_event(esc_follower *follower, const escqrs_error *fail
     }
     escqrs_status status = follower == &follower->model->live
                                ? esc_side_run(follower->model, work_skip, &call, error)
-                               : note_skip(&call, follower->db, error);
+                               : work_skip(&call, follower->db, error);
     escqrs_cursor_close(cursor);
     return status;
 }
@@ -208,6 +217,10 @@ escqrs_status escqrs_readmodel_skip(escqrs_readmodel *model, escqrs_slice reason
     esc_mutex_lock(&projector->mutex);
     while (model->busy) {
         esc_cond_wait(&projector->changed, &projector->mutex);
+    }
+    if (projector->stopping) {
+        esc_mutex_unlock(&projector->mutex);
+        return escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
     }
     if (!model->stopped) {
         esc_mutex_unlock(&projector->mutex);

@@ -24,6 +24,9 @@
 
 #define YIELD_AFTER_NS 2000000 /* with commits waiting */
 #define YIELD_LOOK_EVERY 16    /* items; a power of two */
+#define COPY_AFTER_NS                                                                              \
+    50000000 /* what a crash costs a rebuild, and how long it keeps the others                     \
+              */
 
 /* ---- statements ------------------------------------------------------------------------------------- */
 
@@ -301,9 +304,16 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
     return GO_ON;
 }
 
-static bool others_wait(const esc_run *run, size_t index)
+/* Is it time to commit before the item? */
+static bool is_long(const esc_run *run, size_t index)
 {
-    return !run->copies && (index & (YIELD_LOOK_EVERY - 1)) == 0 && index > run->first &&
+    if (index == run->first) {
+        return false;
+    }
+    if (run->copies) {
+        return escqrs_clock_monotonic_ns(NULL) - run->begun_ns > COPY_AFTER_NS;
+    }
+    return (index & (YIELD_LOOK_EVERY - 1)) == 0 &&
            escqrs_store_backlog(run->projector->store) > 0 &&
            escqrs_clock_monotonic_ns(NULL) - run->begun_ns > YIELD_AFTER_NS;
 }
@@ -314,7 +324,7 @@ static outcome apply_items(esc_run *run, sqlite3 *db, esc_control *control, escq
     for (size_t i = run->first; i < batch->items.count; i++) {
         const esc_item *item = &ESC_VECTOR_AT(&batch->items, esc_item, i);
         bool is_first = item->recorded.part == 0 || i == run->first;
-        if ((is_first && others_wait(run, i)) || item->recorded.position == run->end_before) {
+        if ((is_first && is_long(run, i)) || item->recorded.position == run->end_before) {
             run->upto = item->recorded.position - 1;
             run->next = i;
             return GO_ON;
@@ -441,7 +451,7 @@ escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *contro
     }
     detach(run);
     status = result == GIVE_UP ? error->status : ESCQRS_OK;
-    if (status == ESCQRS_OK && !run->copies) {
+    if (status == ESCQRS_OK) {
         status = move_checkpoints(run, db, control, error);
     }
     if (status == ESCQRS_OK) {

@@ -54,7 +54,7 @@ static char *resolve(const escqrs_readmodel *model)
     return (char *)esc_buffer_take(&path);
 }
 
-static bool is_in_memory(const escqrs_readmodel *model)
+bool esc_side_is_in_memory(const escqrs_readmodel *model)
 {
     return model->definition.file != NULL && strcmp(model->definition.file, ":memory:") == 0;
 }
@@ -62,7 +62,7 @@ static bool is_in_memory(const escqrs_readmodel *model)
 static escqrs_status open_connection(escqrs_readmodel *model, int flags, sqlite3 **db,
                                      escqrs_error *error)
 {
-    flags |= SQLITE_OPEN_NOMUTEX | (is_in_memory(model) ? SQLITE_OPEN_URI : 0);
+    flags |= SQLITE_OPEN_NOMUTEX | (esc_side_is_in_memory(model) ? SQLITE_OPEN_URI : 0);
     int code = sqlite3_open_v2(model->side.path, db, flags, NULL);
     if (code != SQLITE_OK) {
         escqrs_status status = esc_rmsql_error(error, *db, code, "read model %s: cannot open %s",
@@ -151,7 +151,7 @@ escqrs_status esc_side_open(escqrs_readmodel *model, escqrs_error *error)
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for read model %s",
                                 model->definition.name);
     }
-    bool readonly = model->projector->readonly && !is_in_memory(model);
+    bool readonly = model->projector->readonly && !esc_side_is_in_memory(model);
     escqrs_status status = read_salt(model, error);
     if (status == ESCQRS_OK) {
         status = open_connection(
@@ -174,23 +174,32 @@ escqrs_status esc_side_make(escqrs_readmodel *model, escqrs_error *error)
 
 void esc_side_close(escqrs_readmodel *model)
 {
-    for (size_t i = 0; i < model->side.reader_count; i++) {
-        (void)sqlite3_close(model->side.readers[i]);
+    escqrs_projector *projector = model->projector;
+    sqlite3 *readers[ESC_SIDE_READERS_MAX];
+    esc_mutex_lock(&projector->mutex);
+    size_t count = model->side.reader_count;
+    memcpy(readers, model->side.readers, count * sizeof readers[0]);
+    model->side.reader_count = 0;
+    esc_mutex_unlock(&projector->mutex);
+    for (size_t i = 0; i < count; i++) {
+        (void)sqlite3_close(readers[i]);
     }
-    esc_follower_finalize(&model->live);
-    (void)sqlite3_close(model->live.db);
-    escqrs_free(model->side.path);
-    model->live.db = NULL;
-    model->side = (esc_side){0};
+    if (model->live.db != NULL) {
+        esc_follower_finalize(&model->live);
+        (void)sqlite3_close(model->live.db);
+        model->live.db = NULL;
+    }
 }
 
 escqrs_status esc_side_run(escqrs_readmodel *model,
                            escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
                            void *context, escqrs_error *error)
 {
-    return model->live.db != NULL
-               ? work(context, model->live.db, error)
-               : escqrs_store_run(model->projector->store, false, work, context, error);
+    if (model->side.path == NULL) {
+        return escqrs_store_run(model->projector->store, false, work, context, error);
+    }
+    return model->live.db != NULL ? work(context, model->live.db, error)
+                                  : escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
 }
 
 /* ---- readers --------------------------------------------------------------------------------- */
@@ -208,13 +217,17 @@ escqrs_status escqrs_readmodel_reader(escqrs_readmodel *model, void **sqlite, es
     }
     sqlite3 *reader = NULL;
     esc_mutex_lock(&projector->mutex);
-    if (model->side.reader_count > 0) {
+    bool closed = projector->stopping;
+    if (!closed && model->side.reader_count > 0) {
         reader = model->side.readers[--model->side.reader_count];
     }
     esc_mutex_unlock(&projector->mutex);
     escqrs_status status = ESCQRS_OK;
+    if (closed) {
+        return escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
+    }
     if (reader == NULL) {
-        bool readonly = projector->readonly && !is_in_memory(model);
+        bool readonly = projector->readonly && !esc_side_is_in_memory(model);
         status = open_connection(model, readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE,
                                  &reader, error);
     }
@@ -237,7 +250,7 @@ void escqrs_readmodel_reader_return(escqrs_readmodel *model, void *sqlite)
         return;
     }
     esc_mutex_lock(&projector->mutex);
-    bool kept = model->side.reader_count < ESC_SIDE_READERS_MAX;
+    bool kept = model->side.reader_count < ESC_SIDE_READERS_MAX && !projector->stopping;
     if (kept) {
         model->side.readers[model->side.reader_count++] = sqlite;
     }

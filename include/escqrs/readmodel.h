@@ -101,7 +101,8 @@ typedef struct escqrs_readmodel_status {
     int64_t parked;    /* events in its dead letters that are not left out */
     uint32_t attempts; /* at the failing event; 0 where none fails */
     /* What failed last and is not mended: the event at error.position, if not 0, which has stopped
-     * it (STOPPED), is tried again (RETRYING), or was parked; or a rebuild that was given up. */
+     * it (STOPPED), is tried again (RETRYING), or was parked; or a rebuild that was given up, until
+     * the next one begins or it is cancelled. */
     escqrs_error error;
 } escqrs_readmodel_status;
 
@@ -198,12 +199,14 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *re
                                                             int64_t deadline_ns,
                                                             escqrs_error *error);
 /* Build it anew from position 1 beside the live copy and swap when level. Returns at once. What
- * skip left out is tried again. A read model with virtual tables is emptied first and filled in
- * place. */
+ * skip left out is tried again. One that has begun (`rebuilt` is not -1) goes on where it was when
+ * the store is opened again; readmodel/copy.c says how. A read model with virtual tables is emptied
+ * first and filled in place. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_rebuild(escqrs_readmodel *readmodel,
                                                        escqrs_error *error);
-/* Give a rebuild up that was asked for; the live rows stay, and are followed as before. INVALID:
- * none is under way, or the live rows are of an older definition. */
+/* Give a rebuild up that was asked for; the live rows stay, and are followed as before. One that
+ * has failed is no longer said in the status. INVALID: none is under way or has failed, or the live
+ * rows are of an older definition. */
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_cancel_rebuild(escqrs_readmodel *readmodel,
                                                               escqrs_error *error);
 /* Wait until a rebuild that is under way is at another position than `*seen`, which becomes that:

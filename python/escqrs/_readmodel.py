@@ -134,7 +134,8 @@ class ReadModel:
 
             Returns at once; ``flush()`` waits for it. What ``skip()`` left out is tried again.
             Where it fails, the old rows stay and are followed as before; ``flush()`` raises once,
-            the log and ``status.error`` say why.
+            the log and ``status.error`` say why. Where the process ends before it is over, it goes
+            on where it was when the store is next opened.
 
             progress: called as ``progress(position, head)`` while the copy grows; then this
                 returns when the rebuild is over, and raises ``es.ReadModelStopped`` where it
@@ -148,7 +149,8 @@ class ReadModel:
     def cancel_rebuild(self) -> None:
         """Give a rebuild up that is under way; the old rows stay and are followed as before.
 
-        ValueError if none is, or where the old rows are those of an older definition.
+        One that has failed is no longer said in ``status.error``. ValueError if none is under way
+        or has failed, or where the old rows are those of an older definition.
         """
         core_of(self).cancel_rebuild()
 

@@ -20,7 +20,8 @@ class ReadModelStatus:
         again after a while.
     position: of the last event that it has seen. head: of the last event of the store.
     error: what failed and is not mended, or None: the event that has stopped it or is tried
-        again, the one that was parked last, or a rebuild that was given up.
+        again, the one that was parked last, or a rebuild that was given up, until the
+        next one begins or ``cancel_rebuild()`` says that it has been seen.
     failed_position: of the event that ``error`` is about, or None. traceback: of the Python
         handler that failed there, or None.
     attempts: how often that event has failed, where it has stopped it or is tried again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -285,3 +286,63 @@ def test_exactly_once_through_kills(tmp_path: Path) -> None:
         shop.flush(SECONDS)
         assert shop[Reports].all() == stored(shop)
         assert shop[Also].count() == shop[Home].count() == shop.head
+
+
+def open_files(folder: Path) -> set[str]:
+    found = set()
+    for one in os.listdir("/proc/self/fd"):
+        try:
+            path = Path(os.readlink(f"/proc/self/fd/{one}"))
+        except OSError:  # the one that listed them
+            continue
+        if path.is_relative_to(folder):
+            found.add(path.name)
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="files of a process are Linux's")
+def test_file_is_closed_with_the_system(tmp_path: Path) -> None:
+    """Though the program still holds the system."""
+    path = tmp_path / "a.db"
+    system = es.open(path, Box, Reports)
+    system[Box, "b"].ask(Put("a"))
+    system.flush(SECONDS)
+    assert system[Reports].all() == [("a", 1)]
+    assert "reports.db" in open_files(tmp_path)
+    model = system[Reports]
+    system.close()
+    assert open_files(tmp_path) == set()
+    assert sorted(os.listdir(tmp_path)) == ["a.db", "a.db-lock", "reports.db"]
+    for call in (model.all, model.skip, model.retry, model.rebuild, model.parked):
+        with pytest.raises(es.Closed):
+            call()
+    (tmp_path / "reports.db").unlink()  # nobody writes it any more
+    with es.open(path, Box, Reports) as again:
+        again.flush(SECONDS)
+        assert again[Reports].all() == [("a", 1)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="files of a process are Linux's")
+def test_file_is_closed_by_the_query_that_outlives_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    reading, go_on = threading.Event(), threading.Event()
+
+    class Slow(Reports):
+        @es.query
+        def slowly(self, db: es.Rows) -> list[tuple[Any, ...]]:
+            reading.set()
+            assert go_on.wait(SECONDS)
+            return db.execute("SELECT key FROM reports").fetchall()
+
+    system = es.open(path, Box, Slow)
+    system[Box, "b"].ask(Put("a"))
+    system.flush(SECONDS)
+    found: list[Any] = []
+    reader = threading.Thread(target=lambda: found.append(system[Slow].slowly()))
+    reader.start()
+    assert reading.wait(SECONDS)
+    system.close(timeout=0.0)
+    go_on.set()
+    reader.join(SECONDS)
+    assert found == [[("a",)]]
+    assert open_files(tmp_path) == set()

@@ -140,28 +140,34 @@ def test_failure_retry_and_skip_on_the_way(tmp_path: Path) -> None:
     positive = SCHEMA.replace("NOT NULL)", "NOT NULL CHECK (number > 0))")
     checked = model(schema=positive)
     old = [("a", 1), ("b", -2), ("c", 3), ("d", -4), ("e", 5)]
-    for _ in range(2):  # stopped in the middle, and the next opening begins anew
+    with es.open(path, Box, checked) as system:
+        with pytest.raises(es.ReadModelStopped, match="CHECK") as caught:
+            system.flush(SECONDS)
+        assert (caught.value.name, caught.value.position) == ("Rows", 2)
+        status = system[checked].status
+        assert (status.state, status.position, status.failed_position) == ("stopped", 1, 2)
+        assert system[checked].all() == old
+        system[checked].retry()
+        with pytest.raises(es.ReadModelStopped):
+            system[checked].wait(timeout=SECONDS)
+        system[checked].skip()
+        with pytest.raises(es.ReadModelStopped) as caught:
+            system[checked].wait(timeout=SECONDS)
+        assert caught.value.position == 4
+        assert system[checked].all() == old
+    for _ in range(2):  # stopped in the middle, and the next opening goes on there
         with es.open(path, Box, checked) as system:
-            with pytest.raises(es.ReadModelStopped, match="CHECK") as caught:
-                system.flush(SECONDS)
-            assert (caught.value.name, caught.value.position) == ("Rows", 2)
-            status = system[checked].status
-            assert (status.state, status.position, status.failed_position) == ("stopped", 1, 2)
-            assert system[checked].all() == old
-            system[checked].retry()
-            with pytest.raises(es.ReadModelStopped):
-                system[checked].wait(timeout=SECONDS)
-            system[checked].skip()
             with pytest.raises(es.ReadModelStopped) as caught:
-                system[checked].wait(timeout=SECONDS)
+                system.flush(SECONDS)
             assert caught.value.position == 4
+            assert system[checked].status.position == 3
             assert system[checked].all() == old
     with es.open(path, Box, checked) as system:
-        for _ in range(2):
-            with pytest.raises(es.ReadModelStopped):
-                system.flush(SECONDS)
-            system[checked].skip()
+        with pytest.raises(es.ReadModelStopped):
+            system.flush(SECONDS)
+        system[checked].skip(reason="negative")
         system.flush(SECONDS)
+        assert [one.position for one in system[checked].parked(skipped=True)] == [2, 4]
         assert system[checked].all() == [("a", 1), ("c", 3), ("e", 5)]
         put(system, ("f", 6))
         system.flush(SECONDS)
@@ -203,10 +209,17 @@ def test_rebuild_on_demand_that_fails_leaves_the_old_rows(
         system[python].rebuild()
         with pytest.raises(es.ReadModelStopped, match="given up, the old rows stay"):
             system.flush(SECONDS)
-        system.flush(SECONDS)  # the live rows are level
         assert system[python].all() == [("a", 1)]
         assert system[python].status.state == "live"
         assert "on purpose" in str(system[python].status.error)
+        assert "on purpose" in str(system[python].status.traceback)
+        system.flush(SECONDS)  # the live rows are level
+        assert "on purpose" in str(system[python].status.error)
+        system[python].cancel_rebuild()  # seen: there is nothing to mend
+        assert system[python].status.error is None
+        assert system[python].status.traceback is None
+        with pytest.raises(ValueError, match="not being built anew"):
+            system[python].cancel_rebuild()
         fails = False
         system[python].rebuild()
         put(system, ("b", 2))
@@ -350,6 +363,92 @@ def test_killed_in_the_middle_of_a_rebuild(tmp_path: Path, when: int) -> None:
     out, _ = finish(start(KILLED, path, 2, 0, 1))
     assert out == "[('all', 602)]\n"
     assert not [one for one in os.listdir(tmp_path) if one.startswith("etilqs")]
+
+
+# arguments: path, version, the event at which to die (0: never), how many events to store first,
+# "ask" to have it rebuilt, the read model's file
+RESUMED = """
+import escqrs as es
+
+class Fill(es.Command[None]):
+    count: int
+
+class Filled(es.Event):
+    number: int
+
+class Box(es.Aggregate):
+    @es.handles
+    def fill(self, cmd: Fill) -> None:
+        for number in range(cmd.count):
+            self.emit(Filled(number))
+
+    @es.applies
+    def filled(self, event: Filled) -> None: ...
+
+seen = []
+last = 0
+reached = threading.Event()
+
+class Sums(es.ReadModel):
+    schema = "CREATE TABLE sums (k TEXT PRIMARY KEY, n INTEGER NOT NULL)"
+    version = int(sys.argv[2])
+    if sys.argv[6]:
+        file = sys.argv[6]
+
+    @es.on(Filled)
+    def filled(self, db, event: Filled, recorded):
+        db.execute(
+            "INSERT INTO sums VALUES ('all', ?) ON CONFLICT (k) DO UPDATE SET n = n + excluded.n",
+            (self.version,),
+        )
+        seen.append(recorded.position)
+        if recorded.position == last:
+            reached.set()
+            threading.Event().wait()  # for the end
+
+    @es.query
+    def all(self, db):
+        return db.execute("SELECT * FROM sums").fetchall()
+
+
+if sys.argv[5] != "ask":
+    last = int(sys.argv[3])
+with es.open(sys.argv[1], Box, Sums) as system:
+    if int(sys.argv[4]):
+        system[Box, "b"].ask(Fill(int(sys.argv[4])))
+    if sys.argv[5] == "ask":
+        system.flush(60)
+        last = int(sys.argv[3])
+        system[Sums].rebuild()
+    if last:
+        reached.wait()
+        print(system[Sums].all(), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    system.flush(60)
+    print(system[Sums].all(), seen[:1], len(seen))
+"""
+
+
+@pytest.mark.parametrize("asked", ["", "ask"])
+@pytest.mark.parametrize("file", ["", "own.db"])
+def test_killed_rebuild_goes_on_where_it_was(tmp_path: Path, asked: str, file: str) -> None:
+    """Not from the first event; the old rows answer all the time."""
+    path = tmp_path / "a.db"
+    version = 1 if asked else 2
+    out, _ = finish(start(RESUMED, path, 1, 0, 10_000, "", file))
+    assert out.startswith("[('all', 10000)]")
+    out, _ = finish(start(RESUMED, path, version, 9_999, 0, asked, file), status=-signal.SIGKILL)
+    assert out == "[('all', 10000)]\n"  # asked in the very moment
+    connection = sqlite3.connect(f"file:{tmp_path / (file or 'a.db')}?mode=ro", uri=True)
+    assert connection.execute("SELECT n FROM sums").fetchall() == [(10_000,)]
+    connection.close()
+    assert [one for one in os.listdir(tmp_path) if "-rebuild-" in one]
+    out, _ = finish(start(RESUMED, path, version, 0, 0, "", file))
+    rows, first, count = out.rsplit(" ", 2)
+    assert rows == f"[('all', {10_000 * version})]"
+    at = int(first.strip("[]"))  # a transaction has 4,096 events at most
+    assert at >= 9_999 - 4_096 and at + int(count) - 1 == 10_000
+    assert not [one for one in os.listdir(tmp_path) if "-rebuild-" in one]
 
 
 def test_killed_in_the_middle_of_catching_up(tmp_path: Path) -> None:
