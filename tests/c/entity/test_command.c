@@ -103,7 +103,7 @@ static void test_asks_nest_deeply(void **state)
 {
     bank b;
     bank_open(&b, plain(state));
-    run_chain(&b, 10000);
+    run_chain(&b, 10000 / test_stride(5));
     bank_close(&b);
 }
 

@@ -1,5 +1,6 @@
 /* Hosts: one worker at a time, takeover, blocking, poke, threads that cannot start. */
 #include "support.h"
+#include "support/test.h"
 
 #define LONG_CHAIN 2000
 
@@ -311,8 +312,7 @@ static void block_chain(bool hosted, int count)
 
 static int chain_length(void)
 {
-    const char *preload = getenv("LD_PRELOAD"); /* valgrind allows 500 threads */
-    return preload != NULL && strstr(preload, "valgrind") != NULL ? LONG_CHAIN / 10 : LONG_CHAIN;
+    return LONG_CHAIN / (int)test_stride(10); /* valgrind allows 500 threads */
 }
 
 static void test_block_chain_hosted(void **state)

@@ -193,7 +193,8 @@ static void check_calls(fault_call call, const char *name)
 {
     for (int sticky = 0; sticky < 2; sticky++) {
         bool reached = true;
-        for (long n = 1; n <= COUNT_MAX * 4 && reached; n += n < COUNT_MAX ? 1 : 17) {
+        for (long n = 1; n <= COUNT_MAX * 4 && reached;
+             n += (n < COUNT_MAX ? 1 : 17) * test_stride(5)) {
             char what[64];
             outcome result;
             snprintf(what, sizeof what, "%s %ld%s", name, n, sticky ? " and later" : "");
@@ -235,7 +236,7 @@ static void test_no_memory(void **state)
     (void)state;
     bool failed = true;
     begin_anew();
-    for (long n = 1; failed; n += n < 100 ? 1 : 7) {
+    for (long n = 1; failed; n += (n < 100 ? 1 : 7) * test_stride(5)) {
         outcome result;
         escqrs_alloc_fail(n, false);
         work("no memory", &result);

@@ -108,7 +108,8 @@ static void check_calls(fault_call call, const char *name)
 {
     for (int sticky = 0; sticky < 2; sticky++) {
         bool reached = true;
-        for (long n = 1; n <= COUNT_MAX * 3 && reached; n += n < COUNT_MAX ? 1 : 13) {
+        for (long n = 1; n <= COUNT_MAX * 3 && reached;
+             n += (n < COUNT_MAX ? 1 : 13) * test_stride(5)) {
             char what[64];
             snprintf(what, sizeof what, "%s %ld%s", name, n, sticky ? " and later" : "");
             teardown_folder(NULL);
@@ -241,7 +242,7 @@ static void test_no_memory(void **state)
 {
     (void)state;
     bool failed = true;
-    for (long n = 1; failed; n++) {
+    for (long n = 1; failed; n += test_stride(5)) {
         escqrs_store *store = NULL;
         escqrs_cursor *cursor = NULL;
         const escqrs_recorded *r;

@@ -297,19 +297,20 @@ static const char *const tables_without_checks =
 static void test_cells(void **state)
 {
     (void)state;
+    enum { VALUES = sizeof values / sizeof *values };
+    const size_t count = sizeof cells / sizeof *cells * VALUES, stride = (size_t)test_stride(7);
     make_store();
-    for (size_t i = 0; i < sizeof cells / sizeof *cells; i++) {
-        for (size_t j = 0; j < sizeof values / sizeof *values; j++) {
-            const char *table = cells[i][0], *column = cells[i][1];
-            if (is_row_key(table, column) && strchr("-09", values[j][0]) == NULL) {
-                continue; /* SQLite refuses it */
-            }
-            snprintf(damage, sizeof damage,
-                     "%s UPDATE OR IGNORE %s SET %s = %s WHERE %s = (SELECT %s(%s) FROM %s)",
-                     tables_without_checks, table, column, values[j], column,
-                     (i + j) % 2 == 0 ? "max" : "min", column, table);
-            (void)use_damaged();
+    for (size_t n = 0; n < count; n += stride) {
+        const size_t i = n / VALUES, j = n % VALUES;
+        const char *table = cells[i][0], *column = cells[i][1];
+        if (is_row_key(table, column) && strchr("-09", values[j][0]) == NULL) {
+            continue; /* SQLite refuses it */
         }
+        snprintf(damage, sizeof damage,
+                 "%s UPDATE OR IGNORE %s SET %s = %s WHERE %s = (SELECT %s(%s) FROM %s)",
+                 tables_without_checks, table, column, values[j], column,
+                 (i + j) % 2 == 0 ? "max" : "min", column, table);
+        (void)use_damaged();
     }
 }
 

@@ -138,7 +138,7 @@ static void run(escqrs_durability durability, uint64_t every, int commits, size_
 static void test_small_commits(void **state)
 {
     (void)state;
-    run(ESCQRS_DURABILITY_FULL, 6, 80, 700);
+    run(ESCQRS_DURABILITY_FULL, 6, 80 / (int)test_stride(4), 700);
 }
 
 /* The WAL fills, is moved into the file and begins anew. */
@@ -152,7 +152,7 @@ static void test_big_commits(void **state)
 static void test_normal(void **state)
 {
     (void)state;
-    run(ESCQRS_DURABILITY_NORMAL, 6, 50, 700);
+    run(ESCQRS_DURABILITY_NORMAL, 6, 50 / (int)test_stride(4), 700);
     teardown_folder(NULL);
     setup_folder(NULL);
     run(ESCQRS_DURABILITY_NORMAL, 150, 10, 190000);

@@ -36,6 +36,16 @@ uint64_t test_random_below(test_random *random, uint64_t limit)
     return test_random_next(random) % limit;
 }
 
+long test_stride(long slowly)
+{
+#if defined(__SANITIZE_THREAD__)
+    return slowly;
+#else
+    const char *preload = getenv("LD_PRELOAD");
+    return preload != NULL && strstr(preload, "valgrind") != NULL ? slowly : 1;
+#endif
+}
+
 char *test_folder_new(void)
 {
     const char *base = getenv("TMPDIR");

@@ -22,6 +22,10 @@ test_random test_random_new(void);
 uint64_t test_random_next(test_random *random);
 uint64_t test_random_below(test_random *random, uint64_t limit); /* limit > 0 */
 
+/* How a test goes on that tries very many things one after another: by 1, and by `slowly` under
+ * ThreadSanitizer and valgrind, where all takes ten times as long. */
+long test_stride(long slowly);
+
 /* Makes an empty folder for one test and returns its path, to be given to test_folder_remove. */
 char *test_folder_new(void);
 void test_folder_remove(char *path); /* with all in it; frees the path */
