@@ -149,10 +149,10 @@ static void deliver(flight *self)
             escqrs_ref_path(to, path, sizeof path);
             escqrs_log_write(escqrs_actor_system_log(self->persist->system->core), ESCQRS_LOG_ERROR,
                              "/%s: its mailbox is full; a message of the persistent actor %.*s, "
-                             "held back until its events were durable, is lost",
+                             "held back until its events were durable, is a dead letter",
                              path, (int)self->persist->stream.size,
                              (const char *)self->persist->stream.data);
-            escqrs_envelope_destroy(&mail->envelope);
+            escqrs_untold_publish(to, &mail->envelope);
         }
         escqrs_ref_release(to);
         escqrs_ref_release(sender);
@@ -355,8 +355,18 @@ static void turn_close(esc_py_persist *self)
 int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
 {
     esc_py_persist *self = context->persist;
+    bool ends = envelope != NULL &&
+                (envelope->type == &escqrs_restarting || envelope->type == &escqrs_stopping ||
+                 envelope->type == &escqrs_stopped);
+    if (ends) { /* it may still turn out to have seen what is not stored */
+        await_flights(self);
+    }
     /* acquire: pairs with the release in fail */
-    if (atomic_load_explicit(&self->stale, memory_order_acquire) &&
+    bool stale = atomic_load_explicit(&self->stale, memory_order_acquire);
+    if (stale && ends) {
+        return 1;
+    }
+    if (stale &&
         (envelope == NULL || envelope->type == &esc_py_mail_type ||
          envelope->type == &escqrs_terminated || envelope->type == &escqrs_receive_timeout)) {
         escqrs_error error = {0};
@@ -480,11 +490,36 @@ static esc_py_persist *persist_of(PyObject *object, const char *method)
     return self->context->persist;
 }
 
+/* Whether this thread handles the message of the open turn: it runs the actor, or the event loop of
+ * its async receive. -1 with an exception. */
+static int is_turn_here(esc_py_persist *self, esc_py_context *context)
+{
+    if (!self->open || turn_now == self || !context->suspended) {
+        return self->open && turn_now == self;
+    }
+    PyObject *result = PyObject_CallMethod((PyObject *)self->system, "_is_on_loop", NULL);
+    int here = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    return here;
+}
+
 /* As above, with its turn open on this thread's actor. */
 static esc_py_persist *writing(PyObject *object, const char *method)
 {
     esc_py_persist *self = persist_of(object, method);
     if (self == NULL) {
+        return NULL;
+    }
+    int own = is_turn_here(self, ((persistent *)object)->context);
+    if (own <= 0) {
+        if (own == 0) {
+            PyErr_Format(self->system->state->errors.error, "%s.%s was called %s",
+                         Py_TYPE(object)->tp_name, method,
+                         self->open ? "by a thread that does not handle the actor's message; what "
+                                      "is persisted belongs to a message: persist there, or tell "
+                                      "the actor"
+                                    : "outside of a message");
+        }
         return NULL;
     }
     if (self->applying) { /* what replay would refuse is refused at once */
@@ -495,12 +530,10 @@ static esc_py_persist *writing(PyObject *object, const char *method)
                      Py_TYPE(object)->tp_name, method, method);
         return NULL;
     }
-    const char *why = self->recovering ? "while it is recovered from what is stored"
-                      : !self->open    ? "outside of a message"
-                                       : NULL;
-    if (why != NULL) {
-        PyErr_Format(self->system->state->errors.error, "%s.%s was called %s",
-                     Py_TYPE(object)->tp_name, method, why);
+    if (self->recovering) {
+        PyErr_Format(self->system->state->errors.error,
+                     "%s.%s was called while it is recovered from what is stored",
+                     Py_TYPE(object)->tp_name, method);
         return NULL;
     }
     return self;

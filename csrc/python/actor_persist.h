@@ -39,7 +39,8 @@ int esc_py_persist_begin(esc_py_context *context);
 /* It is over: waits for its flights. Twice is once. */
 void esc_py_persist_end(esc_py_context *context);
 /* A message begins; or with NULL, a continuation. 1: not with this instance, which is stale: the
- * actor restarts, and the message comes again. 0, or -1 with an exception. */
+ * actor restarts, and the message comes again, unless it was about the end of this instance. 0, or
+ * -1 with an exception. */
 int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope);
 /* Its Started was handled with this result, which is stolen and given back; NULL: an exception. */
 PyObject *esc_py_persist_recover(esc_py_context *context, PyObject *result);

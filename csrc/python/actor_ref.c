@@ -11,6 +11,7 @@
 #include "python/actor_persist.h"
 #include "python/actor_reply.h"
 #include "python/errors.h"
+#include "python/loop.h"
 #include "python/state.h"
 
 #define PATH_SIZE 512
@@ -93,7 +94,11 @@ static escqrs_status wait_room(void *context, int64_t deadline_ns)
 /* The mailbox is full: wait where one may. 1: try again; 0: the mail is gone; -1. */
 static int wait_or_refuse(esc_py_ref *to)
 {
-    if (escqrs_context_current() == NULL && escqrs_ref_may_block(to->core)) {
+    int looped = esc_py_loop_is_running(to->system->state); /* which is not to stand still */
+    if (looped < 0) {
+        return -1;
+    }
+    if (!looped && escqrs_context_current() == NULL && escqrs_ref_may_block(to->core)) {
         room wait = {.ref = to->core};
         int status = esc_py_actor_wait(to->system, wait_room, &wait, INT64_MAX);
         if (status == ESCQRS_OK) {
@@ -120,7 +125,7 @@ int esc_py_send(esc_py_ref *to, esc_py_mail *mail, escqrs_ref *sender)
     }
     while (escqrs_tell_now(to->core, &mail->envelope, sender) == ESCQRS_MAILBOX_FULL) {
         if (wait_or_refuse(to) < 0) {
-            escqrs_envelope_destroy(&mail->envelope);
+            escqrs_untold_destroy(to->core, &mail->envelope);
             return -1;
         }
     }

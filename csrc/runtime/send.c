@@ -28,12 +28,18 @@ void escqrs_envelope_describe(const escqrs_envelope *envelope, char *text, size_
 
 /* ---- boxes ------------------------------------------------------------------------------------ */
 
+/* A dead letter, since there is no room for it. */
+static void full_letter_send(esc_cell *cell, escqrs_envelope *envelope)
+{
+    esc_question_refuse(envelope, ESCQRS_MAILBOX_FULL, esc_cell_ref(cell), "has a full mailbox");
+    esc_dead_letter_send(cell->system, esc_cell_ref(cell), envelope);
+}
+
 static escqrs_status put_into_box(esc_cell *cell, escqrs_envelope *envelope, bool forced)
 {
     esc_box *box = esc_cell_has(cell)->box;
     int64_t now_ns = esc_box_wants_time(box) ? esc_timers_now(&cell->system->timers) : 0;
     escqrs_envelope *dropped = NULL;
-    escqrs_actor_system *system = cell->system;
     switch (esc_box_put(box, envelope, forced, now_ns, &dropped)) {
     case ESC_PUT_WAKE:
         esc_cell_request(cell, ESC_REQUEST_BOX);
@@ -41,7 +47,7 @@ static escqrs_status put_into_box(esc_cell *cell, escqrs_envelope *envelope, boo
     case ESC_PUT_OK:
         break;
     case ESC_PUT_DROPPED:
-        esc_dead_letter_send(system, esc_cell_ref(cell), envelope);
+        full_letter_send(cell, envelope);
         return ESCQRS_OK;
     case ESC_PUT_FULL:
         return ESCQRS_MAILBOX_FULL;
@@ -51,7 +57,7 @@ static escqrs_status put_into_box(esc_cell *cell, escqrs_envelope *envelope, boo
         return ESCQRS_CLOSED;
     }
     if (dropped != NULL) {
-        esc_dead_letter_send(system, esc_cell_ref(cell), dropped);
+        full_letter_send(cell, dropped);
     }
     return ESCQRS_OK;
 }
@@ -146,16 +152,17 @@ escqrs_status escqrs_tell_now(escqrs_ref *to, escqrs_envelope *envelope, escqrs_
 {
     set_sender(envelope, sender);
     escqrs_status status = put(to, envelope);
-    if (status == ESCQRS_NO_MEMORY) {
-        return refuse(to, envelope, status);
-    }
-    if (status == ESCQRS_MAILBOX_FULL && !escqrs_ref_may_block(to)) {
-        return refuse(to, envelope, status);
-    }
-    if (status == ESCQRS_MAILBOX_FULL && escqrs_actor_current() != NULL) {
-        return refuse(to, envelope, status);
-    }
-    return status;
+    return status == ESCQRS_NO_MEMORY ? refuse(to, envelope, status) : status;
+}
+
+void escqrs_untold_destroy(escqrs_ref *to, escqrs_envelope *envelope)
+{
+    (void)refuse(to, envelope, ESCQRS_MAILBOX_FULL);
+}
+
+void escqrs_untold_publish(escqrs_ref *to, escqrs_envelope *envelope)
+{
+    full_letter_send((esc_cell *)to, envelope);
 }
 
 escqrs_status escqrs_ref_wait_room(escqrs_ref *ref, int64_t deadline_ns, escqrs_error *error)

@@ -197,9 +197,8 @@ static void tell(escqrs_timer *timer, escqrs_envelope *envelope)
         escqrs_log_write(&timer->system->log, ESCQRS_LOG_ERROR,
                          "out of memory copying the message of a timer; a tick is left out");
     } else if (escqrs_tell_now(timer->to, envelope, esc_cell_ref(timer->owner)) ==
-                   ESCQRS_MAILBOX_FULL &&
-               escqrs_ref_may_block(timer->to)) {
-        esc_dead_letter_send(timer->system, timer->to, envelope);
+               ESCQRS_MAILBOX_FULL) {
+        escqrs_untold_publish(timer->to, envelope);
     }
 }
 

@@ -154,9 +154,14 @@ typedef struct escqrs_terminated_message {
  * NULL. The status may be ignored: nothing is lost silently. */
 escqrs_status escqrs_tell(escqrs_ref *to, escqrs_envelope *envelope, escqrs_ref *sender);
 /* Never blocks, and does not take the message when the answer is MAILBOX_FULL. For callers that
- * must leave an interpreter before they wait; then escqrs_ref_wait_room. */
+ * must leave an interpreter before they wait; then escqrs_ref_wait_room, or one of the two below.
+ */
 ESCQRS_MUST_USE escqrs_status escqrs_tell_now(escqrs_ref *to, escqrs_envelope *envelope,
                                               escqrs_ref *sender);
+/* What tell_now did not take is given up, and taken: destroyed, or made a dead letter. Where it is
+ * a question, its asker gets MAILBOX_FULL. */
+void escqrs_untold_destroy(escqrs_ref *to, escqrs_envelope *envelope);
+void escqrs_untold_publish(escqrs_ref *to, escqrs_envelope *envelope);
 /* May a tell to it have to wait? (a bounded mailbox with `block`) */
 bool escqrs_ref_may_block(const escqrs_ref *ref);
 /* Blocks until there was room, the actor has stopped, or the deadline (monotonic ns) has passed:

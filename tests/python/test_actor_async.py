@@ -420,3 +420,54 @@ def test_closing_after_the_loop_that_was_given_has_ended():
         await began.wait()
 
     asyncio.run(main()).close()
+
+
+def test_an_async_persistent_actor_persists_on_its_loop(system):
+    class Kept(es.Event, name="AsyncKept"):
+        number: int
+
+    class Keeper(es.PersistentActor):
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case "tasks":
+                    await asyncio.gather(*(self.keep(number) for number in range(3)))
+                    ctx.respond(self.version)
+                case "thread":
+                    await asyncio.to_thread(self.persist, Kept(1))
+
+        async def keep(self, number: int) -> None:
+            await asyncio.sleep(0)
+            self.persist(Kept(number))
+
+    with es.Store(":memory:") as store:
+        made = es.Props(Keeper, middleware=[es.persistence(store)])
+        ref = system.spawn(made, name="n")
+        assert ref.ask("tasks", timeout=support.SECONDS) == 3
+        with pytest.raises(es.Error, match="by a thread that does not handle"):
+            ref.ask("thread", timeout=support.SECONDS)
+        assert store.version("n") == 3
+        ref.poison()
+        ref.wait_stopped(timeout=support.SECONDS)
+
+
+def test_a_full_mailbox_does_not_stop_an_event_loop(system):
+    class Gate:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+
+    entered, release = threading.Event(), threading.Event()
+    full = system.spawn(es.Props(Gate, mailbox=es.bounded(1, "block")))
+    full.tell("block")
+    assert entered.wait(support.SECONDS)
+    full.tell("waits")
+    with pytest.raises(es.MailboxFull):
+        system.spawn(Doer).ask(Call(lambda ctx: ctx.tell(full, 1)), timeout=support.SECONDS)
+
+    async def main() -> None:
+        with pytest.raises(es.MailboxFull):
+            full.tell(1)
+
+    asyncio.run(main())
+    release.set()

@@ -87,6 +87,20 @@ def test_full_drops(system, on_full, kept, lost):
     assert handled(ref) == kept
 
 
+@pytest.mark.parametrize("on_full", ["fail", "block", "drop_new", "drop_old"])
+def test_a_question_that_finds_no_room_is_answered(system, on_full):
+    class Forwarder:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, int):
+                ctx.forward(ref)
+
+    ref = blocked(system, es.bounded(1, on_full))
+    other = system.spawn(Forwarder)
+    replies = [other.submit(1), other.submit(2)]
+    failed = replies[on_full != "drop_old"].exception(timeout=support.SECONDS)
+    assert isinstance(failed, es.MailboxFull)
+
+
 def test_full_blocks_a_sender_outside(system):
     ref = blocked(system, es.bounded(1, "block"))
     ref.tell(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import queue
 import threading
 from pathlib import Path
@@ -304,6 +305,78 @@ def test_terminated_comes_to_what_is_stored(store):
     assert seen.empty()
 
 
+def test_an_instance_that_has_seen_what_is_not_stored_gets_nothing_more(system, store):
+    """Neither Restarting nor Stopping: it might store or send what it believes to be its state."""
+
+    class Saver(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            super().receive(ctx, message)
+            if isinstance(message, es.Restarting | es.Stopping) and self.version > 0:
+                self.persist_snapshot(Total(self.total))
+
+    def names() -> list[str]:
+        return [name for name, _ in log]
+
+    log: list[Any] = []
+    made = es.Props(lambda: Saver(log), middleware=[es.persistence(store)])
+    ref = system.spawn(made, name="c")
+    ref.ask(Add(1))
+    log.clear()
+    with pytest.raises(LookupError):
+        ref.ask("raise")
+    assert ref.ask("get") == (1, 1)
+    assert names() == ["str", "Added", "Started", "Replay", "Added", "ReplayComplete", "str"]
+    store.append("c", [Added(10)])  # a second writer
+    log.clear()
+    with pytest.raises(es.WrongVersion):
+        ref.ask(Add(1))
+    ref.stop()
+    ref.wait_stopped(timeout=support.SECONDS)
+    assert names() == ["Add", "Added"]
+    assert store.snapshot("c") is None
+    log.clear()
+    ref = again(system, made)
+    assert ref.ask("get") == (11, 2)
+    end(ref)
+    assert names()[-2:] == ["Stopping", "Stopped"]
+    assert store.snapshot("c").version == 2
+
+
+@pytest.mark.parametrize("on_full", ["fail", "block", "drop_new"])
+def test_what_finds_a_full_mailbox_once_it_is_durable_is_a_dead_letter(system, store, on_full):
+    class Gate:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "block":
+                entered.set()
+                release.wait(support.SECONDS)
+
+    class Sender(es.PersistentActor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "tell":
+                self.persist(Added(1))
+                ctx.tell(full, "no room")
+                ctx.respond(None)
+            elif message == "pass on":
+                self.persist(Added(1))
+                ctx.forward(full)
+
+    letters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.dead_letters.subscribe(letters.put)
+    full = system.spawn(es.Props(Gate, mailbox=es.bounded(1, on_full)), name="full")
+    full.tell("block")
+    assert entered.wait(support.SECONDS)
+    full.tell("waits")
+    ref = system.spawn(es.Props(Sender, middleware=[es.persistence(store)]), name="c")
+    for how in (ref.ask, lambda message: ref.submit(message).result(timeout=support.SECONDS)):
+        assert how("tell") is None
+        letter = letters.get(timeout=support.SECONDS)
+        assert (letter.target, letter.message) == (full, "no room")
+        with pytest.raises(es.MailboxFull):
+            how("pass on")
+        assert letters.get(timeout=support.SECONDS).message == "pass on"
+    release.set()
+
+
 def test_what_was_decided_on_what_could_not_be_stored_fails_too(system, store):
     ref = system.spawn(props(store), name="c")
     ref.ask(Add(1))
@@ -516,6 +589,40 @@ def test_persisting_while_an_event_is_handled_is_refused(system, store, what):
     assert ref.ask(Add(3)) == 2  # it has caught the error, here and in replay
     assert ref.ask("get") == again(system, made, "e").ask("get") == (2, True)
     assert store.version("e") == 2
+
+
+def test_persisting_in_another_thread_is_refused(system, store):
+    class Helped(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if callable(message):
+                ctx.respond(message(self))
+            else:
+                super().receive(ctx, message)
+
+    class Caller:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if callable(message):
+                ctx.respond(message())
+
+    def in_a_thread(actor: Helped) -> None:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            pool.submit(actor.persist, Added(5)).result()
+
+    def in_another_actor(actor: Helped) -> None:
+        caller.ask(lambda: actor.persist(Added(5)))
+
+    def snapshot(actor: Helped) -> None:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            pool.submit(actor.persist_snapshot, Total(5)).result()
+
+    caller = system.spawn(Caller)
+    ref = system.spawn(es.Props(Helped, middleware=[es.persistence(store)]), name="c")
+    ref.ask(Add(1))
+    for way in (in_a_thread, in_another_actor, snapshot):
+        with pytest.raises(es.Error, match="by a thread that does not handle"):
+            ref.ask(way)
+    assert (store.version("c"), store.snapshot("c")) == (1, None)
+    assert ref.ask(Add(1)) == (2, 2)
 
 
 def test_deleting(system, store):

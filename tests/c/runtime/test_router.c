@@ -317,6 +317,37 @@ static void test_the_answers_to_a_full_mailbox(void **state)
     }
 }
 
+static void test_tell_now_leaves_what_has_no_room_with_the_caller(void **state)
+{
+    (void)state;
+    static const escqrs_on_full ways[] = {ESCQRS_ON_FULL_FAIL, ESCQRS_ON_FULL_BLOCK};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        escqrs_actor_system *system = manual_system();
+        escqrs_error error = {0};
+        script one = {0};
+        script dead = {0};
+        assert_int_equal(
+            escqrs_subscribe(system, &escqrs_dead_letter, count_dead, &dead, NULL, NULL, &error),
+            ESCQRS_OK);
+        escqrs_ref *ref =
+            spawn_boxed(system, &one, (escqrs_mailbox_options){.capacity = 1, .on_full = ways[i]});
+        tell(ref, 1);
+        escqrs_envelope *second = note_new(2), *third = note_new(3);
+        assert_int_equal(escqrs_tell_now(ref, second, NULL), ESCQRS_MAILBOX_FULL);
+        assert_int_equal(escqrs_tell_now(ref, third, NULL), ESCQRS_MAILBOX_FULL);
+        assert_int_equal(notes_alive, 3);
+        escqrs_untold_destroy(ref, second);
+        assert_int_equal(notes_alive, 2);
+        escqrs_untold_publish(ref, third);
+        assert_string_equal(dead.log, "3 ");
+        settle(system);
+        assert_string_equal(one.log, "Started 1 ");
+        escqrs_ref_release(ref);
+        system_end(system);
+        assert_int_equal(notes_alive, 0);
+    }
+}
+
 static void test_priorities(void **state)
 {
     (void)state;
@@ -517,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_a_pool_spawns_and_poisons_its_routees),
         cmocka_unit_test(test_router_props_that_cannot_be),
         cmocka_unit_test(test_the_answers_to_a_full_mailbox),
+        cmocka_unit_test(test_tell_now_leaves_what_has_no_room_with_the_caller),
         cmocka_unit_test(test_priorities),
         cmocka_unit_test(test_an_actor_never_waits_for_a_mailbox),
         cmocka_unit_test(test_senders_outside_wait_for_room),
