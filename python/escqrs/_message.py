@@ -10,6 +10,7 @@ that did not exist yet.
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import enum
 import inspect
@@ -176,6 +177,23 @@ def _names(what: str, given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(several))
 
 
+def _from_dataclasses(title: str, name: str, given: dataclasses.Field[Any]) -> _Field:
+    """``dataclasses.field(...)``, as far as it says what ``es.field(...)`` can say."""
+    if not (given.init and given.repr and given.compare and given.hash in (None, True)):
+        raise TypeError(
+            f"{title}.{name}: a field of a message is given, shown and compared; dataclasses.field "
+            "with init, repr, compare or hash is for dataclasses"
+        )
+    missing = dataclasses.MISSING
+    return _Field(
+        None,
+        _MISSING if given.default is missing else given.default,
+        _MISSING if given.default_factory is missing else given.default_factory,
+        given.kw_only is True,
+        (),
+    )
+
+
 class _Declared:
     """One field as declared; ``spec`` is what C needs of it, once its annotation could be read."""
 
@@ -236,8 +254,7 @@ def _is_keyword_only(name: str, annotation: object) -> bool:
     """``_: KW_ONLY``, as dataclasses have it."""
     if isinstance(annotation, str):
         return name == "_" and _KEYWORD_ONLY.match(annotation) is not None
-    dataclasses = sys.modules.get("dataclasses")
-    return name == "_" and dataclasses is not None and annotation is dataclasses.KW_ONLY
+    return name == "_" and annotation is dataclasses.KW_ONLY
 
 
 def _declare(
@@ -265,6 +282,8 @@ def _declare(
                 f"{title}.{name}: names that begin with `_` are reserved; choose another"
             )
         given = values.get(name, _MISSING)
+        if isinstance(given, dataclasses.Field):
+            given = _from_dataclasses(title, name, given)
         asked = given.number if isinstance(given, _Field) else None
         before = inherited.get(name)
         if asked is None:

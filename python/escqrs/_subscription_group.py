@@ -39,7 +39,7 @@ from .errors import Closed, Deleted
 if TYPE_CHECKING:
     from ._store import Feed, Store
 
-_ENGINE = "escqrs."  # types of the engine's own events begin so
+_ENGINE = "escqrs."  # types or streams of the engine's own events begin so
 _SAVE_SECONDS = 1.0  # after which the next acknowledgement is stored with those before it
 _SAVE_EVENTS = 10_000  # events that nobody wanted, after which the position is stored all the same
 _CHUNK = 64  # events that are taken in at once
@@ -180,7 +180,8 @@ class Group:
         recorded = entry.recorded
         position = recorded.position
         self.looked = position if entry.is_last else position - 1
-        unwanted = self.plain and recorded.type.startswith(_ENGINE)
+        is_engine = recorded.type.startswith(_ENGINE) or recorded.stream.startswith(_ENGINE)
+        unwanted = self.plain and is_engine
         # a dead letter that is not behind the position: it was killed before it moved
         if unwanted or position in self.ahead or entry.place in self.dead:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import doctest
 import enum
 import gc
@@ -556,6 +557,28 @@ def test_defaults() -> None:
     decoded = es.from_bytes(Order, b"")
     assert (decoded.a, decoded.g, decoded.h, decoded.i) == (1, 5, Money(3), Color.RED)
     assert (decoded.b, decoded.c) == ([], {})  # an empty list is stored as none at all
+
+
+def test_fields_of_dataclasses() -> None:
+    class Order(es.Event):
+        a: int = dataclasses.field(default=3)
+        b: list[int] = dataclasses.field(default_factory=list)
+        c: str = dataclasses.field(default="c", kw_only=True)
+        d: int = dataclasses.field(kw_only=True)
+
+    assert (Order(d=1).a, Order(d=1).b, Order(d=1).c) == (3, [], "c")
+    with pytest.raises(TypeError, match="missing field 'd'"):
+        Order(1, [2])
+
+    class Cart(es.Aggregate):
+        items: list[int] = dataclasses.field(default_factory=lambda: [1])
+
+    with es.open(":memory:", Cart) as shop:
+        assert shop[Cart, "a"].state.items == [1]
+    with pytest.raises(TypeError, match=r"Bad\.x: .*is for dataclasses"):
+
+        class Bad(es.Event):
+            x: int = dataclasses.field(init=False)
 
 
 def test_wrong_defaults() -> None:

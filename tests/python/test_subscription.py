@@ -110,6 +110,24 @@ def test_the_engines_own_events_are_not_delivered_unless_asked_for(store):
         assert own.next(timeout=SECONDS).type == "escqrs.Subscribed"
 
 
+class Counted(es.Process):
+    count: int
+
+    @es.on(Mailed, key="number")
+    def mailed(self, event: Mailed) -> None:
+        self.count += 1
+
+
+def test_nor_are_the_states_of_processes():
+    with es.open(":memory:", Counted) as shop, shop.subscribe("all") as every:
+        fill(shop.store, "a")
+        shop.flush(SECONDS)
+        fill(shop.store, "b")
+        assert [every.next(timeout=SECONDS).stream for _ in range(2)] == ["a", "b"]
+        with shop.subscribe("states", types=["Counted.State"]) as states:
+            assert states.next(timeout=SECONDS).stream == "escqrs.process/Counted/0"
+
+
 def test_an_idle_subscription_commits_nothing(store):
     fill(store, "a")
     with store.subscribe("all") as every, store.subscribe("more") as more:
