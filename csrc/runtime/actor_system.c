@@ -86,6 +86,7 @@ escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *opti
     made->runtime = runtime;
     made->owns_runtime = own != NULL;
     made->manual = made->runtime->manual;
+    made->stepper = given.stepper;
     made->log = given.log;
     esc_timers_init(&made->timers, given.virtual_time);
     esc_topics_init(&made->topics);
@@ -294,9 +295,15 @@ escqrs_status escqrs_actor_system_stop(escqrs_actor_system *system, int64_t dead
                                 : ESCQRS_OK;
 }
 
+bool escqrs_actor_system_step_now(escqrs_actor_system *system)
+{
+    return system->stepper.step != NULL ? system->stepper.step(system->stepper.context)
+                                        : escqrs_runtime_step(system->runtime);
+}
+
 bool escqrs_actor_system_step(escqrs_actor_system *system)
 {
-    if (escqrs_runtime_step(system->runtime)) {
+    if (escqrs_actor_system_step_now(system)) {
         return true;
     }
     if (!system->timers.is_virtual) {

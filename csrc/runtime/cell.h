@@ -486,6 +486,7 @@ struct escqrs_actor_system {
     escqrs_runtime *runtime;
     bool owns_runtime;
     bool manual;
+    escqrs_stepper stepper;
     escqrs_log log;
     escqrs_spawn_middleware *spawn_middleware;
     size_t spawn_middleware_count;

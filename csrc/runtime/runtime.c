@@ -278,6 +278,35 @@ static void after_step(escqrs_host *host)
     }
 }
 
+static void step_one(escqrs_actor *actor)
+{
+    escqrs_host *host = actor->host; /* the actor may be gone afterwards */
+    esc_actor_work_manual(actor);
+    if (host != NULL) {
+        after_step(host);
+    }
+}
+
+bool escqrs_runtime_step_actor(escqrs_actor *actor)
+{
+    ESC_ASSERT(actor->runtime->manual);
+    esc_pool *pool = &actor->runtime->native;
+    size_t index = 0;
+    esc_mutex_lock(&pool->lock);
+    escqrs_actor *found = atomic_load_explicit(&pool->first, memory_order_relaxed);
+    for (; found != NULL && found != actor; found = found->next) {
+        index++;
+    }
+    if (found != NULL) {
+        (void)remove_at(pool, index);
+    }
+    esc_mutex_unlock(&pool->lock);
+    if (found != NULL) {
+        step_one(found);
+    }
+    return found != NULL;
+}
+
 bool escqrs_runtime_step(escqrs_runtime *runtime)
 {
     ESC_ASSERT(runtime->manual);
@@ -286,11 +315,7 @@ bool escqrs_runtime_step(escqrs_runtime *runtime)
     escqrs_actor *actor = remove_at(pool, pick(runtime, pool->count));
     esc_mutex_unlock(&pool->lock);
     if (actor != NULL) {
-        escqrs_host *host = actor->host; /* the actor may be gone afterwards */
-        esc_actor_work_manual(actor);
-        if (host != NULL) {
-            after_step(host);
-        }
+        step_one(actor);
         return true;
     }
     for (escqrs_host *host = first_host(runtime); host != NULL; host = host->next) {

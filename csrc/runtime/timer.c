@@ -284,6 +284,10 @@ int64_t escqrs_actor_system_next_due(escqrs_actor_system *system)
     esc_mutex_lock(&timers->lock);
     int64_t due_ns = timers->count == 0 ? INT64_MAX : timers->heap[0]->due_ns;
     esc_mutex_unlock(&timers->lock);
+    if (system->stepper.next_due_ns != NULL) {
+        int64_t beside_ns = system->stepper.next_due_ns(system->stepper.context);
+        due_ns = beside_ns < due_ns ? beside_ns : due_ns;
+    }
     return due_ns;
 }
 

@@ -404,6 +404,17 @@ escqrs_turn_end escqrs_timing_middleware(void *data, escqrs_context *context,
 
 /* ---- the system ------------------------------------------------------------------------------- */
 
+/* What stands beside the actors of a manual runtime and is run in one order with them, e.g. the
+ * entities of a store. */
+typedef struct escqrs_stepper {
+    /* In place of escqrs_runtime_step, which it calls where the actors are to go next; false:
+     * nobody can go on at this time. */
+    bool (*step)(void *context);
+    /* When somebody beside the actors goes on because of the time; INT64_MAX: nobody does. */
+    int64_t (*next_due_ns)(void *context);
+    void *context;
+} escqrs_stepper;
+
 typedef struct escqrs_actor_system_options {
     escqrs_runtime *runtime; /* whose workers it uses; NULL: one of its own, made with `own` */
     escqrs_runtime_options own;
@@ -416,6 +427,7 @@ typedef struct escqrs_actor_system_options {
     /* Timers run by a clock that moves only in escqrs_actor_system_advance, and no thread is made.
      * It is meant for a manual runtime. */
     bool virtual_time;
+    escqrs_stepper stepper; /* with virtual time; zeroed: there are only the actors */
 } escqrs_actor_system_options;
 
 ESCQRS_MUST_USE escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *options,
@@ -449,12 +461,15 @@ size_t escqrs_actor_system_actor_count(escqrs_actor_system *system); /* not yet 
 
 /* Now, for timers: monotonic ns, or the virtual time (which begins at 0). */
 int64_t escqrs_actor_system_now(escqrs_actor_system *system);
-/* Virtual time: when the next timer is due; INT64_MAX: none. */
+/* Virtual time: when the next timer is due, or the stepper; INT64_MAX: none. */
 int64_t escqrs_actor_system_next_due(escqrs_actor_system *system);
 /* Virtual time: move on to `now_ns` and fire what is due, in its order. */
 void escqrs_actor_system_advance(escqrs_actor_system *system, int64_t now_ns);
-/* Manual: escqrs_runtime_step, and where nothing is runnable and time is virtual, advance to the
- * next timer; false: nothing is left to do. */
+/* Manual: escqrs_runtime_step, or that of the stepper; false: nothing is left to do at this time.
+ */
+bool escqrs_actor_system_step_now(escqrs_actor_system *system);
+/* The same, and where time is virtual, advance to what is due next; false: nothing is left to do.
+ */
 bool escqrs_actor_system_step(escqrs_actor_system *system);
 
 /* ---- inside an actor -------------------------------------------------------------------------- */

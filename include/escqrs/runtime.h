@@ -188,6 +188,9 @@ void escqrs_runtime_unblock(void);
 /* Manual runtimes: run one message of one actor on this thread (attached where it has a host: the
  * caller is attached already); false when no actor is runnable. */
 bool escqrs_runtime_step(escqrs_runtime *runtime);
+/* The same of this actor alone: what a thread runs that waits for it inside a message, so that
+ * nobody else's message comes to stand upon that one. False: it is not runnable. */
+bool escqrs_runtime_step_actor(escqrs_actor *actor);
 
 #ifdef __cplusplus
 }

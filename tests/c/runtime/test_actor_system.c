@@ -325,6 +325,57 @@ static void test_any_allocation_may_fail(void **state)
     }
 }
 
+/* ---- beside others ---------------------------------------------------------------------------- */
+
+typedef struct beside {
+    escqrs_actor_system *system;
+    int left;       /* steps of its own, before the actors' */
+    int64_t due_ns; /* of one more */
+} beside;
+
+static bool beside_step(void *context)
+{
+    beside *self = context;
+    if (self->due_ns <= escqrs_actor_system_now(self->system)) {
+        self->due_ns = INT64_MAX;
+        self->left++;
+    }
+    if (self->left > 0) {
+        self->left--;
+        return true;
+    }
+    return escqrs_runtime_step(escqrs_actor_system_runtime(self->system));
+}
+
+static int64_t beside_due_ns(void *context)
+{
+    return ((beside *)context)->due_ns;
+}
+
+static void test_a_stepper_runs_others_beside_the_actors(void **state)
+{
+    (void)state;
+    beside others = {.left = 3, .due_ns = 5000};
+    escqrs_actor_system_options options = {.own = {.manual = true},
+                                           .virtual_time = true,
+                                           .stepper = {beside_step, beside_due_ns, &others}};
+    assert_int_equal(escqrs_actor_system_create(&options, &others.system, NULL), ESCQRS_OK);
+    while (others.left > 0) {
+        assert_true(escqrs_actor_system_step_now(others.system));
+    }
+    while (escqrs_actor_system_step_now(others.system)) { /* the root's start */
+    }
+    assert_int_equal(escqrs_actor_system_now(others.system), 0);
+    assert_int_equal(escqrs_actor_system_next_due(others.system), 5000);
+    assert_true(escqrs_actor_system_step(others.system)); /* the clock */
+    assert_int_equal(escqrs_actor_system_now(others.system), 5000);
+    assert_true(escqrs_actor_system_step(others.system)); /* what was due */
+    assert_false(escqrs_actor_system_step(others.system));
+    others.left = 1;
+    system_end(others.system); /* whose waiting runs them as well */
+    assert_int_equal(others.left, 0);
+}
+
 /* ---- very many -------------------------------------------------------------------------------- */
 
 static _Atomic int64_t lived;
@@ -405,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_everything_of_a_hosted_actor_is_attached),
         cmocka_unit_test(test_a_seed_repeats_an_order_and_finds_a_race),
         cmocka_unit_test(test_any_allocation_may_fail),
+        cmocka_unit_test(test_a_stepper_runs_others_beside_the_actors),
         cmocka_unit_test(test_spawning_while_the_system_stops),
         cmocka_unit_test(test_a_deep_tree_ends),
     };

@@ -368,6 +368,33 @@ static void test_manual_order_follows_the_seed(void **state)
     assert_memory_equal(first, "abcdeabcde", 10);
 }
 
+static void test_manual_steps_one_actor_alone(void **state)
+{
+    (void)state;
+    enum { ACTORS = 3, EACH = 2 };
+    char order[16];
+    int length = 0;
+    escqrs_runtime *runtime = runtime_make(&(escqrs_runtime_options){.manual = true});
+    recorder actors[ACTORS];
+    escqrs_message messages[ACTORS][EACH];
+    for (int i = 0; i < ACTORS; i++) {
+        actors[i] = (recorder){.order = order, .length = &length, .name = (char)('a' + i)};
+        escqrs_actor_init(&actors[i].actor, runtime, NULL, &RECORDER_OPS);
+        for (int k = 0; k < EACH; k++) {
+            escqrs_actor_send(&actors[i].actor, &messages[i][k]);
+        }
+    }
+    assert_true(escqrs_runtime_step_actor(&actors[1].actor));
+    assert_true(escqrs_runtime_step_actor(&actors[2].actor));
+    assert_true(escqrs_runtime_step_actor(&actors[1].actor));
+    assert_false(escqrs_runtime_step_actor(&actors[1].actor));
+    while (escqrs_runtime_step(runtime)) {
+    }
+    order[length] = '\0';
+    assert_string_equal(order, "bcbaca");
+    runtime_end(runtime);
+}
+
 int main(void)
 {
     alarm(TEST_SECONDS_MAX);
@@ -378,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_stop_loses_nothing),
         cmocka_unit_test(test_idle_uses_no_cpu),
         cmocka_unit_test(test_manual_order_follows_the_seed),
+        cmocka_unit_test(test_manual_steps_one_actor_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
