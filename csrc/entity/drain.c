@@ -194,6 +194,11 @@ static bool drain_is_over(escqrs_system *system, uint64_t ticket)
     return completed >= ticket;
 }
 
+bool escqrs_system_is_drained(escqrs_system *system, uint64_t ticket)
+{
+    return esc_system_check(system, NULL) == ESCQRS_OK && drain_is_over(system, ticket);
+}
+
 escqrs_status escqrs_system_drain_wait(escqrs_system *system, uint64_t ticket, int64_t deadline_ns,
                                        escqrs_error *error)
 {

@@ -71,6 +71,8 @@ ESCQRS_MUST_USE escqrs_status escqrs_system_drain(escqrs_system *system, int64_t
 uint64_t escqrs_system_drain_begin(escqrs_system *system);
 ESCQRS_MUST_USE escqrs_status escqrs_system_drain_wait(escqrs_system *system, uint64_t ticket,
                                                        int64_t deadline_ns, escqrs_error *error);
+/* Is that over? Never blocks; any thread, attached or not. */
+bool escqrs_system_is_drained(escqrs_system *system, uint64_t ticket);
 /* Commands accepted and not answered; wait (detached) until they are fewer than in_flight_max. */
 size_t escqrs_system_in_flight(escqrs_system *system);
 ESCQRS_MUST_USE escqrs_status escqrs_system_wait_room(escqrs_system *system, int64_t deadline_ns);

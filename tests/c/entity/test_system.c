@@ -264,6 +264,29 @@ static void test_close_drops(void **state)
     bank_forget(&b);
 }
 
+/* Who steps looks whether a drain is over, without one more step. */
+static void test_drained_is_looked_at(void **state)
+{
+    (void)state;
+    bank b;
+    bank_open(&b, (bank_options){.memory = true, .manual = true});
+    escqrs_entity *ann = bank_account(&b, "ann");
+    uint64_t before = escqrs_system_drain_begin(b.system);
+    assert_true(escqrs_system_is_drained(b.system, before));
+    order one = order_make(&b, ORDER_DEPOSIT, 1);
+    assert_int_equal(bank_send(ann, &one), ESCQRS_OK);
+    uint64_t ticket = escqrs_system_drain_begin(b.system);
+    assert_false(escqrs_system_is_drained(b.system, ticket));
+    assert_int_equal(one.done_calls, 0);
+    while (!escqrs_system_is_drained(b.system, ticket)) {
+        assert_true(escqrs_system_step(b.system));
+    }
+    assert_int_equal(one.done_calls, 1);
+    assert_true(escqrs_system_is_drained(b.system, before));
+    escqrs_entity_release(ann);
+    bank_close(&b);
+}
+
 /* What a manual runtime never came to is dropped with its mailbox. */
 static void test_close_drops_a_mailbox(void **state)
 {
@@ -538,6 +561,7 @@ int main(void)
         BOTH(test_close_gives_up),
         BOTH(test_close_gives_up_on_a_caller),
         BOTH(test_close_drops),
+        cmocka_unit_test(test_drained_is_looked_at),
         cmocka_unit_test(test_close_drops_a_mailbox),
         cmocka_unit_test(test_a_forked_child_is_refused),
         cmocka_unit_test(test_a_seed_repeats_a_run),
