@@ -140,7 +140,7 @@ static void wait_and_retry(esc_follower *follower, const escqrs_error *error)
     model->error = *error;
     model->error_is_rebuild = false;
     model->retrying = true;
-    model->retry_at_ns = esc_deadline_after(delay_ns);
+    model->retry_at_ns = esc_projector_deadline(projector, delay_ns);
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
     escqrs_log_write(&projector->log, ESCQRS_LOG_WARNING,
@@ -199,7 +199,7 @@ void esc_model_trouble(escqrs_readmodel *model, const escqrs_error *error)
     bool first = !model->troubled;
     model->troubled = true;
     model->failures++;
-    model->retry_at_ns = esc_deadline_after(RETRY_AFTER_NS);
+    model->retry_at_ns = esc_projector_deadline(projector, RETRY_AFTER_NS);
     model->error = *error;
     model->error_is_rebuild = false;
     esc_error_prefix(&model->error, "read model %s is kept from going on, and tries again: ",

@@ -33,6 +33,14 @@ void esc_projector_wake(escqrs_projector *projector)
     escqrs_store_wake(projector->store);
 }
 
+int64_t esc_projector_deadline(const escqrs_projector *projector, int64_t delay_ns)
+{
+    int64_t due_ns;
+    return __builtin_add_overflow(escqrs_clock_monotonic_ns(&projector->clock), delay_ns, &due_ns)
+               ? INT64_MAX
+               : due_ns;
+}
+
 static escqrs_status work_run(void *context, void *sqlite, escqrs_error *error)
 {
     esc_run *run = context;
@@ -292,7 +300,7 @@ static void run_group(escqrs_projector *projector, const choice *chosen, int64_t
  * wake-up. */
 static bool take_turn(escqrs_projector *projector, int64_t *head, int64_t *wake_ns)
 {
-    int64_t now_ns = escqrs_clock_monotonic_ns(NULL);
+    int64_t now_ns = escqrs_clock_monotonic_ns(&projector->clock);
     *head = escqrs_store_head(projector->store);
     *wake_ns = ESC_DEADLINE_NEVER;
     bool done = false;
@@ -384,6 +392,16 @@ static void bring_inline_level(escqrs_projector *projector)
     projector->inline_only = false;
 }
 
+escqrs_status escqrs_projector_prepare(escqrs_projector *projector, escqrs_error *error)
+{
+    ESC_ASSERT(!projector->started);
+    escqrs_status status = esc_models_make(projector, error);
+    if (status == ESCQRS_OK) {
+        bring_inline_level(projector);
+    }
+    return status;
+}
+
 escqrs_status escqrs_projector_start(escqrs_projector *projector, escqrs_error *error)
 {
     if (esc_projector_is_forked(projector)) {
@@ -392,12 +410,10 @@ escqrs_status escqrs_projector_start(escqrs_projector *projector, escqrs_error *
     if (projector->readonly || projector->models.count == 0) {
         return ESCQRS_OK;
     }
-    ESC_ASSERT(!projector->started);
-    escqrs_status status = esc_models_make(projector, error);
+    escqrs_status status = escqrs_projector_prepare(projector, error);
     if (status != ESCQRS_OK) {
         return status;
     }
-    bring_inline_level(projector);
     status =
         esc_thread_create(&projector->thread, "escqrs-project", 0, run_thread, projector, error);
     /* Under the mutex, though the thread does not read it: the compiler may load its neighbours at
@@ -419,6 +435,16 @@ bool escqrs_projector_step(escqrs_projector *projector)
     int64_t head = 0;
     int64_t wake_ns = 0;
     return take_turn(projector, &head, &wake_ns);
+}
+
+int64_t escqrs_projector_next_due_ns(escqrs_projector *projector)
+{
+    int64_t now_ns = escqrs_clock_monotonic_ns(&projector->clock);
+    int64_t due_ns = INT64_MAX;
+    for (size_t i = 0; i < projector->models.count; i++) {
+        (void)is_free(esc_projector_model(projector, i), now_ns, &due_ns);
+    }
+    return due_ns;
 }
 
 escqrs_status escqrs_projector_pause(escqrs_projector *projector, int64_t deadline_ns)
@@ -540,6 +566,12 @@ void escqrs_projector_set_reader(escqrs_projector *projector, const escqrs_event
 {
     ESC_ASSERT(!projector->started && projector->models.count == 0);
     projector->reader = *reader;
+}
+
+void escqrs_projector_set_clock(escqrs_projector *projector, const escqrs_clock *clock)
+{
+    ESC_ASSERT(!projector->started && projector->models.count == 0);
+    projector->clock = *clock;
 }
 
 void escqrs_projector_destroy(escqrs_projector *projector)

@@ -231,6 +231,7 @@ struct escqrs_projector {
     bool readonly;
     bool in_memory;
     escqrs_log log;
+    escqrs_clock clock;
     unsigned fork_generation;
     esc_vector models;    /* escqrs_readmodel * */
     esc_topic_set topics; /* the thread that projects */
@@ -271,6 +272,8 @@ static inline bool esc_projector_is_forked(const escqrs_projector *projector)
     return projector->fork_generation != escqrs_fork_generation();
 }
 
+/* By the projector's clock. */
+int64_t esc_projector_deadline(const escqrs_projector *projector, int64_t delay_ns);
 /* Have the thread look at what is wanted of it. Not under the mutex. */
 void esc_projector_wake(escqrs_projector *projector);
 

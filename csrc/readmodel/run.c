@@ -315,7 +315,7 @@ static bool is_long(const esc_run *run, size_t index)
     }
     return (index & (YIELD_LOOK_EVERY - 1)) == 0 &&
            escqrs_store_backlog(run->projector->store) > 0 &&
-           escqrs_clock_monotonic_ns(NULL) - run->begun_ns > YIELD_AFTER_NS;
+           escqrs_clock_monotonic_ns(&run->projector->clock) - run->begun_ns > YIELD_AFTER_NS;
 }
 
 static outcome apply_items(esc_run *run, sqlite3 *db, esc_control *control, escqrs_error *error)
@@ -430,7 +430,7 @@ escqrs_status esc_run_transaction(esc_run *run, sqlite3 *db, esc_control *contro
                                   escqrs_error *error)
 {
     ESC_ASSERT(error != NULL);
-    run->begun_ns = escqrs_clock_monotonic_ns(NULL);
+    run->begun_ns = escqrs_clock_monotonic_ns(&run->projector->clock);
     outcome result = DO_AGAIN;
     escqrs_status status = ESCQRS_OK;
     while (result == DO_AGAIN) {

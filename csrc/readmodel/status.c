@@ -25,17 +25,18 @@ static bool is_rebuilt(const escqrs_readmodel *model)
 
 /* How long the first event behind `position` has been there; 0: there is none, or it cannot be
  * read. */
-static int64_t lag_of(escqrs_store *store, int64_t position, int64_t head)
+static int64_t lag_of(const escqrs_projector *projector, int64_t position, int64_t head)
 {
     escqrs_range range = {.after = position, .limit = 1};
     escqrs_cursor *cursor = NULL;
     const escqrs_recorded *next = NULL;
     int64_t lag_us = 0;
-    if (position >= head || escqrs_store_events(store, &range, &cursor, NULL) != ESCQRS_OK) {
+    if (position >= head ||
+        escqrs_store_events(projector->store, &range, &cursor, NULL) != ESCQRS_OK) {
         return 0;
     }
     if (escqrs_cursor_next(cursor, &next, NULL) == ESCQRS_OK) {
-        lag_us = escqrs_clock_now_us(NULL) - next->time_us;
+        lag_us = escqrs_clock_now_us(&projector->clock) - next->time_us;
     }
     escqrs_cursor_close(cursor);
     return lag_us > 0 ? lag_us : 1;
@@ -85,7 +86,7 @@ void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_statu
                     : retrying ? ESCQRS_READMODEL_RETRYING
                     : level    ? ESCQRS_READMODEL_LIVE
                                : ESCQRS_READMODEL_CATCHING_UP;
-    status->lag_us = lag_of(projector->store, status->position, head);
+    status->lag_us = lag_of(projector, status->position, head);
 }
 
 /* ---- waiting --------------------------------------------------------------------------------- */

@@ -146,6 +146,9 @@ typedef struct escqrs_event_reader {
 
 /* Before read models are added; copied. */
 void escqrs_projector_set_reader(escqrs_projector *projector, const escqrs_event_reader *reader);
+/* Likewise: by which failed attempts are made again, instead of the system's. For tests that step;
+ * the thread that `start` makes sleeps by the system's. */
+void escqrs_projector_set_clock(escqrs_projector *projector, const escqrs_clock *clock);
 
 /* Would these be accepted together, as far as can be told without a store? Errors: INVALID,
  * NAME_CLASH, as below. Any thread. */
@@ -173,9 +176,14 @@ void escqrs_projector_resume(escqrs_projector *projector);
 /* End the thread after the transaction that it is in. Call detached; blocks. Twice is once. */
 void escqrs_projector_stop(escqrs_projector *projector);
 void escqrs_projector_destroy(escqrs_projector *projector); /* stops first; NULL is fine */
-/* Instead of start, for tests: one turn on this thread (a batch for one group of read models);
- * false: nothing to do. */
+/* Instead of start, for tests: all that start does but for the thread, and then one turn on this
+ * thread (a batch for one group of read models); false: nothing to do, before `next_due_ns` by its
+ * clock (INT64_MAX: no attempt waits). Detached, as that thread would be. A step that comes without
+ * a prepare makes the tables itself, and says in the log what goes wrong. */
+ESCQRS_MUST_USE escqrs_status escqrs_projector_prepare(escqrs_projector *projector,
+                                                       escqrs_error *error);
 bool escqrs_projector_step(escqrs_projector *projector);
+int64_t escqrs_projector_next_due_ns(escqrs_projector *projector);
 /* or NULL */
 escqrs_readmodel *escqrs_projector_find(escqrs_projector *projector, escqrs_slice name);
 

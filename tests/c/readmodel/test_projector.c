@@ -651,6 +651,47 @@ static void test_functions(void **state)
     assert_look(self, "SELECT count(*) FROM items", "49");
 }
 
+static int64_t read_number(void *context)
+{
+    return *(int64_t *)context;
+}
+
+/* A further attempt is made when the clock says so, and at no other time. */
+static void test_step_by_a_clock(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    int64_t now_ns = 1000;
+    const escqrs_clock clock = {.monotonic_ns = read_number, .context = &now_ns};
+    handler context = {.fail_at = 2};
+    escqrs_projection projection = {.type = escqrs_slice_of("ItemAdded"),
+                                    .apply = apply,
+                                    .context = &context,
+                                    .name = escqrs_slice_of("apply")};
+    escqrs_readmodel_spec spec = {
+        .name = escqrs_slice_of("Seen"),
+        .schema = escqrs_slice_of("CREATE TABLE seen (id INTEGER PRIMARY KEY)"),
+        .projections = &projection,
+        .projection_count = 1,
+        .on_error = {.retry_count = 1, .retry_delay_ns = 500, .retry_delay_max_ns = 500}};
+    escqrs_projector_set_clock(self->projector, &clock);
+    check(escqrs_readmodel_add(self->projector, &spec, &context.model, &error), &error);
+    check(escqrs_projector_prepare(self->projector, &error), &error);
+    assert_look(self, "SELECT count(*) FROM seen", "0");
+    append_many(self, 0, 2);
+    while (escqrs_projector_step(self->projector)) {
+    }
+    assert_look(self, "SELECT count(*) FROM seen", "1");
+    assert_int_equal(escqrs_projector_next_due_ns(self->projector), 1500);
+    now_ns = 1499;
+    assert_false(escqrs_projector_step(self->projector));
+    now_ns = 1500;
+    context.fail_at = 0;
+    assert_true(escqrs_projector_step(self->projector));
+    assert_int_equal(escqrs_projector_next_due_ns(self->projector), INT64_MAX);
+    assert_look(self, "SELECT count(*) FROM seen", "2");
+}
+
 /* A failure that ends the transaction, and that the function keeps to itself. */
 static escqrs_status apply_rolling_back(void *context, const escqrs_recorded *recorded,
                                         void *sqlite, escqrs_error *error)
@@ -769,6 +810,7 @@ int main(void)
         BOTH(test_wait_times_out_and_ends),
         FILE_ONLY(test_step),
         BOTH(test_functions),
+        BOTH(test_step_by_a_clock),
         BOTH(test_function_that_hides_a_rollback),
         FILE_ONLY(test_what_functions_may_do),
         FILE_ONLY(test_out_of_memory),
