@@ -23,6 +23,7 @@
 #include "base/list.h"
 #include "base/queue.h"
 #include "python/log.h"
+#include "python/simulation.h"
 #include "python/wait.h"
 
 struct esc_py_state;
@@ -61,7 +62,10 @@ typedef struct esc_py_actor_system {
     PyObject *supervisor;         /* es.OneForOne or None */
     struct esc_py_recipe *recent; /* of the producer that was spawned last, to be used again */
     bool manual;                  /* a seeded system of one thread: who waits runs the actors */
-    uint64_t seed;                /* moves on with each number drawn */
+    esc_py_seeded *seeded;        /* then; see simulation.h */
+    unsigned long thread;         /* the one that made it */
+    esc_list simulated;           /* esc_py_system.simulated: what is open beside the actors */
+    size_t simulated_count;
     PyObject *weakrefs;
 } esc_py_actor_system;
 

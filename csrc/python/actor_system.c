@@ -222,21 +222,6 @@ static escqrs_directive system_decide(void *context, escqrs_ref *Py_UNUSED(child
     return esc_py_supervise(self, self->supervisor, failure);
 }
 
-/* splitmix64, by Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014. */
-static void draw(void *context, void *buffer, size_t size)
-{
-    esc_py_actor_system *self = context;
-    for (size_t done = 0; done < size;) {
-        uint64_t number = self->seed += UINT64_C(0x9e3779b97f4a7c15);
-        number = (number ^ (number >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-        number = (number ^ (number >> 27)) * UINT64_C(0x94d049bb133111eb);
-        number ^= number >> 31;
-        size_t part = size - done < sizeof number ? size - done : sizeof number;
-        memcpy((char *)buffer + done, &number, part);
-        done += part;
-    }
-}
-
 static int open_core(esc_py_actor_system *self)
 {
     escqrs_error error = {0};
@@ -245,7 +230,8 @@ static int open_core(esc_py_actor_system *self)
     escqrs_runtime_options runtime = {.log = log, .manual = self->manual};
     escqrs_actor_system_options options = {.log = log, .virtual_time = self->manual};
     if (self->manual) {
-        runtime.random = (escqrs_random){draw, self};
+        runtime.random = esc_py_seeded_order(self->seeded);
+        options.stepper = esc_py_simulation_stepper(self);
     }
     if (self->supervisor != Py_None) {
         if (esc_py_supervisor_fill(self->supervisor, &supervisor) < 0) {
@@ -301,14 +287,21 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->fork_generation = escqrs_fork_generation();
     self->supervisor = Py_NewRef(supervisor);
     self->manual = seed != Py_None;
-    self->seed = number;
+    self->thread = PyThread_get_thread_ident();
+    esc_list_init(&self->simulated);
     esc_queue_init(&self->errands);
     esc_list_init(&self->contexts);
     esc_list_init(&self->recipes);
     esc_py_log_init(&self->log, state);
-    if (open_core(self) < 0) {
+    if (self->manual && (self->seeded = esc_py_seeded_new(number)) == NULL) {
+        PyErr_NoMemory();
+    }
+    if (PyErr_Occurred() || open_core(self) < 0) {
         Py_DECREF((PyObject *)self);
         return NULL;
+    }
+    if (self->manual) {
+        self->seeded->core = self->core;
     }
     atomic_store_explicit(&self->closed, 0, memory_order_relaxed);
     return (PyObject *)self;
@@ -380,6 +373,7 @@ static PyObject *system_stop(PyObject *object, PyObject *timeout)
     escqrs_unsubscribe(self->failures);
     self->letters = self->failures = NULL;
     atomic_store_explicit(&self->closed, 2, memory_order_relaxed);
+    esc_py_seeded_leave(self->seeded);
     Py_RETURN_NONE;
 }
 
@@ -473,6 +467,7 @@ static void system_dealloc(PyObject *object)
     }
     Py_XDECREF(self->supervisor);
     Py_XDECREF((PyObject *)self->recent);
+    esc_py_seeded_end(self->seeded);
     if (own) {
         type->tp_free(object);
     }
@@ -548,7 +543,7 @@ static PyObject *system_step(PyObject *object, PyObject *until)
     if (!self->manual || atomic_load_explicit(&self->closed, memory_order_relaxed) == 2) {
         Py_RETURN_FALSE;
     }
-    if (escqrs_runtime_step(self->runtime)) {
+    if (escqrs_actor_system_step_now(self->core)) {
         Py_RETURN_TRUE;
     }
     int64_t due_ns = escqrs_actor_system_next_due(self->core);

@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
+#include "python/simulation.h"
 #include "python/state.h"
 #include "python/system.h"
 #include "python/upcast.h"
@@ -267,7 +268,8 @@ static PyObject *take(feed *self, int64_t deadline_ns, bool now)
         if (now) {
             return NULL;
         }
-        int status = found > 0 ? ESCQRS_OK : esc_py_wait(wait_slice, self, deadline_ns);
+        int status =
+            found > 0 ? ESCQRS_OK : esc_py_store_wait(self->store, wait_slice, self, deadline_ns);
         if (status == ESCQRS_TIMEOUT) {
             PyErr_Format(esc_py_error_class(self->store->state, ESCQRS_TIMEOUT),
                          "no event after position %lld came in time", (long long)looked(self));

@@ -14,6 +14,7 @@
 #include "python/provider.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
+#include "python/simulation.h"
 #include "python/state.h"
 #include "python/text.h"
 
@@ -236,6 +237,15 @@ static escqrs_status room_wait(void *context, int64_t deadline_ns)
     return escqrs_system_wait_room(context, deadline_ns);
 }
 
+/* Simulated: the sender tries again after each step. */
+static escqrs_status room_step(void *context, int64_t Py_UNUSED(deadline_ns))
+{
+    bool *stepped = context;
+    bool before = *stepped;
+    *stepped = true;
+    return before ? ESCQRS_OK : ESCQRS_TIMEOUT;
+}
+
 /* After MAILBOX_FULL: 0 to try again; -1 with an exception. */
 static int wait_room(handle_object *self, const escqrs_error *error, int64_t deadline_ns)
 {
@@ -246,7 +256,10 @@ static int wait_room(handle_object *self, const escqrs_error *error, int64_t dea
         }
         return -1;
     }
-    int status = esc_py_wait(room_wait, self->system->system, deadline_ns);
+    bool stepped = false;
+    int status = self->system->keeper->simulation == NULL
+                     ? esc_py_wait(room_wait, self->system->system, deadline_ns)
+                     : esc_py_system_wait(self->system, room_step, &stepped, NULL, deadline_ns);
     if (status == ESCQRS_TIMEOUT) {
         esc_py_raise(self->system->state, error);
     } else if (status > 0) { /* closed meanwhile */
@@ -354,8 +367,10 @@ static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn
         return NULL;
     }
     reply->asked = true;
-    if (deadline_ns != INT64_MAX && turn == NULL) {
-        /* a handler that takes too long must not hold the asker: it runs on a worker */
+    bool simulated = self->system->keeper->simulation != NULL;
+    if ((deadline_ns != INT64_MAX || simulated) && turn == NULL) {
+        /* a handler that takes too long must not hold the asker: it runs on a worker; and a
+         * simulation draws who is next */
         if (send(self, reply, NULL, deadline_ns) < 0) {
             return NULL;
         }

@@ -280,6 +280,12 @@ static PyType_Spec queue_spec = {
 PyObject *esc_py_loop_await(PyObject *object)
 {
     esc_py_reply *reply = (esc_py_reply *)object;
+    if (reply->system->keeper->simulation != NULL && !esc_py_reply_is_done(reply)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "nothing goes on while an event loop waits: on a seeded system use "
+                        "reply.result(), or yield the reply in a client");
+        return NULL;
+    }
     reply_await *self = PyObject_GC_New(reply_await, reply->system->state->reply.await_type);
     if (self == NULL) {
         return NULL;

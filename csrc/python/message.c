@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "python/adopted.h"
+#include "python/simulation.h"
 #include "schema/flat.h"
 
 #define SCRATCH_MAX                                                                                \
@@ -567,7 +568,7 @@ done:
 
 static PyObject *core_new_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    escqrs_uuid uuid = escqrs_uuid_new(NULL, NULL);
+    escqrs_uuid uuid = esc_py_new_uuid();
     char text[ESCQRS_UUID_TEXT_SIZE];
     escqrs_uuid_format(&uuid, text);
     return PyUnicode_FromStringAndSize(text, ESCQRS_UUID_TEXT_SIZE - 1);

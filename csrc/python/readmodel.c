@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "python/actor.h"
 #include "python/comparison.h"
 #include "python/recorded.h"
 #include "python/rows.h"
@@ -444,9 +445,11 @@ static int ensure_projector(esc_py_system *system)
     escqrs_error error = {0};
     escqrs_status status;
     escqrs_projector *projector = NULL;
+    esc_py_actor_system *simulation = system->keeper->simulation;
+    const escqrs_host_ops *host =
+        simulation == NULL ? &esc_py_host_ops : &esc_py_simulation_host_ops;
     Py_BEGIN_ALLOW_THREADS
-    status =
-        escqrs_projector_create(system->store, &esc_py_host_ops, system, &log, &projector, &error);
+    status = escqrs_projector_create(system->store, host, system, &log, &projector, &error);
     Py_END_ALLOW_THREADS
     if (status != ESCQRS_OK) {
         esc_py_raise(system->state, &error);
@@ -454,6 +457,10 @@ static int ensure_projector(esc_py_system *system)
     }
     const escqrs_event_reader reader = esc_py_readmodel_reader(system);
     escqrs_projector_set_reader(projector, &reader);
+    if (simulation != NULL) {
+        const escqrs_clock clock = esc_py_seeded_clock(simulation->seeded);
+        escqrs_projector_set_clock(projector, &clock);
+    }
     system->projector = projector;
     return 0;
 }
@@ -536,9 +543,11 @@ static PyObject *module_start(PyObject *module, PyObject *object)
     escqrs_error error = {0};
     escqrs_status status = ESCQRS_OK;
     if (system->projector != NULL) {
-        Py_BEGIN_ALLOW_THREADS
-        status = escqrs_projector_start(system->projector, &error);
-        Py_END_ALLOW_THREADS
+        bool steps = system->keeper->simulation != NULL && !system->readonly;
+        system->outside = PyEval_SaveThread();
+        status = steps ? escqrs_projector_prepare(system->projector, &error)
+                       : escqrs_projector_start(system->projector, &error);
+        PyEval_RestoreThread(system->outside);
     }
     if (status != ESCQRS_OK) {
         return esc_py_raise(esc_py_state_of(module), &error);
@@ -638,7 +647,7 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
     int status = -1;
     wait_call call = {.model = self->model, .position = position};
     if (refuse_in_projection(system, "wait()") == 0 && refuse_beyond(system, position) == 0) {
-        status = esc_py_wait(wait_core, &call, deadline_ns);
+        status = esc_py_system_wait(system, wait_core, &call, NULL, deadline_ns);
     }
     if (status > 0) {
         esc_py_raise(system->state, &call.error);
@@ -714,7 +723,7 @@ static PyObject *core_progress(PyObject *object, PyObject *given)
     progress_call call = {.model = self->model, .seen = seen};
     int status = refuse_in_projection(system, "rebuild()") < 0
                      ? -1
-                     : esc_py_wait(wait_progress, &call, INT64_MAX);
+                     : esc_py_system_wait(system, wait_progress, &call, NULL, INT64_MAX);
     if (status > 0 && status != ESCQRS_DONE) {
         esc_py_raise(system->state, &call.error);
     }
@@ -795,7 +804,9 @@ static PyObject *core_unpark(PyObject *object, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         asked = escqrs_readmodel_unpark(self->model, &wanted, &call.ticket, &call.error);
         Py_END_ALLOW_THREADS
-        int status = asked == ESCQRS_OK ? esc_py_wait(wait_unparked, &call, INT64_MAX) : (int)asked;
+        int status = asked == ESCQRS_OK
+                         ? esc_py_system_wait(system, wait_unparked, &call, NULL, INT64_MAX)
+                         : (int)asked;
         if (status > 0) {
             esc_py_raise(system->state, &call.error);
         }

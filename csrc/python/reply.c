@@ -8,6 +8,7 @@
 #include "python/definition.h"
 #include "python/loop.h"
 #include "python/readmodel.h"
+#include "python/simulation.h"
 #include "python/state.h"
 #include "python/text.h"
 
@@ -242,7 +243,8 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
             return -1;
         }
     }
-    int result = esc_py_wait(reply_sleep, self, deadline_ns);
+    int result = esc_py_system_wait(system, reply_sleep, self, escqrs_entity_actor(self->entity),
+                                    deadline_ns);
     if (waiter != NULL) {
         escqrs_actor_wait_end(waiter);
     }

@@ -5,6 +5,7 @@
 #include <structmember.h>
 
 #include "base/arena.h"
+#include "python/actor.h"
 #include "python/argument.h"
 #include "python/commit.h"
 #include "python/erase.h"
@@ -136,8 +137,29 @@ static PyObject *store_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     return (PyObject *)self;
 }
 
-/* _open(path, durability, readonly, max_message_bytes, chain, source=None): with a source, as a
- * copy of it and with its max_message_bytes */
+/* What a seeded system decides for a store that it runs. */
+static int take_simulation(esc_py_store *self, PyObject *given, escqrs_store_options *options)
+{
+    if (given == Py_None) {
+        return 0;
+    }
+    esc_py_actor_system *simulation = (esc_py_actor_system *)given;
+    if (!PyObject_TypeCheck(given, self->state->actor.system_type) || !simulation->manual ||
+        esc_py_actor_system_check_fork(simulation) < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "this is no seeded system: %R", given);
+        }
+        return -1;
+    }
+    options->manual = true;
+    options->clock = esc_py_seeded_clock(simulation->seeded);
+    options->random = esc_py_seeded_ids(simulation->seeded);
+    self->simulation = (esc_py_actor_system *)Py_NewRef(given);
+    return 0;
+}
+
+/* _open(path, durability, readonly, max_message_bytes, chain, source=None, simulation=None): with a
+ * source, as a copy of it and with its max_message_bytes; with a seeded system, to be run by it */
 static PyObject *store_open(PyObject *object, PyObject *args)
 {
     esc_py_store *self = (esc_py_store *)object;
@@ -145,9 +167,9 @@ static PyObject *store_open(PyObject *object, PyObject *args)
     const char *durability;
     int readonly, chain;
     Py_ssize_t message_bytes_max;
-    PyObject *given = Py_None;
-    if (!PyArg_ParseTuple(args, "Uspnp|O", &path, &durability, &readonly, &message_bytes_max,
-                          &chain, &given)) {
+    PyObject *given = Py_None, *simulation = Py_None;
+    if (!PyArg_ParseTuple(args, "Uspnp|OO", &path, &durability, &readonly, &message_bytes_max,
+                          &chain, &given, &simulation)) {
         return NULL;
     }
     esc_py_store *source = given == Py_None ? NULL : esc_py_store_cast(self->state, given);
@@ -172,6 +194,9 @@ static PyObject *store_open(PyObject *object, PyObject *args)
         .event_bytes_max = (size_t)message_bytes_max,
         .log = {esc_py_log_write, &self->log},
     };
+    if (take_simulation(self, simulation, &options) < 0) {
+        return NULL;
+    }
     escqrs_error error = {0};
     escqrs_status status;
     escqrs_store *core = NULL;
@@ -248,6 +273,7 @@ static int store_traverse(PyObject *object, visitproc visit, void *arg)
         Py_VISIT(self->backing->plan);
     }
     Py_VISIT(self->types);
+    Py_VISIT((PyObject *)self->simulation);
     return 0;
 }
 
@@ -274,6 +300,7 @@ static void store_dealloc(PyObject *object)
     esc_py_backing_release(self->backing);
     Py_XDECREF(self->names);
     Py_XDECREF(self->types);
+    Py_XDECREF((PyObject *)self->simulation); /* after the core, which has its clock */
     if (own) {
         type->tp_free(object);
     }
@@ -660,6 +687,11 @@ static PyMethodDef store_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *store_get_simulated(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((esc_py_store *)object)->simulation != NULL);
+}
+
 static PyGetSetDef store_getset[] = {
     {"head", store_get_head, NULL, "Position of the last event; 0 in an empty store.", NULL},
     {"path", store_get_object, NULL, "The file's path, or \":memory:\".",
@@ -670,6 +702,7 @@ static PyGetSetDef store_getset[] = {
     {"_plan", store_get_plan, NULL, NULL, NULL},
     {"_forked", store_get_forked, NULL, NULL, NULL},
     {"_opened", store_get_opened, NULL, NULL, NULL},
+    {"_simulated", store_get_simulated, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -52,6 +52,7 @@ typedef struct esc_py_store {
     PyObject *names; /* list of str: names of stored types by escqrs_type_id, a cache */
     PyObject *types; /* dict: name or event class -> escqrs_type as an int, a cache */
     esc_py_log log;
+    struct esc_py_actor_system *simulation; /* that runs it, strong; or NULL */
     struct esc_py_watch *watch; /* feed.c: made with the first feed that a loop awaits; or NULL */
     PyObject *weakrefs;
 } esc_py_store;

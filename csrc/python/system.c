@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "python/actor.h"
 #include "python/handle.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
@@ -100,6 +101,13 @@ static int open_core(esc_py_system *self, size_t in_flight_max, size_t live_max)
     escqrs_log log = {esc_py_log_write, &self->keeper->log};
     escqrs_system_options options = {
         .in_flight_max = in_flight_max, .live_max = live_max, .log = log, .runtime = {.log = log}};
+    if (self->keeper->simulation != NULL) {
+        esc_py_seeded *seeded = self->keeper->simulation->seeded;
+        options.manual = true;
+        options.clock = esc_py_seeded_clock(seeded);
+        options.random = esc_py_seeded_ids(seeded);
+        options.runtime.random = esc_py_seeded_order(seeded);
+    }
     escqrs_status status;
     Py_BEGIN_ALLOW_THREADS
     status = escqrs_system_create(self->store, &options, &self->system, &error);
@@ -155,6 +163,7 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->definitions = PyDict_New();
     self->readmodels = PyDict_New();
     if (self->definitions == NULL || self->readmodels == NULL ||
+        esc_py_simulation_enter(self) < 0 ||
         open_core(self, (size_t)in_flight_max, (size_t)live_max) < 0) {
         esc_py_log_drain(&keeper->log);
         Py_DECREF((PyObject *)self);
@@ -186,6 +195,12 @@ static escqrs_status drain_slice(void *context, int64_t deadline_ns)
     return status == ESCQRS_DONE && (!last || self->until_ns == NULL) ? ESCQRS_TIMEOUT : status;
 }
 
+static escqrs_status drain_look(void *context, int64_t Py_UNUSED(deadline_ns))
+{
+    const draining *self = context;
+    return escqrs_system_is_drained(self->system, self->ticket) ? ESCQRS_OK : ESCQRS_TIMEOUT;
+}
+
 /* Wait until what was accepted so far is answered: as esc_py_wait; DONE as drain_slice. */
 static int wait_drained(esc_py_system *self, _Atomic int64_t *until_ns, int64_t deadline_ns)
 {
@@ -193,6 +208,9 @@ static int wait_drained(esc_py_system *self, _Atomic int64_t *until_ns, int64_t 
     Py_BEGIN_ALLOW_THREADS
     wait.ticket = escqrs_system_drain_begin(self->system);
     Py_END_ALLOW_THREADS
+    if (self->keeper->simulation != NULL) {
+        return esc_py_actor_wait(self->keeper->simulation, drain_look, &wait, deadline_ns);
+    }
     /* in slices on any thread: `until_ns` may change */
     return until_ns != NULL ? esc_py_wait_in_slices(drain_slice, &wait, deadline_ns)
                             : esc_py_wait(drain_slice, &wait, deadline_ns);
@@ -254,13 +272,19 @@ static escqrs_status pause_slice(void *context, int64_t deadline_ns)
 static void shut(esc_py_system *self, int64_t deadline_ns, bool rests)
 {
     escqrs_error error = {0};
-    escqrs_status status;
+    escqrs_status status = ESCQRS_OK;
+    esc_py_simulation_leave(self);
     Py_BEGIN_ALLOW_THREADS
     if (self->projector != NULL && rests) {
         escqrs_projector_stop(self->projector);
     }
-    status = escqrs_system_close(self->system, deadline_ns, &error);
+    if (self->keeper->simulation == NULL) {
+        status = escqrs_system_close(self->system, deadline_ns, &error);
+    }
     Py_END_ALLOW_THREADS
+    if (self->keeper->simulation != NULL) { /* it runs what is left on this thread */
+        status = escqrs_system_close(self->system, deadline_ns, &error);
+    }
     if (rests) {
         esc_py_log_set_host(&self->keeper->log, NULL);
         if (self->owns_store) {
@@ -413,6 +437,9 @@ static void system_dealloc(PyObject *object)
     bool own = self->fork_generation == escqrs_fork_generation();
     Py_CLEAR(self->readmodels);
     if (own) {
+        if (self->keeper != NULL) {
+            esc_py_simulation_leave(self);
+        }
         escqrs_projector_destroy(self->projector);
         escqrs_system_destroy(self->system); /* with the GIL: states are Python objects */
         Py_XDECREF((PyObject *)self->keeper);

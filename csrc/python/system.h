@@ -52,7 +52,11 @@ typedef struct esc_py_system {
     PyObject *definitions; /* dict: aggregate class -> Definition */
     PyObject *events;      /* dict: stored name -> event class; the store's */
     PyObject *readmodels;  /* dict: read-model class -> its instance */
-    PyObject *path;        /* str */
+    /* Of a simulation, see simulation.h: a place in its list, and the thread that runs the
+     * projector, which left Python for that. */
+    esc_list_node simulated;
+    PyThreadState *outside;
+    PyObject *path; /* str */
     PyObject *weakrefs;
 } esc_py_system;
 

@@ -9,6 +9,7 @@
 #include "base/thread.h"
 #include "python/definition.h"
 #include "python/reply.h"
+#include "python/simulation.h"
 #include "python/state.h"
 
 static _Thread_local int tidying; /* callbacks that this thread is in */
@@ -47,7 +48,7 @@ static escqrs_status wait_completed(void *context, int64_t deadline_ns)
 
 int esc_py_system_wait_completed(esc_py_system *self, int64_t deadline_ns)
 {
-    return esc_py_wait(wait_completed, &self->completing, deadline_ns);
+    return esc_py_system_wait(self, wait_completed, &self->completing, NULL, deadline_ns);
 }
 
 bool esc_py_is_tidying(void)

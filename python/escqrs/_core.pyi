@@ -203,6 +203,8 @@ class StoreBase:
     def _forked(self) -> bool: ...
     @property
     def _opened(self) -> bool: ...
+    @property
+    def _simulated(self) -> bool: ...
     def close(self) -> None: ...
     def _open(
         self,
@@ -212,6 +214,7 @@ class StoreBase:
         max_message_bytes: int,
         chain: bool,
         source: StoreBase | None = None,
+        simulation: ActorSystemBase | None = None,
         /,
     ) -> None: ...
     def _commit(

@@ -18,6 +18,7 @@ from . import _deadline
 from ._core import Recorded
 from ._projection import Projection, projections_of
 from ._readmodel_status import ReadModelStatus
+from ._store import refuse_simulated
 from .errors import Closed, Corrupt, Error, ReadModelStopped, Timeout
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class ForeignReadModel:
 
     def follow(self, system: System) -> Follower:
         """Follow the store of an open system, on a thread, until ``close()``."""
+        refuse_simulated(system.store, "a follower")
         return Follower(self, system)
 
 

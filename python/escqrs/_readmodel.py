@@ -21,6 +21,7 @@ from ._dead_letter import ParkedEvent, Retry, policy_of, select_parked
 from ._projection import Projection, projections_of
 from ._query import check_position, core_of, wait_for
 from ._readmodel_status import STATES, ReadModelStatus
+from ._store import refuse_simulated
 from ._watch import Hub, Watch
 from .errors import Closed, ReadModelStopped, SchemaMismatch
 
@@ -190,6 +191,7 @@ class ReadModel:
         read model has seen further events. The iteration ends with ``close()`` of the watch, and
         raises ``es.Closed`` where the system is closed.
         """
+        refuse_simulated(core_of(self).system().store, "a watch")
         bound = query if inspect.ismethod(query) else functools.partial(query, self)
         return Watch(self, functools.partial(bound, *args, **kwargs))
 

@@ -1,42 +1,99 @@
-"""Actors that run in a repeatable order: ``escqrs.testing.System`` and ``explore``."""
+"""What runs in a repeatable order: ``escqrs.testing.System``, ``Client`` and ``explore``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Self
+import os
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Self, TypeVar, cast
 
+from . import _system
 from ._actor import ActorSystem
+from ._core import Context
 from ._props import OneForOne
+from .errors import Timeout
 
-__all__ = ["System", "explore"]
+__all__ = ["Client", "System", "explore"]
+
+_T = TypeVar("_T")
 
 _FOR_EVER = 1e9  # seconds
+_GO = object()
 
 
 class System(ActorSystem):
-    """An actor system for tests: one thread, an order that a seed decides, a clock that does not
-    wait.
+    """An actor system for tests, with entities and read models beside the actors: one thread, an
+    order that a seed decides, a clock that does not wait.
 
-    Actors run only while the thread that made the system waits for something of theirs (``ask``,
-    ``Reply.result``, ``Stream.get``, ``close``) or calls ``run``. Which one goes next is drawn from
-    the seed, so the same seed gives the same order. Timers and timeouts go by ``now``, which moves
-    to the next timer when nothing else is left to do; an answer that can no longer come is
-    ``es.Timeout`` at once. Persistent actors commit before the next message is handled. Async
-    actors need threads, and are refused.
+    ``open`` gives a system of entities and read models, as ``es.open`` does. All of it runs only
+    while the thread that made this one waits for something of theirs (``ask``, ``Reply.result``,
+    ``Stream.get``, ``flush``, ``close``) or calls ``run``. What goes next is drawn from the seed:
+    which actor or entity handles a message, whether what entities decided is committed now (all of
+    it in one batch) or later, whether read models take what is committed. So the same seed gives
+    the same order, and the same history: positions, times, ids (``es.new_id`` in this thread, too).
+
+    Timers, timeouts and retries go by ``now``, which moves to the next of them when nothing else is
+    left to do; an answer that can no longer come is ``es.Timeout`` at once. Persistent actors
+    commit before the next message is handled. A handler that asks waits on this thread, and only
+    what it waits for goes on meanwhile. What needs threads is refused: async actors, ``await``,
+    processes, durable subscriptions, ``watch``.
 
     seed: any int.
     supervisor: as for ``es.ActorSystem``.
     """
 
     seed: int
+    _opened: list[_system.System]
+    _clients: list[Client[Any]]
 
     def __new__(cls, seed: int = 0, *, supervisor: OneForOne | None = None) -> Self:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"seed is an int, not {type(seed).__name__}")
         self = cls._make(supervisor, None, seed)
         self.seed = seed
+        self._opened = []
+        self._clients = []
         return self
+
+    def open(
+        self,
+        store: str | os.PathLike[str] | type = ":memory:",
+        *classes: Any,
+        durability: str = "full",
+        max_in_flight: int = 100_000,
+        max_entities: int = 100_000,
+    ) -> _system.System:
+        """A system of entities and read models that runs beside the actors, in the same order.
+
+        store: the path of a file; where a class stands in its place, a store in memory.
+        classes: aggregates, read models, events, as for ``es.open``; the rest likewise.
+
+        It is closed with this one, after the actors.
+        """
+        if isinstance(store, type):
+            store, classes = ":memory:", (store, *classes)
+        opened = _system.open_with(
+            self,
+            store,
+            classes,
+            durability=durability,
+            max_in_flight=max_in_flight,
+            max_entities=max_entities,
+        )
+        self._opened.append(opened)
+        return opened
+
+    def client(self, steps: Generator[Any, Any, _T]) -> Client[_T]:
+        """Run a generator beside the others, as one who uses the system from outside.
+
+        What it yields is a reply (of ``submit``), for whose result it waits, or None, to let others
+        go on first. An exception that nobody takes from its ``result()`` is raised by ``run``, or
+        at the end of the ``with`` statement.
+        """
+        found = Client(self, steps)
+        self._clients.append(found)
+        self.spawn(lambda: _Runner(found)).tell(_GO)
+        return found
 
     @property
     def now(self) -> float:
@@ -44,16 +101,101 @@ class System(ActorSystem):
         return self._now
 
     def run(self, seconds: float | None = None) -> None:
-        """Let the actors run until nothing is left to do, or until so many seconds have passed."""
+        """Let everything run until nothing is left to do, or until so many seconds have passed."""
         until = _FOR_EVER if seconds is None else self.now + seconds
         while self._step(until):
             pass
+        self._raise_untold()
+
+    def close(self, timeout: float | None = None) -> None:
+        """As of ``es.ActorSystem``; then what was opened is closed as well."""
+        super().close(timeout)
+        while self._opened:
+            self._opened[-1].close()
+            self._opened.pop()
+
+    def _raise_untold(self) -> None:
+        for client in self._clients:
+            client._raise_untold()
 
     def _event_loop(self) -> asyncio.AbstractEventLoop:
         raise TypeError("an async actor needs threads; es.ActorSystem has them, a seeded one not")
 
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        if exception[0] is None:
+            self._raise_untold()
+
     def __repr__(self) -> str:
         return f"<escqrs.testing.System: seed {self.seed}, {super().__repr__()[1:-1]}>"
+
+
+class Client(Generic[_T]):
+    """What :meth:`System.client` runs."""
+
+    def __init__(self, system: System, steps: Generator[Any, Any, _T]) -> None:
+        if not isinstance(steps, Generator):
+            raise TypeError(f"a client is a generator, not {type(steps).__name__}")
+        self._system = system
+        self._steps = steps
+        self._done = False
+        self._told = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has returned or raised."""
+        return self._done
+
+    def result(self) -> _T:
+        """What it returned, or raised; runs the system until it has. ``es.Timeout`` where nothing
+        is left to do before."""
+        while not self._done:
+            if not self._system._step(_FOR_EVER):
+                raise Timeout("the client waits for what can no longer come")
+        self._told = True
+        if self._error is not None:
+            raise self._error
+        return cast("_T", self._value)
+
+    def _raise_untold(self) -> None:
+        if self._error is not None and not self._told:
+            self._told = True
+            raise self._error
+
+    def _go_on(self, ctx: Context, resume: Callable[[Any], Any], value: Any) -> None:
+        try:
+            awaited = resume(value)
+        except StopIteration as end:
+            self._done, self._value = True, end.value
+        except BaseException as error:
+            self._done, self._error = True, error
+        else:
+            if awaited is None:
+                ctx.tell(ctx.self, _GO)
+            else:
+                ctx.reenter_after(awaited, lambda reply: self._answered(ctx, reply))
+            return
+        ctx.stop()
+
+    def _answered(self, ctx: Context, reply: Any) -> None:
+        error = reply.exception()
+        if error is None:
+            self._go_on(ctx, self._steps.send, reply.result())
+        else:
+            self._go_on(ctx, self._steps.throw, error)
+
+
+class _Runner:
+    """The actor of a client."""
+
+    def __init__(self, client: Client[Any]) -> None:
+        self.client = client
+
+    def receive(self, ctx: Context, message: object) -> None:
+        if message is _GO:
+            self.client._go_on(ctx, self.client._steps.send, None)
 
 
 def explore(

@@ -372,6 +372,7 @@ class Store(_core.StoreBase):
                 if isinstance(cls, type) and issubclass(cls, Event):
                     claim(self, cls)
         if name is not None:
+            refuse_simulated(self, "a durable subscription")
             return _subscription.subscribe(
                 self,
                 name,
@@ -947,6 +948,25 @@ def check_options(
     if any("\ud800" <= character <= "\udfff" for character in where):
         raise ValueError(f"path is valid Unicode, without lone surrogates: {where!a}")
     return where, durability, readonly, max_message_bytes, chain
+
+
+def open_store(
+    simulation: _core.ActorSystemBase | None, options: tuple[str, str, bool, int, bool]
+) -> Store:
+    """A store, by what :func:`check_options` gave; run by a seeded actor system where one is
+    given."""
+    made = Store.__new__(Store)
+    made._open(*options, None, simulation)
+    _unclosed.add(made)
+    return made
+
+
+def refuse_simulated(store: _core.StoreBase, what: str) -> None:
+    """TypeError where a seeded system runs the store."""
+    if store._simulated:
+        raise TypeError(
+            f"{what} has a thread of its own, and a seeded system has none; es.open has"
+        )
 
 
 def _full_name(cls: type) -> str:

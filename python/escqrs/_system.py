@@ -36,7 +36,15 @@ from ._process_runner import Clock
 from ._processes import Processes
 from ._provider import ProviderStore
 from ._readmodel import ReadModel
-from ._store import MESSAGE_BYTES_MAX, Feed, Store, check_numbers, check_options, claim_all
+from ._store import (
+    MESSAGE_BYTES_MAX,
+    Feed,
+    Store,
+    check_numbers,
+    check_options,
+    claim_all,
+    open_store,
+)
 from ._subscription import Subscription
 from ._subscriptions import SubscriptionStatus
 from .errors import Deadlock, Locked, NameClash, Timeout, UnknownType
@@ -227,8 +235,42 @@ def open(
     ``es.SchemaMismatch``, ``es.NameClash``, ``es.StorageError``; ``TypeError`` and ``ValueError``
     for arguments and classes that cannot be.
     """
+    return open_with(
+        None,
+        store,
+        classes,
+        durability=durability,
+        readonly=readonly,
+        max_message_bytes=max_message_bytes,
+        max_in_flight=max_in_flight,
+        max_entities=max_entities,
+        chain=chain,
+        clock=clock,
+    )
+
+
+def open_with(
+    simulation: _core.ActorSystemBase | None,
+    store: str | os.PathLike[str] | Store,
+    classes: tuple[Any, ...],
+    *,
+    durability: str = "full",
+    readonly: bool = False,
+    max_message_bytes: int = MESSAGE_BYTES_MAX,
+    max_in_flight: int = 100_000,
+    max_entities: int = 100_000,
+    chain: bool = False,
+    clock: Clock | None = None,
+) -> System:
+    """:func:`open`, by threads, or by a seeded actor system instead."""
     aggregates, readmodels, processes, events = _sort(classes)
     check_numbers(max_in_flight=max_in_flight, max_entities=max_entities)
+    if simulation is not None and (isinstance(store, Store) or processes):
+        raise TypeError(
+            "a seeded system opens the store itself, by its path"
+            if isinstance(store, Store)
+            else "a process has a thread of its own, and a seeded system has none; es.open has"
+        )
     if isinstance(store, Store):
         if (durability, readonly, max_message_bytes, chain) != (
             "full",
@@ -248,12 +290,8 @@ def open(
     below = (
         _carry(store)
         if isinstance(store, Store)
-        else Store(
-            store,
-            durability=durability,
-            readonly=readonly,
-            max_message_bytes=max_message_bytes,
-            chain=chain,
+        else open_store(
+            simulation, check_options(store, durability, readonly, max_message_bytes, chain)
         )
     )
     try:
@@ -285,8 +323,9 @@ def _is_provider(store: Store) -> bool:
 def _carry(store: Store) -> Store:
     """The store of the core that stands for the one that was given, which has no system yet."""
     before = _carried.get(store)
-    if before is not None and not before.closed:
-        raise Locked(f"{store!r} has a system already: {before!r}", path=store.path)
+    if (before is not None and not before.closed) or store._simulated:
+        what = "that of a seeded system" if before is None else repr(before)
+        raise Locked(f"{store!r} has a system already: {what}", path=store.path)
     return ProviderStore(store) if _is_provider(store) else store
 
 
@@ -295,7 +334,8 @@ def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> Sys
     system = System(store, owned, max_in_flight, max_entities)
     system._owns_store = owned
     system._processes = {}
-    _carried[store.provider if isinstance(store, ProviderStore) else store] = system
+    if not store._simulated:  # which its simulation keeps, and with it the system
+        _carried[store.provider if isinstance(store, ProviderStore) else store] = system
     return system
 
 

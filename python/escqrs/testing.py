@@ -1,5 +1,5 @@
-"""For tests: of actors in a repeatable order (:class:`System`, :func:`explore`), and of a provider
-of one's own, whether it keeps what ``es.Store`` promises.
+"""For tests: of actors, entities and read models in a repeatable order (:class:`System`,
+:func:`explore`), and of a provider of one's own, whether it keeps what ``es.Store`` promises.
 
     from escqrs.testing import ProviderSuite
 
@@ -23,7 +23,7 @@ import pytest
 from ._core import NewEvent
 from ._match import Match
 from ._message import Event
-from ._simulation import System, explore
+from ._simulation import Client, System, explore
 from ._store import Commit, Store, Unless, Write
 from .errors import (
     CheckpointBehind,
@@ -37,7 +37,7 @@ from .errors import (
     WrongVersion,
 )
 
-__all__ = ["ProviderSuite", "System", "explore"]
+__all__ = ["Client", "ProviderSuite", "System", "explore"]
 
 SECONDS = 20.0  # that a test waits for what has to come
 
