@@ -342,18 +342,19 @@ static int read_policy(PyObject *given, escqrs_failure_policy *policy)
     return 0;
 }
 
-/* `given`: (name, schema, version, file, manual, inline, policy, projections). Fini also after a
- * failure.
+/* `given`: (name, schema, version, file, manual, inline, policy, projections, stream column). Fini
+ * also after a failure.
  */
 static int description_init(description *self, esc_py_state *state, PyObject *given,
                             escqrs_readmodel_spec *spec)
 {
-    PyObject *name, *schema, *version, *file, *policy_given, *projections_given;
+    PyObject *name, *schema, *version, *file, *policy_given, *projections_given, *column;
     int manual, is_inline;
     escqrs_failure_policy policy;
     *self = (description){0};
-    if (!PyArg_ParseTuple(given, "UUUUppO!O!", &name, &schema, &version, &file, &manual, &is_inline,
-                          &PyTuple_Type, &policy_given, &PyTuple_Type, &projections_given) ||
+    if (!PyArg_ParseTuple(given, "UUUUppO!O!U", &name, &schema, &version, &file, &manual,
+                          &is_inline, &PyTuple_Type, &policy_given, &PyTuple_Type,
+                          &projections_given, &column) ||
         read_policy(policy_given, &policy) < 0) {
         return -1;
     }
@@ -386,7 +387,8 @@ static int description_init(description *self, esc_py_state *state, PyObject *gi
                                     .on_error = policy,
                                     .is_inline = is_inline != 0};
     return slice_of(name, &spec->name) < 0 || slice_of(schema, &spec->schema) < 0 ||
-                   slice_of(version, &spec->version) < 0 || slice_of(file, &spec->file) < 0
+                   slice_of(version, &spec->version) < 0 || slice_of(file, &spec->file) < 0 ||
+                   slice_of(column, &spec->stream_column) < 0
                ? -1
                : 0;
 }
@@ -780,24 +782,26 @@ static escqrs_status wait_unparked(void *context, int64_t deadline_ns)
     return escqrs_readmodel_wait_unparked(call->model, call->ticket, deadline_ns, &call->error);
 }
 
-/* unpark(stream or "", skipped position or 0, reason): have parked events applied, and wait for
- * it */
+/* unpark(stream or "", skipped position or 0, reason, whether to make the stream anew): have parked
+ * events applied, and wait for it */
 static PyObject *core_unpark(PyObject *object, PyObject *args)
 {
     core_object *self = (core_object *)object;
     PyObject *stream, *reason;
     long long skip;
     escqrs_unpark wanted = {0};
-    if (!PyArg_ParseTuple(args, "ULU", &stream, &skip, &reason) ||
+    int rebuild;
+    if (!PyArg_ParseTuple(args, "ULUp", &stream, &skip, &reason, &rebuild) ||
         slice_of(stream, &wanted.stream) < 0 || slice_of(reason, &wanted.reason) < 0) {
         return NULL;
     }
     wanted.skip = skip;
+    wanted.rebuild = rebuild != 0;
     esc_py_system *system = core_enter(self);
     if (system == NULL) {
         return NULL;
     }
-    int failed = refuse_in_projection(system, "unparking");
+    int failed = refuse_in_projection(system, "retry(), skip() or rebuild()");
     if (!failed) {
         unpark_call call = {.model = self->model};
         escqrs_status asked;

@@ -238,14 +238,62 @@ void esc_batch_fini(esc_batch *batch)
     esc_arena_fini(&batch->arena);
 }
 
+/* Of the event before, whose type is mostly the same. */
+typedef struct looked_up {
+    const escqrs_type *type;
+    const esc_reading *reading;
+    esc_topic *topic;
+} looked_up;
+
+static escqrs_status look_up(escqrs_projector *projector, const escqrs_type *type, looked_up *last,
+                             escqrs_error *error)
+{
+    if (type == last->type) {
+        return ESCQRS_OK;
+    }
+    escqrs_status status =
+        esc_readings_find(&projector->readings, projector, type, &last->reading, error);
+    if (status == ESCQRS_OK) {
+        const escqrs_type *as = last->reading == NULL ? type : last->reading->as;
+        if (esc_topic_set_find(&projector->topics, as, &last->topic) != ESCQRS_OK) {
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
+        }
+        last->type = type;
+    }
+    return status;
+}
+
+static escqrs_status take_one(escqrs_projector *projector, const escqrs_recorded *event,
+                              looked_up *last, escqrs_error *error)
+{
+    esc_batch *batch = &projector->batch;
+    escqrs_status status = look_up(projector, event->type, last, error);
+    const esc_reading *reading = last->reading;
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    if (reading != NULL && reading->how == ESCQRS_READING_UPCAST) {
+        return take_upcast(projector, event, error);
+    }
+    if (last->topic == NULL) {
+        return ESCQRS_OK;
+    }
+    if (reading != NULL && reading->how == ESCQRS_READING_REFUSED) {
+        return add_blocked(batch, last->topic, event, &reading->failure, error);
+    }
+    escqrs_recorded named = *event;
+    if (reading != NULL) {                       /* the type may have another name now */
+        named.type = (escqrs_type *)reading->as; /* only read */
+    }
+    return add_item(batch, last->topic, &named, error);
+}
+
 /* Take the events of one read of the cursor. */
 static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *recorded,
                           size_t count, size_t *bytes, escqrs_error *error)
 {
     esc_batch *batch = &projector->batch;
-    const escqrs_type *type = NULL; /* of the event before, mostly the same */
-    const esc_reading *reading = NULL;
-    esc_topic *topic = NULL;
+    looked_up last = {0};
     for (size_t i = 0; i < count; i++) {
         const escqrs_recorded *event = &recorded[i];
         if (event->position != batch->upto + 1) {
@@ -258,30 +306,7 @@ static escqrs_status take(escqrs_projector *projector, const escqrs_recorded *re
             }
             return status;
         }
-        if (event->type != type) {
-            type = event->type;
-            escqrs_status status =
-                esc_readings_find(&projector->readings, projector, type, &reading, error);
-            if (status != ESCQRS_OK) {
-                return status;
-            }
-            if (esc_topic_set_find(&projector->topics, reading == NULL ? type : reading->as,
-                                   &topic) != ESCQRS_OK) {
-                return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a batch of events");
-            }
-        }
-        escqrs_status status = ESCQRS_OK;
-        if (reading != NULL && reading->how == ESCQRS_READING_UPCAST) {
-            status = take_upcast(projector, event, error);
-        } else if (topic != NULL && reading != NULL && reading->how == ESCQRS_READING_REFUSED) {
-            status = add_blocked(batch, topic, event, &reading->failure, error);
-        } else if (topic != NULL && reading != NULL) {
-            escqrs_recorded named = *event;          /* the type may have another name now */
-            named.type = (escqrs_type *)reading->as; /* only read */
-            status = add_item(batch, topic, &named, error);
-        } else if (topic != NULL) {
-            status = add_item(batch, topic, event, error);
-        }
+        escqrs_status status = take_one(projector, event, &last, error);
         if (status != ESCQRS_OK) {
             return status;
         }
@@ -329,4 +354,21 @@ escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t
         return ESCQRS_OK; /* what was read is good; an error comes again with the next read */
     }
     return status;
+}
+
+escqrs_status esc_batch_read_stream(escqrs_projector *projector, escqrs_cursor *cursor,
+                                    int64_t upto, int64_t *version, escqrs_error *error)
+{
+    const escqrs_recorded *recorded = NULL;
+    size_t count = 0;
+    looked_up last = {0};
+    esc_batch_clear(&projector->batch);
+    escqrs_status status =
+        escqrs_cursor_read(cursor, ESC_BATCH_EVENTS_MAX, &recorded, &count, error);
+    for (size_t i = 0; status == ESCQRS_OK && i < count && recorded[i].position <= upto; i++) {
+        status = take_one(projector, &recorded[i], &last, error);
+        projector->batch.upto = recorded[i].position;
+        *version = recorded[i].version;
+    }
+    return status == ESCQRS_OK && projector->batch.upto == 0 ? ESCQRS_DONE : status;
 }

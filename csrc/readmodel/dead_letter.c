@@ -245,16 +245,18 @@ static escqrs_status copy_rows(sqlite3_stmt *read, sqlite3_stmt *write, escqrs_e
     return status;
 }
 
-escqrs_status esc_dead_letter_replace(sqlite3 *db, const char *readmodel, sqlite3 *from,
-                                      escqrs_error *error)
+escqrs_status esc_dead_letter_replace(sqlite3 *db, const char *readmodel, escqrs_slice stream,
+                                      sqlite3 *from, escqrs_error *error)
 {
     sqlite3_stmt *read = NULL, *write = NULL;
     escqrs_slice none = {NULL, 0};
     bool exists = false;
     escqrs_status status = esc_dead_letter_make_table(db, error);
     if (status == ESCQRS_OK) {
-        status = change(db, "DELETE FROM escqrs_dead_letter WHERE readmodel = ?1", readmodel, 0,
-                        none, none, error);
+        status = change(db,
+                        "DELETE FROM escqrs_dead_letter WHERE readmodel = ?1"
+                        " AND (?3 IS NULL OR stream = ?3)",
+                        readmodel, 0, stream, none, error);
     }
     if (status == ESCQRS_OK) {
         status = has_table(from, &exists, error);

@@ -52,8 +52,9 @@ escqrs_status esc_dead_letter_next(sqlite3 *db, const char *readmodel, const cha
 /* The stream of one of them, to be freed; NULL: it is neither parked nor held. */
 escqrs_status esc_dead_letter_stream(sqlite3 *db, const char *readmodel, int64_t position,
                                      char **stream, escqrs_error *error) ESCQRS_MUST_USE;
-/* Put those of another database in the place of a read model's. */
-escqrs_status esc_dead_letter_replace(sqlite3 *db, const char *readmodel, sqlite3 *from,
-                                      escqrs_error *error) ESCQRS_MUST_USE;
+/* Put those of another database in the place of a read model's, or of one stream's alone (`stream`
+ * is not empty). */
+escqrs_status esc_dead_letter_replace(sqlite3 *db, const char *readmodel, escqrs_slice stream,
+                                      sqlite3 *from, escqrs_error *error) ESCQRS_MUST_USE;
 
 #endif

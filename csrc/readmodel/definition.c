@@ -415,6 +415,38 @@ static escqrs_status collect_objects(esc_definition *definition, escqrs_error *e
     return status;
 }
 
+/* Every table has the column by which its rows belong to streams. */
+static escqrs_status check_stream_column(const esc_definition *definition, escqrs_error *error)
+{
+    sqlite3_stmt *look = NULL;
+    if (definition->stream_column == NULL) {
+        return ESCQRS_OK;
+    }
+    if (definition->has_virtual) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "read model %s has virtual tables, whose rows cannot be told by "
+                                "stream_column",
+                                definition->name);
+    }
+    escqrs_status status = esc_rmsql_prepare(
+        definition->scratch,
+        escqrs_slice_of("SELECT 1 FROM pragma_table_xinfo(?1) WHERE name = ?2 COLLATE NOCASE"),
+        &look, error);
+    for (size_t i = 0; status == ESCQRS_OK && i < definition->objects.count; i++) {
+        const esc_object *object = &ESC_VECTOR_AT(&definition->objects, esc_object, i);
+        (void)sqlite3_bind_text(look, 1, object->name, -1, SQLITE_STATIC);
+        (void)sqlite3_bind_text(look, 2, definition->stream_column, -1, SQLITE_STATIC);
+        if (object->kind == ESC_OBJECT_TABLE && sqlite3_step(look) != SQLITE_ROW) {
+            status = escqrs_error_set(error, ESCQRS_INVALID,
+                                      "read model %s: table %s has no column %s, its stream_column",
+                                      definition->name, object->name, definition->stream_column);
+        }
+        (void)sqlite3_reset(look);
+    }
+    (void)sqlite3_finalize(look);
+    return status;
+}
+
 /* ---- projections ------------------------------------------------------------------------------------ */
 
 static bool copy_tags(esc_projection *projection, const escqrs_projection *spec)
@@ -630,7 +662,11 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     if (spec->file.size > 0) {
         definition->file = escqrs_strdup(spec->file);
     }
+    if (spec->stream_column.size > 0) {
+        definition->stream_column = escqrs_strdup(spec->stream_column);
+    }
     if (definition->name == NULL || definition->projections == NULL ||
+        (spec->stream_column.size > 0 && definition->stream_column == NULL) ||
         (spec->file.size > 0 && definition->file == NULL)) {
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
         goto fail;
@@ -666,7 +702,8 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
             goto fail;
         }
     }
-    if ((status = check_inline(definition, spec, error)) != ESCQRS_OK ||
+    if ((status = check_stream_column(definition, error)) != ESCQRS_OK ||
+        (status = check_inline(definition, spec, error)) != ESCQRS_OK ||
         (status = make_fingerprint(definition, spec, error)) != ESCQRS_OK) {
         goto fail;
     }
@@ -690,6 +727,7 @@ void esc_definition_fini(esc_definition *definition)
     esc_vector_fini(&definition->objects);
     escqrs_free(definition->projections);
     escqrs_free(definition->file);
+    escqrs_free(definition->stream_column);
     escqrs_free(definition->name);
     (void)sqlite3_close(definition->scratch);
     *definition = (esc_definition){0};

@@ -50,7 +50,8 @@ typedef struct esc_object {
 
 typedef struct esc_definition {
     char *name;
-    char *file; /* NULL: the store's */
+    char *file;          /* NULL: the store's */
+    char *stream_column; /* of every table; or NULL */
     esc_projection *projections;
     size_t projection_count;
     esc_vector objects; /* esc_object */

@@ -115,7 +115,8 @@ static uint32_t attempts_at(const esc_follower *follower, int64_t position)
 
 uint32_t esc_follower_attempts_left(const esc_follower *follower, int64_t position)
 {
-    uint32_t allowed = follower->model->definition.on_error.retry_count;
+    const escqrs_readmodel *model = follower->model; /* whoever has one stream made waits for it */
+    uint32_t allowed = follower == model->fresh ? 0 : model->definition.on_error.retry_count;
     uint32_t made = attempts_at(follower, position);
     return made < allowed ? allowed - made : 0;
 }

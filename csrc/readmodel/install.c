@@ -23,7 +23,7 @@ escqrs_status esc_install_quote(esc_buffer *buffer, const char *name)
 
 typedef struct copy_texts {
     esc_buffer select; /* SELECT rowid, a, b FROM t */
-    esc_buffer insert; /* INSERT INTO t (rowid, a, b) VALUES (?, ?, ?) */
+    esc_buffer insert; /* INSERT OR ABORT INTO t (rowid, a, b) VALUES (?, ?, ?) */
     esc_buffer values;
     int columns;
 } copy_texts;
@@ -79,11 +79,12 @@ static escqrs_status rowid_name(sqlite3 *from, const char *table, const char **n
     return status;
 }
 
-static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *table,
+/* `added`: to rows that are there, which have rowids already. */
+static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *table, bool added,
                                  escqrs_error *error)
 {
     const char *rowid = NULL;
-    escqrs_status status = rowid_name(from, table, &rowid, error);
+    escqrs_status status = added ? ESCQRS_OK : rowid_name(from, table, &rowid, error);
     if (status == ESCQRS_OK && rowid != NULL) {
         status = add_column(texts, rowid);
     }
@@ -109,16 +110,17 @@ static escqrs_status add_columns(copy_texts *texts, sqlite3 *from, const char *t
     return status;
 }
 
-static escqrs_status make_texts(copy_texts *texts, sqlite3 *from, const char *table,
+static escqrs_status make_texts(copy_texts *texts, sqlite3 *from, const char *table, bool added,
                                 escqrs_error *error)
 {
     escqrs_status status = append(&texts->select, "SELECT ");
-    if (status == ESCQRS_OK && (status = append(&texts->insert, "INSERT INTO ")) == ESCQRS_OK &&
+    if (status == ESCQRS_OK &&
+        (status = append(&texts->insert, "INSERT OR ABORT INTO ")) == ESCQRS_OK &&
         (status = esc_install_quote(&texts->insert, table)) == ESCQRS_OK) {
         status = append(&texts->insert, " (");
     }
     if (status == ESCQRS_OK) {
-        status = add_columns(texts, from, table, error);
+        status = add_columns(texts, from, table, added, error);
     }
     if (status == ESCQRS_OK && (status = append(&texts->select, " FROM ")) == ESCQRS_OK) {
         status = esc_install_quote(&texts->select, table);
@@ -161,12 +163,13 @@ static escqrs_status copy_rows(sqlite3_stmt *select, sqlite3_stmt *insert, int c
     return ESCQRS_OK;
 }
 
-static escqrs_status copy_table(sqlite3 *from, sqlite3 *to, const char *table, escqrs_error *error)
+static escqrs_status copy_table(sqlite3 *from, sqlite3 *to, const char *table, bool added,
+                                escqrs_error *error)
 {
     copy_texts texts = {0};
     sqlite3_stmt *select = NULL;
     sqlite3_stmt *insert = NULL;
-    escqrs_status status = make_texts(&texts, from, table, error);
+    escqrs_status status = make_texts(&texts, from, table, added, error);
     if (status == ESCQRS_OK) {
         status = esc_rmsql_prepare(from, esc_buffer_slice(&texts.select), &select, error);
     }
@@ -228,7 +231,7 @@ escqrs_status esc_install(const esc_definition *definition, sqlite3 *from, sqlit
             }
             escqrs_status status = esc_rmsql_exec(to, object->sql, error);
             if (status == ESCQRS_OK && kind == ESC_OBJECT_TABLE &&
-                (status = copy_table(from, to, object->name, error)) == ESCQRS_OK) {
+                (status = copy_table(from, to, object->name, false, error)) == ESCQRS_OK) {
                 status = copy_sequence(from, to, object->name, error);
             }
             if (status != ESCQRS_OK) {
@@ -237,4 +240,10 @@ escqrs_status esc_install(const esc_definition *definition, sqlite3 *from, sqlit
         }
     }
     return ESCQRS_OK;
+}
+
+escqrs_status esc_install_add_rows(sqlite3 *from, sqlite3 *to, const char *table,
+                                   escqrs_error *error)
+{
+    return copy_table(from, to, table, true, error);
 }

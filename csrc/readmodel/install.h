@@ -15,4 +15,9 @@ escqrs_status esc_install(const esc_definition *definition, sqlite3 *from, sqlit
 /* Append `name` to `buffer` as a quoted identifier. */
 escqrs_status esc_install_quote(esc_buffer *buffer, const char *name) ESCQRS_MUST_USE;
 
+/* The rows of a table to those that there are already; rowids without a name are given anew. A row
+ * that collides with another one is an error, whatever its constraint says. */
+escqrs_status esc_install_add_rows(sqlite3 *from, sqlite3 *to, const char *table,
+                                   escqrs_error *error) ESCQRS_MUST_USE;
+
 #endif

@@ -338,6 +338,7 @@ bool esc_park_turn(escqrs_readmodel *model)
     bool asked = model->unparks.asked > model->unparks.done && !model->busy;
     bool possible = !model->frozen;
     int64_t skip = model->unparks.skip;
+    bool rebuild = model->unparks.rebuild;
     const char *stream = model->unparks.stream; /* the queue's, until `done` */
     const char *reason = model->unparks.reason;
     esc_mutex_unlock(&projector->mutex);
@@ -348,9 +349,11 @@ bool esc_park_turn(escqrs_readmodel *model)
     escqrs_status status = ESCQRS_OK;
     if (!possible) {
         status = escqrs_error_set(&error, ESCQRS_INVALID,
-                                  "read model %s is being built anew; its parked events are "
-                                  "those of the old rows",
+                                  "read model %s is being built anew; its rows and parked "
+                                  "events are still the old ones",
                                   model->definition.name);
+    } else if (rebuild) {
+        status = esc_stream_build(model, stream, &error);
     } else if (skip > 0) {
         status = leave_out(model, skip, reason == NULL ? "" : reason, &error);
     } else if (stream != NULL) {
@@ -397,6 +400,7 @@ escqrs_status escqrs_readmodel_unpark(escqrs_readmodel *model, const escqrs_unpa
         queue->stream = stream;
         queue->reason = reason;
         queue->skip = wanted->skip;
+        queue->rebuild = wanted->rebuild;
         *ticket = ++queue->asked;
     }
     esc_mutex_unlock(&projector->mutex);

@@ -56,6 +56,7 @@ typedef struct esc_unpark_queue {
     char *stream;         /* of the one asked for and not done; NULL: every stream */
     char *reason;
     int64_t skip;
+    bool rebuild;       /* make the stream anew */
     escqrs_error error; /* of the last done */
 } esc_unpark_queue;
 
@@ -104,8 +105,9 @@ struct escqrs_readmodel {
     escqrs_projector *projector;
     esc_definition definition;
     esc_follower live;
-    esc_follower *copy; /* or NULL; written under the lock */
-    char *copy_path;    /* where copies lie; NULL: in temporary databases; constant once made */
+    esc_follower *copy;  /* or NULL; written under the lock */
+    esc_follower *fresh; /* one stream's rows that are being made; or NULL; the thread's */
+    char *copy_path;     /* where copies lie; NULL: in temporary databases; constant once made */
     esc_side side;
     const esc_vector *forgiven; /* int64_t: events that may fail and are left out; or NULL */
     /* guarded by the projector's lock */
@@ -406,12 +408,24 @@ void esc_copy_drop(escqrs_readmodel *model);
 void esc_copy_close(esc_follower *copy);
 void esc_copy_destroy(esc_follower *copy); /* closes it first; NULL is fine */
 
+/* ---- stream_build.c -------------------------------------------------------------------------- */
+
+/* Make the rows of one stream anew. READ_MODEL_STOPPED: an event cannot be applied; INVALID: they
+ * cannot be told from others. */
+escqrs_status esc_stream_build(escqrs_readmodel *model, const char *stream,
+                               escqrs_error *error) ESCQRS_MUST_USE;
+
 /* ---- batch.c --------------------------------------------------------------------------------- */
 
 /* Read and decode the events after a position, up to `bound`. OK, and the batch reaches at least
  * one event further; DONE: there is none. CORRUPT: the next event cannot be read. */
 escqrs_status esc_batch_read(escqrs_projector *projector, int64_t after, int64_t bound,
                              escqrs_error *error) ESCQRS_MUST_USE;
+/* Likewise the next events of a stream, by its cursor, that are at `upto` at most; `*version`
+ * becomes that of the last. DONE: there is none. */
+escqrs_status esc_batch_read_stream(escqrs_projector *projector, escqrs_cursor *cursor,
+                                    int64_t upto, int64_t *version,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
 void esc_batch_clear(esc_batch *batch);
 void esc_batch_fini(esc_batch *batch);
 void esc_projector_close_feeds(escqrs_projector *projector);

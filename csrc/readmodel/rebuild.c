@@ -106,7 +106,8 @@ static escqrs_status work_replace(void *context, void *sqlite, escqrs_error *err
             esc_checkpoint_replace(sqlite, &model->definition, call->from, call->position, error);
     }
     if (status == ESCQRS_OK) {
-        status = esc_dead_letter_replace(sqlite, model->definition.name, call->from, error);
+        status = esc_dead_letter_replace(sqlite, model->definition.name, (escqrs_slice){NULL, 0},
+                                         call->from, error);
     }
     if (status == ESCQRS_OK) {
         status = esc_copy_forget(model, sqlite, error);

@@ -242,10 +242,10 @@ static outcome apply_item(esc_run *run, const esc_item *item, sqlite3 *db, esc_c
     for (size_t i = 0; i < subscriptions->count; i++) {
         esc_subscription *subscription = &ESC_VECTOR_AT(subscriptions, esc_subscription, i);
         escqrs_readmodel *model = subscription->model;
-        esc_follower *follower = run->copies ? model->copy : &model->live;
+        esc_follower *follower = run->copies ? run->members[0] : &model->live;
         const esc_projection *projection = &model->definition.projections[subscription->index];
         bool passed = false;
-        if (follower == NULL || !follower->active ||
+        if (follower->model != model || !follower->active ||
             (!item->blocked &&
              !bears_all(&item->recorded, projection->tags, projection->tag_count))) {
             continue;

@@ -9,6 +9,9 @@
 
 static esc_follower *follower_on(escqrs_readmodel *model, const void *sqlite)
 {
+    if (model->fresh != NULL && model->fresh->db == sqlite) {
+        return model->fresh;
+    }
     return model->copy != NULL && model->copy->db == sqlite ? model->copy : &model->live;
 }
 

@@ -81,6 +81,9 @@ typedef struct escqrs_readmodel_spec {
     /* Written in the transactions of the commits themselves, once it is level; SQL alone. A commit
      * whose events it cannot apply fails with REJECTED. `on_error` is for catching up. */
     bool is_inline;
+    /* A column that every table has, which holds the name of the stream whose events alone have
+     * made the row: so one stream can be made anew. Empty: there is none. */
+    escqrs_slice stream_column;
 } escqrs_readmodel_spec;
 
 typedef enum escqrs_readmodel_state {
@@ -231,11 +234,15 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_retry(escqrs_readmodel *readmodel
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_skip(escqrs_readmodel *readmodel,
                                                     escqrs_slice reason, escqrs_error *error);
 
-/* What is to be done with parked events. Zeroed fields are unused. */
+/* What is to be done with the parked events, or the rows, of a stream. Zeroed fields are unused. */
 typedef struct escqrs_unpark {
     escqrs_slice stream; /* try this one's alone; empty: every stream's */
     int64_t skip;        /* position: leave that event out first, then try its stream's rest */
     escqrs_slice reason; /* of the skip */
+    /* Make the rows and dead letters of `stream` anew from its events, up to where the read model
+     * stands, in one transaction; see readmodel/stream_build.c. READ_MODEL_STOPPED: an event cannot
+     * be applied. INVALID: no stream_column, or rows that cannot be told by it. */
+    bool rebuild;
 } escqrs_unpark;
 
 /* Have parked events applied after all, stream by stream in their order, each until one fails

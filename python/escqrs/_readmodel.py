@@ -73,6 +73,10 @@ class ReadModel:
     ``es.Rejected`` naming the read model, and nothing is stored. For SQL alone, and for what is
     cheap: every commit pays for it. ``es.open`` waits until it is level.
 
+    ``stream_column = "cart"``: every table has that column, and it holds the name of the stream
+    (``:_stream``) whose events alone have made the row. ``rebuild(stream="Cart/cart-1")`` can then
+    make one stream's rows anew.
+
     ``class Items(es.ReadModel, name="shop.Items")`` gives it another name in the store than the
     class's.
     """
@@ -81,6 +85,7 @@ class ReadModel:
     version: ClassVar[str | int]
     on_error: ClassVar[Literal["stop", "park"] | Retry]
     inline: ClassVar[bool]
+    stream_column: ClassVar[str]
     file: ClassVar[str | os.PathLike[str]]
     __escqrs_name__: ClassVar[str]
     __escqrs_manual__: ClassVar[bool] = False
@@ -130,7 +135,12 @@ class ReadModel:
         rebuild: Any
     else:
 
-        def rebuild(self, *, progress: Callable[[int, int], object] | None = None) -> None:
+        def rebuild(
+            self,
+            *,
+            stream: str | None = None,
+            progress: Callable[[int, int], object] | None = None,
+        ) -> None:
             """Build it anew from the first event, beside the live rows, and swap when level.
 
             Returns at once; ``flush()`` waits for it. What ``skip()`` left out is tried again.
@@ -141,8 +151,19 @@ class ReadModel:
             progress: called as ``progress(position, head)`` while the copy grows; then this
                 returns when the rebuild is over, and raises ``es.ReadModelStopped`` where it
                 failed. If it raises, the rebuild is cancelled.
+
+            stream: its rows alone are made anew, from its events alone, and replace the old ones
+                (with its parked events) in one transaction; returns when that is done. For read
+                models with a ``stream_column``. Raises, and leaves everything as it is:
+                ``es.ReadModelStopped`` where an event cannot be applied; ValueError without a
+                ``stream_column``, where the events make rows that are not the stream's, or collide
+                with those of another one, for a stream without events or rows, and while the whole
+                is being built because of a change.
             """
             core = core_of(self)
+            if stream is not None:
+                _rebuild_stream(core, stream, progress)
+                return
             core.rebuild()
             if progress is not None:
                 _follow_rebuild(core, progress)
@@ -216,7 +237,7 @@ class ReadModel:
             raise ValueError(
                 f"read model {self.__escqrs_name__} has not stopped, and no event{where} is parked"
             )
-        core.unpark(stream or "", 0, "")
+        core.unpark(stream or "", 0, "", False)
 
     def skip(self, position: int | None = None, reason: str = "") -> None:
         """Leave out an event on purpose, and go on after it.
@@ -234,7 +255,7 @@ class ReadModel:
             core.skip(reason)
             return
         check_position(position, least=1)
-        core.unpark("", position, reason)
+        core.unpark("", position, reason, False)
 
     def parked(self, *, skipped: bool = False) -> list[ParkedEvent]:
         """The events that it has not applied because they, or earlier ones of their streams,
@@ -277,6 +298,21 @@ class ReadModel:
         elif status.lag:
             text += f" of {status.head:,}"
         return f"<{name}, read model, {text}>"
+
+
+def _rebuild_stream(core: Any, stream: object, progress: object) -> None:
+    if not isinstance(stream, str):
+        raise TypeError(f"stream is a str, not {stream!r}")
+    if not stream:
+        raise ValueError("stream is a stream's name, not empty")
+    if progress is not None:
+        raise TypeError("rebuild() of one stream has no progress")
+    try:
+        core.unpark(stream, 0, "", True)
+    except ReadModelStopped as error:
+        if core.failure is not None:
+            raise error from core.failure[2]
+        raise
 
 
 def _follow_rebuild(core: Any, progress: Callable[[int, int], object]) -> None:
@@ -323,6 +359,11 @@ def _check_attributes(cls: type[ReadModel]) -> None:
     version = getattr(cls, "version", "")
     if isinstance(version, bool) or not isinstance(version, (str, int)):
         raise TypeError(f"{cls.__name__}.version is a str or an int, not {version!r}")
+    column = getattr(cls, "stream_column", None)
+    if column is not None and not isinstance(column, str):
+        raise TypeError(f"{cls.__name__}.stream_column is the name of a column, not {column!r}")
+    if column is not None and (not column or "\0" in column):
+        raise ValueError(f"{cls.__name__}.stream_column is the name of a column, not {column!r}")
     policy_of(cls)
     _file(cls)
 
@@ -385,14 +426,25 @@ def _check_inline(cls: type[ReadModel], projections: list[Projection]) -> None:
 
 
 def _description(cls: type[ReadModel]) -> tuple[Any, ...]:
-    """What the core is told: (name, schema, version, file, manual, inline, policy, projections)."""
+    """What the core is told of a class: see description_init in csrc/python/readmodel.c."""
     name, schema, version, _ = _definition(cls)
     projections = tuple(
         one if one.event is None else one._replace(event=_core.newest(one.event))
         for one in projections_of(cls)
     )
     manual = cls.__escqrs_manual__
-    return name, schema, version, _file(cls), manual, _is_inline(cls), policy_of(cls), projections
+    column = getattr(cls, "stream_column", "")
+    return (
+        name,
+        schema,
+        version,
+        _file(cls),
+        manual,
+        _is_inline(cls),
+        policy_of(cls),
+        projections,
+        column,
+    )
 
 
 def check(classes: Iterable[type[ReadModel]]) -> None:
