@@ -202,6 +202,21 @@ static int raise_waiting(esc_py_answer *self, escqrs_status status, const char *
     return -1;
 }
 
+/* Whether the wait was for an actor that waits itself, to be restarted: Timeout says why. */
+static bool target_failed(esc_py_answer *self)
+{
+    char words[512];
+    escqrs_ref *target = ((esc_py_ref *)self->target)->core;
+    if (escqrs_ref_failure(target, words, sizeof words) == 0) {
+        return false;
+    }
+    PyErr_Format(esc_py_error_class(self->system->state, ESCQRS_TIMEOUT),
+                 "%S has not answered in time: it has failed, and waits to be restarted (%s); the "
+                 "message may still be handled",
+                 self->target, words);
+    return true;
+}
+
 int esc_py_waiting_begin(esc_py_waiting *self, esc_py_answer *reply)
 {
     esc_py_state *state = reply->system->state;
@@ -270,6 +285,9 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
         return raise_waiting(self, ESCQRS_NO_MEMORY,
                              "no thread can be started to handle the message to %S, for which this "
                              "one waits; it may still be handled");
+    }
+    if (result == ESCQRS_TIMEOUT && target_failed(self)) {
+        return -1;
     }
     if (result == ESCQRS_TIMEOUT) {
         return raise_waiting(self, ESCQRS_TIMEOUT,

@@ -91,6 +91,7 @@ escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *opti
     esc_timers_init(&made->timers, given.virtual_time);
     esc_topics_init(&made->topics);
     esc_mutex_init(&made->stop_lock);
+    esc_mutex_init(&made->words_lock);
     esc_cond_init(&made->stopped);
     status = copy_middleware(made, &given, error);
     if (status == ESCQRS_OK) {
@@ -124,6 +125,7 @@ void esc_system_free(escqrs_actor_system *system)
     esc_timers_fini(&system->timers);
     esc_topics_fini(&system->topics);
     esc_mutex_fini(&system->stop_lock);
+    esc_mutex_fini(&system->words_lock);
     esc_cond_fini(&system->stopped);
     escqrs_free(system->spawn_middleware);
     escqrs_free(system);

@@ -119,6 +119,7 @@ static void extra_destroy(esc_extra *extra)
     esc_vector_fini(&extra->behaviours);
     esc_vector_fini(&extra->unanswered);
     esc_map_fini(&extra->watching);
+    escqrs_free(extra->last_words);
     escqrs_free(extra->restarts);
     escqrs_free(extra);
 }
@@ -417,6 +418,7 @@ static void after_step(esc_cell *cell, esc_step step)
     switch (step) {
     case ESC_STEP_STARTED:
         set_state(cell, ESCQRS_REF_RUNNING);
+        esc_last_words_forget(cell);
         esc_cell_set_slow(cell);
         esc_receive_timeout_arm(cell);
         break;
@@ -528,6 +530,7 @@ static void resume_after_failure(esc_cell *cell)
         return;
     }
     set_state(cell, ESCQRS_REF_RUNNING);
+    esc_last_words_forget(cell);
     esc_cell_set_slow(cell);
 }
 

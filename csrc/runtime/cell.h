@@ -230,6 +230,9 @@ struct esc_extra {
     _Atomic(esc_router *) router; /* of a router */
     struct esc_lease *lease;      /* of `current`, where it is leased */
 
+    char *last_words; /* what its failure said, until it runs again; the actor's thread writes, with
+                         the system's words_lock, which others read with */
+
     int64_t *restarts; /* times, a ring of max_restarts */
     unsigned restart_capacity;
     unsigned restart_count;
@@ -330,6 +333,8 @@ void esc_continuation_drop(escqrs_continuation *continuation);
 
 /* ---- supervise.c ------------------------------------------------------------------------------ */
 
+/* It runs again. */
+void esc_last_words_forget(esc_cell *cell);
 /* The cell's present callback has failed, with extra->failure where it said why. It waits for its
  * supervisor from now on. */
 void esc_failure_raise(esc_cell *cell, const escqrs_envelope *message);
@@ -494,6 +499,8 @@ struct escqrs_actor_system {
     esc_topics topics;
     _Atomic(size_t) actor_count;
     bool closing; /* guarded by the root's tree's lock */
+
+    esc_mutex words_lock; /* guards esc_extra.last_words of all actors */
 
     /* Who waits for an actor to stop; `waiting` is looked at without the lock. */
     _Atomic(uint32_t) waiting;

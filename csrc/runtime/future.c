@@ -128,11 +128,15 @@ void esc_question_refuse(const escqrs_envelope *envelope, escqrs_status status, 
         return;
     }
     char path[ESC_PATH_SIZE] = "nobody";
-    char text[ESC_PATH_SIZE + 64];
+    char words[512] = ""; /* why it has stopped */
+    char text[ESC_PATH_SIZE + 64 + sizeof words];
     if (to != NULL) {
         escqrs_ref_path(to, path, sizeof path);
     }
-    snprintf(text, sizeof text, "%s %s", path, what);
+    if (to != NULL && status == ESCQRS_CLOSED) {
+        escqrs_ref_failure(to, words, sizeof words);
+    }
+    snprintf(text, sizeof text, "%s %s%s%s", path, what, words[0] == '\0' ? "" : ": ", words);
     escqrs_failure failure = {
         .status = status, .text = text, .path = path, .message = "", .who = to};
     esc_question_fail(envelope, &failure);

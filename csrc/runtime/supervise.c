@@ -161,10 +161,55 @@ static void publish_nothing(esc_cell *cell)
                      "actor %s failed, and there is no memory to say why (stop)", path);
 }
 
+/* ---- last words: for those who ask an actor that has failed -------------------------------------- */
+
+static void last_words_put(esc_cell *cell, char *words)
+{
+    esc_extra *extra = esc_cell_has(cell);
+    esc_mutex_lock(&cell->system->words_lock);
+    char *before = extra->last_words;
+    extra->last_words = words;
+    esc_mutex_unlock(&cell->system->words_lock);
+    escqrs_free(before);
+}
+
+static void last_words_keep(esc_cell *cell, const char *text)
+{
+    size_t size = strcspn(text, "\n");
+    char *words = escqrs_alloc(size + 1);
+    if (words != NULL) { /* an aid only */
+        memcpy(words, text, size);
+        words[size] = '\0';
+        last_words_put(cell, words);
+    }
+}
+
+void esc_last_words_forget(esc_cell *cell)
+{
+    esc_extra *extra = esc_cell_has(cell);
+    if (extra != NULL && extra->last_words != NULL) {
+        last_words_put(cell, NULL);
+    }
+}
+
+size_t escqrs_ref_failure(const escqrs_ref *ref, char *text, size_t size)
+{
+    esc_cell *cell = esc_ref_is_cell(ref) ? (esc_cell *)ref : NULL;
+    esc_extra *extra = cell == NULL ? NULL : esc_cell_has(cell);
+    if (extra == NULL) {
+        return (size_t)snprintf(text, size, "%s", "");
+    }
+    esc_mutex_lock(&cell->system->words_lock);
+    int length = snprintf(text, size, "%s", extra->last_words == NULL ? "" : extra->last_words);
+    esc_mutex_unlock(&cell->system->words_lock);
+    return (size_t)length;
+}
+
 /* ---- raising ---------------------------------------------------------------------------------- */
 
 static void raise_to_supervisor(esc_cell *cell, esc_failure_record *record)
 {
+    last_words_keep(cell, record->failure.text);
     if (cell->parent == NULL) { /* the root does not fail */
         esc_failure_forget(cell);
         return;

@@ -47,6 +47,7 @@ __all__ = [
 
 _EXIT_SECONDS = 10.0  # that actors still running have when the interpreter ends
 _SLOW_SECONDS = 5.0  # after which a close() without a timeout says what it waits for
+_REST_SECONDS = 0.1  # how long an actor has failed, at least, that close() stops
 _GROUPS_MAX = 64  # in which close() ends the actors, the newest first
 
 _log = logging.getLogger("escqrs")
@@ -588,7 +589,7 @@ class ActorSystem(_core.ActorSystemBase):
                 if _deadline.left(until) == 0.0:
                     return
                 try:
-                    _patiently(ref.wait_stopped, until)
+                    _patiently(functools.partial(_await_end, ref), until)
                 except Timeout:
                     return  # _stop names it
 
@@ -610,6 +611,26 @@ class ActorSystem(_core.ActorSystemBase):
         if self.closed or self._forked:
             return f"<es.ActorSystem, {'forked' if self._forked else 'closed'}>"
         return f"<es.ActorSystem: {self.actor_count} actors>"
+
+
+def _await_end(ref: Ref, timeout: float | None) -> None:
+    """Wait until it has stopped. One that has failed, and that a backoff holds back from the poison
+    in its mailbox, is stopped."""
+    until = _deadline.until(timeout)
+    rested = False
+    while True:
+        left = _deadline.left(until)
+        try:
+            ref.wait_stopped(_REST_SECONDS if left is None else min(left, _REST_SECONDS))
+        except Timeout:
+            if left is not None and left <= _REST_SECONDS:
+                raise
+            rests = ref.state == "failed"
+            if rests and rested:
+                ref.stop()
+            rested = rests
+        else:
+            return
 
 
 def _patiently(wait: Callable[[float | None], object], until: float | None) -> None:

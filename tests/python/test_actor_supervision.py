@@ -388,6 +388,52 @@ def test_a_name_used_by_a_stopping_actor(system):
     assert system.spawn(Slow, name="slow") != ref
 
 
+def unmakeable() -> Any:
+    raise LookupError("no such part")
+
+
+def test_who_asks_an_actor_that_cannot_be_made_hears_why(system):
+    """With the message that waited, and afterwards."""
+    ref = system.spawn(unmakeable)
+    for _ in range(2):
+        with pytest.raises(es.Closed, match="has stopped: LookupError: no such part"):
+            ref.ask("x", timeout=support.SECONDS)
+
+
+def test_who_asks_an_actor_that_waits_to_be_restarted_hears_why():
+    patient = es.OneForOne(backoff=es.Backoff(first=60.0, limit=60.0))
+    with es.ActorSystem(supervisor=patient) as system:
+        failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        system.events.subscribe(es.ActorFailed, failed.put)
+        ref = system.spawn(unmakeable)
+        failed.get(timeout=support.SECONDS)
+        with pytest.raises(es.Timeout, match="LookupError: no such part"):
+            ref.ask("x", timeout=0.01)
+        waits = ref.submit("y")
+    with pytest.raises(es.Closed, match="LookupError: no such part"):  # close() did not wait
+        waits.result(timeout=support.SECONDS)
+
+
+def test_an_actor_that_runs_again_has_no_failure_to_tell():
+    class Once:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "fail":
+                raise LookupError("once")
+
+    for decide in (es.restart, es.resume):
+        with es.ActorSystem(supervisor=es.OneForOne(lambda error, it=decide: it)) as own:
+            ref = own.spawn(Once)
+            with pytest.raises(LookupError):
+                ref.ask("fail")
+            with pytest.raises(es.Unanswered):
+                ref.ask("x")
+            ref.poison()
+            ref.wait_stopped(timeout=support.SECONDS)
+            with pytest.raises(es.Closed) as caught:
+                ref.ask("x")
+            assert "once" not in str(caught.value)
+
+
 def test_a_tree_under_fire():
     """Four threads let a tree grow, fail, stop, watch and talk: every ask has an end."""
 
