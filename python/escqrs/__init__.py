@@ -14,6 +14,7 @@ Every public name is here; modules whose names begin with ``_`` are private.
 
 from __future__ import annotations
 
+from . import testing as testing
 from ._actor import (
     Actor,
     ActorDeadLetter,

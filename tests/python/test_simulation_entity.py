@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -129,6 +132,29 @@ def test_a_seed_repeats_a_history() -> None:
     assert len(orders) > 3
     times = {event[3] for seen in histories for event in seen[-2]}
     assert {time.year for time in times} == {2000}
+
+
+def test_another_process_has_the_same_history() -> None:
+    """Whatever order Python gives its sets; and the seeded system needs no pytest."""
+    code = (
+        "import sys\n"
+        "import escqrs as es\n"
+        "assert 'pytest' not in sys.modules and es.testing.System(seed=7).seed == 7\n"
+        "from test_simulation_entity import history\n"
+        "print(history(3))"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1] != ""
 
 
 def test_a_file_has_the_same_history(tmp_path: Path) -> None:
