@@ -1,11 +1,15 @@
 /* The SQLite provider, shared by its files; docs/format.md describes what is in the file.
  *
- *   sqlite_file.c    open, check, create; connections and their statements; errors
+ *   sqlite_file.c    open and close, the table of functions
+ *   sqlite_format.c  what a file must be; its tables, numbers, types
+ *   sqlite_connection.c  connections and their statements; errors
  *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
+ *   sqlite_commit.c  one commit: its checks and its rows
  *   sqlite_inline.c  what others write along with commits
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
  *   sqlite_backup.c  copies of the file, the list of its streams
- *   sqlite_verify.c  the proof that a file is whole
+ *   sqlite_verify.c  the proof that a file is whole, with sqlite_verify_event.c and
+ *                    sqlite_verify_aid.c
  *   sqlite_stats.c   counts of what it holds
  *   sqlite_erase.c   deleting events, and what says that they were there
  *   sqlite_compact.c giving free pages back
@@ -177,7 +181,7 @@ typedef struct esc_sqlite {
     int64_t scanned;         /* refresh_mutex: the tail is read up to here */
 } esc_sqlite;
 
-/* ---- sqlite_file.c ---- */
+/* ---- sqlite_connection.c ---- */
 
 /* Say what SQLite refused; maps its code to a status. `doing` reads like "cannot write". */
 escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, escqrs_error *error,
@@ -194,6 +198,26 @@ escqrs_status esc_connection_statement(const esc_sqlite *sqlite, esc_connection 
 /* Run a statement that gives no rows. */
 escqrs_status esc_connection_run(const esc_sqlite *sqlite, esc_connection *connection,
                                  esc_statement which, escqrs_error *error) ESCQRS_MUST_USE;
+int esc_sqlite_execute(sqlite3 *db, const char *text); /* an SQLite code */
+
+/* ---- sqlite_format.c ---- */
+
+/* Before SQLite opens it: is the file empty, or one of ours? NOT_A_STORE, CORRUPT, IO. */
+escqrs_status esc_sqlite_check_header(const esc_sqlite *sqlite,
+                                      escqrs_error *error) ESCQRS_MUST_USE;
+/* Once it is open: make the tables of an empty file, or look whether its format is known. */
+escqrs_status esc_sqlite_prepare(esc_sqlite *sqlite, esc_connection *connection,
+                                 escqrs_error *error) ESCQRS_MUST_USE;
+/* Salt, chain, and how far the index goes. */
+escqrs_status esc_sqlite_read_numbers(esc_sqlite *sqlite, esc_connection *connection,
+                                      escqrs_error *error) ESCQRS_MUST_USE;
+/* Always `status`: "<the file> <what>". */
+escqrs_status esc_sqlite_refuse(const esc_sqlite *sqlite, escqrs_status status, escqrs_error *error,
+                                const char *what);
+/* Is there a file of that name and suffix (not an empty one, `with_bytes`)? */
+bool esc_sqlite_has_companion(const esc_sqlite *sqlite, const char *suffix, bool with_bytes);
+/* The number that a pragma or query answers; an SQLite code. */
+int esc_sqlite_pragma(sqlite3 *db, const char *text, int64_t *value);
 /* Read one number of escqrs_store; OK and *found false where it is missing. */
 escqrs_status esc_sqlite_meta(const esc_sqlite *sqlite, esc_connection *connection,
                               const char *name, int64_t *value, bool *found,
@@ -212,11 +236,6 @@ escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connecti
 escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, int64_t id,
                               escqrs_type **type, escqrs_error *error) ESCQRS_MUST_USE;
 
-/* Are the file and its WAL still what their names stand for? What is written after somebody has
- * deleted, moved or replaced one is lost. IO. */
-escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
-/* Is the lock file? Otherwise another process may be writing too. IO. */
-escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* Position and time of the last event that is or was there, the end of the index and the count of
  * deletions, as the connection sees them. */
 typedef struct esc_ends {
@@ -226,6 +245,14 @@ escqrs_status esc_sqlite_ends(const esc_sqlite *sqlite, esc_connection *connecti
                               escqrs_error *error) ESCQRS_MUST_USE;
 /* In the running batch: a file of format 1 gets the tables of format 2. */
 escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+
+/* ---- sqlite_file.c ---- */
+
+/* Are the file and its WAL still what their names stand for? What is written after somebody has
+ * deleted, moved or replaced one is lost. IO. */
+escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* Is the lock file? Otherwise another process may be writing too. IO. */
+escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- checksums (sqlite_reader.c) ---- */
 
@@ -289,24 +316,29 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error) E
 /* Merge what is left of the tail, if that is quick, and close the connection. */
 void esc_sqlite_writer_stop(esc_sqlite *sqlite);
 escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error);
-escqrs_status esc_sqlite_apply(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error);
 escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error);
 void esc_sqlite_rollback(escqrs_provider *self);
 void esc_sqlite_upkeep(escqrs_provider *self);
 escqrs_status esc_sqlite_run(escqrs_provider *self, bool sync,
                              escqrs_status (*work)(void *, void *, escqrs_error *), void *context,
                              escqrs_error *error);
-escqrs_status esc_sqlite_delete_snapshots(escqrs_provider *self, escqrs_slice stream, int64_t upto,
-                                          escqrs_error *error);
-/* The leader's: the stream of that name, known from memory or disk, or made in memory alone. */
-escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **stream,
-                                 escqrs_error *error) ESCQRS_MUST_USE;
 /* The leader's: bring all of the tail to disk, in batches of its own. */
 escqrs_status esc_sqlite_merge_rest(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* The leader's: what is committed from now on is as durable as the options say. */
 escqrs_status esc_sqlite_set_synced(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* The leader's: move what is in the WAL into the file, as far as readers let it. */
 void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite);
+
+/* In the running batch, which is broken from now on: what SQLite refused. */
+escqrs_status esc_sqlite_fail(esc_sqlite *sqlite, int code, escqrs_error *error);
+escqrs_status esc_sqlite_no_memory(esc_sqlite *sqlite, escqrs_error *error); /* likewise */
+
+/* ---- sqlite_commit.c ---- */
+
+/* The leader's: the stream of that name, known from memory or disk, or made in memory alone. */
+escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **stream,
+                                 escqrs_error *error) ESCQRS_MUST_USE;
+escqrs_status esc_sqlite_apply(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error);
 
 /* ---- sqlite_reader.c ---- */
 
@@ -344,6 +376,11 @@ escqrs_status esc_sqlite_snapshot_version(esc_sqlite *sqlite, esc_connection *co
                                           escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_key(escqrs_provider *self, escqrs_slice scope, escqrs_slice key,
                              void **reply, size_t *size, int64_t *position, escqrs_error *error);
+
+/* ---- sqlite_snapshot.c: deleting ---- */
+
+escqrs_status esc_sqlite_delete_snapshots(escqrs_provider *self, escqrs_slice stream, int64_t upto,
+                                          escqrs_error *error);
 
 /* ---- sqlite_backup.c ---- */
 

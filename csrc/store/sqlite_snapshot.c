@@ -193,3 +193,79 @@ escqrs_status esc_sqlite_snapshots(escqrs_provider *self, const escqrs_snapshot_
     esc_sqlite_give_reader(sqlite, connection);
     return status == ESCQRS_DONE ? ESCQRS_OK : status;
 }
+
+/* ---- deleting --------------------------------------------------------------------------------- */
+
+typedef struct deletion {
+    esc_sqlite *sqlite;
+    escqrs_slice stream;
+    int64_t upto;
+} deletion;
+
+/* Would a snapshot go that stands for deleted events, and none be left that does? */
+static escqrs_status check_needed(esc_sqlite *sqlite, const esc_stream *stream, int64_t upto,
+                                  escqrs_error *error)
+{
+    escqrs_erased erased;
+    int64_t newest, left = 0;
+    esc_connection *connection = &sqlite->writer.connection;
+    escqrs_status status = esc_sqlite_erased_of(sqlite, connection, stream->id, &erased, error);
+    if (status != ESCQRS_OK || erased.upto == 0) {
+        return status;
+    }
+    status =
+        esc_sqlite_snapshot_version(sqlite, connection, stream->id, erased.upto, &newest, error);
+    if (status == ESCQRS_OK && newest != 0 && upto < INT64_MAX) {
+        status =
+            esc_sqlite_snapshot_version(sqlite, connection, stream->id, upto + 1, &left, error);
+    }
+    if (status != ESCQRS_OK || newest == 0 || left != 0) {
+        return status;
+    }
+    (void)escqrs_error_set(error, ESCQRS_NOT_COVERED,
+                           "the snapshot of stream %.*s at version %lld stands for events up to "
+                           "version %lld, which have been deleted",
+                           (int)stream->name_size, stream->name, (long long)newest,
+                           (long long)erased.upto);
+    if (error != NULL) {
+        error->version = erased.upto;
+    }
+    esc_error_subject(error, (escqrs_slice){stream->name, stream->name_size});
+    return ESCQRS_NOT_COVERED;
+}
+
+static escqrs_status delete_rows(void *context, void *db, escqrs_error *error)
+{
+    deletion *wanted = context;
+    esc_sqlite *sqlite = wanted->sqlite;
+    esc_stream *stream;
+    (void)db;
+    escqrs_status status = esc_sqlite_resolve(sqlite, wanted->stream, &stream, error);
+    sqlite3_stmt *statement = NULL;
+    if (status == ESCQRS_OK) {
+        status = esc_connection_statement(sqlite, &sqlite->writer.connection,
+                                          ESC_SQL_DELETE_SNAPSHOTS, &statement, error);
+    }
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    int64_t upto = wanted->upto == 0 ? INT64_MAX : wanted->upto;
+    status = check_needed(sqlite, stream, upto, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite3_bind_int64(statement, 1, stream->id);
+    sqlite3_bind_int64(statement, 2, upto);
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    return code == SQLITE_DONE ? ESCQRS_OK
+                               : esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error,
+                                                  "cannot write to");
+}
+
+escqrs_status esc_sqlite_delete_snapshots(escqrs_provider *self, escqrs_slice stream, int64_t upto,
+                                          escqrs_error *error)
+{
+    deletion wanted = {of(self), stream, upto};
+    return esc_sqlite_run(self, false, delete_rows, &wanted, error);
+}
