@@ -2,6 +2,13 @@
  *
  * fork: the child shares the open file and would hold the lock for as long as it lives. A handler
  * of pthread_atfork closes the descriptors of all locks in the child; that needs a list of them.
+ *
+ * Names: every connection of SQLite's to a WAL store holds a shared lock (fcntl) on bytes of the
+ * file itself, whatever name it was opened by, and the kernel tells whether somebody has one. Only
+ * files with several names are asked, through a descriptor of our own. Closing it would drop the
+ * locks that connections of this process have, so where it is this process that has one, the
+ * descriptor is kept, one a file.
+ *
  * Lock order: `registry.mutex` is a leaf, held over fork. */
 #include "store/lock.h"
 
@@ -28,11 +35,19 @@ struct esc_lock {
     char path[];
 };
 
+typedef struct kept_file { /* one whose descriptor cannot be closed */
+    struct kept_file *next;
+    dev_t device;
+    ino_t number;
+    int descriptor;
+} kept_file;
+
 static struct {
     pthread_mutex_t mutex;
     pthread_once_t once;
     esc_list locks;
-} registry = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_ONCE_INIT, {{NULL, NULL}}};
+    kept_file *kept;
+} registry = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_ONCE_INIT, {{NULL, NULL}}, NULL};
 
 static void before_fork(void)
 {
@@ -223,6 +238,92 @@ bool esc_lock_is_held(const esc_lock *lock)
 {
     return is_current(lock->descriptor, lock->path);
 }
+
+/* ---- names ------------------------------------------------------------------------------------ */
+
+/* What SQLite's locks lie in (its file format, "the lock-byte page"). */
+#define LOCK_BYTES_FIRST 0x40000000
+#define LOCK_BYTES_COUNT 512
+
+static bool stands_beside(const char *path, const char *suffix)
+{
+    size_t size = strlen(path) + strlen(suffix) + 1;
+    char *name = escqrs_alloc(size);
+    struct stat found;
+    bool there = false;
+    if (name != NULL) {
+        snprintf(name, size, "%s%s", path, suffix);
+        there = stat(name, &found) == 0;
+        escqrs_free(name);
+    }
+    return there;
+}
+
+/* Who has it open as SQLite does; 0: nobody, or it cannot be told. */
+static pid_t who_has(int descriptor)
+{
+    struct flock asked = {.l_type = F_WRLCK,
+                          .l_whence = SEEK_SET,
+                          .l_start = LOCK_BYTES_FIRST,
+                          .l_len = LOCK_BYTES_COUNT};
+    return fcntl(descriptor, F_OFD_GETLK, &asked) == 0 && asked.l_type != F_UNLCK ? asked.l_pid : 0;
+}
+
+/* Under the registry's mutex. */
+static kept_file *find_kept(const struct stat *file)
+{
+    kept_file *kept = registry.kept;
+    while (kept != NULL && (kept->device != file->st_dev || kept->number != file->st_ino)) {
+        kept = kept->next;
+    }
+    return kept;
+}
+
+/* Under the registry's mutex: the holder of a file with several names. */
+static pid_t holder_of(const char *path, const struct stat *file)
+{
+    kept_file *kept = find_kept(file);
+    if (kept != NULL) {
+        return who_has(kept->descriptor);
+    }
+    kept = escqrs_alloc_zero(sizeof *kept);
+    int descriptor = kept == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
+    if (descriptor < 0) {
+        escqrs_free(kept);
+        return 0;
+    }
+    pid_t holder = who_has(descriptor);
+    if (holder == getpid()) {
+        *kept = (kept_file){registry.kept, file->st_dev, file->st_ino, descriptor};
+        registry.kept = kept;
+    } else {
+        close(descriptor);
+        escqrs_free(kept);
+    }
+    return holder;
+}
+
+escqrs_status esc_lock_check_names(const char *path, bool writes, escqrs_error *error)
+{
+    struct stat file;
+    if (stat(path, &file) != 0 || file.st_nlink < 2 || (!writes && stands_beside(path, "-shm"))) {
+        return ESCQRS_OK;
+    }
+    pthread_once(&registry.once, registry_start);
+    pthread_mutex_lock(&registry.mutex);
+    pid_t holder = holder_of(path, &file);
+    pthread_mutex_unlock(&registry.mutex);
+    if (holder == 0) {
+        return ESCQRS_OK;
+    }
+    return escqrs_error_set(error, ESCQRS_LOCKED,
+                            "%s has %ld names (hard links) and is open in %s %ld: a store is "
+                            "used by one name; close it there, or copy it with backup",
+                            path, (long)file.st_nlink,
+                            holder == getpid() ? "this process," : "process", (long)holder);
+}
+
+/* ---- holding ---------------------------------------------------------------------------------- */
 
 void esc_lock_announce(const esc_lock *lock)
 {

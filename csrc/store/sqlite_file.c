@@ -373,9 +373,12 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         }
         if (status == ESCQRS_OK && !sqlite->readonly) {
             status = esc_lock_acquire(sqlite->path, &sqlite->lock, error);
-            if (status == ESCQRS_LOCKED) {
-                esc_error_subject(error, escqrs_slice_of(sqlite->shown));
-            }
+        }
+        if (status == ESCQRS_OK) {
+            status = esc_lock_check_names(sqlite->path, !sqlite->readonly, error);
+        }
+        if (status == ESCQRS_LOCKED) {
+            esc_error_subject(error, escqrs_slice_of(sqlite->shown));
         }
         if (status == ESCQRS_OK) {
             had_wal = sqlite->had_wal = esc_sqlite_has_companion(sqlite, "-wal", false);

@@ -4,7 +4,7 @@ After each kill the file is whole, all that was acknowledged is there, each comm
 there or none, versions and positions have no gaps, states and read models equal the fold of the
 events.
 
-ESCQRS_KILL_ROUNDS    how many kills (200; 5,000 with ESCQRS_STRESS=long)
+ESCQRS_KILL_ROUNDS    how many kills (200; 10,000 with ESCQRS_STRESS=long, on all processors)
 ESCQRS_KILL_SEED      repeats the moments and the commands of an earlier run, whose seed was printed
 """
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from kill_child import CLASSES, TALLIES, Counted, Record, Senders, Tally, Totals
 
 ROUNDS = int(
     os.environ.get("ESCQRS_KILL_ROUNDS")
-    or (5000 if os.environ.get("ESCQRS_STRESS") == "long" else 200)
+    or (10_000 if os.environ.get("ESCQRS_STRESS") == "long" else 200)
 )
 ROUNDS_A_FILE = 8  # then a new file, so that what is checked stays small
 CHILD_SECONDS_MAX = 0.25  # how long a child lives that is not killed
@@ -176,30 +177,46 @@ def check(file: Path, promises: Promises) -> int:
     return fold.head
 
 
-@pytest.mark.timeout(60 + 15 * ROUNDS)  # a second each where nothing else runs
-def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
-    seed = int(os.environ.get("ESCQRS_KILL_SEED") or random.SystemRandom().randrange(1 << 30))
-    print(f"seed {seed}: ESCQRS_KILL_SEED={seed} ESCQRS_KILL_ROUNDS={ROUNDS} repeats it")
+def one_file(folder: Path, first: int, seed: int) -> tuple[Counter[str], int, int]:
+    """The rounds of one file, whose moments follow from the seed and from which rounds they are;
+    how they ended, commands acknowledged, events stored."""
+    chance = random.Random(f"{seed}/{first}")
+    file = folder / f"tallies-{first}.db"
+    promises = Promises()
     ends: Counter[str] = Counter()
-    promised = stored = 0
-    chance = random.Random(seed)
-    for number in range(ROUNDS):
-        if number % ROUNDS_A_FILE == 0:
-            file = tmp_path / f"tallies-{number // ROUNDS_A_FILE}.db"
-            promises = Promises()
-            events = 0
+    head = 0
+    for number in range(first, min(first + ROUNDS_A_FILE, ROUNDS)):
         try:
             ends[live_and_die(file, number, chance, promises)] += 1
             head = check(file, promises)
         except BaseException:
             print(f"round {number} of seed {seed}; the file is {file}")
             raise
-        stored += head - events
-        events = head
-        if number % ROUNDS_A_FILE == ROUNDS_A_FILE - 1:
-            promised += sum(promises.numbers.values())
-            for old in tmp_path.glob(file.name + "*"):
-                old.unlink()
+    for old in folder.glob(file.name + "*"):
+        old.unlink()
+    return ends, sum(promises.numbers.values()), head
+
+
+@pytest.mark.timeout(60 + 15 * ROUNDS)  # a second each where nothing else runs
+def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path) -> None:
+    seed = int(os.environ.get("ESCQRS_KILL_SEED") or random.SystemRandom().randrange(1 << 30))
+    print(f"seed {seed}: ESCQRS_KILL_SEED={seed} ESCQRS_KILL_ROUNDS={ROUNDS} repeats it")
+    ends: Counter[str] = Counter()
+    promised = stored = 0
+    with ThreadPoolExecutor(os.cpu_count()) as lanes:
+        files = [
+            lanes.submit(one_file, tmp_path, first, seed)
+            for first in range(0, ROUNDS, ROUNDS_A_FILE)
+        ]
+        try:
+            for each in files:
+                found, acknowledged, events = each.result()
+                ends += found
+                promised += acknowledged
+                stored += events
+        except BaseException:
+            lanes.shutdown(cancel_futures=True)
+            raise
     print(
         f"{ROUNDS} rounds: {dict(ends)},"
         f" {promised:,} commands acknowledged, {stored:,} events stored"

@@ -431,6 +431,49 @@ static void test_no_stale_lock(void **state)
     escqrs_store_destroy(store);
 }
 
+/* ---- several names ----------------------------------------------------------------------------- */
+
+static void link_is_locked(void *context)
+{
+    escqrs_error error;
+    refused(context, NULL, ESCQRS_LOCKED, &error);
+    assert_non_null(strstr(error.message, "2 names"));
+    refused(context, &(escqrs_store_options){.readonly = true}, ESCQRS_LOCKED, &error);
+}
+
+/* A store is used by one name: another's lock and WAL are not its. */
+static void test_hard_link(void **state)
+{
+    (void)state;
+    char other[400];
+    char number[40];
+    escqrs_error error;
+    snprintf(other, sizeof other, "%s/other.db", fixture_folder);
+    snprintf(number, sizeof number, "this process, %ld", (long)getpid());
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 10);
+    assert_int_equal(link(fixture_path, other), 0);
+    for (int turn = 0; turn < 3; turn++) { /* what this process was refused has cost no lock */
+        refused(other, NULL, ESCQRS_LOCKED, &error);
+        assert_non_null(strstr(error.message, number));
+        assert_string_equal(error.subject, other);
+        assert_int_equal(in_child(link_is_locked, other), 0);
+    }
+    escqrs_store *reader = open_with(fixture_path, &(escqrs_store_options){.readonly = true});
+    assert_int_equal(check_stream(reader, "s"), 10); /* by the writer's name, as ever */
+    escqrs_store_destroy(reader);
+    append(store, "s", 10, 10);
+    escqrs_store_destroy(store);
+    store = open_store(other); /* nobody has it open: it is a name like any */
+    assert_int_equal(check_stream(store, "s"), 20);
+    append(store, "s", 20, 1);
+    refused(fixture_path, NULL, ESCQRS_LOCKED, &error);
+    escqrs_store_destroy(store);
+    store = open_store(fixture_path);
+    assert_int_equal(check_stream(store, "s"), 21);
+    escqrs_store_destroy(store);
+}
+
 /* ---- read-only -------------------------------------------------------------------------------- */
 
 static void test_readonly_beside_writer(void **state)
@@ -529,6 +572,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock_in_other_process, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_fork, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_no_stale_lock, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_hard_link, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_beside_writer, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_folder, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_shell_view, setup_folder, teardown_folder),
