@@ -749,8 +749,9 @@ static escqrs_status shelf_streams(escqrs_provider *provider, int64_t after, siz
     for (size_t i = (size_t)after; i < self->events.count && given < max && more; i++) {
         const escqrs_recorded *recorded = &AT(&self->events, kept_event, i)->recorded;
         if (recorded->version == 1) {
-            escqrs_stream_info info = {recorded->position, recorded->stream,
-                                       version_of_stream(self, recorded->stream)};
+            escqrs_stream_info info = {.number = recorded->position,
+                                       .name = recorded->stream,
+                                       .version = version_of_stream(self, recorded->stream)};
             given++;
             more = visit(context, &info);
         }

@@ -471,9 +471,10 @@ static PyObject *streams_list(const stream_page *page)
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < page->count; i++) {
         const escqrs_stream_info *stream = &page->items[i];
-        PyObject *item =
-            Py_BuildValue("(Ls#L)", (long long)stream->number, (const char *)stream->name.data,
-                          (Py_ssize_t)stream->name.size, (long long)stream->version);
+        PyObject *item = Py_BuildValue(
+            "(Ls#LLO)", (long long)stream->number, (const char *)stream->name.data,
+            (Py_ssize_t)stream->name.size, (long long)stream->version,
+            (long long)stream->erased.upto, stream->erased.closed ? Py_True : Py_False);
         if (item == NULL || PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
         }
@@ -482,7 +483,7 @@ static PyObject *streams_list(const stream_page *page)
     return list;
 }
 
-/* _streams(after): list of (number, name, version), the next of them */
+/* _streams(after): list of (number, name, version, truncated, deleted), the next of them */
 static PyObject *store_streams(PyObject *object, PyObject *after_given)
 {
     esc_py_store *self = (esc_py_store *)object;
@@ -510,6 +511,14 @@ static PyObject *store_streams(PyObject *object, PyObject *after_given)
     esc_arena_fini(&page->arena);
     escqrs_free(page);
     return result;
+}
+
+/* _deletions(): how often events were deleted */
+static PyObject *store_deletions(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_store *self = (esc_py_store *)object;
+    return esc_py_store_check(self) < 0 ? NULL
+                                        : PyLong_FromLongLong(escqrs_store_deletions(self->core));
 }
 
 /* _backup(path) */
@@ -676,6 +685,7 @@ static PyMethodDef store_methods[] = {
     {"_compact", esc_py_store_compact, METH_NOARGS, NULL},
     {"_streams", store_streams, METH_O, NULL},
     {"_backup", store_backup, METH_O, NULL},
+    {"_deletions", store_deletions, METH_NOARGS, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
     {"_learn", store_learn, METH_VARARGS, NULL},
     {"_open_provider", esc_py_store_open_provider, METH_VARARGS, NULL},

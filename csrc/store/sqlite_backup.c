@@ -131,15 +131,14 @@ escqrs_status esc_sqlite_streams(escqrs_provider *self, int64_t after, size_t ma
                 .name = {sqlite3_column_text(statement, 1),
                          (size_t)sqlite3_column_bytes(statement, 1)},
             };
-            escqrs_erased erased = {0};
             status =
                 esc_sqlite_stream(sqlite, connection, stream.name, &number, &stream.version, error);
             if (status == ESCQRS_OK && esc_provider_deletions(self) > 0) {
-                status = esc_sqlite_erased_of(sqlite, connection, stream.number, &erased, error);
+                status =
+                    esc_sqlite_erased_of(sqlite, connection, stream.number, &stream.erased, error);
             }
             /* without a version it was written a moment ago and is not answered yet */
-            more = status == ESCQRS_OK &&
-                   (stream.version == 0 || erased.closed || visit(context, &stream));
+            more = status == ESCQRS_OK && (stream.version == 0 || visit(context, &stream));
         }
         if (status == ESCQRS_OK && code != SQLITE_ROW && code != SQLITE_DONE) {
             status = esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");

@@ -333,14 +333,20 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_version(escqrs_store *store, escqrs_s
 /* -1 where there is none. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_checkpoint(escqrs_store *store, escqrs_slice name,
                                                       int64_t *position, escqrs_error *error);
+typedef struct escqrs_erased { /* what was deleted of a stream */
+    int64_t upto;              /* versions up to this one are gone; 0: none */
+    bool closed;               /* the stream was deleted, and its name is not used again */
+} escqrs_erased;
+
 typedef struct escqrs_stream_info {
     int64_t number;    /* grows with each new stream */
     escqrs_slice name; /* valid during the call */
     int64_t version;
+    escqrs_erased erased; /* what was deleted of it */
 } escqrs_stream_info;
 
-/* The streams, at most `max`, whose numbers are above `after`, in order: calls `visit` until it
- * returns false. It must not call back into the store. */
+/* The streams, deleted ones among them, at most `max`, whose numbers are above `after`, in order:
+ * calls `visit` until it returns false. It must not call back into the store. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_streams(escqrs_store *store, int64_t after, size_t max,
                                                    bool (*visit)(void *context,
                                                                  const escqrs_stream_info *stream),
@@ -445,11 +451,6 @@ typedef struct escqrs_erasure { /* what is to be deleted of one stream */
  * INVALID: there is no such stream, or no such version. READ_ONLY, CLOSED, FULL, IO, CORRUPT. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures,
                                                  size_t count, escqrs_error *error);
-typedef struct escqrs_erased { /* what was deleted of a stream */
-    int64_t upto;              /* versions up to this one are gone; 0: none */
-    bool closed;               /* the stream was deleted, and its name is not used again */
-} escqrs_erased;
-
 ESCQRS_MUST_USE escqrs_status escqrs_store_erased(escqrs_store *store, escqrs_slice stream,
                                                   escqrs_erased *erased, escqrs_error *error);
 /* Grows with each escqrs_store_erase that deleted; cheap. While it stays, so does what

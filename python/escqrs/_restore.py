@@ -8,6 +8,7 @@ behind (``.{name}.restoring-...``), and nothing else.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import os
@@ -64,7 +65,7 @@ def restore(
     try:
         made = folder / "store"
         _make(origin, made, progress)
-        found = _verified(made, source, progress)
+        found = dataclasses.replace(_verified(made, source, progress), path=os.fspath(path))
         _sync(made)
         one_file = overwrite and _settle(place)
         with _locked(place):

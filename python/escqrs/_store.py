@@ -212,6 +212,8 @@ class Store(_core.StoreBase):
         ``es.TooLarge`` (100,000 events, 1 GiB), ``es.ReadOnly``, ``es.Full``.
         """
         plain: list[tuple[str, tuple[NewEvent | Event, ...], int | None]] = []
+        if isinstance(writes, Write):
+            raise TypeError("commit takes a list of es.Write: commit([es.Write(...)])")
         for write in writes:
             if not isinstance(write, Write):
                 raise TypeError(f"commit takes a list of es.Write, and {write!r} is none")
@@ -495,10 +497,16 @@ class Store(_core.StoreBase):
             found = dict.fromkeys(recorded.stream for recorded in self._all_events())
             yield from ((name, self.version(name)) for name in found)
             return
+        for name, version, _truncated, deleted in self._all_streams():
+            if not deleted:
+                yield name, version
+
+    def _all_streams(self) -> Iterator[tuple[str, int, int, bool]]:
+        """Deleted ones among them: name, version, up to which it was truncated, whether deleted."""
         page = self._streams(0)
         while page:
-            for _number, name, version in page:
-                yield name, version
+            for _number, name, version, truncated, deleted in page:
+                yield name, version, truncated, deleted
             page = self._streams(page[-1][0])
 
     def backup(self, path: str | os.PathLike[str]) -> None:
@@ -541,6 +549,11 @@ class Store(_core.StoreBase):
             ``"jsonl"``, or ``"protobuf"``: messages of at most 16 MiB, each after its length.
             progress: called with a position and the last one now and then.
 
+        What was deleted is said where it stood, and an import deletes it there, so that positions
+        and versions are the same; which of the deleted positions was which stream's is not known
+        any more. A history with deleted events is exported from its beginning, else it is
+        ``es.Deleted``, and without the links of a hash chain.
+
         Snapshots, checkpoints and keys are not exported; :meth:`backup` copies all.
         """
         _check_position("after", after)
@@ -559,7 +572,9 @@ class Store(_core.StoreBase):
         What is there already has to be the same, event by event; so importing again goes on where
         it stopped. ``es.Conflict``: it does not continue this store's history. ``ValueError``: it
         does not read, is cut short (what came before that is stored), or goes back in time. While
-        it runs, nobody else may commit (``es.Conflict``). Not for a provider of one's own.
+        it runs, nobody else may commit (``es.Conflict``). What the export says was deleted is
+        deleted here; a store with a hash chain cannot take it (``es.Conflict``). Not for a provider
+        of one's own.
         """
         if not self._is_core:
             raise TypeError(f"{type(self).__name__} is a provider of its own and cannot import")

@@ -2,6 +2,12 @@
 
 docs/format.md describes what is written: a first line, the schemas and events in their order, and a
 last line, without which what is read was cut short.
+
+Deleted events. The export says of each run of deleted positions for which versions of which stream
+it stands. The store does not know that any more, but it knows how many events of each stream are
+gone, and that they stood before those that are left: so each run is given to the stream whose first
+event that is left comes next. The import stores an event without content for each, and deletes them
+with the batch that they came in.
 """
 
 from __future__ import annotations
@@ -9,8 +15,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import heapq
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["export", "import_"]
 
 VERSION = 1
+VERSION_GAPS = 2  # of an export of a store whose events were deleted
+GONE = "escqrs.Deleted"  # the type of an event that stands for a deleted one until it is deleted
 _BATCH_EVENTS = 1000
 _BATCH_BYTES = 4 << 20
 _PROGRESS_EVENTS = 8192
@@ -62,6 +72,16 @@ class _Event(Message, name="escqrs.v1.ExportEvent"):
     data: bytes = field(12)
 
 
+class _Gap(Message, name="escqrs.v1.ExportGap"):
+    """Deleted events: ``count`` positions, and as many versions of the stream."""
+
+    position: int = field(1)
+    count: int = field(2)
+    stream: str = field(3)
+    version: int = field(4)
+    time: datetime = field(5)
+
+
 class _Line(Message, name="escqrs.v1.ExportLine"):
     """One of these is there; ``export`` in the first line, ``end`` in the last one."""
 
@@ -72,6 +92,8 @@ class _Line(Message, name="escqrs.v1.ExportLine"):
     event: _Event | None = field(5, default=None)
     end: int | None = field(6, default=None)
     chain: bytes | None = field(7, default=None)  # in both, where the store keeps a hash chain
+    gap: _Gap | None = field(8, default=None)
+    closed: str | None = field(9, default=None)  # a stream that was deleted
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -103,6 +125,18 @@ def _to_json(line: _Line) -> bytes:
     elif (schema := line.schema) is not None:
         record = _base64(schema.record)
         plain = {"schema": {"number": schema.number, "type": schema.type, "record": record}}
+    elif (gap := line.gap) is not None:
+        plain = {
+            "gap": {
+                "position": gap.position,
+                "count": gap.count,
+                "stream": gap.stream,
+                "version": gap.version,
+                "time": gap.time.isoformat(timespec="microseconds"),
+            }
+        }
+    elif line.closed is not None:
+        plain = {"closed": line.closed}
     elif line.end is not None:
         plain = {"end": line.end}
     else:
@@ -114,6 +148,7 @@ def _to_json(line: _Line) -> bytes:
 
 def _of_json(found: Any) -> _Line:
     schema, event = found.pop("schema", None), found.pop("event", None)
+    gap = found.pop("gap", None)
     if schema is not None:
         schema["record"] = base64.b64decode(schema["record"], validate=True)
         schema = _Schema(**schema)
@@ -121,9 +156,12 @@ def _of_json(found: Any) -> _Line:
         event["data"] = base64.b64decode(event["data"], validate=True)
         event["time"] = datetime.fromisoformat(event["time"])
         event = _Event(**event)
+    if gap is not None:
+        gap["time"] = datetime.fromisoformat(gap["time"])
+        gap = _Gap(**gap)
     if found.get("chain") is not None:
         found["chain"] = base64.b64decode(found["chain"], validate=True)
-    return _Line(schema=schema, event=event, **found)
+    return _Line(schema=schema, event=event, gap=gap, **found)
 
 
 def _to_protobuf(line: _Line) -> bytes:
@@ -207,32 +245,95 @@ def export(
 ) -> int:
     _check_format(format)
     write, last = _WRITERS[format], min(store.head if upto is None else upto, store.head)
+    gone = _Gone(store) if after == 0 and store._is_core and store._deletions() > 0 else None
     schemas: dict[tuple[str, bytes], int] = {}
-    count = 0
+    count, position = 0, after
     with _opened(file, "xb") as target:
-        begin = _link(store, min(after, last))
-        target.write(write(_Line(export=VERSION, after=after, upto=last, chain=begin)))
-        for recorded in _stored(store, after, last):
+
+        def put(line: _Line) -> None:
+            target.write(write(line))
+
+        version = VERSION if gone is None else VERSION_GAPS
+        begin = _link(store, min(after, last)) if gone is None else None
+        put(_Line(export=version, after=after, upto=last, chain=begin))
+        for recorded in _stored(store, after, last, skip=gone is not None):
+            if gone is not None:
+                gone.pass_over(put, position + 1, recorded.position - 1, recorded.time)
+            position = recorded.position
             key = (recorded.type, recorded._schema)
             if key[1] and key not in schemas:
                 schemas[key] = len(schemas) + 1
-                target.write(write(_Line(schema=_Schema(schemas[key], *key))))
-            target.write(write(_Line(event=_event(recorded, schemas.get(key, 0)))))
+                put(_Line(schema=_Schema(schemas[key], *key)))
+            put(_Line(event=_event(recorded, schemas.get(key, 0))))
             count += 1
             if progress is not None and count % _PROGRESS_EVENTS == 0:
                 progress(recorded.position, last)
-        target.write(write(_Line(end=last, chain=_link(store, last))))
+        if gone is not None:
+            gone.end(put, position + 1, last, schemas=bool(count))
+        put(_Line(end=last, chain=_link(store, last) if gone is None else None))
     if progress is not None:
         progress(last, last)
     return count
 
 
-def _stored(store: Store, after: int, upto: int) -> Iterable[Recorded]:
+class _Gone:
+    """What was deleted, to be given out run by run: see above."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.deletions = store._deletions()
+        self.time = _EPOCH
+        # (first position that is left, stream, next version, last version), the nearest first
+        self.left: list[tuple[float, str, int, int]] = []
+        self.closed: list[str] = []
+        for stream, _version, upto, closed in store._all_streams():
+            if upto > 0:
+                first = next(iter(store._history(stream, after=upto, limit=1, raw=True)), None)
+                self.left.append((math.inf if first is None else first.position, stream, 1, upto))
+            if closed:
+                self.closed.append(stream)
+        heapq.heapify(self.left)
+
+    def pass_over(
+        self, put: Callable[[_Line], None], position: int, upto: int, time: datetime
+    ) -> None:
+        """The events at these positions are missing; what comes next is of that time."""
+        self.time = time
+        while position <= upto:
+            if not self.left:
+                raise self._changed()
+            deadline, stream, version, last = self.left[0]
+            count = min(last - version + 1, upto - position + 1)
+            if deadline < position:
+                raise self._changed()
+            put(_Line(gap=_Gap(position, count, stream, version, time)))
+            position += count
+            if version + count > last:
+                heapq.heappop(self.left)
+            else:
+                heapq.heapreplace(self.left, (deadline, stream, version + count, last))
+
+    def end(self, put: Callable[[_Line], None], position: int, upto: int, *, schemas: bool) -> None:
+        self.pass_over(put, position, upto, self.time if schemas else datetime.now(UTC))
+        if self.deletions != self.store._deletions() or (self.left and upto == self.store.head):
+            raise self._changed()
+        unfinished = {stream for _deadline, stream, _version, _last in self.left}
+        for stream in self.closed:
+            if stream not in unfinished:
+                put(_Line(closed=stream))
+
+    @staticmethod
+    def _changed() -> Conflict:
+        return Conflict("events were deleted while the store was exported: export it again")
+
+
+def _stored(store: Store, after: int, upto: int, *, skip: bool = False) -> Iterable[Recorded]:
     """Events as they are stored, not as classes read them today."""
     if after >= upto:
         return ()
     if store._is_core:
-        return store._events(after=after, upto=upto, raw=True)
+        deleted = "skip" if skip else "raise"
+        return store._events(after=after, upto=upto, raw=True, deleted=deleted)
     return store.events(after=after, upto=upto)
 
 
@@ -279,6 +380,22 @@ def _event(recorded: Recorded, schema: int) -> _Event:
 # ---- import --------------------------------------------------------------------------------------
 
 
+class _Known:
+    """The events that the store has already, by position; asked in order."""
+
+    def __init__(self, store: Store, after: int, head: int) -> None:
+        self.head = head
+        self._events = iter(_stored(store, after, head, skip=True))
+        self._next = next(self._events, None)
+
+    def at(self, position: int) -> Recorded | None:
+        """None where it was deleted."""
+        while self._next is not None and self._next.position < position:
+            self._next = next(self._events, None)
+        found = self._next
+        return found if found is not None and found.position == position else None
+
+
 @dataclasses.dataclass
 class _Import:
     """What was read and is not stored yet."""
@@ -288,6 +405,7 @@ class _Import:
     stored: int = 0
     size: int = 0
     events: list[_Event] = dataclasses.field(default_factory=list[_Event])
+    gone: dict[str, int] = dataclasses.field(default_factory=dict[str, int])  # up to that version
     schemas: dict[int, tuple[str, bytes]] = dataclasses.field(
         default_factory=dict[int, tuple[str, bytes]]
     )
@@ -307,6 +425,40 @@ class _Import:
         if len(self.events) >= _BATCH_EVENTS or self.size >= _BATCH_BYTES:
             self.flush()
 
+    def take_gap(self, gap: _Gap, known: _Known) -> None:
+        """Deleted events, of which the store may have some already."""
+        if gap.count < 1:
+            raise ValueError(f"the gap at position {gap.position} has no events")
+        if self.store._chain_hash(0) is not None:
+            raise Conflict("the export has deleted events, which a hash chain cannot be made over")
+        for index in range(gap.count):
+            position, version = gap.position + index, gap.version + index
+            if position > known.head:
+                self.take(_nothing(gap, position, version))
+            elif (recorded := known.at(position)) is not None and (
+                recorded.type != GONE
+                or recorded.stream != gap.stream
+                or recorded.version != version
+            ):
+                raise Conflict(
+                    f"the event at position {position} was deleted where this comes from, and the "
+                    "store has it"
+                )
+            elif recorded is not None:  # an import was cut off here
+                self.gone[gap.stream] = version
+        if not self.events:
+            self._delete()
+
+    def close(self, stream: str) -> None:
+        self.flush()
+        if not self.store.deleted(stream):
+            self.store._erase([(stream, None, False)])
+
+    def _delete(self) -> None:
+        if self.gone:
+            self.store._erase([(stream, upto, True) for stream, upto in self.gone.items()])
+            self.gone.clear()
+
     def flush(self) -> None:
         if not self.events:
             return
@@ -322,7 +474,12 @@ class _Import:
         except ConditionFailed:
             raise Conflict("another has written to the store during the import") from None
         self.head += len(self.events)
-        self.stored += len(self.events)
+        for event in self.events:
+            if _stands_for_deleted(event):
+                self.gone[event.stream] = event.version
+            else:
+                self.stored += 1
+        self._delete()
         self.size = 0
         self.events.clear()
 
@@ -335,7 +492,18 @@ class _Import:
         return record
 
 
+def _nothing(gap: _Gap, position: int, version: int) -> _Event:
+    """What stands for a deleted event until it is deleted."""
+    return _Event(position, gap.stream, version, GONE, 0, gap.time, "", "", "", {}, [], b"")
+
+
+def _stands_for_deleted(event: _Event) -> bool:
+    return event.type == GONE and not event.id
+
+
 def _new_event(event: _Event) -> NewEvent:
+    if _stands_for_deleted(event):
+        return NewEvent(GONE, b"")
     return NewEvent(
         event.type,
         event.data,
@@ -364,13 +532,15 @@ def import_(store: Store, file: Any, format: str, progress: Progress | None) -> 
         first = next(lines, None)
         if first is None or first.export is None or first.after is None or first.upto is None:
             raise ValueError("this is no export of a store")
-        if first.export != VERSION:
-            raise ValueError(f"this export has format {first.export}; known is {VERSION}")
+        if first.export not in (VERSION, VERSION_GAPS):
+            raise ValueError(
+                f"this export has format {first.export}; known are {VERSION} and {VERSION_GAPS}"
+            )
         if first.after > head:
             raise Conflict(f"it begins after position {first.after}, and the store ends at {head}")
         _compare_link(store, first.after, first.chain)
-        known = iter(_stored(store, first.after, head))
-        if not _take_all(running, lines, known, first.upto, head, progress):
+        known = _Known(store, first.after, head)
+        if not _take_all(running, lines, known, first.upto, progress):
             running.flush()
             raise ValueError(
                 f"it is cut short: it ends after position {running.head} of {first.upto}"
@@ -381,21 +551,24 @@ def import_(store: Store, file: Any, format: str, progress: Progress | None) -> 
 def _take_all(
     running: _Import,
     lines: Iterable[_Line],
-    known: Iterator[Recorded],
+    known: _Known,
     upto: int,
-    head: int,
     progress: Progress | None,
 ) -> bool:
     """Whether the last line came."""
     for line in lines:
         if line.event is not None:
             event = line.event
-            if event.position > head:
+            if event.position > known.head:
                 running.take(event)
-            elif not _same(event, next(known, None)):
+            elif not _same(event, known.at(event.position)):
                 raise Conflict(f"the store has another event at position {event.position}")
             if progress is not None and event.position % _PROGRESS_EVENTS == 0:
                 progress(event.position, upto)
+        elif line.gap is not None:
+            running.take_gap(line.gap, known)
+        elif line.closed is not None:
+            running.close(line.closed)
         elif line.schema is not None:
             running.take_schema(line.schema)
         elif line.end is not None:

@@ -533,8 +533,6 @@ def test_copies(store: es.Store, tmp_path: Path) -> None:
             verified(one)
             with pytest.raises(es.Deleted):
                 one.append("b", some(1))
-    with pytest.raises(es.Deleted):
-        store.export(tmp_path / "export.jsonl")
 
 
 def test_a_hash_chain_is_proved_over_what_is_gone(tmp_path: Path) -> None:
@@ -763,3 +761,8 @@ def test_not_in_a_read_models_handler(tmp_path: Path) -> None:
         """,
         tmp_path / "shop.db",
     )
+
+
+def test_commit_takes_a_list(store: es.Store) -> None:
+    with pytest.raises(TypeError, match=r"commit\(\[es\.Write"):
+        store.commit(es.Write("c", some(1)))  # type: ignore[arg-type]
