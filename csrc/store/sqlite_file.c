@@ -23,6 +23,7 @@
 
 #include "base/error.h"
 #include "store/fork_vfs.h"
+#include "store/network.h"
 
 #define READER_COUNT_DEFAULT 8
 
@@ -366,6 +367,11 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
         status = resolve_path(path, &sqlite->path, error);
         if (status == ESCQRS_OK) {
             status = check_kind(sqlite, error);
+        }
+        /* a copy that nobody writes may be read anywhere */
+        if (status == ESCQRS_OK &&
+            (!sqlite->readonly || esc_sqlite_has_companion(sqlite, "-wal", true))) {
+            status = esc_network_check(sqlite->path, &sqlite->log, error);
         }
         if (status == ESCQRS_OK && sqlite->readonly &&
             (sqlite->lock_path = esc_lock_path(sqlite->path)) == NULL) {

@@ -19,6 +19,7 @@
  *   sqlite_snapshot.c  snapshots
  *   sqlite_chain.c   the hash chain, on the disk
  *   fork_vfs.c       what SQLite opens files with
+ *   network.c        refusing file systems of other machines
  *   watch.c          being told of other processes' commits
  *   sqlite_condition.c  conditions of commits, unique ids, the index of tags
  *
