@@ -97,6 +97,7 @@ from ._props import (
     stop,
     unbounded,
 )
+from ._protocol import Provider
 from ._query import query
 from ._readmodel import ReadModel
 from ._readmodel_status import ReadModelStatus
@@ -206,6 +207,7 @@ __all__ = [
     "ProcessStopped",
     "Processes",
     "Props",
+    "Provider",
     "ReadModel",
     "ReadModelStatus",
     "ReadModelStopped",

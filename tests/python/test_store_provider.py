@@ -145,3 +145,13 @@ def test_a_subclass_with_a_file(tmp_path):
             shop.store.append("b", [raw()])
         assert (store.commits, store.version("b")) == (3, 1)
     assert store.closed
+
+
+def test_what_a_provider_overrides_has_a_type():
+    own: es.Provider = Renaming(es.Store(":memory:"))  # a type checker looks whether it is one
+    file: es.Provider = es.Store(":memory:")
+    names = {name for name in vars(es.Provider) if not name.startswith("_")}
+    assert names <= set(vars(Renaming))
+    assert names <= set(dir(file))
+    own.close()
+    file.close()
