@@ -345,6 +345,8 @@ void esc_lock_release(esc_lock *lock, bool discard)
         } else {
             (void)!ftruncate(lock->descriptor, 0); /* nobody holds it now */
         }
+        /* A child on its way from vfork to exec, where no handler runs, still has a copy. */
+        (void)!flock(lock->descriptor, LOCK_UN);
         close(lock->descriptor);
         esc_list_remove(&lock->node);
     }

@@ -153,5 +153,6 @@ def _locked(place: Path) -> Generator[None, None, None]:
         except BlockingIOError:
             raise Locked(f"{place} is open for writing elsewhere", path=str(place)) from None
         yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child on its way to exec has a copy
     finally:
         os.close(descriptor)

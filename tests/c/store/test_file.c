@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <sqlite3.h>
+#include <sys/syscall.h>
 
 static void write_file(const char *path, const void *bytes, size_t size)
 {
@@ -431,6 +432,32 @@ static void test_no_stale_lock(void **state)
     escqrs_store_destroy(store);
 }
 
+/* A child of another thread's vfork or posix_spawn has copies of all descriptors until it is
+ * executed, and no handler closes them. */
+static void test_lock_and_a_child_on_its_way(void **state)
+{
+    (void)state;
+    int gate[2];
+    char byte = 0;
+    assert_int_equal(pipe(gate), 0);
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 1);
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); /* runs no handlers either */
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(gate[1]);
+        (void)!read(gate[0], &byte, 1);
+        _exit(0);
+    }
+    escqrs_store_destroy(store);
+    store = open_store(fixture_path);
+    append(store, "s", 1, 1);
+    escqrs_store_destroy(store);
+    close(gate[0]);
+    close(gate[1]);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
 /* ---- several names ----------------------------------------------------------------------------- */
 
 static void link_is_locked(void *context)
@@ -572,6 +599,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock_in_other_process, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_fork, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_no_stale_lock, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_lock_and_a_child_on_its_way, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test_setup_teardown(test_hard_link, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_beside_writer, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_folder, setup_folder, teardown_folder),
