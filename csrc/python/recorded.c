@@ -629,7 +629,7 @@ static PyType_Spec recorded_spec = {
 /* ---- iteration ------------------------------------------------------------------------------------- */
 
 #define PAGE_EVENTS 256
-#define STREAMS_KEPT 64
+#define STREAMS_KEPT 1024 /* of the whole store; 2^10, see name_slot */
 
 typedef struct cursor_object {
     PyObject_HEAD
@@ -638,19 +638,29 @@ typedef struct cursor_object {
     escqrs_cursor *cursor; /* NULL: no (more) events */
     const escqrs_recorded *page;
     size_t next, count;
-    bool reading;                    /* a thread is in the core with it */
-    PyObject *streams[STREAMS_KEPT]; /* names seen; each NULL or ASCII */
-    bool raw;                        /* events are given as they are stored */
+    bool reading;        /* a thread is in the core with it */
+    PyObject **streams;  /* names seen, by slot; each NULL or ASCII */
+    size_t stream_slots; /* a power of two: 1 where there is one stream */
+    bool raw;            /* events are given as they are stored */
     bool reverse;
     int64_t left;       /* stored events that it may go on with; -1: all */
     esc_py_parts parts; /* of the event read last */
 } cursor_object;
 
-/* The name of the event's stream: most often one that came before, found by where it lies in the
- * core's memory, which keeps each name once. New reference. */
+/* Where a name is kept: what tells streams apart stands at the end of their names. */
+static size_t name_slot(escqrs_slice name, size_t slots)
+{
+    uint64_t tail = 0;
+    size_t size = name.size < sizeof tail ? name.size : sizeof tail;
+    memcpy(&tail, (const char *)name.data + name.size - size, size);
+    tail *= 0x9E3779B97F4A7C15u;
+    return (size_t)((tail ^ tail >> 32) * 0x9E3779B97F4A7C15u >> 54) & (slots - 1);
+}
+
+/* The name of the event's stream: most often one that came before. New reference. */
 static PyObject *stream_name(cursor_object *self, escqrs_slice name)
 {
-    PyObject **kept = &self->streams[((uintptr_t)name.data >> 4) % STREAMS_KEPT];
+    PyObject **kept = &self->streams[name_slot(name, self->stream_slots)];
     if (*kept != NULL && (size_t)PyUnicode_GET_LENGTH(*kept) == name.size &&
         memcmp(PyUnicode_DATA(*kept), name.data, name.size) == 0) {
         return Py_NewRef(*kept);
@@ -756,9 +766,10 @@ static void cursor_dealloc(PyObject *object)
     if (self->cursor != NULL && self->store->fork_generation == escqrs_fork_generation()) {
         escqrs_cursor_close(self->cursor);
     }
-    for (size_t i = 0; i < STREAMS_KEPT; i++) {
+    for (size_t i = 0; i < self->stream_slots; i++) {
         Py_XDECREF(self->streams[i]);
     }
+    PyMem_Free(self->streams);
     esc_py_parts_fini(&self->parts);
     Py_XDECREF((PyObject *)self->store);
     Py_XDECREF(self->owner);
@@ -858,6 +869,17 @@ int esc_py_skips_deleted(PyObject *deleted, bool *skips)
     return -1;
 }
 
+static int keep_streams(cursor_object *self, size_t slots)
+{
+    self->streams = PyMem_Calloc(slots, sizeof(PyObject *));
+    if (self->streams == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->stream_slots = slots;
+    return 0;
+}
+
 PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
                             PyObject *args, PyObject *kwargs)
 {
@@ -887,7 +909,8 @@ PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice s
         self->reverse = reverse != 0;
         self->left = evolves && limit >= 0 ? limit : -1;
         PyObject_GC_Track((PyObject *)self);
-        failed = esc_py_matches_widen(&matches, store->state, match, store->backing,
+        failed = keep_streams(self, stream.size == 0 ? STREAMS_KEPT : 1) < 0 ||
+                 esc_py_matches_widen(&matches, store->state, match, store->backing,
                                       raw ? NULL : &self->parts) < 0;
     }
     if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
