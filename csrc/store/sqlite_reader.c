@@ -317,6 +317,7 @@ struct esc_page_reader {
     escqrs_page *page;
     esc_stream_name stream; /* of a query for one stream; id 0 otherwise */
     escqrs_error *error;
+    escqrs_type *type; /* of the row before, mostly that of the next; or NULL */
     /* while a statement runs */
     row_taker *take;
     escqrs_status status;
@@ -387,7 +388,11 @@ static escqrs_status take_row(page_reader *in, sqlite3_value **columns, int64_t 
         .time_us = sqlite3_value_int64(columns[4]),
         .ordinal = sqlite3_value_int64(columns[5]),
     };
-    escqrs_slice header = {sqlite3_value_blob(columns[6]), (size_t)sqlite3_value_bytes(columns[6])};
+    escqrs_slice header = {NULL, 0};
+    if (sqlite3_value_type(columns[6]) != SQLITE_NULL) {
+        header =
+            (escqrs_slice){sqlite3_value_blob(columns[6]), (size_t)sqlite3_value_bytes(columns[6])};
+    }
     escqrs_slice data = {sqlite3_value_blob(columns[7]), (size_t)sqlite3_value_bytes(columns[7])};
     int64_t checksum = sqlite3_value_int64(columns[8]);
 
@@ -398,9 +403,10 @@ static escqrs_status take_row(page_reader *in, sqlite3_value **columns, int64_t 
             name = load_name(in->sqlite, in->connection, page, row.stream, &status, in->error);
         }
     }
-    escqrs_type *type = NULL;
-    if (status == ESCQRS_OK) {
+    escqrs_type *type = in->type;
+    if (status == ESCQRS_OK && (type == NULL || type->id != row.type)) {
         status = esc_sqlite_type(in->sqlite, in->connection, row.type, &type, in->error);
+        in->type = type;
     }
     if (status != ESCQRS_OK) {
         return status;
