@@ -267,7 +267,7 @@ static escqrs_status close_locked(escqrs_system *system, int64_t deadline_ns, es
 escqrs_actor *esc_system_actor_here(const escqrs_system *system)
 {
     escqrs_actor *actor = escqrs_actor_current();
-    return actor != NULL && actor->runtime == system->runtime ? actor : NULL;
+    return actor != NULL && escqrs_actor_runtime(actor) == system->runtime ? actor : NULL;
 }
 
 escqrs_status escqrs_system_close(escqrs_system *system, int64_t deadline_ns, escqrs_error *error)

@@ -57,7 +57,6 @@ void escqrs_actor_init(escqrs_actor *actor, escqrs_runtime *runtime, escqrs_host
 {
     *actor = (escqrs_actor){
         .ops = ops,
-        .runtime = runtime,
         .host = host,
         .pool = host == NULL || runtime->manual ? &runtime->native : &host->pool,
     };
@@ -65,6 +64,11 @@ void escqrs_actor_init(escqrs_actor *actor, escqrs_runtime *runtime, escqrs_host
     atomic_init(&actor->references, 1);
     atomic_init(&actor->resume_sent, false);
     atomic_init(&actor->nudge_sent, false);
+}
+
+escqrs_runtime *escqrs_actor_runtime(const escqrs_actor *actor)
+{
+    return actor->pool->runtime;
 }
 
 /* The thread that runs an actor without references takes the first one. */
@@ -148,8 +152,7 @@ void esc_actor_describe_current(esc_pool *pool, esc_worker *worker, char *text, 
 
 /* ---- scheduling ------------------------------------------------------------------------------- */
 
-/* The actor is BUSY and this thread's to pass on. */
-static inline void schedule(escqrs_actor *actor)
+void esc_actor_schedule(escqrs_actor *actor)
 {
     esc_pool *pool = actor->pool;
     esc_worker *worker = esc_thread_here.worker;
@@ -173,18 +176,9 @@ void escqrs_actor_send(escqrs_actor *actor, escqrs_message *message)
     ESC_ASSERT(((uintptr_t)message & ESC_MAILBOX_FLAGS) == 0);
     esc_pushed pushed = esc_mailbox_push(actor, message, false);
     if (pushed == ESC_PUSHED_STARTS) {
-        schedule(actor);
+        esc_actor_schedule(actor);
     }
     ESC_ASSERT(pushed != ESC_PUSHED_CLOSED); /* only an actor system closes, and sends otherwise */
-}
-
-bool esc_actor_send_open(escqrs_actor *actor, escqrs_message *message)
-{
-    esc_pushed pushed = esc_mailbox_push(actor, message, false);
-    if (pushed == ESC_PUSHED_STARTS) {
-        schedule(actor);
-    }
-    return pushed != ESC_PUSHED_CLOSED;
 }
 
 bool esc_actor_nudge(escqrs_actor *actor)
@@ -196,7 +190,7 @@ bool esc_actor_nudge(escqrs_actor *actor)
     }
     esc_pushed pushed = esc_mailbox_push(actor, &actor->nudge, true);
     if (pushed == ESC_PUSHED_STARTS) {
-        schedule(actor);
+        esc_actor_schedule(actor);
     }
     if (pushed == ESC_PUSHED_CLOSED) {
         /* acq_rel: who was told that a nudge is on its way has pushed its signal before; the
@@ -219,11 +213,6 @@ void esc_actor_unreserve(escqrs_actor *actor)
     atomic_store_explicit(&actor->mailbox, ESC_MAILBOX_IDLE, memory_order_relaxed);
 }
 
-void esc_actor_begin(escqrs_actor *actor)
-{
-    schedule(actor);
-}
-
 void escqrs_actor_resume(escqrs_actor *actor)
 {
     /* acq_rel: acquire pairs with next_turn's release, after which `resume` is free again; release
@@ -232,7 +221,7 @@ void escqrs_actor_resume(escqrs_actor *actor)
         return;
     }
     if (esc_mailbox_push(actor, &actor->resume, true) == ESC_PUSHED_STARTS) {
-        schedule(actor);
+        esc_actor_schedule(actor);
     }
 }
 
@@ -281,34 +270,40 @@ static bool next_nudge(escqrs_actor *actor)
     return true;
 }
 
+/* Suspended: has it been resumed? */
+static bool next_resume(escqrs_actor *actor)
+{
+    if (!actor->resumed) {
+        esc_mailbox_drain(actor);
+        if (!actor->resumed) {
+            return false;
+        }
+    }
+    actor->waiting = false;
+    actor->resumed = false;
+    /* release: pairs with escqrs_actor_resume */
+    atomic_store_explicit(&actor->resume_sent, false, memory_order_release);
+    return true;
+}
+
 /* The thread that runs the actor: its next turn, if there is one now. */
 static inline bool next_turn(escqrs_actor *actor, escqrs_message **message)
 {
-    if (__builtin_expect(actor->waiting, 0)) {
-        if (!actor->resumed) {
-            esc_mailbox_drain(actor);
-            if (!actor->resumed) {
-                return false;
-            }
-        }
-        actor->waiting = false;
-        actor->resumed = false;
-        /* release: pairs with escqrs_actor_resume */
-        atomic_store_explicit(&actor->resume_sent, false, memory_order_release);
-        *message = NULL;
-        return true;
-    }
     /* relaxed: a look; the nudge itself comes with the mailbox */
-    if (__builtin_expect(actor->nudge_again || actor->nudge_here ||
-                             atomic_load_explicit(&actor->nudge_sent, memory_order_relaxed),
-                         0) &&
-        next_nudge(actor)) {
-        *message = &actor->nudge;
-        return true;
-    }
-    if (__builtin_expect(actor->paused, 0)) {
-        esc_mailbox_drain(actor);
-        return false;
+    if (__builtin_expect(actor->waiting | actor->paused | actor->nudge_here | actor->nudge_again,
+                         0) ||
+        __builtin_expect(atomic_load_explicit(&actor->nudge_sent, memory_order_relaxed), 0)) {
+        if (actor->waiting) {
+            *message = NULL;
+            return next_resume(actor);
+        }
+        if (next_nudge(actor)) {
+            *message = &actor->nudge;
+            return true;
+        }
+        if (actor->paused) {
+            return false;
+        }
     }
     if (actor->pending == NULL) {
         esc_mailbox_drain(actor);
@@ -323,11 +318,17 @@ static inline bool next_turn(escqrs_actor *actor, escqrs_message **message)
 
 static inline void run_turn(escqrs_actor *actor, escqrs_message *message)
 {
-    escqrs_actor *outer = esc_thread_here.actor;
-    esc_thread_here.actor = actor;
     if (actor->ops->receive(actor, message) == ESCQRS_TURN_SUSPEND) {
         actor->waiting = true;
     }
+}
+
+/* As run_turn, on a thread that may be inside another actor. */
+static void run_turn_here(escqrs_actor *actor, escqrs_message *message)
+{
+    escqrs_actor *outer = esc_thread_here.actor;
+    esc_thread_here.actor = actor;
+    run_turn(actor, message);
     esc_thread_here.actor = outer;
 }
 
@@ -386,10 +387,10 @@ bool escqrs_actor_run(escqrs_actor *actor, escqrs_message *message)
         return false;
     }
     esc_thread_here.run_depth++;
-    run_turn(actor, message);
+    run_turn_here(actor, message);
     esc_thread_here.run_depth--;
     if (!come_to_rest(actor, NULL)) {
-        schedule(actor);
+        esc_actor_schedule(actor);
     }
     return true;
 }
@@ -405,7 +406,7 @@ bool escqrs_actor_visit(escqrs_actor *actor, void (*visit)(escqrs_actor *actor, 
     }
     visit(actor, context);
     if (!come_to_rest(actor, NULL)) {
-        schedule(actor);
+        esc_actor_schedule(actor);
     }
     return true;
 }
@@ -413,8 +414,10 @@ bool escqrs_actor_visit(escqrs_actor *actor, void (*visit)(escqrs_actor *actor, 
 /* ---- a worker's visit ------------------------------------------------------------------------- */
 
 /* Host: inside [enter, leave] the licence can be lost, and nothing that belongs to its holder is
- * touched. Native: the count is for the monitor only, and the licence is a hint. */
-static inline bool work(esc_worker *worker, escqrs_actor *actor, bool hosted)
+ * touched. Native: the count is for the monitor only, and the licence is a hint. Inlined: one for
+ * each. */
+static inline __attribute__((always_inline)) bool work(esc_worker *worker, escqrs_actor *actor,
+                                                       bool hosted)
 {
     escqrs_runtime *runtime = worker->pool->runtime;
     unsigned left = runtime->batch_max;
@@ -423,29 +426,28 @@ static inline bool work(esc_worker *worker, escqrs_actor *actor, bool hosted)
     /* release: pairs with the describer's acquire */
     atomic_store_explicit(&worker->current, actor, memory_order_release);
 
-    for (;;) {
+    for (bool rests = false; !rests;) {
+        esc_thread_here.actor = actor;
+        bool stay = true;
         escqrs_message *message;
-        if (!next_turn(actor, &message)) {
-            if (come_to_rest(actor, worker)) {
-                break;
-            }
-            continue;
+        while (stay && next_turn(actor, &message)) {
+            run_turn(actor, message);
+            left--;
+            licensed = hosted ? licensed && esc_worker_count(worker, &turn, ESC_TURN_STEP)
+                              : !atomic_load_explicit(&worker->lost, memory_order_relaxed);
+            stay = left > 0 && licensed && !esc_runtime_is_stopping(runtime);
         }
-        run_turn(actor, message);
-        worker->handled++;
-        left--;
-        licensed = hosted ? licensed && esc_worker_count(worker, &turn, ESC_TURN_STEP)
-                          : !atomic_load_explicit(&worker->lost, memory_order_relaxed);
-        if (left == 0 || !licensed || esc_runtime_is_stopping(runtime)) {
-            /* what arrived is looked at by whoever takes the actor next; only a mailbox empty now
-             * lets it rest */
-            if (!come_to_rest(actor, worker)) {
-                atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
-                schedule(actor);
-            }
+        esc_thread_here.actor = NULL;
+        /* what arrived is looked at by whoever takes the actor next; only a mailbox empty now lets
+         * it rest */
+        rests = come_to_rest(actor, worker);
+        if (!rests && !stay) {
+            atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
+            esc_actor_schedule(actor);
             break;
         }
     }
+    worker->handled += runtime->batch_max - left;
     if (hosted) {
         return licensed && esc_worker_count(worker, &turn, ESC_TURN_LEAVE);
     }
@@ -471,9 +473,9 @@ void esc_actor_work_manual(escqrs_actor *actor)
             return;
         }
     }
-    run_turn(actor, message);
+    run_turn_here(actor, message);
     if (!come_to_rest(actor, NULL)) {
-        schedule(actor);
+        esc_actor_schedule(actor);
     }
 }
 

@@ -107,7 +107,7 @@ escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *opti
     }
     escqrs_actor_hold(&made->root.actor); /* the tree's, and the caller's */
     esc_actor_reserve(&made->root.actor);
-    esc_actor_begin(&made->root.actor);
+    esc_actor_schedule(&made->root.actor);
     *system = made;
     return ESCQRS_OK;
 

@@ -15,10 +15,14 @@
 #include "runtime/cell.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "runtime/mailbox.h"
+
+_Static_assert(offsetof(esc_cell, parent) <= 2 * (size_t)ESC_CACHE_LINE,
+               "a message touches two cache lines of its actor");
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -93,7 +97,7 @@ fail:
 escqrs_status esc_cell_create(escqrs_actor_system *system, esc_cell *parent, escqrs_props *props,
                               escqrs_slice name, esc_cell **cell, escqrs_error *error)
 {
-    /* where a cache line begins: a message touches two lines of it, not three */
+    /* where a cache line begins, for the assertion above to hold */
     void *block = escqrs_alloc(sizeof(esc_cell) + ESC_CACHE_LINE - ESC_ALLOC_ALIGNMENT);
     if (block == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory spawning an actor");
@@ -182,8 +186,8 @@ static void set_state(esc_cell *cell, escqrs_ref_state state)
 void esc_cell_set_slow(esc_cell *cell)
 {
     esc_extra *extra = esc_cell_has(cell);
-    cell->slow = esc_cell_state(cell) != ESCQRS_REF_RUNNING ||
-                 (extra != NULL && extra->receive_timeout_ns > 0);
+    cell->actor.slow = esc_cell_state(cell) != ESCQRS_REF_RUNNING ||
+                       (extra != NULL && extra->receive_timeout_ns > 0);
 }
 
 escqrs_turn_end esc_cell_behave(esc_cell *cell, escqrs_envelope *message)
@@ -247,28 +251,29 @@ void escqrs_envelope_destroy(escqrs_envelope *envelope)
 }
 
 /* The turn lets go of its share of the message. */
-static void end_lease(esc_cell *cell)
+static void end_lease(esc_cell *cell, esc_extra *extra)
 {
-    esc_extra *extra = esc_cell_has(cell);
     esc_lease *lease = extra->lease;
     extra->lease = NULL;
-    cell->leased = false;
     esc_lease_drop(cell, lease);
 }
 
 static void finish_current(esc_cell *cell)
 {
     escqrs_envelope *current = cell->current;
+    bool kept = cell->actor.kept;
     cell->current = NULL;
+    cell->actor.kept = false;
     if (current == NULL) {
         return;
     }
-    if (cell->leased) {
-        end_lease(cell);
+    esc_extra *extra = esc_cell_has(cell);
+    if (!kept) {
+        esc_cell_finish(cell, current);
+    } else if (extra != NULL && extra->lease != NULL) {
+        end_lease(cell, extra);
     } else if (current->type == &escqrs_terminated) {
         esc_watch_drop(ESC_CONTAINER_OF(current, esc_watch, terminated.envelope));
-    } else if (!esc_type_is_lifecycle(current->type)) {
-        esc_cell_finish(cell, current);
     }
 }
 
@@ -307,6 +312,7 @@ static escqrs_turn_end deliver(esc_cell *cell, escqrs_envelope *message, esc_ste
 {
     cell->step = (uint8_t)step;
     cell->current = message;
+    cell->actor.kept = true;
     return esc_cell_after_callback(cell,
                                    cell->receive(esc_cell_context(cell), cell->instance, message));
 }
@@ -399,7 +405,7 @@ static void become_stopped(esc_cell *cell)
         }
     }
     set_state(cell, ESCQRS_REF_STOPPED);
-    cell->slow = true;
+    cell->actor.slow = true;
     cell->actor.closing = true;
 }
 
@@ -676,9 +682,11 @@ static bool look_closer(esc_cell *cell, escqrs_envelope *envelope)
     return false;
 }
 
-static escqrs_turn_end message_turn(esc_cell *cell, escqrs_envelope *envelope)
+/* Inlined for messages of the mailbox. */
+static inline __attribute__((always_inline)) escqrs_turn_end handle(esc_cell *cell,
+                                                                    escqrs_envelope *envelope)
 {
-    if (__builtin_expect(cell->slow, 0) && look_closer(cell, envelope)) {
+    if (__builtin_expect(cell->actor.slow, 0) && look_closer(cell, envelope)) {
         return ESCQRS_TURN_NEXT;
     }
     if (__builtin_expect(esc_type_is_internal(envelope->type), 0)) {
@@ -689,7 +697,7 @@ static escqrs_turn_end message_turn(esc_cell *cell, escqrs_envelope *envelope)
     if (__builtin_expect(turn != ESCQRS_TURN_NEXT, 0)) {
         return esc_cell_after_callback(cell, turn);
     }
-    if (__builtin_expect(cell->leased, 0)) {
+    if (__builtin_expect(cell->actor.kept, 0)) {
         finish_current(cell);
         return ESCQRS_TURN_NEXT;
     }
@@ -701,6 +709,11 @@ static escqrs_turn_end message_turn(esc_cell *cell, escqrs_envelope *envelope)
     return ESCQRS_TURN_NEXT;
 }
 
+static escqrs_turn_end message_turn(esc_cell *cell, escqrs_envelope *envelope)
+{
+    return handle(cell, envelope);
+}
+
 static escqrs_turn_end cell_receive(escqrs_actor *actor, escqrs_message *message)
 {
     esc_cell *cell = esc_cell_of(actor);
@@ -710,7 +723,7 @@ static escqrs_turn_end cell_receive(escqrs_actor *actor, escqrs_message *message
     if (__builtin_expect(message == NULL, 0)) {
         return resume_turn(cell);
     }
-    return message_turn(cell, (escqrs_envelope *)message);
+    return handle(cell, (escqrs_envelope *)message);
 }
 
 /* Two of the same, to be told apart by their addresses. */

@@ -102,13 +102,16 @@ typedef enum esc_step {
 } esc_step;
 
 struct esc_cell {
+    /* Of its flags these are the cell's: `slow`, each message needs a look; `kept`, `current` is
+     * not the callback's to take: of the lifecycle, or continuations share it (extra->lease). */
     escqrs_actor actor;
 
+    /* Up to here and these four, in two cache lines: all that a message touches. */
     escqrs_receive receive;   /* actor's: the behaviour, or the middleware around it */
     void *instance;           /* actor's: what create gave */
     escqrs_envelope *current; /* actor's: the message being handled */
-
     escqrs_props *props;
+
     esc_cell *parent; /* NULL: the root */
     escqrs_actor_system *system;
     _Atomic(esc_extra *) extra; /* made by the actor's thread or before it begins; then it stays */
@@ -118,9 +121,7 @@ struct esc_cell {
     uint32_t instance_number;      /* actor's: counts instances */
     _Atomic(uint8_t) state;        /* escqrs_ref_state; the actor's thread writes */
     uint8_t step;                  /* actor's: esc_step */
-    bool slow;                     /* actor's: each message needs a look (esc_cell_receive) */
     bool has_instance;             /* actor's: create has answered, destroy has not */
-    bool leased;                   /* actor's: continuations share `current` (extra->lease) */
     bool waits_for_children;       /* guarded by the own tree's lock */
     _Atomic(bool) ended;           /* it is out of the tree, and its watchers know */
     uint64_t id;
@@ -228,7 +229,7 @@ struct esc_extra {
     esc_failure_record
         *failure; /* what escqrs_context_fail has said, or what waits for a decision */
     _Atomic(esc_router *) router; /* of a router */
-    struct esc_lease *lease;      /* of `current`, where it is leased */
+    struct esc_lease *lease;      /* of `current`, where continuations share it */
 
     char *last_words; /* what its failure said, until it runs again; the actor's thread writes, with
                          the system's words_lock, which others read with */

@@ -154,7 +154,7 @@ escqrs_status esc_spawn(escqrs_actor_system *system, esc_cell *parent, escqrs_pr
     if (ref != NULL) {
         *ref = esc_cell_ref(cell);
     }
-    esc_actor_begin(&cell->actor);
+    esc_actor_schedule(&cell->actor);
     return ESCQRS_OK;
 }
 

@@ -44,9 +44,12 @@ escqrs_ref *escqrs_context_sender(escqrs_context *context)
     return current == NULL ? NULL : current->sender;
 }
 
-/* Continuations share it. */
+/* It is not the callback's: continuations share it, or it is of the lifecycle. */
 static escqrs_envelope *take_copy(const escqrs_envelope *envelope)
 {
+    if (envelope == NULL || esc_type_is_lifecycle(envelope->type)) {
+        return NULL;
+    }
     escqrs_envelope *copy = envelope->type->copy == NULL ? NULL : envelope->type->copy(envelope);
     if (copy != NULL && envelope->sender != NULL) {
         escqrs_ref_hold(envelope->sender);
@@ -59,10 +62,7 @@ escqrs_envelope *escqrs_context_take(escqrs_context *context)
 {
     esc_cell *cell = esc_context_cell(context);
     escqrs_envelope *envelope = cell->current;
-    if (envelope == NULL || esc_type_is_lifecycle(envelope->type)) {
-        return NULL;
-    }
-    if (cell->leased) {
+    if (__builtin_expect(cell->actor.kept, 0)) {
         return take_copy(envelope);
     }
     cell->current = NULL;

@@ -44,7 +44,7 @@ static bool lease_current(esc_cell *cell, esc_lease **lease)
         }
         extra->lease->envelope = cell->current;
         atomic_init(&extra->lease->shares, 1);
-        cell->leased = true;
+        cell->actor.kept = true;
     }
     /* relaxed: the caller has one */
     atomic_fetch_add_explicit(&extra->lease->shares, 1, memory_order_relaxed);
@@ -104,7 +104,7 @@ escqrs_turn_end esc_continuation_run(esc_cell *cell, escqrs_continuation *contin
     if (lease != NULL) {
         cell->current = lease->envelope;
         esc_cell_has(cell)->lease = lease;
-        cell->leased = true;
+        cell->actor.kept = true;
     }
     escqrs_turn_end turn = continuation->run(esc_cell_context(cell), cell->instance, continuation);
     end(continuation);

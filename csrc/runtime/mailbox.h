@@ -57,8 +57,11 @@ static inline esc_pushed esc_mailbox_push(escqrs_actor *actor, escqrs_message *m
         }
         starts = state == ESC_MAILBOX_IDLE || (resumes && state == ESC_MAILBOX_SUSPENDED);
         message->next = esc_mailbox_newest(word);
-        next =
-            (uintptr_t)message | (word & ESC_MAILBOX_ORPHAN) | (starts ? ESC_MAILBOX_BUSY : state);
+        uintptr_t flags = word & ESC_MAILBOX_FLAGS;
+        if (starts) {
+            flags = (flags & ESC_MAILBOX_ORPHAN) | ESC_MAILBOX_BUSY;
+        }
+        next = (uintptr_t)message | flags;
         /* release: pairs with the acquire in esc_mailbox_drain. acquire: pairs with come_to_rest of
          * the thread that ran the actor last, for whoever gets it from this thread's queue reads
          * its other fields first. */

@@ -55,8 +55,10 @@ static inline escqrs_actor *esc_ring_pop(esc_ring *ring)
         if (atomic_compare_exchange_weak_explicit(&ring->head, &head, head + 1,
                                                   memory_order_release, memory_order_relaxed)) {
             /* the turn after this one; it may be stolen and gone, which a prefetch does not mind */
-            __builtin_prefetch(atomic_load_explicit(&ring->slots[(head + 1) % ESC_RING_SIZE],
-                                                    memory_order_relaxed));
+            const char *after = (const char *)atomic_load_explicit(
+                &ring->slots[(head + 1) % ESC_RING_SIZE], memory_order_relaxed);
+            __builtin_prefetch(after);
+            __builtin_prefetch(after + ESC_CACHE_LINE);
             return actor;
         }
     }

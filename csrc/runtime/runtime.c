@@ -289,8 +289,8 @@ static void step_one(escqrs_actor *actor)
 
 bool escqrs_runtime_step_actor(escqrs_actor *actor)
 {
-    ESC_ASSERT(actor->runtime->manual);
-    esc_pool *pool = &actor->runtime->native;
+    esc_pool *pool = actor->pool;
+    ESC_ASSERT(pool->runtime->manual);
     size_t index = 0;
     esc_mutex_lock(&pool->lock);
     escqrs_actor *found = atomic_load_explicit(&pool->first, memory_order_relaxed);

@@ -95,7 +95,7 @@ struct esc_worker {
     /* The worker writes, often. */
     _Atomic(uint64_t) turn;          /* see host.c and native.c */
     _Atomic(escqrs_actor *) current; /* the actor it visits; cleared before it lets go (actor.c) */
-    uint64_t handled;                /* messages; the worker's alone */
+    uint64_t handled;                /* messages, after each visit; the worker's alone */
     esc_ring *ring;                  /* native: its own queue */
     esc_pool *pool;
     unsigned block_depth;   /* the worker's alone */
@@ -170,16 +170,15 @@ bool esc_actor_park(escqrs_actor *actor);
 void esc_actor_destroy(escqrs_actor *actor);
 /* As escqrs_actor_release; true: it was the last one, and the caller destroys the actor. */
 bool esc_actor_let_go(escqrs_actor *actor);
-/* As escqrs_actor_send; false: the mailbox is closed, and the message still the caller's. */
-bool esc_actor_send_open(escqrs_actor *actor, escqrs_message *message);
 /* Give it a turn before all messages, in which `receive` gets &actor->nudge. False: it is closed.
  */
 bool esc_actor_nudge(escqrs_actor *actor);
+/* The actor is BUSY and the caller's to pass on: it runs soon. */
+void esc_actor_schedule(escqrs_actor *actor);
 /* A first turn that is a nudge, instead of sending one. Reserve, or take it back, while nobody else
- * knows the actor; then, whatever has been sent to it meanwhile, begin. */
+ * knows the actor; then, whatever has been sent to it meanwhile, schedule it. */
 void esc_actor_reserve(escqrs_actor *actor);
 void esc_actor_unreserve(escqrs_actor *actor);
-void esc_actor_begin(escqrs_actor *actor);
 /* The name of the actor that the worker visits, empty for one that has none; the pool's lock is
  * held on entry and released. */
 void esc_actor_describe_current(esc_pool *pool, esc_worker *worker, char *text, size_t size);

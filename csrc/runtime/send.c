@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "runtime/cell.h"
+#include "runtime/mailbox.h"
 #include "runtime/runtime.h"
 
 /* ---- types ------------------------------------------------------------------------------------ */
@@ -24,6 +25,18 @@ void escqrs_envelope_describe(const escqrs_envelope *envelope, char *text, size_
     } else {
         snprintf(text, size, "%s", envelope->type->name);
     }
+}
+
+/* ---- mailboxes ------------------------------------------------------------------------------- */
+
+/* False: the mailbox is closed, and the message still the caller's. */
+static inline bool push(esc_cell *cell, escqrs_envelope *envelope)
+{
+    esc_pushed pushed = esc_mailbox_push(&cell->actor, &envelope->message, false);
+    if (pushed == ESC_PUSHED_STARTS) {
+        esc_actor_schedule(&cell->actor);
+    }
+    return pushed != ESC_PUSHED_CLOSED;
 }
 
 /* ---- boxes ------------------------------------------------------------------------------------ */
@@ -67,7 +80,7 @@ escqrs_status esc_send_forced(esc_cell *cell, escqrs_envelope *envelope)
     if (cell->actor.ops == &esc_boxed_cell_ops) {
         return put_into_box(cell, envelope, true);
     }
-    return esc_actor_send_open(&cell->actor, &envelope->message) ? ESCQRS_OK : ESCQRS_CLOSED;
+    return push(cell, envelope) ? ESCQRS_OK : ESCQRS_CLOSED;
 }
 
 /* ---- tell ------------------------------------------------------------------------------------- */
@@ -90,10 +103,10 @@ static escqrs_status tell_other(escqrs_ref *to, escqrs_envelope *envelope)
 }
 
 /* MAILBOX_FULL and NO_MEMORY: not taken. */
-static inline escqrs_status put(escqrs_ref *to, escqrs_envelope *envelope)
+static escqrs_status put(escqrs_ref *to, escqrs_envelope *envelope)
 {
     if (__builtin_expect(to->ops == &esc_cell_ops, 1)) {
-        if (__builtin_expect(esc_actor_send_open((escqrs_actor *)to, &envelope->message), 1)) {
+        if (__builtin_expect(push((esc_cell *)to, envelope), 1)) {
             return ESCQRS_OK;
         }
     } else if (to->ops == &esc_boxed_cell_ops) {
@@ -144,7 +157,13 @@ escqrs_status esc_tell_set(escqrs_ref *to, escqrs_envelope *envelope)
 
 escqrs_status escqrs_tell(escqrs_ref *to, escqrs_envelope *envelope, escqrs_ref *sender)
 {
-    set_sender(envelope, sender);
+    if (__builtin_expect(sender != NULL || envelope->sender != NULL, 0)) {
+        set_sender(envelope, sender);
+    }
+    /* what most sends are: to an actor without a box that has not stopped */
+    if (__builtin_expect(to->ops == &esc_cell_ops, 1) && push((esc_cell *)to, envelope)) {
+        return ESCQRS_OK;
+    }
     return esc_tell_set(to, envelope);
 }
 

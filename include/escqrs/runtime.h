@@ -82,17 +82,18 @@ struct escqrs_actor {
     escqrs_message *pending;      /* taken from the mailbox, oldest first; the running thread's */
     escqrs_message *pending_last; /* valid while `pending` is not NULL; the running thread's */
     bool waiting;                 /* the last turn ended with SUSPEND; the running thread's */
-    bool resumed;                 /* `resume` has arrived; the running thread's */
     bool paused;                  /* no messages but nudges are handled; the running thread's */
     bool nudge_here;              /* `nudge` has arrived; the running thread's */
     bool nudge_again;             /* another nudge turn is due; the running thread's */
+    bool resumed;                 /* `resume` has arrived; the running thread's */
     bool closing;                 /* close the mailbox when it is empty; the running thread's */
-    _Atomic(uint32_t) references;
-    _Atomic(bool) resume_sent; /* `resume` is on its way or not yet used up */
-    _Atomic(bool) nudge_sent;  /* `nudge` is on its way */
-    escqrs_actor *next;        /* in a run queue */
+    bool slow;                    /* an actor system's (cell.h); the running thread's */
+    bool kept;                    /* the same */
+    _Atomic(uint32_t) references; /* atomics stay apart from the flags, which are read at once */
+    _Atomic(bool) resume_sent;    /* `resume` is on its way or not yet used up */
+    _Atomic(bool) nudge_sent;     /* `nudge` is on its way */
+    escqrs_actor *next;           /* in a run queue */
 
-    escqrs_runtime *runtime;
     escqrs_host *host;       /* NULL: native */
     escqrs_message resume;   /* stands in the mailbox for escqrs_actor_resume */
     escqrs_message nudge;    /* stands in the mailbox for a signal */
@@ -139,6 +140,7 @@ void escqrs_host_poke(escqrs_host *host);
 /* One reference for the caller. */
 void escqrs_actor_init(escqrs_actor *actor, escqrs_runtime *runtime, escqrs_host *host,
                        const escqrs_actor_ops *ops);
+escqrs_runtime *escqrs_actor_runtime(const escqrs_actor *actor);
 void escqrs_actor_hold(escqrs_actor *actor);
 void escqrs_actor_release(escqrs_actor *actor);
 

@@ -56,7 +56,7 @@ static escqrs_turn_end slow_receive(escqrs_actor *actor, escqrs_message *message
     (void)message;
     slow *self = (slow *)actor;
     void *state = escqrs_host_detach(actor->host);
-    self->stop_status = escqrs_runtime_stop(actor->runtime, 0, NULL);
+    self->stop_status = escqrs_runtime_stop(escqrs_actor_runtime(actor), 0, NULL);
     tally_add(&self->entered, 1);
     tally_wait(&self->gate, 1);
     escqrs_host_attach(actor->host, state);
