@@ -241,6 +241,7 @@ crash: install ## only those of them that kill processes and fail writes
 	ESCQRS_STRESS=long $(VENV_PYTHON) -m pytest tests/stress -k "kill or crash or fail" $(PYTEST_ARGS)
 
 bench: install benches-c ## measure, beside raw loops and the package eventsourcing
+	@.ci/packages bench || echo 'measuring without them'
 	@$(MAKE) $(VENV)/extra-bench
 	ESCQRS_BENCH_PROGRAMS=$(CURDIR)/$(BUILD)/bench $(VENV_PYTHON) tests/bench/run.py $(BENCH_ARGS)
 

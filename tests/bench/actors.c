@@ -21,7 +21,12 @@ static void require(bool condition, const char *what)
     }
 }
 
-static double part = 1; /* of the messages that wander */
+static double part = 1; /* of the counts; but Skynet's */
+
+static int64_t counted(int64_t count)
+{
+    return (int64_t)((double)count * part);
+}
 
 static int64_t now_ns(void)
 {
@@ -119,7 +124,7 @@ static const escqrs_actor_class WANDERER = {.name = "Wanderer", .receive = wande
 
 static double wandering(unsigned workers, unsigned actors, unsigned letters, int64_t count)
 {
-    count = (int64_t)((double)count * part);
+    count = counted(count);
     escqrs_actor_system *system = begin(workers);
     group peers = {.count = actors, .all = malloc(actors * sizeof(escqrs_ref *))};
     letter *mail = calloc(letters, sizeof *mail);
@@ -170,12 +175,12 @@ static double random_thousand_all_cores(void)
 
 static double random_million(void)
 {
-    return wandering(1, 1000000, 1000, 10000000);
+    return wandering(1, 1000000, 1000, 5000000);
 }
 
 static double random_million_all_cores(void)
 {
-    return wandering(0, 1000000, 1000, 10000000);
+    return wandering(0, 1000000, 1000, 5000000);
 }
 
 /* ---- request and respond ---------------------------------------------------------------------- */
@@ -217,9 +222,9 @@ static const escqrs_actor_class CALLER = {.name = "Caller", .receive = call};
 
 static double request_respond(void)
 {
-    enum { COUNT = 5000000 };
+    int64_t count = counted(5000000);
     escqrs_actor_system *system = begin(1);
-    caller self = {.left = COUNT / 2, .mail = {.envelope = {.type = &LETTER}}};
+    caller self = {.left = count / 2, .mail = {.envelope = {.type = &LETTER}}};
     escqrs_props *echo_props = props_of(&ECHO, NULL);
     escqrs_props *props = props_of(&CALLER, &self);
     self.echo = spawn(system, echo_props);
@@ -227,7 +232,7 @@ static double request_respond(void)
     int64_t start = now_ns();
     escqrs_tell(ref, &self.mail.envelope, NULL);
     wait_for(&self.finished, 1);
-    double result = (double)COUNT / (double)(now_ns() - start) * 1e3;
+    double result = (double)count / (double)(now_ns() - start) * 1e3;
     escqrs_ref_release(ref);
     escqrs_ref_release(self.echo);
     escqrs_props_release(props);
@@ -255,13 +260,13 @@ typedef struct flood {
     pthread_t thread;
     escqrs_ref *target;
     letter *letters;
-    int count;
+    int64_t count;
 } flood;
 
 static void *flood_main(void *context)
 {
     flood *self = context;
-    for (int i = 0; i < self->count; i++) {
+    for (int64_t i = 0; i < self->count; i++) {
         escqrs_tell(self->target, &self->letters[i].envelope, NULL);
     }
     return NULL;
@@ -269,17 +274,18 @@ static void *flood_main(void *context)
 
 static double many_to_one(void)
 {
-    enum { THREADS = 2, COUNT = 1000000 };
+    enum { THREADS = 2 };
+    int64_t count = counted(1000000);
     escqrs_actor_system *system = begin(1);
     _Atomic int64_t handled = 0;
     escqrs_props *props = props_of(&COUNTER, &handled);
     escqrs_ref *ref = spawn(system, props);
     flood floods[THREADS];
     for (int i = 0; i < THREADS; i++) {
-        floods[i] = (flood){.target = ref, .count = COUNT};
-        floods[i].letters = calloc(COUNT, sizeof(letter));
+        floods[i] = (flood){.target = ref, .count = count};
+        floods[i].letters = calloc((size_t)count, sizeof(letter));
         require(floods[i].letters != NULL, "memory");
-        for (int k = 0; k < COUNT; k++) {
+        for (int64_t k = 0; k < count; k++) {
             floods[i].letters[k].envelope.type = &LETTER;
         }
     }
@@ -290,8 +296,8 @@ static double many_to_one(void)
     for (int i = 0; i < THREADS; i++) {
         pthread_join(floods[i].thread, NULL);
     }
-    wait_for(&handled, THREADS * COUNT);
-    double result = (double)(THREADS * COUNT) / (double)(now_ns() - start) * 1e3;
+    wait_for(&handled, THREADS * count);
+    double result = (double)(THREADS * count) / (double)(now_ns() - start) * 1e3;
     escqrs_ref_release(ref);
     escqrs_props_release(props);
     end(system);
@@ -318,17 +324,17 @@ static const escqrs_actor_class ANSWERER = {.name = "Answerer", .receive = answe
 
 static double ask_idle(void)
 {
-    enum { COUNT = 2000000 };
+    int64_t count = counted(2000000);
     escqrs_actor_system *system = begin(1);
     escqrs_props *props = props_of(&ANSWERER, NULL);
     escqrs_ref *ref = spawn(system, props);
     letter question = {.envelope = {.type = &LETTER}};
     int64_t start = now_ns();
-    for (int i = 0; i < COUNT; i++) {
+    for (int64_t i = 0; i < count; i++) {
         escqrs_envelope *got;
         require(escqrs_ask(ref, &question.envelope, INT64_MAX, &got, NULL) == ESCQRS_OK, "ask");
     }
-    double result = (double)COUNT / (double)(now_ns() - start) * 1e3;
+    double result = (double)count / (double)(now_ns() - start) * 1e3;
     escqrs_ref_release(ref);
     escqrs_props_release(props);
     end(system);
@@ -384,13 +390,13 @@ static const escqrs_actor_class NURSE = {.name = "Nurse", .receive = nurse};
 
 static double lives(void)
 {
-    enum { COUNT = 1000000 };
+    int64_t count = counted(1000000);
     escqrs_actor_system *system = begin(1);
     for (int i = 0; i < 256; i++) {
         mayfly_mail[i].envelope.type = &LETTER;
     }
     nursery self = {
-        .props = props_of(&MAYFLY, NULL), .left = COUNT, .mail = {.envelope = {.type = &LETTER}}};
+        .props = props_of(&MAYFLY, NULL), .left = count, .mail = {.envelope = {.type = &LETTER}}};
     escqrs_props *props = props_of(&NURSE, &self);
     escqrs_ref *ref = spawn(system, props);
     int64_t start = now_ns();
@@ -400,7 +406,7 @@ static double lives(void)
         struct timespec pause = {.tv_nsec = 100000};
         nanosleep(&pause, NULL);
     }
-    double result = (double)COUNT / (double)(now_ns() - start) * 1e3;
+    double result = (double)count / (double)(now_ns() - start) * 1e3;
     escqrs_ref_release(ref);
     escqrs_props_release(props);
     escqrs_props_release(self.props);

@@ -46,21 +46,52 @@ MESSAGE_ROWS = [
     for name, title in MESSAGE_PEERS.items()
 ]  # fmt: skip
 
-# Actors in Python, beside pykka and thespian.
+# Actors in C. The peer is protoactor-go, in the lines below one Erlang, on the same figure.
+ACTOR_FIGURES = {
+    "ping_pong": ("C, two actors, one thread, 1 message in flight", 25_000_000),
+    "ping_pong_many": ("  100 in flight", 80_000_000),
+    "random_thousand": ("C, random sends among 1,000 actors, one thread", 60_000_000),
+    "random_thousand_all": ("  all cores", None),
+    "random_million": ("  among 1,000,000, one thread", 8_000_000),
+    "random_million_all": ("  all cores", None),
+    "many_to_one": ("C, two other threads to one actor", 15_000_000),
+    "lives": ("C, actor made, one message, stopped", 3_000_000),
+    "skynet": ("C, Skynet, 1,000,000 leaves", None),
+}
+PEERS_BELOW = {"erlang": "Erlang"}  # protoactor-go first
 ACTOR_ROWS = [
-    Row("actors", "tell", "Python actor to actor, tell; peer: pykka", "messages/s", True,
+    row
+    for figure, (title, limit) in ACTOR_FIGURES.items()
+    for row in (
+        Row("actors", figure, f"{title}; peer: protoactor-go", "actors/s" if figure in
+            ("lives", "skynet") else "messages/s", True, times_peer=1, limit=limit),
+        *(
+            Row("actors", figure, f"    peer: {peer_title}", "", True,
+                peer_figure=f"{peer}.{figure}")
+            for peer, peer_title in PEERS_BELOW.items()
+        ),
+    )
+] + [
+    Row("actors", "bytes", "C, idle actor; peer: protoactor-go", "bytes", False, limit=400),
+    Row("actors", "bytes", "    peer: Erlang", "", False, peer_figure="erlang.bytes"),
+]  # fmt: skip
+
+# Actors in Python.
+PYTHON_ACTOR_ROWS = [
+    Row("pyactors", "tell", "Python actor to actor, tell; peer: pykka", "messages/s", True,
         times_peer=6, limit=2_000_000, peer_figure="pykka.tell"),
-    Row("actors", "tell", "  peer: thespian", "messages/s", True, times_peer=10,
+    Row("pyactors", "tell", "    peer: thespian", "", True, times_peer=10,
         peer_figure="thespian.tell"),
-    Row("actors", "ask", "ask of an idle actor, main thread; peer: pykka", "µs", False,
+    Row("pyactors", "ask", "ask of an idle actor, main thread; peer: pykka", "µs", False,
         times_peer=20, limit=2, peer_figure="pykka.ask"),
-    Row("actors", "ask", "  peer: thespian", "µs", False, times_peer=3,
+    Row("pyactors", "ask", "    peer: thespian", "", False, times_peer=3,
         peer_figure="thespian.ask"),
-    Row("actors", "life", "actor made, one message, stopped; peer: pykka", "actors/s", True,
+    Row("pyactors", "life", "actor made, one message, stopped; peer: pykka", "actors/s", True,
         limit=500_000, peer_figure="pykka.life"),
-    Row("actors", "life", "  peer: thespian", "actors/s", True, peer_figure="thespian.life"),
-    Row("actors", "bytes", "idle actor beyond its Python object", "bytes", False, limit=1_024),
-    Row("actors", "persistent", "persistent actors, 1,000 in flight, FULL", "messages/s", True,
+    Row("pyactors", "life", "    peer: thespian", "", True, peer_figure="thespian.life"),
+    Row("pyactors", "bytes", "idle actor beyond its Python object", "bytes", False, limit=1_024,
+        beyond_floor=True),
+    Row("pyactors", "persistent", "persistent actors, 1,000 in flight, FULL", "messages/s", True,
         limit=100_000),
 ]  # fmt: skip
 
@@ -149,6 +180,7 @@ ROWS = [
     Row("memory", "bytes", "live entity beyond its Python state", "bytes", False, limit=500,
         beyond_floor=True),
     *ACTOR_ROWS,
+    *PYTHON_ACTOR_ROWS,
     *STORE_ROWS,
     Row("registration", "users", "HTTP: users registered, 16 connections, FULL", "requests/s",
         True, limit=3000),

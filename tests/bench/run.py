@@ -66,7 +66,7 @@ def run_apart(workload: str, side: str, part: float) -> Figures | str:
 def one(workload: str, side: str, part: float) -> None:
     """What the process apart does: print the figures, or why there are none, as JSON."""
     try:
-        if side == "peer" and workload not in ("messages", "actors"):
+        if side == "peer" and workload not in ("messages", "actors", "pyactors"):
             try:
                 importlib.import_module("eventsourcing")
             except ImportError:

@@ -1,7 +1,7 @@
-"""Actors in C, without Python: messages, lives, Skynet; beside protoactor-go on the same machine.
+"""Actors in C, without Python: messages, lives, Skynet; beside protoactor-go and Erlang.
 
-The peer is a Go module, `tests/bench/peers`; it is measured where `go` is found. One thread runs
-all but many-to-one and Skynet, on both sides.
+The peers are in `tests/bench/peers`; each is measured where `go` and `erl` are found. One thread
+runs all but many-to-one, Skynet and the lines that say so, on all sides.
 """
 
 from __future__ import annotations
@@ -14,15 +14,26 @@ from pathlib import Path
 
 from measure import BUILD, Figures, NotAvailable
 
-PEER = Path(__file__).parents[1] / "peers"
+PEERS = Path(__file__).parents[1] / "peers"
+PEER_PART = 0.2  # of the counts in their sources: enough for a rate, and they take turns with us
+SECONDS_MAX = 180  # of a peer's program, so that all of a side end within run.py's limit
 
 
-def answer_of(command: list[str]) -> Figures:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+def answer_of(command: list[str], seconds_max: int = SECONDS_MAX) -> Figures:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds_max)
+    except subprocess.TimeoutExpired:
+        raise NotAvailable(f"{command[0]}: no end within {seconds_max} s") from None
     if done.returncode != 0 or not done.stdout:
-        raise NotAvailable(done.stderr.strip()[-200:])
+        raise NotAvailable((done.stderr or done.stdout).strip()[-200:])
     figures: Figures = json.loads(done.stdout)
     return figures
+
+
+def compiled(command: list[str]) -> None:
+    built = subprocess.run(command, cwd=PEERS, capture_output=True, text=True)
+    if built.returncode != 0:
+        raise NotAvailable(f"{command[0]}: {(built.stderr or built.stdout).strip()[-200:]}")
 
 
 def floor(folder: Path, part: float) -> Figures:
@@ -33,17 +44,38 @@ def ours(folder: Path, part: float) -> Figures:
     program = BUILD / "actors"
     if not program.exists():
         raise NotAvailable("make benches-c compiles the program that measures actors")
-    return answer_of([str(program), "--json", str(part)])
+    return answer_of([str(program), "--json", str(part)], 4 * SECONDS_MAX)
 
 
-def peer(folder: Path, part: float) -> Figures:
+def protoactor(part: float) -> Figures:
     go = shutil.which("go", path=os.environ.get("PATH", "") + ":/usr/local/go/bin")
     if go is None:
         raise NotAvailable("no Go on this machine: protoactor-go is not measured")
     program = BUILD / "protoactor"
-    built = subprocess.run(
-        [go, "build", "-o", str(program), "."], cwd=PEER, capture_output=True, text=True
-    )
-    if built.returncode != 0:
-        raise NotAvailable(f"go build: {built.stderr.strip()[-200:]}")
+    compiled([go, "build", "-o", str(program), "."])
     return answer_of([str(program), str(part)])
+
+
+def erlang(part: float) -> Figures:
+    if shutil.which("erlc") is None:
+        raise NotAvailable("no Erlang on this machine (Debian: erlang-base)")
+    compiled(["erlc", "-o", str(BUILD), "actors.erl"])
+    figures: Figures = {}
+    for which, schedulers in (("one", ["+S", "1:1"]), ("all", [])):
+        call = f"actors:main({which}, {part})"
+        figures |= answer_of(["erl", "-noinput", *schedulers, "+P", "2000000", "-pa", str(BUILD),
+                              "-eval", call, "-s", "erlang", "halt"])  # fmt: skip
+    return figures
+
+
+def peer(folder: Path, part: float) -> Figures:
+    figures: Figures = {}
+    reasons = []
+    for measure in (protoactor, erlang):
+        try:
+            figures |= measure(part * PEER_PART)
+        except NotAvailable as reason:
+            reasons.append(str(reason))
+    if not figures:
+        raise NotAvailable("; ".join(reasons))
+    return figures
