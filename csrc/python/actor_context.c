@@ -280,7 +280,7 @@ static PyObject *context_begin_wait(PyObject *object, PyObject *ref)
 static PyObject *context_end_wait(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     esc_py_context *self = (esc_py_context *)object;
-    if (self->system->fork_generation == escqrs_fork_generation()) {
+    if (esc_py_is_own(self->system->fork_generation)) {
         esc_py_context_end_wait(self);
     }
     Py_RETURN_NONE;
@@ -490,7 +490,7 @@ static void context_dealloc(PyObject *object)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    if (self->system->fork_generation == escqrs_fork_generation()) {
+    if (esc_py_is_own(self->system->fork_generation)) {
         esc_py_context_end(self);
         escqrs_ref_release(self->asker);
         escqrs_ref_release(self->ref);

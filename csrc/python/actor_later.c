@@ -124,15 +124,14 @@ typedef struct actor_timer {
 static PyObject *timer_cancel(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     actor_timer *self = (actor_timer *)object;
-    return PyBool_FromLong(self->fork_generation == escqrs_fork_generation() &&
-                           escqrs_timer_cancel(self->core));
+    return PyBool_FromLong(esc_py_is_own(self->fork_generation) && escqrs_timer_cancel(self->core));
 }
 
 static void timer_dealloc(PyObject *object)
 {
     actor_timer *self = (actor_timer *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (self->fork_generation == escqrs_fork_generation()) {
+    if (esc_py_is_own(self->fork_generation)) {
         escqrs_timer_release(self->core);
     }
     PyObject_Free(self);

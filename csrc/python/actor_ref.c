@@ -461,7 +461,7 @@ static PyObject *ref_get_mailbox(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *ref_repr(PyObject *object)
 {
     esc_py_ref *self = (esc_py_ref *)object;
-    if (self->system->fork_generation != escqrs_fork_generation()) {
+    if (!esc_py_is_own(self->system->fork_generation)) {
         return PyUnicode_FromString("<es.Ref, forked>");
     }
     PyObject *path = esc_py_ref_path(self->core);
@@ -516,7 +516,7 @@ static void ref_dealloc(PyObject *object)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    if (self->core != NULL && self->system->fork_generation == escqrs_fork_generation()) {
+    if (self->core != NULL && esc_py_is_own(self->system->fork_generation)) {
         escqrs_ref_release(self->core);
     }
     Py_XDECREF((PyObject *)self->system);

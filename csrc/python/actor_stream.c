@@ -133,7 +133,7 @@ static void stream_dealloc(PyObject *object)
     if (self->ref.weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    if (self->sink != NULL && self->ref.system->fork_generation == escqrs_fork_generation()) {
+    if (self->sink != NULL && esc_py_is_own(self->ref.system->fork_generation)) {
         atomic_store_explicit(&self->sink->closed, 1, memory_order_release);
         destroy_chain(self->pending);
         escqrs_ref_release(self->ref.core);
@@ -234,7 +234,7 @@ static PyObject *stream_next(PyObject *object)
 static PyObject *stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     stream *self = (stream *)object;
-    if (self->ref.system->fork_generation == escqrs_fork_generation()) {
+    if (esc_py_is_own(self->ref.system->fork_generation)) {
         atomic_store_explicit(&self->sink->closed, 1, memory_order_release);
         wake(self->sink);
     }

@@ -26,26 +26,6 @@ static void *host_thread_begin(void *context)
     return PyThreadState_New(((esc_py_actor_system *)context)->interpreter);
 }
 
-static void host_thread_end(void *context, void *state)
-{
-    (void)context;
-    PyEval_RestoreThread(state);
-    PyThreadState_Clear(state);
-    PyThreadState_DeleteCurrent();
-}
-
-static void host_attach(void *context, void *state)
-{
-    (void)context;
-    PyEval_RestoreThread(state);
-}
-
-static void *host_detach(void *context)
-{
-    (void)context;
-    return PyEval_SaveThread();
-}
-
 static void host_after_batch(void *context)
 {
     esc_py_actor_system *self = context;
@@ -54,9 +34,9 @@ static void host_after_batch(void *context)
 
 static const escqrs_host_ops host_ops = {
     .thread_begin = host_thread_begin,
-    .thread_end = host_thread_end,
-    .attach = host_attach,
-    .detach = host_detach,
+    .thread_end = esc_py_thread_end,
+    .attach = esc_py_thread_attach,
+    .detach = esc_py_thread_detach,
     .after_batch = host_after_batch,
 };
 
@@ -64,7 +44,7 @@ static const escqrs_host_ops host_ops = {
 
 int esc_py_actor_system_check_fork(esc_py_actor_system *self)
 {
-    if (__builtin_expect(self->fork_generation == escqrs_fork_generation(), 1)) {
+    if (esc_py_is_own(self->fork_generation)) {
         return 0;
     }
     escqrs_error error = {0};
@@ -346,7 +326,7 @@ static PyObject *system_stop(PyObject *object, PyObject *timeout)
     if (esc_py_deadline(timeout, &deadline_ns) < 0) {
         return NULL;
     }
-    if (self->fork_generation != escqrs_fork_generation() ||
+    if (!esc_py_is_own(self->fork_generation) ||
         atomic_load_explicit(&self->closed, memory_order_relaxed) == 2) {
         Py_RETURN_NONE;
     }
@@ -402,7 +382,7 @@ static void system_finalize(PyObject *object)
 {
     esc_py_actor_system *self = (esc_py_actor_system *)object;
     if (atomic_load_explicit(&self->closed, memory_order_relaxed) == 2 ||
-        self->fork_generation != escqrs_fork_generation()) {
+        !esc_py_is_own(self->fork_generation)) {
         return;
     }
     PyObject *type, *value, *traceback;
@@ -427,7 +407,7 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->supervisor);
     Py_VISIT((PyObject *)self->recent);
-    if (self->fork_generation != escqrs_fork_generation()) {
+    if (!esc_py_is_own(self->fork_generation)) {
         return 0;
     }
     for (esc_list_node *node = esc_list_first(&self->contexts); node != NULL;
@@ -445,14 +425,10 @@ static void system_dealloc(PyObject *object)
 {
     esc_py_actor_system *self = (esc_py_actor_system *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (PyObject_CallFinalizerFromDealloc(object) < 0) {
-        return; /* resurrected */
+    if (!esc_py_dealloc_begin(object, &self->weakrefs)) {
+        return;
     }
-    PyObject_GC_UnTrack(object);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(object);
-    }
-    bool own = self->fork_generation == escqrs_fork_generation();
+    bool own = esc_py_is_own(self->fork_generation);
     if (own) {
         escqrs_actor_system_destroy(self->core);
         escqrs_runtime_destroy(self->runtime);
@@ -617,8 +593,7 @@ static PyObject *system_get_ended(PyObject *object, void *Py_UNUSED(closure))
 
 static PyObject *system_get_forked(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((esc_py_actor_system *)object)->fork_generation !=
-                           escqrs_fork_generation());
+    return PyBool_FromLong(!esc_py_is_own(((esc_py_actor_system *)object)->fork_generation));
 }
 
 static PyObject *system_get_inside(PyObject *object, void *Py_UNUSED(closure))

@@ -433,7 +433,7 @@ static PyObject *feed_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
 static PyObject *feed_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     feed *self = (feed *)object;
-    if (self->store->fork_generation == escqrs_fork_generation()) {
+    if (esc_py_is_own(self->store->fork_generation)) {
         /* release: pairs with is_cancelled and with the look in escqrs_store_wait */
         atomic_store_explicit(&self->cancelled, 1, memory_order_release);
         escqrs_store_wake(self->store->core);
@@ -457,7 +457,7 @@ static void feed_dealloc(PyObject *object)
     feed *self = (feed *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
-    if (self->store != NULL && self->store->fork_generation == escqrs_fork_generation()) {
+    if (self->store != NULL && esc_py_is_own(self->store->fork_generation)) {
         disarm(self);
         escqrs_cursor_close(self->cursor);
         if (self->descriptor >= 0) {

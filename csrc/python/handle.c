@@ -69,7 +69,7 @@ static void handle_dealloc(PyObject *object)
     handle_object *self = (handle_object *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
-    if (self->system->fork_generation == escqrs_fork_generation()) {
+    if (esc_py_is_own(self->system->fork_generation)) {
         escqrs_entity_release(self->entity);
     }
     Py_DECREF((PyObject *)self->definition);

@@ -22,26 +22,6 @@ static void *host_thread_begin(void *context)
     return PyThreadState_New(((esc_py_system *)context)->interpreter);
 }
 
-static void host_thread_end(void *context, void *state)
-{
-    (void)context;
-    PyEval_RestoreThread(state);
-    PyThreadState_Clear(state);
-    PyThreadState_DeleteCurrent();
-}
-
-static void host_attach(void *context, void *state)
-{
-    (void)context;
-    PyEval_RestoreThread(state);
-}
-
-static void *host_detach(void *context)
-{
-    (void)context;
-    return PyEval_SaveThread();
-}
-
 static void host_after_batch(void *context)
 {
     Py_XDECREF(esc_py_definition_interruption()); /* a worker has no caller */
@@ -50,8 +30,8 @@ static void host_after_batch(void *context)
 
 const escqrs_host_ops esc_py_host_ops = {
     .thread_begin = host_thread_begin,
-    .thread_end = host_thread_end,
-    .attach = host_attach,
-    .detach = host_detach,
+    .thread_end = esc_py_thread_end,
+    .attach = esc_py_thread_attach,
+    .detach = esc_py_thread_detach,
     .after_batch = host_after_batch,
 };

@@ -763,7 +763,7 @@ static void cursor_dealloc(PyObject *object)
     cursor_object *self = (cursor_object *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
-    if (self->cursor != NULL && self->store->fork_generation == escqrs_fork_generation()) {
+    if (self->cursor != NULL && esc_py_is_own(self->store->fork_generation)) {
         escqrs_cursor_close(self->cursor);
     }
     for (size_t i = 0; i < self->stream_slots; i++) {

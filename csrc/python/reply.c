@@ -84,7 +84,7 @@ static void reply_dealloc(PyObject *object)
         if (esc_list_contains_node(&self->listed)) {
             esc_list_remove(&self->listed);
         }
-        if (self->system->fork_generation == escqrs_fork_generation()) {
+        if (esc_py_is_own(self->system->fork_generation)) {
             escqrs_entity_release(self->entity);
         }
         Py_DECREF((PyObject *)self->system);
@@ -216,7 +216,7 @@ int esc_py_reply_wait(esc_py_reply *self, int64_t deadline_ns)
         return 0;
     }
     esc_py_system *system = self->system;
-    if (system->fork_generation != escqrs_fork_generation()) {
+    if (!esc_py_is_own(system->fork_generation)) {
         escqrs_error error = {0};
         (void)escqrs_error_set(
             &error, ESCQRS_FORKED,

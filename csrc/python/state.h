@@ -11,6 +11,7 @@
 #include "python/definition.h"
 #include "python/errors.h"
 #include "python/handle.h"
+#include "python/lifetime.h"
 #include "python/log.h"
 #include "python/message.h"
 #include "python/readmodel.h"

@@ -22,11 +22,10 @@
 
 int esc_py_store_check(esc_py_store *self)
 {
-    if (self->core != NULL && self->fork_generation == escqrs_fork_generation() &&
+    if (self->core != NULL && esc_py_is_own(self->fork_generation) &&
         !atomic_load_explicit(&self->closed, memory_order_relaxed)) {
-        return 0; /* asked for each event: without clearing room for an error */
+        return 0;
     }
-    escqrs_error error = {0};
     if (self->core == NULL) {
         PyErr_Format(
             PyExc_TypeError,
@@ -36,16 +35,7 @@ int esc_py_store_check(esc_py_store *self)
             Py_TYPE(self)->tp_name);
         return -1;
     }
-    if (self->fork_generation != escqrs_fork_generation()) {
-        (void)escqrs_error_set(&error, ESCQRS_FORKED,
-                               "%s was opened by the parent process and cannot be used after "
-                               "fork; open it in this process, once the parent has closed it",
-                               PyUnicode_AsUTF8(self->path));
-    } else {
-        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
-    }
-    esc_py_raise(self->state, &error);
-    return -1;
+    return esc_py_refuse_file(self->state, self->path, esc_py_is_own(self->fork_generation));
 }
 
 esc_py_store *esc_py_store_cast(struct esc_py_state *state, PyObject *object)
@@ -105,7 +95,7 @@ void esc_py_backing_release(esc_py_backing *self)
     if (self == NULL || --self->references > 0) {
         return;
     }
-    if (self->core != NULL && self->fork_generation == escqrs_fork_generation()) {
+    if (self->core != NULL && esc_py_is_own(self->fork_generation)) {
         escqrs_store_destroy(self->core);
     }
     esc_py_readings_fini(self);
@@ -218,7 +208,7 @@ static PyObject *store_open(PyObject *object, PyObject *args)
 
 void esc_py_store_close(esc_py_store *self)
 {
-    if (self->core == NULL || self->fork_generation != escqrs_fork_generation()) {
+    if (self->core == NULL || !esc_py_is_own(self->fork_generation)) {
         return;
     }
     atomic_store_explicit(&self->closed, 1, memory_order_relaxed);
@@ -249,8 +239,7 @@ static PyObject *store_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 static void store_finalize(PyObject *object)
 {
     esc_py_store *self = (esc_py_store *)object;
-    if (self->core == NULL || atomic_load(&self->closed) ||
-        self->fork_generation != escqrs_fork_generation()) {
+    if (self->core == NULL || atomic_load(&self->closed) || !esc_py_is_own(self->fork_generation)) {
         return;
     }
     PyObject *type, *value, *traceback;
@@ -281,14 +270,10 @@ static void store_dealloc(PyObject *object)
 {
     esc_py_store *self = (esc_py_store *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (PyObject_CallFinalizerFromDealloc(object) < 0) {
-        return; /* resurrected */
+    if (!esc_py_dealloc_begin(object, &self->weakrefs)) {
+        return;
     }
-    PyObject_GC_UnTrack(object);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(object);
-    }
-    bool own = self->fork_generation == escqrs_fork_generation();
+    bool own = esc_py_is_own(self->fork_generation);
     if (own) {
         if (self->core != NULL) { /* nothing is logged once it is closed */
             escqrs_store_close(self->core);
@@ -625,7 +610,7 @@ static PyObject *store_get_closed(PyObject *object, void *Py_UNUSED(closure))
 
 static PyObject *store_get_forked(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((esc_py_store *)object)->fork_generation != escqrs_fork_generation());
+    return PyBool_FromLong(!esc_py_is_own(((esc_py_store *)object)->fork_generation));
 }
 
 static PyObject *store_get_opened(PyObject *object, void *Py_UNUSED(closure))

@@ -21,26 +21,14 @@
 
 /* ---- entering ------------------------------------------------------------------------------------------ */
 
-/* Apart from the rest: an error is large, and what is called for each event should not clear one.
- */
 static int refuse(esc_py_system *self)
 {
-    escqrs_error error = {0};
-    if (self->fork_generation != escqrs_fork_generation()) {
-        (void)escqrs_error_set(&error, ESCQRS_FORKED,
-                               "%s was opened by the parent process and cannot be used after "
-                               "fork; open it in this process, once the parent has closed it",
-                               PyUnicode_AsUTF8(self->path));
-    } else {
-        (void)escqrs_error_set(&error, ESCQRS_CLOSED, "%s is closed", PyUnicode_AsUTF8(self->path));
-    }
-    esc_py_raise(self->state, &error);
-    return -1;
+    return esc_py_refuse_file(self->state, self->path, esc_py_is_own(self->fork_generation));
 }
 
 static int enter(esc_py_system *self, uint32_t closed_min)
 {
-    if (self->fork_generation != escqrs_fork_generation() ||
+    if (!esc_py_is_own(self->fork_generation) ||
         atomic_load_explicit(&self->closed, memory_order_relaxed) >= closed_min) {
         return refuse(self);
     }
@@ -353,7 +341,7 @@ static int close_system(esc_py_system *self, PyObject *timeout)
     if (esc_py_deadline(timeout, &deadline_ns) < 0) {
         return -1;
     }
-    if (self->fork_generation != escqrs_fork_generation()) {
+    if (!esc_py_is_own(self->fork_generation)) {
         return 0; /* the parent's; nothing here is ours */
     }
     if (atomic_load_explicit(&self->closed, memory_order_relaxed) < 2 && is_inside(self)) {
@@ -385,7 +373,7 @@ static PyObject *system_close(PyObject *object, PyObject *args, PyObject *kwargs
 static void system_finalize(PyObject *object)
 {
     esc_py_system *self = (esc_py_system *)object;
-    if (atomic_load(&self->closed) == 2 || self->fork_generation != escqrs_fork_generation()) {
+    if (atomic_load(&self->closed) == 2 || !esc_py_is_own(self->fork_generation)) {
         return;
     }
     PyObject *type, *value, *traceback;
@@ -417,7 +405,7 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
 static int system_clear(PyObject *object)
 {
     esc_py_system *self = (esc_py_system *)object;
-    if (atomic_load(&self->closed) == 2 && self->fork_generation == escqrs_fork_generation()) {
+    if (atomic_load(&self->closed) == 2 && esc_py_is_own(self->fork_generation)) {
         Py_CLEAR(self->readmodels);
     }
     return 0;
@@ -427,14 +415,10 @@ static void system_dealloc(PyObject *object)
 {
     esc_py_system *self = (esc_py_system *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (PyObject_CallFinalizerFromDealloc(object) < 0) {
-        return; /* resurrected */
+    if (!esc_py_dealloc_begin(object, &self->weakrefs)) {
+        return;
     }
-    PyObject_GC_UnTrack(object);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(object);
-    }
-    bool own = self->fork_generation == escqrs_fork_generation();
+    bool own = esc_py_is_own(self->fork_generation);
     Py_CLEAR(self->readmodels);
     if (own) {
         if (self->keeper != NULL) {
@@ -566,7 +550,7 @@ static PyObject *system_get_closed(PyObject *object, void *Py_UNUSED(closure))
 
 static PyObject *system_get_forked(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((esc_py_system *)object)->fork_generation != escqrs_fork_generation());
+    return PyBool_FromLong(!esc_py_is_own(((esc_py_system *)object)->fork_generation));
 }
 
 static PyObject *system_get_object(PyObject *object, void *closure)
