@@ -14,13 +14,15 @@
  * do, and nothing is ever rolled back.
  *
  * Read models need SQL: their tables are in a store of their own in memory (`rows`), and are made
- * from the events each time the provider is opened.
+ * from the events each time the provider is opened. Those in files of their own stay: such a file
+ * knows the store it belongs to by a number, which the provider keeps.
  *
  * Schemas are not kept by providers, so types have no record here. A snapshot's type has a hash of
  * the record in its name. */
 #include "python/provider.h"
 
 #include <inttypes.h>
+#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -817,5 +819,34 @@ PyObject *esc_py_store_provider_changed(PyObject *object, PyObject *Py_UNUSED(ig
     Py_BEGIN_ALLOW_THREADS
     escqrs_store_changed(self->core);
     Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static escqrs_status work_name(void *context, void *sqlite, escqrs_error *error)
+{
+    char update[80];
+    snprintf(update, sizeof update, "UPDATE escqrs_store SET value = %lld WHERE name = 'salt'",
+             *(const long long *)context);
+    if (sqlite3_exec(sqlite, update, NULL, NULL, NULL) != SQLITE_OK) {
+        return escqrs_error_set(error, ESCQRS_IO, "the store of rows: %s", sqlite3_errmsg(sqlite));
+    }
+    return ESCQRS_OK;
+}
+
+PyObject *esc_py_store_name_rows(PyObject *object, PyObject *argument)
+{
+    esc_py_store *self = (esc_py_store *)object;
+    long long number = PyLong_AsLongLong(argument);
+    if ((number == -1 && PyErr_Occurred()) || esc_py_store_check(self) < 0) {
+        return NULL;
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = escqrs_store_run(self->core, false, work_name, &number, &error);
+    Py_END_ALLOW_THREADS
+    if (status != ESCQRS_OK) {
+        return esc_py_store_raise(self, &error);
+    }
     Py_RETURN_NONE;
 }

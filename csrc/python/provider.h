@@ -10,6 +10,9 @@ PyObject *esc_py_store_open_provider(PyObject *self, PyObject *args);
 /* Store._provider_changed(): somebody has committed to the provider; who waits at the head looks.
  */
 PyObject *esc_py_store_provider_changed(PyObject *self, PyObject *ignored);
+/* Store._name_rows(number): files of read models that were made for that number are this store's.
+ */
+PyObject *esc_py_store_name_rows(PyObject *self, PyObject *number);
 /* Whether this thread is inside a call of a provider's method: then it must not wait for commits,
  * which may wait for it. */
 bool esc_py_in_provider(void);

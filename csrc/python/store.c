@@ -675,6 +675,7 @@ static PyMethodDef store_methods[] = {
     {"_learn", store_learn, METH_VARARGS, NULL},
     {"_open_provider", esc_py_store_open_provider, METH_VARARGS, NULL},
     {"_provider_changed", esc_py_store_provider_changed, METH_NOARGS, NULL},
+    {"_name_rows", esc_py_store_name_rows, METH_O, NULL},
     {"_chain_hash", esc_py_store_chain_hash, METH_O, NULL},
     {"_snapshots", esc_py_store_snapshots, METH_VARARGS, NULL},
     {"_stats", esc_py_store_stats, METH_NOARGS, NULL},

@@ -8,8 +8,10 @@ key and expected to be new, so that a key is used once, whoever commits.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,11 +20,13 @@ from ._core import NewEvent, Recorded
 from ._inspect import Statistics, Verification
 from ._match import Match
 from ._store import MESSAGE_BYTES_MAX, Store, Unless, Write, follow
-from .errors import WrongVersion
+from .errors import CheckpointBehind, WrongVersion
 
 __all__ = ["ProviderStore"]
 
 REPLY = "escqrs.Reply"
+_NUMBER = "escqrs.store"  # the checkpoint that is the number of a provider
+_NUMBER_MAX = 2**53 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ANY = -1
 
@@ -39,6 +43,16 @@ class ProviderStore(Store):
         self.provider = provider
         self._open_provider(Bridge(provider), type(provider).__qualname__, MESSAGE_BYTES_MAX)
         follow(provider, self)
+
+    def keep_files(self) -> None:
+        """Files of read models are those of one store, known by a number: the provider keeps that,
+        so that they are its own when it is opened again."""
+        number = self.provider.checkpoint(_NUMBER)
+        if number is None:
+            with contextlib.suppress(CheckpointBehind):  # somebody else was first
+                self.provider.set_checkpoint(_NUMBER, 1 + secrets.randbelow(_NUMBER_MAX))
+            number = self.provider.checkpoint(_NUMBER)
+        self._name_rows(number or 0)
 
     def streams(self) -> Iterator[tuple[str, int]]:
         return self.provider.streams()

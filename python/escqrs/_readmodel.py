@@ -399,6 +399,11 @@ def _file(cls: type[ReadModel]) -> str:
     return path
 
 
+def has_file(cls: type[ReadModel]) -> bool:
+    """Whether it has a file of its own, which stays."""
+    return _file(cls) not in ("", ":memory:")
+
+
 def _is_inline(cls: type[ReadModel]) -> bool:
     return getattr(cls, "inline", False) is True
 

@@ -220,7 +220,8 @@ def open(
         stays so when the system is closed; close the system first. One system at a time uses it.
         It may be a provider of one's own: its methods are called from threads of the engine, and
         send no commands (``es.Deadlock``); rows of read models are made anew from its events, in
-        memory, each time it is opened; schemas are not recorded, so a changed class is not refused.
+        memory, each time it is opened, but for those with a ``file``; schemas are not recorded, so
+        a changed class is not refused.
     durability: ``"full"``: what was acknowledged survives power loss. ``"normal"``: it survives the
         death of the process, and a power loss may take the last seconds.
     readonly: read beside the process that writes; commands raise ``es.ReadOnly``.
@@ -307,6 +308,8 @@ def open_with(
         for aggregate in aggregates:
             system._add_aggregate(aggregate)
         check(system)
+        if isinstance(below, ProviderStore) and any(map(_readmodel.has_file, readmodels)):
+            below.keep_files()
         system._readmodels.update(_readmodel.attach(system, readmodels))
         system._processes.update(_processes.attach(system, processes, clock))
     except BaseException:

@@ -273,3 +273,47 @@ def test_one_system_at_a_time(provider: Any) -> None:
     assert provider.append("a", [Added("x", 1)]).position == 2  # it is still open
     with pytest.raises(es.Closed):
         shop[Cart, "a"].ask(Add("pen"))
+
+
+class Noted(es.Event):
+    number: int
+
+
+handled: list[int] = []
+
+
+class Notes(es.ReadModel):
+    schema = "CREATE TABLE notes (number INTEGER)"
+
+    @es.on(Noted)
+    def noted(self, db: es.Rows, event: Noted) -> None:
+        handled.append(event.number)
+        db.execute("INSERT INTO notes VALUES (:number)", {"number": event.number})
+
+    @es.query
+    def numbers(self, db: es.Rows) -> list[int]:
+        return [number for (number,) in db.execute("SELECT number FROM notes").fetchall()]
+
+
+def test_rows_in_a_file_stay(provider: Any, tmp_path: Path) -> None:
+    class Kept(Notes):
+        file = tmp_path / "notes.db"
+
+    handled.clear()
+    for number in range(3):
+        with es.open(provider, Kept) as shop:
+            shop.store.append("a", [Noted(number)])
+            shop.flush(60)
+            assert shop[Kept].numbers() == handled == list(range(number + 1))
+    other = type(provider)()
+    with pytest.raises(es.NotAStore, match="another store"):
+        es.open(other, Kept)
+    assert other.head == 0
+    assert provider.checkpoint("escqrs.store") is not None
+
+
+def test_a_provider_without_such_files_keeps_no_number(provider: Any) -> None:
+    with es.open(provider, Notes) as shop:
+        shop.store.append("a", [Noted(1)])
+        shop.flush(60)
+    assert provider.checkpoint("escqrs.store") is None
