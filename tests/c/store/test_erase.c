@@ -395,6 +395,7 @@ static void test_readers_beside(void **state)
 
 int main(void)
 {
+    use_memory_for_files();
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_calls_fail, setup_fault, teardown_fault),

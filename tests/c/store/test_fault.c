@@ -281,6 +281,7 @@ static void test_no_memory(void **state)
 
 int main(void)
 {
+    use_memory_for_files();
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_final_or_not, setup_fault, teardown_fault),

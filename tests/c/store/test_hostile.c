@@ -356,9 +356,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cells, setup_folder, name_damage),
         cmocka_unit_test_setup_teardown(test_said, setup_folder, name_damage),
     };
-    if (access("/dev/shm", W_OK) == 0) { /* a thousand files are opened and closed */
-        setenv("TMPDIR", "/dev/shm", 0);
-    }
+    use_memory_for_files();
     alarm(TIME_LIMIT_S);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,6 +160,7 @@ static void test_normal(void **state)
 
 int main(void)
 {
+    use_memory_for_files();
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_small_commits, setup_folder, teardown_folder),
