@@ -470,7 +470,7 @@ static void test_times(void **state)
 static void test_ranges(void **state)
 {
     escqrs_store *store = open_fresh(state);
-    char data[8];
+    char data[16];
     for (int i = 0; i < 6; i++) {
         snprintf(data, sizeof data, "%c%d", i % 2 == 0 ? 'a' : 'b', i / 2 + 1);
         append(store, i % 2 == 0 ? "a" : "b", i / 2, data);
@@ -497,7 +497,7 @@ static void test_matches(void **state)
     escqrs_slice vip = text("vip"), types[2] = {text("Other"), text("Third")};
     one added;
     for (int i = 0; i < 6; i++) {
-        char data[8];
+        char data[16];
         snprintf(data, sizeof data, "e%d", i + 1);
         one_init(&added, store, "a", i, data);
         added.event.type = type_of(store, i % 3 == 0 ? "Test" : i % 3 == 1 ? "Other" : "Third");
