@@ -720,7 +720,7 @@ typedef struct crowd {
 static void *write_alone(void *context)
 {
     crowd *all = context;
-    char stream[16];
+    char stream[24];
     snprintf(stream, sizeof stream, "s%d", atomic_fetch_add(&all->number, 1));
     for (int64_t i = 0; i < COMMITS_EACH; i++) {
         one added;
