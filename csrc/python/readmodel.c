@@ -736,6 +736,52 @@ static PyObject *core_progress(PyObject *object, PyObject *given)
     return status == ESCQRS_OK ? PyLong_FromLongLong(call.seen) : NULL;
 }
 
+typedef struct change_call {
+    escqrs_readmodel *model;
+    uint64_t seen;
+    escqrs_error error;
+} change_call;
+
+static escqrs_status wait_changed(void *context, int64_t deadline_ns)
+{
+    change_call *call = context;
+    return escqrs_readmodel_wait_changed(call->model, &call->seen, deadline_ns, &call->error);
+}
+
+/* changed(seen) -> another number, once the rows that queries see may be others, or at a kick */
+static PyObject *core_changed(PyObject *object, PyObject *given)
+{
+    core_object *self = (core_object *)object;
+    unsigned long long seen = PyLong_AsUnsignedLongLong(given);
+    if (seen == (unsigned long long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    change_call call = {.model = self->model, .seen = seen};
+    int status = esc_py_wait(wait_changed, &call, INT64_MAX);
+    if (status > 0) {
+        esc_py_raise(system->state, &call.error);
+    }
+    core_leave(system);
+    return status == ESCQRS_OK ? PyLong_FromUnsignedLongLong(call.seen) : NULL;
+}
+
+static PyObject *core_kick(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    core_object *self = (core_object *)object;
+    esc_py_system *system = core_enter(self);
+    if (system == NULL) {
+        return NULL;
+    }
+    escqrs_readmodel_kick(self->model); /* its lock is held for a few instructions */
+    core_leave(system);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_retry(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -994,6 +1040,8 @@ static PyMethodDef core_methods[] = {
     {"progress", core_progress, METH_O, NULL},
     {"retry", core_retry, METH_NOARGS, NULL},
     {"skip", core_skip, METH_O, NULL},
+    {"changed", core_changed, METH_O, NULL},
+    {"kick", core_kick, METH_NOARGS, NULL},
     {"unpark", core_unpark, METH_VARARGS, NULL},
     {"query", core_query, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

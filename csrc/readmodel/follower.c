@@ -225,6 +225,7 @@ void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head
             esc_rate_add(&model->rate, position - follower->position);
         }
         follower->position = position;
+        model->changes += follower == &model->live;
     }
     if (follower == &model->live && !model->frozen && position >= head) {
         model->level = true;

@@ -123,6 +123,7 @@ static void inline_durable(void *context, int64_t head)
         escqrs_readmodel *model = esc_projector_model(projector, i);
         if (model->inlined) {
             esc_rate_add(&model->rate, head - model->live.position);
+            model->changes += head > model->live.position;
             model->live.position = head;
         }
     }

@@ -318,6 +318,7 @@ static void finish(escqrs_readmodel *model, const escqrs_error *error)
     model->unparks.reason = NULL;
     model->unparks.error = *error;
     model->unparks.done = model->unparks.asked;
+    model->changes++;
     if (status == ESCQRS_OK && !model->frozen) {
         model->parked = live->parked_events;
         if (model->parked == 0 && !model->stopped && !model->retrying && !model->troubled &&

@@ -130,6 +130,7 @@ struct escqrs_readmodel {
     int64_t parked;        /* of the one that counts, as of its last transaction */
     bool cancel_wanted;    /* of the rebuild */
     bool rebuild_failed;   /* given up, and no wait has told so yet */
+    uint64_t changes;      /* of the rows that queries see, and kicks of who waits for them */
     bool error_is_rebuild; /* `error` is that of a rebuild that was given up */
     esc_unpark_queue unparks;
     /* events applied by the one that counts, in this second and the whole one before */

@@ -34,6 +34,7 @@ static void settle(escqrs_readmodel *model, int64_t position)
     esc_mutex_lock(&projector->mutex);
     model->parked = parked;
     model->live.position = position;
+    model->changes++;
     model->frozen = false;
     model->level = position >= head;
     model->refilling = position == 0 && head > 0;

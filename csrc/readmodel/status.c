@@ -89,6 +89,61 @@ void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_statu
     status->lag_us = lag_of(projector, status->position, head);
 }
 
+/* ---- changes --------------------------------------------------------------------------------- */
+
+void escqrs_readmodel_kick(escqrs_readmodel *model)
+{
+    escqrs_projector *projector = model->projector;
+    if (!esc_projector_is_forked(projector)) {
+        esc_mutex_lock(&projector->mutex);
+        model->changes++;
+        esc_cond_broadcast(&projector->changed);
+        esc_mutex_unlock(&projector->mutex);
+    }
+}
+
+/* Read-only: what is in the file of another process. */
+static bool look_again(escqrs_readmodel *model)
+{
+    escqrs_readmodel_status status;
+    esc_mutex_lock(&model->projector->mutex);
+    int64_t before = model->live.position;
+    esc_mutex_unlock(&model->projector->mutex);
+    escqrs_readmodel_get_status(model, &status); /* not there for a moment: it is looked again */
+    return status.position != before;
+}
+
+escqrs_status escqrs_readmodel_wait_changed(escqrs_readmodel *model, uint64_t *seen,
+                                            int64_t deadline_ns, escqrs_error *error)
+{
+    escqrs_projector *projector = model->projector;
+    escqrs_status status = ESCQRS_OK;
+    if (esc_projector_is_forked(projector)) {
+        return escqrs_error_set(error, ESCQRS_FORKED, "a read model was used in a child of fork()");
+    }
+    esc_mutex_lock(&projector->mutex);
+    while (status == ESCQRS_OK && model->changes == *seen) {
+        int64_t slice_ns = projector->readonly ? esc_deadline_after(LOOK_EVERY_NS) : deadline_ns;
+        bool last = slice_ns >= deadline_ns;
+        if (projector->stopping || projector->ended) {
+            status = escqrs_error_set(error, ESCQRS_CLOSED, "the store was closed");
+        } else if (!esc_cond_wait_until(&projector->changed, &projector->mutex,
+                                        last ? deadline_ns : slice_ns) &&
+                   last && model->changes == *seen) {
+            status = escqrs_error_set(error, ESCQRS_TIMEOUT, "read model %s has not changed",
+                                      model->definition.name);
+        } else if (projector->readonly && !projector->stopping) {
+            esc_mutex_unlock(&projector->mutex);
+            bool moved = look_again(model);
+            esc_mutex_lock(&projector->mutex);
+            model->changes += moved;
+        }
+    }
+    *seen = model->changes;
+    esc_mutex_unlock(&projector->mutex);
+    return status;
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static escqrs_status say_stopped(const escqrs_readmodel *model, escqrs_error *error)

@@ -550,8 +550,9 @@ static bool is_closed_or_lost(void *context)
     return is_closed(store) || atomic_load_explicit(&store->lost, memory_order_relaxed) != 0;
 }
 
-/* By the watch's thread: another process has committed, or may have. */
-static void look(void *context)
+/* By the watch's thread: another process has committed, or may have. False: it could not be seen
+ * (no memory, a read that failed), and is to be tried again, as nobody tells of it once more. */
+static bool look(void *context)
 {
     escqrs_store *store = context;
     int64_t before = esc_provider_head(store->provider);
@@ -561,6 +562,7 @@ static void look(void *context)
     if (status == ESCQRS_CORRUPT || esc_provider_head(store->provider) != before) {
         esc_journal_wake(&store->journal);
     }
+    return status == ESCQRS_OK || status == ESCQRS_CORRUPT || status == ESCQRS_CLOSED;
 }
 
 /* *watch NULL: nothing tells of others but escqrs_store_changed. */

@@ -19,7 +19,7 @@
 struct esc_watch {
     esc_thread thread;
     const escqrs_log *log;
-    void (*look)(void *context);
+    bool (*look)(void *context);
     void *context;
     int inotify; /* -1: cannot be had */
     int kick;    /* eventfd: somebody began to wait, or the end */
@@ -64,6 +64,7 @@ static void run(void *context)
         /* acquire: pairs with the release in enter, whose kick comes after it */
         bool wanted = atomic_load_explicit(&watch->waiting, memory_order_acquire) > 0;
         bool armed = wanted && arm(watch);
+        bool seen = true;
         if (wanted) {
             if (!armed && !watch->blind) {
                 watch->blind = true;
@@ -72,11 +73,11 @@ static void run(void *context)
                                  "later",
                                  watch->lock_path, ESC_WATCH_BLIND_MS);
             }
-            watch->look(watch->context);
+            seen = watch->look(watch->context);
         }
         struct pollfd sources[2] = {{.fd = watch->kick, .events = POLLIN},
                                     {.fd = armed ? watch->inotify : -1, .events = POLLIN}};
-        (void)!poll(sources, 2, wanted && !armed ? ESC_WATCH_BLIND_MS : -1);
+        (void)!poll(sources, 2, wanted && !(armed && seen) ? ESC_WATCH_BLIND_MS : -1);
         drain(watch->kick);
         if (armed) {
             drain(watch->inotify);
@@ -96,7 +97,7 @@ static void destroy(esc_watch *watch)
     escqrs_free(watch);
 }
 
-escqrs_status esc_watch_start(const char *path, const escqrs_log *log, void (*look)(void *context),
+escqrs_status esc_watch_start(const char *path, const escqrs_log *log, bool (*look)(void *context),
                               void *context, esc_watch **result, escqrs_error *error)
 {
     size_t folder_size = (size_t)(strrchr(path, '/') - path) + 1;

@@ -15,8 +15,9 @@ typedef struct esc_watch esc_watch;
 
 /* Start the thread for the file at `path` (absolute), which is touched after each commit. While
  * somebody waits it calls look(context) once at the beginning, and after each commit of another
- * process. NO_MEMORY, IO. */
-escqrs_status esc_watch_start(const char *path, const escqrs_log *log, void (*look)(void *context),
+ * process; where that returns false (it could not see), again after ESC_WATCH_BLIND_MS. NO_MEMORY,
+ * IO. */
+escqrs_status esc_watch_start(const char *path, const escqrs_log *log, bool (*look)(void *context),
                               void *context, esc_watch **watch,
                               escqrs_error *error) ESCQRS_MUST_USE;
 /* Nobody waits any more; joins the thread. NULL is fine. */

@@ -209,6 +209,14 @@ ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait(escqrs_readmodel *readmodel,
 ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_rebuilt(escqrs_readmodel *readmodel,
                                                             int64_t deadline_ns,
                                                             escqrs_error *error);
+/* Wait until the rows that queries see may be others than when `*seen` was given (0: at first),
+ * which becomes what is now, or for a kick: OK. TIMEOUT; CLOSED. A read-only store's are looked at
+ * while somebody waits. Detached. */
+ESCQRS_MUST_USE escqrs_status escqrs_readmodel_wait_changed(escqrs_readmodel *readmodel,
+                                                            uint64_t *seen, int64_t deadline_ns,
+                                                            escqrs_error *error);
+/* End such waits. Any thread; does not block. */
+void escqrs_readmodel_kick(escqrs_readmodel *readmodel);
 /* Build it anew from position 1 beside the live copy and swap when level. Returns at once. What
  * skip left out is tried again. One that has begun (`rebuilt` is not -1) goes on where it was when
  * the store is opened again; readmodel/copy.c says how. A read model with virtual tables is emptied

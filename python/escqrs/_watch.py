@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._query import core_of
-from ._readmodel_status import STATES
-from .errors import ReadModelStopped, Timeout
+from .errors import Error
 
 if TYPE_CHECKING:
     from ._readmodel import ReadModel
@@ -23,61 +21,58 @@ _R = TypeVar("_R")
 
 
 class Hub:
-    """Tells the watches of one read model that it has moved on; a thread while there are any."""
+    """Tells the watches of one read model that its rows have changed; a thread while there are any.
+
+    The thread waits in the core, without a time limit; it holds no watch meanwhile, so that one
+    that nobody refers to ends by itself. Whoever takes a watch away kicks it, and it looks whether
+    there are any left. The lock guards ``_running`` and what is added; a watch that is gone is
+    taken away without it, as that may happen anywhere.
+    """
 
     def __init__(self, core: Any) -> None:
         self._core = core
         self._lock = threading.Lock()
-        self._watches: weakref.WeakSet[Watch[Any]] = weakref.WeakSet()
+        self._watches: set[weakref.ref[Watch[Any]]] = set()
         self._running = False
 
     def add(self, watch: Watch[Any]) -> None:
         with self._lock:
-            self._watches.add(watch)
+            self._watches.add(weakref.ref(watch, self._forget))
             if not self._running:
                 self._running = True
                 thread = threading.Thread(target=self._run, name="escqrs-watch", daemon=True)
                 thread.start()
 
     def remove(self, watch: Watch[Any]) -> None:
+        self._forget(weakref.ref(watch))
+
+    def _forget(self, watch: weakref.ref[Watch[Any]]) -> None:
+        self._watches.discard(watch)
+        with contextlib.suppress(Error):  # the system is closed, and the thread ends by itself
+            self._core.kick()
+
+    def _wake(self, *, last: BaseException | None = None) -> bool:
+        """Whether the thread goes on; after a failure it does not."""
         with self._lock:
-            self._watches.discard(watch)
+            watches = [watch for one in list(self._watches) if (watch := one()) is not None]
+            if last is not None:
+                self._watches.clear()
+            self._running = bool(watches) and last is None
+            running = self._running
+        for watch in watches:
+            watch._wake(last)
+        return running
 
     def _run(self) -> None:
-        failure: BaseException | None = None
+        seen = 0
         try:
-            position = self._core.status()[1]
-            while True:
-                with self._lock:
-                    if not self._watches:
-                        self._running = False
-                        return
-                    watches = list(self._watches)
-                try:
-                    self._core.wait(position + 1, _HUB_SECONDS)
-                except (Timeout, ReadModelStopped):
-                    if self._core.status()[1] <= position:
-                        self._pause()
-                        continue
-                position = self._core.status()[1]
-                for watch in watches:
-                    watch._wake(None)
+            while self._wake():
+                seen = self._core.changed(seen)
         except BaseException as error:
-            failure = error
-        with self._lock:
-            self._running = False
-            watches = list(self._watches)
-            self._watches.clear()
-        for watch in watches:
-            watch._wake(failure)
-
-    def _pause(self) -> None:
-        if STATES[self._core.status()[0]] == "stopped":
-            time.sleep(_HUB_SECONDS / 10)
+            self._wake(last=error)
 
 
 _hub_lock = threading.Lock()
-_HUB_SECONDS = 1.0  # after which the thread looks whether anybody still watches
 
 
 class Watch(Generic[_R]):
@@ -164,8 +159,3 @@ class Watch(Generic[_R]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        hub = getattr(self, "_hub", None)
-        if hub is not None:
-            hub.remove(self)

@@ -283,3 +283,53 @@ def test_a_watch_ends_with_its_system() -> None:
         next(watch)  # not less when it is asked again
     watch.close()
     assert (next(watch, None), next(watch, None)) == (None, None)
+
+
+def test_watch_sees_rows_that_change_where_the_position_does_not() -> None:
+    """Those of a rebuild, and parked events that are applied after all."""
+    factor, refused = [1], {2}
+
+    class Moody(es.ReadModel):
+        schema = "CREATE TABLE moody (n INTEGER)"
+        on_error = "park"
+
+        @es.on(Added)
+        def added(self, db: es.Rows, event: Added) -> None:
+            if event.quantity in refused:
+                raise KeyError(event.quantity)
+            db.execute("INSERT INTO moody VALUES (?)", (event.quantity * factor[0],))
+
+        @es.query
+        def all(self, db: es.Rows) -> list[int]:
+            return [n for (n,) in db.execute("SELECT n FROM moody ORDER BY n")]
+
+    with es.open(":memory:", Cart, Moody) as shop:
+        shop[Cart, "1"].ask(Add("a", 1))
+        shop[Cart, "2"].ask(Add("b", 2))
+        shop.flush(SECONDS)
+        watch = shop[Moody].watch(Moody.all)
+        assert next(watch) == [1]
+        refused.clear()
+        shop[Moody].retry()
+        assert next(watch) == [1, 2]
+        factor[0] = 10
+        shop[Moody].rebuild()
+        assert next(watch) == [10, 20]
+
+
+def test_thread_of_watches_ends_with_the_last_of_them() -> None:
+    def running() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "escqrs-watch"]
+
+    with es.open(":memory:", Cart, Items) as shop:
+        before = set(running())
+        watch, other = shop[Items].watch(Items.count), shop[Items].watch(Items.count)
+        (thread,) = set(running()) - before
+        watch.close()
+        del other  # nobody refers to it
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+        again = shop[Items].watch(Items.count)
+        assert next(again) == 0
+        shop[Cart, "1"].ask(Add("a", 1))
+        assert next(again) == 1
