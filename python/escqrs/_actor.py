@@ -589,7 +589,7 @@ class ActorSystem(_core.ActorSystemBase):
                 if _deadline.left(until) == 0.0:
                     return
                 try:
-                    _patiently(functools.partial(_await_end, ref), until)
+                    _patiently(functools.partial(_await_end, self, ref), until)
                 except Timeout:
                     return  # _stop names it
 
@@ -613,19 +613,22 @@ class ActorSystem(_core.ActorSystemBase):
         return f"<es.ActorSystem: {self.actor_count} actors>"
 
 
-def _await_end(ref: Ref, timeout: float | None) -> None:
+def _await_end(system: ActorSystem, ref: Ref, timeout: float | None) -> None:
     """Wait until it has stopped. One that has failed, and that a backoff holds back from the poison
     in its mailbox, is stopped."""
     until = _deadline.until(timeout)
     rested = False
     while True:
         left = _deadline.left(until)
+        now = system._now
         try:
             ref.wait_stopped(_REST_SECONDS if left is None else min(left, _REST_SECONDS))
         except Timeout:
             if left is not None and left <= _REST_SECONDS:
                 raise
             rests = ref.state == "failed"
+            if not rests and system._now == now:  # a seeded system with nothing left to do
+                raise
             if rests and rested:
                 ref.stop()
             rested = rests

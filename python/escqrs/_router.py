@@ -81,7 +81,8 @@ def consistent_hash(key: Callable[[Any], Hashable], n: int | Iterable[Ref]) -> R
     """To the one that the key of the message belongs to; few keys move when routees come and go.
 
     key: a function from a message to something hashable. A ``str`` hashes differently in each
-    process.
+    process. What it raises is shown by ``sys.unraisablehook``, and the message goes on as if the
+    key were 0.
     """
     if not callable(key):
         raise TypeError(f"key is a function from a message, not {type(key).__name__}")
