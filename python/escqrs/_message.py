@@ -177,6 +177,10 @@ def _names(what: str, given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(several))
 
 
+def _is_of_dataclasses(given: object) -> bool:
+    return isinstance(given, dataclasses.Field)
+
+
 def _from_dataclasses(title: str, name: str, given: dataclasses.Field[Any]) -> _Field:
     """``dataclasses.field(...)``, as far as it says what ``es.field(...)`` can say."""
     if not (given.init and given.repr and given.compare and given.hash in (None, True)):
@@ -282,7 +286,7 @@ def _declare(
                 f"{title}.{name}: names that begin with `_` are reserved; choose another"
             )
         given = values.get(name, _MISSING)
-        if isinstance(given, dataclasses.Field):
+        if _is_of_dataclasses(given):
             given = _from_dataclasses(title, name, given)
         asked = given.number if isinstance(given, _Field) else None
         before = inherited.get(name)

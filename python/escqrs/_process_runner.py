@@ -24,7 +24,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _deadline
 from ._aggregate import describe
@@ -82,6 +82,7 @@ _LOOK_SECONDS = 60.0  # while timers are set: the clock may have been set, or th
 _TRANSIENT = (Aborted, Closed, MailboxFull, MemoryError, StorageError, Timeout)
 
 Clock = Callable[..., datetime.datetime]
+_R = TypeVar("_R")
 
 
 class _Batch:
@@ -622,7 +623,7 @@ class Runner:
 
     # ---- inputs
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., _R], *arguments: Any) -> _R:
         """Code of the program: what it raises is its failure."""
         self.calling = True
         result = function(*arguments)
@@ -642,7 +643,7 @@ class Runner:
         stream: str | None = None
         part, _ = part_of(recorded)
         try:
-            id = self.call(definition.whose, recorded, reaction)
+            id: str | None = self.call(definition.whose, recorded, reaction)
             if id is None:
                 return
             stream = definition.prefix + id
