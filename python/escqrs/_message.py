@@ -181,7 +181,7 @@ def _is_of_dataclasses(given: object) -> bool:
     return isinstance(given, dataclasses.Field)
 
 
-def _from_dataclasses(title: str, name: str, given: dataclasses.Field[Any]) -> _Field:
+def _from_dataclasses(title: str, name: str, given: Any) -> _Field:
     """``dataclasses.field(...)``, as far as it says what ``es.field(...)`` can say."""
     if not (given.init and given.repr and given.compare and given.hash in (None, True)):
         raise TypeError(
