@@ -5,6 +5,7 @@ from __future__ import annotations
 import dbm.dumb
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,22 @@ class Box(es.Aggregate):
     def was(self, event: Was | Other) -> None: ...
 
 
+opened: list[sqlite3.Connection] = []
+
+
+def connect(path: Path | str) -> sqlite3.Connection:
+    opened.append(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+    return opened[-1]
+
+
+@pytest.fixture(autouse=True)
+def close_all() -> Iterator[None]:
+    """Python 3.13 warns of connections that are dropped unclosed."""
+    yield
+    while opened:
+        opened.pop().close()
+
+
 class Reports(es.ForeignReadModel):
     """In another SQLite file, by Python's own module: exactly once."""
 
@@ -49,7 +66,7 @@ class Reports(es.ForeignReadModel):
 
     def _open(self) -> sqlite3.Connection:
         if self.db is None:
-            self.db = sqlite3.connect(self.path, isolation_level=None)
+            self.db = connect(self.path)
             self.db.executescript(
                 """CREATE TABLE IF NOT EXISTS checkpoint (position INTEGER);
                 CREATE TABLE IF NOT EXISTS rows (key TEXT, position INTEGER);
@@ -84,7 +101,7 @@ class Reports(es.ForeignReadModel):
 
 
 def rows(path: Path) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
+    connection = connect(path)
     found = connection.execute("SELECT key, position FROM rows ORDER BY rowid").fetchall()
     connection.close()
     return found
@@ -155,7 +172,7 @@ def test_a_checkpoint_that_somebody_moved(tmp_path: Path) -> None:
         put(shop, "a")
         with Reports(other).follow(shop) as reports:
             reports.wait(timeout=SECONDS)
-            thief = sqlite3.connect(other, isolation_level=None)
+            thief = connect(other)
             thief.execute("UPDATE checkpoint SET position = 1")
             thief.close()
             put(shop, "b")
