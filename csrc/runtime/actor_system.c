@@ -191,10 +191,11 @@ static bool wait_until_ended(escqrs_actor_system *system, esc_cell *cell, int64_
     return has_ended(cell);
 }
 
-/* Manual: run the actors instead of waiting. */
-static bool step_until_ended(escqrs_actor_system *system, esc_cell *cell)
+/* Manual: run the actors instead of waiting; where the time is virtual, an actor that fails for ever
+ * goes on for ever. */
+static bool step_until_ended(escqrs_actor_system *system, esc_cell *cell, int64_t deadline_ns)
 {
-    while (!has_ended(cell)) {
+    while (!has_ended(cell) && esc_deadline_after(0) < deadline_ns) {
         if (!escqrs_actor_system_step(system)) {
             break;
         }
@@ -218,7 +219,7 @@ static bool is_inside(const esc_cell *cell)
 static bool await_end(escqrs_actor_system *system, esc_cell *cell, int64_t deadline_ns)
 {
     if (system->manual) {
-        return step_until_ended(system, cell);
+        return step_until_ended(system, cell, deadline_ns);
     }
     escqrs_runtime_block();
     bool ended = wait_until_ended(system, cell, deadline_ns);

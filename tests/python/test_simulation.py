@@ -168,3 +168,23 @@ def test_async_actors_are_refused() -> None:
         except TypeError as error:
             failures.append(error)
         assert "async" in str(failures[0])
+
+
+def test_an_actor_that_fails_for_ever_ends_with_its_system() -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise LookupError("no")
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            raise AssertionError("it has never begun")
+
+    backoff = es.Backoff(first=60, limit=60)
+    with System(seed=1, supervisor=es.OneForOne(backoff=backoff)) as system:
+        ref = system.spawn(es.Props(Broken))
+        reply = ref.submit("hello")
+        with pytest.raises(es.Timeout):
+            ref.wait_stopped(1)
+        assert system.now > 1
+    assert ref.state == "stopped"
+    with pytest.raises(es.Error, match="no"):
+        reply.result(0)
