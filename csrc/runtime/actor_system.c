@@ -191,8 +191,8 @@ static bool wait_until_ended(escqrs_actor_system *system, esc_cell *cell, int64_
     return has_ended(cell);
 }
 
-/* Manual: run the actors instead of waiting; where the time is virtual, an actor that fails for ever
- * goes on for ever. */
+/* Manual: run the actors instead of waiting; where the time is virtual, an actor that fails for
+ * ever goes on for ever. */
 static bool step_until_ended(escqrs_actor_system *system, esc_cell *cell, int64_t deadline_ns)
 {
     while (!has_ended(cell) && esc_deadline_after(0) < deadline_ns) {
