@@ -35,6 +35,7 @@
 #include "base/checksum.h"
 #include "base/error.h"
 #include "readmodel/sql.h"
+#include "store/memory_vfs.h"
 
 #define MAKE_TABLE                                                                                 \
     "CREATE TABLE IF NOT EXISTS escqrs_rebuild(readmodel TEXT NOT NULL PRIMARY KEY,"               \
@@ -136,7 +137,8 @@ static escqrs_status work_path(void *context, void *sqlite, escqrs_error *error)
     escqrs_readmodel *model = context;
     const char *file = sqlite3_db_filename(sqlite, "main");
     esc_buffer path = {0};
-    if (file == NULL || file[0] == '\0' || esc_side_is_in_memory(model)) {
+    if (file == NULL || file[0] == '\0' || esc_side_is_in_memory(model) ||
+        esc_memory_vfs_holds(sqlite)) {
         return ESCQRS_OK;
     }
     escqrs_status status =

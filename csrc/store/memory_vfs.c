@@ -509,3 +509,10 @@ const char *esc_memory_vfs_name(const esc_memory_vfs *self)
 {
     return self->name;
 }
+
+bool esc_memory_vfs_holds(sqlite3 *db)
+{
+    sqlite3_vfs *vfs = NULL;
+    return sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) == SQLITE_OK &&
+           vfs != NULL && vfs->xOpen == vfs_open;
+}

@@ -6,6 +6,7 @@
 #define ESC_STORE_MEMORY_VFS_H
 
 #include <escqrs/base.h>
+#include <sqlite3.h>
 
 typedef struct esc_memory_vfs esc_memory_vfs;
 
@@ -13,5 +14,7 @@ typedef struct esc_memory_vfs esc_memory_vfs;
 escqrs_status esc_memory_vfs_create(esc_memory_vfs **vfs, escqrs_error *error) ESCQRS_MUST_USE;
 void esc_memory_vfs_destroy(esc_memory_vfs *vfs); /* no connection may be left; NULL is fine */
 const char *esc_memory_vfs_name(const esc_memory_vfs *vfs); /* lives as long as it */
+/* Does such a VFS hold the connection's database? Its path then names no file. */
+bool esc_memory_vfs_holds(sqlite3 *db);
 
 #endif

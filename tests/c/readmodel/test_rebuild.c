@@ -289,14 +289,37 @@ static void test_cancelled_one_stays_cancelled(void **state)
     end(life);
 }
 
+/* The path of a store in memory is nobody's file: nothing may be written by that name. */
+static void test_copy_of_what_is_in_memory(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *model = add(self, ITEMS_SQL);
+    make(self);
+    append_item(self, "book", 1);
+    finish(self);
+    assert_null(model->copy_path);
+    check(escqrs_readmodel_rebuild(model, &error), &error);
+    finish(self);
+    escqrs_readmodel_status status;
+    escqrs_readmodel_get_status(model, &status);
+    assert_false(status.rebuilding);
+    assert_int_equal(status.state, ESCQRS_READMODEL_LIVE);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_changed_one_goes_on),        TEST(test_one_that_was_asked_for_goes_on),
-        TEST(test_copy_that_is_none),          TEST(test_copy_that_was_left_over),
-        TEST(test_back_to_the_old_definition), TEST(test_cancelled_one_stays_cancelled),
+        TEST(test_changed_one_goes_on),
+        TEST(test_one_that_was_asked_for_goes_on),
+        TEST(test_copy_that_is_none),
+        TEST(test_copy_that_was_left_over),
+        TEST(test_back_to_the_old_definition),
+        TEST(test_cancelled_one_stays_cancelled),
+        cmocka_unit_test_setup_teardown(test_copy_of_what_is_in_memory, fixture_setup_in_memory,
+                                        fixture_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
