@@ -60,7 +60,12 @@ void escqrs_readmodel_get_status(escqrs_readmodel *model, escqrs_readmodel_statu
         escqrs_error error = {0};
         if (esc_model_look_up(model, &checkpoint, &error) == ESCQRS_OK && checkpoint.found) {
             esc_mutex_lock(&projector->mutex);
-            model->live.position = checkpoint.position;
+            if (model->live.position != checkpoint.position) {
+                /* Whoever sees it first, here or in wait_changed, tells all who wait. */
+                model->live.position = checkpoint.position;
+                model->changes++;
+                esc_cond_broadcast(&projector->changed);
+            }
             esc_mutex_unlock(&projector->mutex);
         }
     }
@@ -102,17 +107,6 @@ void escqrs_readmodel_kick(escqrs_readmodel *model)
     }
 }
 
-/* Read-only: what is in the file of another process. */
-static bool look_again(escqrs_readmodel *model)
-{
-    escqrs_readmodel_status status;
-    esc_mutex_lock(&model->projector->mutex);
-    int64_t before = model->live.position;
-    esc_mutex_unlock(&model->projector->mutex);
-    escqrs_readmodel_get_status(model, &status); /* not there for a moment: it is looked again */
-    return status.position != before;
-}
-
 escqrs_status escqrs_readmodel_wait_changed(escqrs_readmodel *model, uint64_t *seen,
                                             int64_t deadline_ns, escqrs_error *error)
 {
@@ -134,9 +128,9 @@ escqrs_status escqrs_readmodel_wait_changed(escqrs_readmodel *model, uint64_t *s
                                       model->definition.name);
         } else if (projector->readonly && !projector->stopping) {
             esc_mutex_unlock(&projector->mutex);
-            bool moved = look_again(model);
+            escqrs_readmodel_status found; /* not there for a moment: it is looked again */
+            escqrs_readmodel_get_status(model, &found);
             esc_mutex_lock(&projector->mutex);
-            model->changes += moved;
         }
     }
     *seen = model->changes;

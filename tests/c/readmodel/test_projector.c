@@ -563,6 +563,36 @@ static void test_readonly(void **state)
     fixture_close(&reader);
 }
 
+/* Whoever else looks at a read-only read model takes no change from who waits for one. */
+static void test_readonly_change_is_told_to_all(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *items = add_items(self);
+    start(self);
+    append_item(self, "book", 1);
+    flush(self, items);
+
+    escqrs_store_options options = {.readonly = true};
+    fixture reader = {.schema = self->schema, .log = self->log};
+    check(escqrs_store_open(self->path, &options, &reader.store, &error), &error);
+    fixture_open_projector(&reader);
+    escqrs_readmodel *same = add_items(&reader);
+    start(&reader);
+    escqrs_readmodel_status status;
+    escqrs_readmodel_get_status(same, &status);
+    uint64_t seen = 0;
+    while (escqrs_readmodel_wait_changed(same, &seen, 0, &error) == ESCQRS_OK) {
+    }
+    append_item(self, "pen", 1);
+    flush(self, items);
+    escqrs_readmodel_get_status(same, &status);
+    assert_int_equal(status.position, 2);
+    check(escqrs_readmodel_wait_changed(same, &seen, esc_deadline_after(60 * SECONDS), &error),
+          &error);
+    fixture_close(&reader);
+}
+
 static void test_wait_times_out_and_ends(void **state)
 {
     fixture *self = *state;
@@ -807,6 +837,7 @@ int main(void)
         cmocka_unit_test(test_check_needs_no_store),
         FILE_ONLY(test_create_as_fails_alone),
         FILE_ONLY(test_readonly),
+        FILE_ONLY(test_readonly_change_is_told_to_all),
         BOTH(test_wait_times_out_and_ends),
         FILE_ONLY(test_step),
         BOTH(test_functions),
