@@ -6,8 +6,8 @@
  * Names: every connection of SQLite's to a WAL store holds a shared lock (fcntl) on bytes of the
  * file itself, whatever name it was opened by, and the kernel tells whether somebody has one. Only
  * files with several names are asked, through a descriptor of our own. Closing it would drop the
- * locks that connections of this process have, so where it is this process that has one, the
- * descriptor is kept, one a file.
+ * locks that connections of this process have, which may be others beside the one that the kernel
+ * names, so where anybody has one the descriptor is kept, one a file.
  *
  * Lock order: `registry.mutex` is a leaf, held over fork. */
 #include "store/lock.h"
@@ -259,14 +259,18 @@ static bool stands_beside(const char *path, const char *suffix)
     return there;
 }
 
-/* Who has it open as SQLite does; 0: nobody, or it cannot be told. */
+/* Who has it open as SQLite does; 0: nobody, or it cannot be told; -1: a process that has no number
+ * here, as one of another container. */
 static pid_t who_has(int descriptor)
 {
     struct flock asked = {.l_type = F_WRLCK,
                           .l_whence = SEEK_SET,
                           .l_start = LOCK_BYTES_FIRST,
                           .l_len = LOCK_BYTES_COUNT};
-    return fcntl(descriptor, F_OFD_GETLK, &asked) == 0 && asked.l_type != F_UNLCK ? asked.l_pid : 0;
+    if (fcntl(descriptor, F_OFD_GETLK, &asked) != 0 || asked.l_type == F_UNLCK) {
+        return 0;
+    }
+    return asked.l_pid > 0 ? asked.l_pid : -1;
 }
 
 /* Under the registry's mutex. */
@@ -293,7 +297,7 @@ static pid_t holder_of(const char *path, const struct stat *file)
         return 0;
     }
     pid_t holder = who_has(descriptor);
-    if (holder == getpid()) {
+    if (holder != 0) {
         *kept = (kept_file){registry.kept, file->st_dev, file->st_ino, descriptor};
         registry.kept = kept;
     } else {
@@ -316,11 +320,15 @@ escqrs_status esc_lock_check_names(const char *path, bool writes, escqrs_error *
     if (holder == 0) {
         return ESCQRS_OK;
     }
+    char shown[48] = "another process";
+    if (holder > 0) {
+        snprintf(shown, sizeof shown, "%s %ld", holder == getpid() ? "this process," : "process",
+                 (long)holder);
+    }
     return escqrs_error_set(error, ESCQRS_LOCKED,
-                            "%s has %ld names (hard links) and is open in %s %ld: a store is "
-                            "used by one name; close it there, or copy it with backup",
-                            path, (long)file.st_nlink,
-                            holder == getpid() ? "this process," : "process", (long)holder);
+                            "%s has %ld names (hard links) and is open in %s: a store is used by "
+                            "one name; close it there, or copy it with backup",
+                            path, (long)file.st_nlink, shown);
 }
 
 /* ---- holding ---------------------------------------------------------------------------------- */

@@ -5,6 +5,8 @@
 #include <sqlite3.h>
 #include <sys/syscall.h>
 
+#include "store/lock.h"
+
 static void write_file(const char *path, const void *bytes, size_t size)
 {
     FILE *file = fopen(path, "wb");
@@ -501,6 +503,78 @@ static void test_hard_link(void **state)
     escqrs_store_destroy(store);
 }
 
+/* As a connection of SQLite's that reads. */
+static int lock_like_sqlite(const char *path, int command)
+{
+    struct flock bytes = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0x40000002, .l_len = 510};
+    int descriptor = open(path, O_RDWR | O_CLOEXEC);
+    return descriptor >= 0 && fcntl(descriptor, command, &bytes) == 0 ? descriptor : -1;
+}
+
+static pid_t holder_seen_by_another(const char *path)
+{
+    int answer[2];
+    pid_t seen = -1;
+    assert_int_equal(pipe(answer), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct flock bytes = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000002, .l_len = 510};
+        int descriptor = open(path, O_RDWR | O_CLOEXEC);
+        bool told = descriptor >= 0 && fcntl(descriptor, F_GETLK, &bytes) == 0;
+        pid_t holder = told && bytes.l_type != F_UNLCK ? bytes.l_pid : 0;
+        _exit(write(answer[1], &holder, sizeof holder) == sizeof holder ? 0 : 1);
+    }
+    assert_int_equal(read(answer[0], &seen, sizeof seen), sizeof seen);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    close(answer[0]);
+    close(answer[1]);
+    return seen;
+}
+
+/* The kernel names one holder, which may be another process though we have the file open, too. */
+static void test_asking_costs_no_lock(void **state)
+{
+    (void)state;
+    char other[400];
+    int ready[2];
+    int end[2];
+    char byte = 0;
+    escqrs_error error = {0};
+    snprintf(other, sizeof other, "%s/other.db", fixture_folder);
+    write_file(fixture_path, "x", 1);
+    assert_int_equal(link(fixture_path, other), 0);
+    assert_int_equal(pipe(ready), 0);
+    assert_int_equal(pipe(end), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(end[1]);
+        if (lock_like_sqlite(fixture_path, F_SETLK) < 0 || write(ready[1], "r", 1) != 1) {
+            _exit(1);
+        }
+        _exit(read(end[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1); /* it was first, and is the one that is named */
+    int mine = lock_like_sqlite(fixture_path, F_SETLK);
+    assert_true(mine >= 0);
+    assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_LOCKED);
+    close(end[1]);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(holder_seen_by_another(fixture_path), getpid());
+    close(mine);
+    assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_OK);
+
+    int nameless = lock_like_sqlite(fixture_path, F_OFD_SETLK); /* of no process */
+    assert_true(nameless >= 0);
+    assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_LOCKED);
+    assert_non_null(strstr(error.message, "open in another process:"));
+    close(nameless);
+    close(ready[0]);
+    close(end[0]);
+}
+
 /* ---- read-only -------------------------------------------------------------------------------- */
 
 static void test_readonly_beside_writer(void **state)
@@ -602,6 +676,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock_and_a_child_on_its_way, setup_folder,
                                         teardown_folder),
         cmocka_unit_test_setup_teardown(test_hard_link, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_asking_costs_no_lock, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_beside_writer, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_folder, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_shell_view, setup_folder, teardown_folder),
