@@ -136,9 +136,10 @@ static inline void esc_py_errands_tidy(esc_py_actor_system *system)
 int esc_py_actor_system_check_fork(esc_py_actor_system *system);
 /* esc_py_wait for something that the system's actors do. A seeded system runs them here, on this
  * thread, until `wait` is content; TIMEOUT when so much of its own time has passed, or when nothing
- * is left to do. */
+ * is left to do. `first`, or NULL: the actor that goes before all others, where this thread is
+ * inside another one, which cannot go on before this wait is over. */
 int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
-                      int64_t deadline_ns);
+                      escqrs_actor *first, int64_t deadline_ns);
 int esc_py_actor_system_check_open(esc_py_actor_system *system);
 /* (ref, context; the facade's dead_letters and events) */
 int esc_py_actor_events_init(esc_py_actor_system *system);

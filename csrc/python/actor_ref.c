@@ -100,7 +100,7 @@ static int wait_or_refuse(esc_py_ref *to)
     }
     if (!looped && escqrs_context_current() == NULL && escqrs_ref_may_block(to->core)) {
         room wait = {.ref = to->core};
-        int status = esc_py_actor_wait(to->system, wait_room, &wait, INT64_MAX);
+        int status = esc_py_actor_wait(to->system, wait_room, &wait, NULL, INT64_MAX);
         if (status == ESCQRS_OK) {
             return 1;
         }
@@ -384,7 +384,7 @@ static PyObject *ref_wait_stopped(PyObject *object, PyObject *args, PyObject *kw
         return NULL;
     }
     room wait = {.ref = self->core};
-    int status = esc_py_actor_wait(self->system, wait_stopped, &wait, deadline_ns);
+    int status = esc_py_actor_wait(self->system, wait_stopped, &wait, NULL, deadline_ns);
     esc_py_errands_tidy(self->system);
     if (status < 0) {
         return NULL;

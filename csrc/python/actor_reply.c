@@ -279,7 +279,8 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
     if (esc_py_waiting_begin(&waiting, self) < 0) {
         return -1;
     }
-    int result = esc_py_actor_wait(self->system, answer_sleep, self, deadline_ns);
+    escqrs_actor *first = escqrs_actor_current() == NULL ? NULL : esc_py_ref_actor(self->target);
+    int result = esc_py_actor_wait(self->system, answer_sleep, self, first, deadline_ns);
     esc_py_waiting_end(&waiting, self);
     if (result == ESCQRS_NO_MEMORY) {
         return raise_waiting(self, ESCQRS_NO_MEMORY,

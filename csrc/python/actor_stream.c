@@ -201,7 +201,7 @@ static PyObject *next_message(stream *self, int64_t deadline_ns, bool ends)
             }
             return NULL;
         }
-        int status = esc_py_actor_wait(self->ref.system, await_delivery, &wait, deadline_ns);
+        int status = esc_py_actor_wait(self->ref.system, await_delivery, &wait, NULL, deadline_ns);
         if (status < 0) {
             return NULL;
         }

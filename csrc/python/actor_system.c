@@ -484,10 +484,16 @@ static PyObject *system_spawn(PyObject *object, PyObject *const *args, Py_ssize_
     return esc_py_spawn(self, NULL, what, name);
 }
 
-int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
-                      int64_t deadline_ns)
+static bool step_first(const esc_py_actor_system *self, escqrs_actor *first)
 {
-    if (!self->manual) {
+    return first != NULL && escqrs_actor_runtime(first) == self->runtime &&
+           escqrs_runtime_step_actor(first);
+}
+
+int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
+                      escqrs_actor *first, int64_t deadline_ns)
+{
+    if (!esc_py_simulation_is_here(self)) {
         return esc_py_wait(wait, context, deadline_ns);
     }
     int64_t left_ns = deadline_ns == INT64_MAX ? INT64_MAX : deadline_ns - esc_deadline_after(0);
@@ -501,7 +507,8 @@ int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, voi
         if (PyErr_CheckSignals() < 0) {
             return -1;
         }
-        if (escqrs_actor_system_now(self->core) > end_ns || !escqrs_actor_system_step(self->core)) {
+        if (escqrs_actor_system_now(self->core) > end_ns ||
+            !(step_first(self, first) || escqrs_actor_system_step(self->core))) {
             return ESCQRS_TIMEOUT;
         }
     }

@@ -550,6 +550,7 @@ static PyObject *module_start(PyObject *module, PyObject *object)
         status = steps ? escqrs_projector_prepare(system->projector, &error)
                        : escqrs_projector_start(system->projector, &error);
         PyEval_RestoreThread(system->outside);
+        system->outside = NULL;
     }
     if (status != ESCQRS_OK) {
         return esc_py_raise(esc_py_state_of(module), &error);

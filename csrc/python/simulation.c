@@ -12,8 +12,8 @@
  *   - Ids, times, retries and timers come from the seed and from the virtual clock; so the same
  *     seed stores the same bytes.
  *
- * Threads: the one that made the actor system; another one that waits sleeps as it would
- * elsewhere, and what it sends has no place in the order. Locks: none; the GIL. */
+ * Threads: the one that made the actor system, or that closes it; another one that waits sleeps as
+ * it would elsewhere, and what it sends has no place in the order. Locks: none; the GIL. */
 #include "python/simulation.h"
 
 #include <string.h>
@@ -154,6 +154,7 @@ static bool step_read_models(esc_py_system *system)
     system->outside = PyEval_SaveThread();
     done = escqrs_projector_step(system->projector);
     PyEval_RestoreThread(system->outside);
+    system->outside = NULL;
     return done;
 }
 
@@ -164,10 +165,11 @@ static bool step_part(esc_py_system *system, part which, escqrs_actor *target)
     case ENTITIES:
         return target != NULL ? escqrs_runtime_step_actor(target)
                               : escqrs_runtime_step(escqrs_system_runtime(system->system));
+    /* not where a read model's handler waits: it has the writer, and comes before what is next */
     case COMMITS:
-        return step_commits(system);
+        return system->outside == NULL && step_commits(system);
     case READ_MODELS:
-        return step_read_models(system);
+        return system->outside == NULL && step_read_models(system);
     case PART_COUNT:
         break;
     }
@@ -277,11 +279,18 @@ void esc_py_simulation_leave(esc_py_system *system)
 
 /* ---- waiting ---------------------------------------------------------------------------------- */
 
+bool esc_py_simulation_is_here(esc_py_actor_system *self)
+{
+    /* relaxed: with the GIL */
+    return self != NULL && self->manual &&
+           (self->thread == PyThread_get_thread_ident() ||
+            atomic_load_explicit(&self->closed, memory_order_relaxed) != 0);
+}
+
 /* The simulation that this thread is to run; NULL: it sleeps. */
 static esc_py_actor_system *simulation_here(const esc_py_store *store)
 {
-    esc_py_actor_system *self = store->simulation;
-    return self != NULL && self->thread == PyThread_get_thread_ident() ? self : NULL;
+    return esc_py_simulation_is_here(store->simulation) ? store->simulation : NULL;
 }
 
 typedef struct inside {
@@ -305,7 +314,7 @@ int esc_py_system_wait(esc_py_system *self, esc_py_wait_function *wait, void *co
         return esc_py_wait(wait, context, deadline_ns);
     }
     if (escqrs_actor_current() == NULL) {
-        return esc_py_actor_wait(simulation, wait, context, deadline_ns);
+        return esc_py_actor_wait(simulation, wait, context, NULL, deadline_ns);
     }
     bool decides = esc_py_turn_current() != NULL;
     inside here = {self, decides ? target : NULL, !decides || target != NULL};
@@ -328,5 +337,5 @@ int esc_py_store_wait(esc_py_store *self, esc_py_wait_function *wait, void *cont
 {
     esc_py_actor_system *simulation = simulation_here(self);
     return simulation == NULL ? esc_py_wait(wait, context, deadline_ns)
-                              : esc_py_actor_wait(simulation, wait, context, deadline_ns);
+                              : esc_py_actor_wait(simulation, wait, context, NULL, deadline_ns);
 }

@@ -45,6 +45,10 @@ extern const escqrs_host_ops esc_py_simulation_host_ops;
 int esc_py_simulation_enter(struct esc_py_system *system);
 void esc_py_simulation_leave(struct esc_py_system *system); /* twice is once */
 
+/* Whether this thread runs the simulation: the one that made it, or that closes it. NULL, or an
+ * actor system that is none: no. */
+bool esc_py_simulation_is_here(struct esc_py_actor_system *self);
+
 /* esc_py_wait for something that the system or the store does: the thread of a simulation runs it
  * instead, and TIMEOUT says that nothing is left to do. `target`, or NULL: the entity that is
  * waited for. */

@@ -196,8 +196,8 @@ static int wait_drained(esc_py_system *self, _Atomic int64_t *until_ns, int64_t 
     Py_BEGIN_ALLOW_THREADS
     wait.ticket = escqrs_system_drain_begin(self->system);
     Py_END_ALLOW_THREADS
-    if (self->keeper->simulation != NULL) {
-        return esc_py_actor_wait(self->keeper->simulation, drain_look, &wait, deadline_ns);
+    if (esc_py_simulation_is_here(self->keeper->simulation)) {
+        return esc_py_actor_wait(self->keeper->simulation, drain_look, &wait, NULL, deadline_ns);
     }
     /* in slices on any thread: `until_ns` may change */
     return until_ns != NULL ? esc_py_wait_in_slices(drain_slice, &wait, deadline_ns)

@@ -53,7 +53,7 @@ typedef struct esc_py_system {
     PyObject *events;      /* dict: stored name -> event class; the store's */
     PyObject *readmodels;  /* dict: read-model class -> its instance */
     /* Of a simulation, see simulation.h: a place in its list, and the thread that runs the
-     * projector, which left Python for that. */
+     * projector, which left Python for that; NULL: none does. */
     esc_list_node simulated;
     PyThreadState *outside;
     PyObject *path; /* str */

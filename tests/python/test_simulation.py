@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,56 @@ def test_waiting_runs_the_actors() -> None:
         assert "seed 0" in repr(system)
     with pytest.raises(TypeError):
         System("7")  # type: ignore[arg-type]
+
+
+def test_who_asks_inside_a_message_is_not_kept_by_the_askers_of_its_actor() -> None:
+    class Echo:
+        def receive(self, ctx: es.Context, message: object) -> None:
+            if isinstance(message, int):
+                ctx.respond(message)
+
+    class Asking:
+        def __init__(self, target: es.Ref, answers: list[int]) -> None:
+            self.target = target
+            self.answers = answers
+
+        def receive(self, ctx: es.Context, message: object) -> None:
+            if isinstance(message, int):
+                self.answers.append(self.target.ask(message))
+                ctx.respond(message)
+
+    for seed in range(100):
+        inner: list[int] = []
+        outer: list[int] = []
+        with System(seed) as system:
+            echo = system.spawn(Echo)
+            middle = system.spawn(lambda echo=echo, inner=inner: Asking(echo, inner))
+            asking = system.spawn(lambda middle=middle, outer=outer: Asking(middle, outer))
+            middle.tell(1)
+            asking.tell(2)
+            system.run()
+        assert inner == [1, 2] and outer == [2]
+
+
+def test_another_thread_sleeps_while_it_waits() -> None:
+    handled: set[int] = set()
+
+    class Echo:
+        def receive(self, ctx: es.Context, message: object) -> None:
+            if isinstance(message, int):
+                handled.add(threading.get_ident())
+                ctx.respond(message)
+
+    for seed in range(20):
+        with System(seed) as system:
+            reply = system.spawn(Echo).submit(1)
+            answers: list[int] = []
+            thread = threading.Thread(target=lambda a=answers, r=reply: a.append(r.result()))
+            thread.start()
+            while thread.is_alive():
+                system.run()
+            assert answers == [1]
+    assert handled == {threading.get_ident()}
 
 
 class Counted(es.Event):

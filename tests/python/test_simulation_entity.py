@@ -176,6 +176,41 @@ def test_readers_see_any_part_that_is_committed() -> None:
     assert any(0 < rows == head for rows, head in pairs)
 
 
+def test_a_read_model_may_ask_an_actor() -> None:
+    """Nothing of its own system goes on meanwhile: it has the writer."""
+
+    class Echo:
+        def receive(self, ctx: es.Context, message: object) -> None:
+            if isinstance(message, int):
+                ctx.respond(message)
+
+    class Asking(es.ReadModel):
+        schema = "CREATE TABLE asking (position INTEGER PRIMARY KEY)"
+        echo: es.Ref
+        inside = 0
+
+        @es.on(Deposited)
+        def see(self, db: es.Rows, event: Deposited, recorded: es.Recorded) -> None:
+            assert Asking.inside == 0
+            Asking.inside += 1
+            position = Asking.echo.ask(recorded.position)
+            Asking.inside -= 1
+            db.execute("INSERT INTO asking VALUES (?)", (position,))
+
+        @es.query
+        def count(self, db: es.Rows) -> int:
+            return int(db.execute("SELECT count(*) FROM asking").fetchone()[0])
+
+    for seed in range(20):
+        with System(seed) as system:
+            Asking.echo = system.spawn(Echo)
+            bank = system.open(Account, Asking)
+            for number in range(12):
+                bank[Account, str(number % 3)].tell(Deposit(1))
+            system.run()
+            assert bank[Asking].count() == bank.head == 12
+
+
 # ---- planted races -------------------------------------------------------------------------------
 
 
