@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
@@ -140,6 +141,11 @@ def _clear(place: Path, one_file: bool) -> None:
             path=str(place),
         )
     for path in left:
+        path.unlink()
+    # what was built of a read model from the old store's events; the new one may say that it is
+    # being rebuilt, too, and would go on there
+    copy = re.compile(re.escape(place.name) + r"-rebuild-[0-9a-f]{16}(-wal|-shm|-journal)?")
+    for path in [one for one in place.parent.iterdir() if copy.fullmatch(one.name)]:
         path.unlink()
 
 

@@ -146,6 +146,19 @@ def test_the_wal_of_who_was_killed_does_not_come_to_the_new_file(
     assert data(path) == TWENTY
 
 
+def test_copies_of_read_models_go_with_the_store_that_they_were_made_of(
+    backup: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.db"
+    es.Store(path).close()
+    copy = "shop.db-rebuild-0123456789abcdef"
+    for name in (copy, f"{copy}-wal", f"{copy}-shm", "shop.db-rebuild-notes"):
+        (tmp_path / name).touch()
+    es.restore(backup, path, overwrite=True)
+    assert beside(path) == ["shop.db", "shop.db-lock", "shop.db-rebuild-notes"]
+    assert data(path) == TWENTY
+
+
 def test_a_damaged_store_is_replaced(backup: Path, tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     killed(path)
