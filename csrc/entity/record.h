@@ -24,8 +24,8 @@ typedef struct esc_record {
     escqrs_command *outbox; /* to be sent when durable */
     escqrs_status result;   /* of the handler; its error is in *error if not OK */
     uint8_t epoch;          /* of a snapshot that an entity leaves behind: where it is counted */
-    bool waits;             /* a thread waits in escqrs_store_commit and recycles the record */
-    bool finished; /* `done` was called; written there, read after escqrs_store_commit returned */
+    bool waits;             /* a thread waits for the commit and recycles the record */
+    bool finished;          /* `done` was called; written there, read by who waited for it */
 
     escqrs_new_event *events; /* while it is filled, data.data is an offset into `data` */
     size_t event_count;

@@ -205,10 +205,14 @@ static escqrs_status hand_over(escqrs_entity *entity, esc_record *record, escqrs
     escqrs_host *host = entity->aggregate->host;
     void *token = escqrs_host_detach(host);
     (void)escqrs_runtime_block(); /* a commit needs no worker */
-    escqrs_status status = escqrs_store_commit(system->store, &record->commit, error);
+    escqrs_status status =
+        escqrs_store_commit_or_leave(system->store, &record->commit, &record->waits, error);
     escqrs_runtime_unblock();
     escqrs_host_attach(host, token);
-    if (record->finished) {
+    if (status == ESCQRS_DONE) {
+        status =
+            ESCQRS_OK; /* the caller waits for its answer as others do; the record may be gone */
+    } else if (record->finished) {
         esc_record_recycle(&system->records, record);
         status = ESCQRS_OK;
     } else {

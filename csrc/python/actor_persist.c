@@ -34,7 +34,8 @@ typedef struct flight {
     esc_py_mail *outbox;
     esc_py_mail **outbox_end;
     escqrs_ref *asker; /* held, or NULL */
-    bool *finished;    /* set by `done`, where the thread that commits waits; or NULL */
+    bool waits;        /* a thread waits for the commit and frees it */
+    bool finished;     /* `done` was called; written there, read by who waited for it */
     escqrs_error error;
 } flight;
 
@@ -229,10 +230,8 @@ static void flight_done(escqrs_commit *commit)
     } else {
         fail(self, commit->status);
     }
-    bool waits = self->finished != NULL;
-    if (waits) {
-        *self->finished = true; /* on this thread, or one that it waits for */
-    }
+    bool waits = self->waits;
+    self->finished = true;
     landed(persist);
     if (!waits) {
         flight_free(self);
@@ -683,14 +682,17 @@ static void seal(flight *self)
 /* The asker's thread runs the actor and would wait anyway: it may lead the batch. */
 static escqrs_status commit_here(esc_py_persist *self, flight *turn, escqrs_error *error)
 {
-    bool finished = false;
-    turn->finished = &finished;
+    turn->waits = true;
     PyThreadState *thread = PyEval_SaveThread();
     (void)escqrs_runtime_block(); /* a commit needs no worker */
-    escqrs_status status = escqrs_store_commit(self->core, &turn->commit, error);
+    escqrs_status status =
+        escqrs_store_commit_or_leave(self->core, &turn->commit, &turn->waits, error);
     escqrs_runtime_unblock();
     PyEval_RestoreThread(thread);
-    if (finished) { /* the commit is ours again now that the call has returned, not before */
+    if (status == ESCQRS_DONE) { /* the asker waits as others do; the turn may be gone */
+        return ESCQRS_OK;
+    }
+    if (turn->finished) { /* the commit is ours again now that the call has returned, not before */
         flight_free(turn);
         return ESCQRS_OK;
     }

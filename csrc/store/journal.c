@@ -3,7 +3,11 @@
  * A commit's `state` says who waits for it: ASYNC nobody; WAITING a thread inside commit or run;
  * then LEAD, when that thread is to lead, or FINISHED. A waiting thread sleeps on it as a futex.
  * Work for `run` stands in the same queue as a commit with RUN set, and only its own thread,
- * leading, takes it out. */
+ * leading, takes it out.
+ *
+ * Such work may last for as long as a program's code does. Who waits behind it for longer than
+ * LEAVE_AFTER_NS, and says that it need not, makes its commit ASYNC, which is still in the queue
+ * then, and leaves. */
 #include "store/journal.h"
 
 #include <limits.h>
@@ -11,6 +15,8 @@
 
 #include "base/assert.h"
 #include "base/error.h"
+
+#define LEAVE_AFTER_NS INT64_C(20000000)
 
 enum {
     STATE_ASYNC = 0,
@@ -413,8 +419,9 @@ escqrs_status esc_journal_submit(esc_journal *journal, escqrs_commit *commit, es
     return closing ? refuse_closed(error) : ESCQRS_OK;
 }
 
-/* Sleep until the commit is finished or this thread is to lead; that state. */
-static uint32_t await(escqrs_commit *commit)
+/* Sleep until the commit is finished or this thread is to lead; that state. WAITING: neither in
+ * time. */
+static uint32_t await(escqrs_commit *commit, int64_t deadline_ns)
 {
     for (;;) {
         /* acquire: pairs with the releases in answer and make_leader */
@@ -422,8 +429,28 @@ static uint32_t await(escqrs_commit *commit)
         if ((state & STATE_MASK) != STATE_WAITING) {
             return state & STATE_MASK;
         }
-        (void)esc_futex_wait(state_of(commit), state, ESC_DEADLINE_NEVER);
+        if (!esc_futex_wait(state_of(commit), state, deadline_ns)) {
+            return STATE_WAITING;
+        }
     }
+}
+
+/* Make it a commit that nobody waits for. False: it is not in the queue any more, or this thread is
+ * to lead. */
+static bool leave(esc_journal *journal, escqrs_commit *commit, bool *waits)
+{
+    esc_mutex_lock(&journal->mutex);
+    escqrs_commit *at = journal->first;
+    while (at != NULL && at != commit) {
+        at = at->next;
+    }
+    bool leaves = at != NULL && (peek(commit) & STATE_MASK) == STATE_WAITING;
+    if (leaves) { /* both are read by whoever takes it out, under the mutex */
+        *waits = false;
+        atomic_store_explicit(state_of(commit), STATE_ASYNC, memory_order_relaxed);
+    }
+    esc_mutex_unlock(&journal->mutex);
+    return leaves;
 }
 
 /* Queue it; true if this thread leads at once. */
@@ -441,9 +468,10 @@ static bool enqueue_waiting(esc_journal *journal, escqrs_commit *commit, bool *c
     return leads;
 }
 
-escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, escqrs_error *error)
+escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, bool *waits,
+                                 escqrs_error *error)
 {
-    bool closing;
+    bool closing, may_leave = waits != NULL && !journal->manual;
     escqrs_error *own = commit->error;
     if (own == NULL) {
         commit->error = error;
@@ -454,7 +482,22 @@ escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, es
         commit->error = own;
         return refuse_closed(error);
     }
-    while (leads || await(commit) == STATE_LEAD) {
+    for (;;) {
+        uint32_t state = STATE_LEAD;
+        if (!leads) {
+            state =
+                await(commit, may_leave ? esc_deadline_after(LEAVE_AFTER_NS) : ESC_DEADLINE_NEVER);
+        }
+        if (state == STATE_FINISHED) {
+            break;
+        }
+        if (state == STATE_WAITING) {
+            if (leave(journal, commit, waits)) {
+                return ESCQRS_DONE;
+            }
+            may_leave = false; /* what is under way is a batch, or its turn has come */
+            continue;
+        }
         leads = false;
         /* WAITING again, so that whoever takes over from this thread can wake it */
         atomic_store_explicit(state_of(commit), STATE_WAITING, memory_order_relaxed);
@@ -516,7 +559,7 @@ escqrs_status esc_journal_run(esc_journal *journal, esc_work_kind kind, esc_work
     }
     for (;;) {
         if (!leads) {
-            (void)await(&turn); /* nobody but this thread finishes it */
+            (void)await(&turn, ESC_DEADLINE_NEVER); /* nobody but this thread finishes it */
         }
         leads = false;
         atomic_store_explicit(state_of(&turn), STATE_RUN | STATE_WAITING, memory_order_relaxed);

@@ -68,8 +68,9 @@ void esc_journal_fini(esc_journal *journal);
 /* Never blocks. CLOSED. */
 escqrs_status esc_journal_submit(esc_journal *journal, escqrs_commit *commit,
                                  escqrs_error *error) ESCQRS_MUST_USE;
-/* Blocks until the commit is answered; its status. */
-escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit,
+/* Blocks until the commit is answered; its status. waits: see escqrs_store_commit_or_leave; NULL:
+ * it does not leave. */
+escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, bool *waits,
                                  escqrs_error *error) ESCQRS_MUST_USE;
 /* Blocks until it is its turn, then runs `work` between two batches on this thread. */
 escqrs_status esc_journal_run(esc_journal *journal, esc_work_kind kind, esc_work work,

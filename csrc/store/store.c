@@ -473,7 +473,8 @@ escqrs_status escqrs_store_submit(escqrs_store *store, escqrs_commit *commit, es
     return status;
 }
 
-escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_commit *commit, escqrs_error *error)
+static escqrs_status commit_here(escqrs_store *store, escqrs_commit *commit, bool *waits,
+                                 escqrs_error *error)
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status != ESCQRS_OK) {
@@ -481,10 +482,24 @@ escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_commit *commit, es
     }
     status = check_commit(store, commit, error);
     if (status == ESCQRS_OK) {
-        status = esc_journal_commit(&store->journal, commit, error);
+        status = esc_journal_commit(&store->journal, commit, waits, error);
     }
     esc_store_leave(store);
     return status;
+}
+
+escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_commit *commit, escqrs_error *error)
+{
+    return commit_here(store, commit, NULL, error);
+}
+
+escqrs_status escqrs_store_commit_or_leave(escqrs_store *store, escqrs_commit *commit, bool *waits,
+                                           escqrs_error *error)
+{
+    if (commit->done == NULL || commit->error == NULL) {
+        return invalid(error, "a commit that may be left needs `done` and `error`");
+    }
+    return commit_here(store, commit, waits, error);
 }
 
 size_t escqrs_store_pump(escqrs_store *store)

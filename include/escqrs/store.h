@@ -256,6 +256,14 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_submit(escqrs_store *store, escqrs_co
  * `done` (may be NULL here) is called as well. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_commit *commit,
                                                   escqrs_error *error);
+/* The same for who need not wait until the end: a thread that stands behind work of
+ * escqrs_store_run, which may last for as long as a handler of a read model does, is let go after
+ * 20 ms with DONE. Then the commit is as one that was submitted: `done`, on another thread, says
+ * what becomes of it, and *waits is false before that is called. `done` and `error` are required.
+ */
+ESCQRS_MUST_USE escqrs_status escqrs_store_commit_or_leave(escqrs_store *store,
+                                                           escqrs_commit *commit, bool *waits,
+                                                           escqrs_error *error);
 /* Manual stores: commit what is queued, on this thread; the number of commits finished. */
 size_t escqrs_store_pump(escqrs_store *store);
 

@@ -445,6 +445,48 @@ def test_ctrl_c_interrupts(what: str) -> None:
     assert out == "interrupted\n"
 
 
+@pytest.mark.parametrize("what", ["entity", "actor"])
+def test_ctrl_c_behind_a_read_model_at_work(what: str, tmp_path: Path) -> None:
+    """Its transaction lasts as long as its handler: who asks is not held by it."""
+    out, _ = support.finish(
+        interrupted(
+            f"""
+            class Slow(es.ReadModel):
+                schema = "CREATE TABLE slow (amount INTEGER)"
+                @es.on(Added)
+                def added(self, db: es.Rows, event: Added) -> None:
+                    entered.set()
+                    release.wait()
+            class Keeper(es.PersistentActor):
+                def receive(self, ctx: es.Context, message: object) -> None:
+                    if isinstance(message, Add):
+                        self.persist(Added(message.amount))
+                        ctx.respond(self.version)
+            with es.open({str(tmp_path / "s.db")!r}, Counter, Slow) as system:
+                with es.ActorSystem() as actors:
+                    props = es.Props(Keeper, middleware=[es.persistence(system.store)])
+                    keeper = actors.spawn(props, name="keeper")
+                    assert keeper.ask(Add(1)) == 1
+                    entered.wait()
+                    print("ready", flush=True)
+                    try:
+                        {
+                "keeper.ask(Add(1))" if what == "actor" else 'system[Counter, "a"].ask(Add(1))'
+            }
+                    except KeyboardInterrupt:
+                        print("interrupted", flush=True)
+                    assert not release.is_set()
+                    release.set()
+                    if {what == "actor"}:
+                        assert keeper.ask(Add(1)) == 3
+                    else:
+                        assert system[Counter, "a"].ask(Add(1)) == 2
+            """
+        )
+    )
+    assert out == "interrupted\n"
+
+
 def interrupted(code: str, after: str = "ready\n") -> Any:
     process = support.start(code)
     assert process.stdout is not None

@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -352,6 +353,112 @@ static void test_run(void **state)
     escqrs_store_destroy(store);
 }
 
+/* ---- leaving ---------------------------------------------------------------------------------- */
+
+static _Atomic uint32_t stage; /* 1: the work is under way, 2: it may end */
+
+static escqrs_status stay(void *context, void *sqlite, escqrs_error *error)
+{
+    (void)context, (void)sqlite, (void)error;
+    atomic_store(&stage, 1);
+    while (atomic_load(&stage) != 2) {
+        sched_yield();
+    }
+    return ESCQRS_OK;
+}
+
+static void *run_staying(void *context)
+{
+    worker *w = context;
+    assert_int_equal(escqrs_store_run(w->store, false, stay, NULL, NULL), ESCQRS_OK);
+    return NULL;
+}
+
+static void test_leaving_what_stands_behind_work(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(":memory:");
+    worker w = {.store = store};
+    slot one, two;
+    bool waits = true;
+    escqrs_error error = {0};
+    atomic_store(&stage, 0);
+    atomic_store(&answered, 0);
+    fill(store, &one, "a", 0);
+    fill(store, &two, "a", 1);
+    pthread_create(&w.thread, NULL, run_staying, &w);
+    while (atomic_load(&stage) != 1) {
+        sched_yield();
+    }
+    assert_int_equal(escqrs_store_commit_or_leave(store, &one.commit, &waits, &error), ESCQRS_DONE);
+    assert_false(waits);
+    assert_int_equal(atomic_load(&answered), 0);
+    atomic_store(&stage, 2);
+    waits = true;
+    assert_int_equal(escqrs_store_commit(store, &two.commit, &error), ESCQRS_OK); /* behind it */
+    assert_int_equal(atomic_load(&answered), 2);
+    assert_int_equal(one.commit.status, ESCQRS_OK);
+    assert_int_equal(one.commit.position, 1);
+    pthread_join(w.thread, NULL);
+    one.commit.done = NULL;
+    assert_int_equal(escqrs_store_commit_or_leave(store, &one.commit, &waits, &error),
+                     ESCQRS_INVALID);
+    escqrs_store_destroy(store);
+}
+
+static escqrs_status stay_a_while(void *context, void *sqlite, escqrs_error *error)
+{
+    (void)context, (void)sqlite, (void)error;
+    const struct timespec while_of = {.tv_nsec = 19990000}; /* about as long as who leaves waits */
+    nanosleep(&while_of, NULL);
+    return ESCQRS_OK;
+}
+
+static void *run_often(void *context)
+{
+    worker *w = context;
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(escqrs_store_run(w->store, false, stay_a_while, NULL, NULL), ESCQRS_OK);
+    }
+    return NULL;
+}
+
+static void *commit_or_leave(void *context)
+{
+    worker *w = context;
+    char stream[32];
+    static slot slots[THREADS][ROUNDS];
+    snprintf(stream, sizeof stream, "Worker/%d", w->number);
+    for (int i = 0; i < ROUNDS; i++) {
+        slot *one = &slots[w->number][i];
+        bool waits = true;
+        fill(w->store, one, stream, i);
+        escqrs_status status =
+            escqrs_store_commit_or_leave(w->store, &one->commit, &waits, &one->error);
+        assert_int_equal(status, waits ? ESCQRS_OK : ESCQRS_DONE);
+    }
+    return NULL;
+}
+
+static void test_leaving_at_any_moment(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(":memory:");
+    worker workers[4];
+    atomic_store(&answered, 0);
+    for (int i = 0; i < 4; i++) {
+        workers[i] = (worker){.store = store, .number = i};
+        pthread_create(&workers[i].thread, NULL, i == 3 ? run_often : commit_or_leave, &workers[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(workers[i].thread, NULL);
+    }
+    assert_int_equal(escqrs_store_wait(store, 3 * ROUNDS - 1, NULL, INT64_MAX), ESCQRS_OK);
+    assert_int_equal(check_all(store), 3 * ROUNDS);
+    escqrs_store_destroy(store); /* waits for the last `done` */
+    assert_int_equal(atomic_load(&answered), 3 * ROUNDS);
+}
+
 /* ---- waiting ---------------------------------------------------------------------------------- */
 
 static escqrs_status wait_result;
@@ -447,6 +554,8 @@ int main(void)
         cmocka_unit_test(test_commit_in_manual_store),
         cmocka_unit_test(test_submit_from_done),
         cmocka_unit_test_setup_teardown(test_run, setup_folder, teardown_folder),
+        cmocka_unit_test(test_leaving_what_stands_behind_work),
+        cmocka_unit_test(test_leaving_at_any_moment),
         cmocka_unit_test_setup_teardown(test_work_does_not_wait_for_itself, setup_folder,
                                         teardown_folder),
         cmocka_unit_test(test_wait),
