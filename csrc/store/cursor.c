@@ -404,7 +404,7 @@ static void read_beyond(escqrs_cursor *cursor)
     next_page_ahead *ahead = cursor->ahead;
     escqrs_query query = ahead->query;
     if (ahead->alone || ahead->has_beyond || query.match_count > 0 || cursor->left != INT64_MAX ||
-        query.upto - query.after < 2 * ESC_PAGE_EVENTS_MAX ||
+        query.upto - query.after < INT64_C(2) * ESC_PAGE_EVENTS_MAX ||
         !esc_ahead_is_running(&cursor->store->ahead, &ahead->request)) {
         return;
     }

@@ -725,8 +725,11 @@ static escqrs_status read_wanted(page_reader *in, const int64_t *positions, size
     connection->wanted = (esc_wanted){.positions = positions, .count = count};
     status = run_rows(in, statement, take_wanted, &ended);
     connection->wanted = (esc_wanted){0};
-    return ended ? row_corrupt(in, *in->positions, in->version, in->stream.text, "is missing")
-                 : status;
+    if (ended) {
+        status = row_corrupt(in, *in->positions, in->version, in->stream.text, "is missing");
+    }
+    in->positions = NULL; /* they are the caller's */
+    return status;
 }
 
 static void turn_around(int64_t *positions, size_t count)
