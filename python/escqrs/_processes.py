@@ -18,7 +18,9 @@ from ._message import (
 from ._process import Definition, Process
 from ._process_record import CLASSES, Instance, Ledger
 from ._process_runner import Clock, Runner
+from ._query import check_position
 from ._readmodel import ReadModel
+from ._store import check_numbers
 from .errors import (
     Closed,
     Deadlock,
@@ -169,6 +171,7 @@ class Processes(Generic[_P]):
 
     def instance(self, id: str) -> ProcessInstance | None:
         """The instance of that id, as it is stored; None if there is none."""
+        _check_text("id", id)
         stream = self._definition.prefix + id
         found = Instance(self._definition, stream).load(self._opened().store)
         if found.status == "new":
@@ -193,6 +196,10 @@ class Processes(Generic[_P]):
     ) -> list[ProcessInstance]:
         """The instances by id, those of that status, those behind the id ``after``, at most
         ``limit``."""
+        if status not in (None, "active", "failed", "ended"):
+            raise ValueError(f'status is "active", "failed", "ended" or None, not {status!r}')
+        _check_text("after", after)
+        check_numbers(limit=limit)
         self._opened()
         rows = self._ledger.instances(self._definition.prefix, status, after, limit)
         found = [self.instance(stream.removeprefix(self._definition.prefix)) for (stream,) in rows]
@@ -214,13 +221,19 @@ class Processes(Generic[_P]):
         """Wait until it has reacted to all events up to that position, by default the newest there
         is now, and all commands that it sent are answered.
 
-        Raises ``es.ProcessStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds.
+        Raises ``es.ProcessStopped`` if it stops before, ``es.Timeout`` after ``timeout`` seconds,
+        ``ValueError`` for a position that is negative or beyond 64 bits.
         """
         system = self._opened()
+        if position is not None:
+            check_position(position)
         until = _deadline.until(timeout)
         self._running().wait(system.head if position is None else position, until)
 
     def _control(self, id: str | None, skips: bool, reason: str) -> None:
+        if id is not None:
+            _check_text("id", id)
+        _check_text("reason", reason)
         runner = self._running()
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
         if id is None:
@@ -252,6 +265,11 @@ class Processes(Generic[_P]):
 
     def __repr__(self) -> str:
         return f"<escqrs.Processes {self.name!r}>"
+
+
+def _check_text(what: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
 
 
 # ---- for es.open ---------------------------------------------------------------------------------

@@ -161,6 +161,8 @@ class ReadModel:
                 is being built because of a change.
             """
             core = core_of(self)
+            if progress is not None and not callable(progress):
+                raise TypeError(f"progress is a function of two numbers, not {progress!r}")
             if stream is not None:
                 _rebuild_stream(core, stream, progress)
                 return
@@ -213,6 +215,8 @@ class ReadModel:
         raises ``es.Closed`` where the system is closed.
         """
         refuse_simulated(core_of(self).system().store, "a watch")
+        if not callable(query):
+            raise TypeError(f"watch takes an @es.query method, not {query!r}")
         bound = query if inspect.ismethod(query) else functools.partial(query, self)
         return Watch(self, functools.partial(bound, *args, **kwargs))
 
@@ -305,6 +309,8 @@ def _rebuild_stream(core: Any, stream: object, progress: object) -> None:
         raise TypeError(f"stream is a str, not {stream!r}")
     if not stream:
         raise ValueError("stream is a stream's name, not empty")
+    if "\0" in stream:
+        raise ValueError(f"a stream's name has no NUL in it: {stream!r}")
     if progress is not None:
         raise TypeError("rebuild() of one stream has no progress")
     try:

@@ -11,6 +11,7 @@ from . import _system
 from ._actor import ActorSystem
 from ._core import Context
 from ._props import OneForOne
+from ._store import check_numbers
 from .errors import Timeout
 
 __all__ = ["Client", "System", "explore"]
@@ -206,6 +207,9 @@ def explore(
     The first one that raises ends it: the exception has a note with the seed, and
     ``System(seed)`` repeats it.
     """
+    if not callable(test):
+        raise TypeError(f"explore takes a function of a system, not {test!r}")
+    check_numbers(seeds=seeds)
     for seed in range(seeds):
         try:
             with System(seed, supervisor=supervisor) as system:

@@ -309,6 +309,29 @@ def test_a_rejection_that_nobody_takes_fails_the_instance_alone(shop, clock, cap
     assert shop[Fulfilment].instance("a").parked == ()
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda processes: processes.retry(7),
+        lambda processes: processes.skip(7, reason="a duplicate"),
+        lambda processes: processes.skip("a", reason=7),
+        lambda processes: processes.instance(7),
+        lambda processes: processes.instances("begun"),
+        lambda processes: processes.instances(after=7),
+        lambda processes: processes.instances(limit=-1),
+        lambda processes: processes.wait("a"),
+        lambda processes: processes.wait(-1),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_refused_at_once(shop, use):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"is an? (str|int)|is at least|status is|from"
+    ):
+        use(shop[Fulfilment])
+    shop[Order, "a"].ask(Place())
+    flush(shop)  # it goes on
+
+
 def test_a_failed_instance_is_tried_again(shop):
     refuses.add("a")
     shop[Order, "a"].ask(Place())

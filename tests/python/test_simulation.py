@@ -65,6 +65,11 @@ def test_explore_finds_a_planted_race() -> None:
     seed = int(note.split()[2])
     assert value_with(seed) == 1 and f"System({seed}) repeats it" in note
     explore(lambda system: None, seeds=3)
+    with pytest.raises(ValueError, match="seeds is at least 1"):
+        explore(added_twice, seeds=0)
+    wrong: Any = "added_twice"
+    with pytest.raises(TypeError, match="explore takes a function"):
+        explore(wrong)
 
 
 class Clock:
