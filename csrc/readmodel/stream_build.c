@@ -2,12 +2,12 @@
  *
  * Design
  *   - It is possible where the author says by which column rows belong to streams
- * (`stream_column`): every table has it, and it holds the name of the stream whose events alone
- * have made the row.
+ *     (`stream_column`): every table has it, and it holds the name of the stream whose events
+ *     alone have made the row.
  *   - The stream's events are applied to empty tables in a temporary database, up to where the live
  *     rows stand. Then one transaction deletes the live rows of that name and puts the new ones in
  *     their place, with the stream's dead letters; all other rows, and the checkpoint, stay. A
- * crash before it has changed nothing.
+ *     crash before it has changed nothing.
  *   - Refused, with nothing changed: an event that cannot be applied and is not parked; a new row
  *     with another name in the column; a new row that collides with one of another stream.
  *   - Where commits write the live rows, what came meanwhile is applied with the writing connection

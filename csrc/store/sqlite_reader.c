@@ -4,9 +4,9 @@
  * recycled for longer than that. The rows of a page are taken by a function that is part of the
  * statement's condition and ends it, so that a page is one step: a step and nine calls for columns
  * cost more instructions a row than all that is done with it. Each row is checked before it is
- * handed out: its checksum, and
- * that it is the one that was looked for. Positions that are durable are never skipped: what is
- * missing is CORRUPT, unless the same transaction sees that it was deleted (sqlite_erase.c). */
+ * handed out: its checksum, and that it is the one that was looked for. Positions that are durable
+ * are never skipped: what is missing is CORRUPT, unless the same transaction sees that it was
+ * deleted (sqlite_erase.c). */
 #include "store/sqlite_provider.h"
 
 #include <endian.h>
