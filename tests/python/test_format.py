@@ -8,6 +8,7 @@ import json
 import shutil
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def expected(path: Path) -> dict[str, Any]:
 
 
 def number_of(path: Path) -> int:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         return db.execute("PRAGMA user_version").fetchone()[0]
 
 

@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import escqrs as es
@@ -865,7 +866,7 @@ def test_refused_open_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises((es.NameClash, es.SchemaMismatch), match="Items"):
             es.open(path, Cart, Others, bad).close()
         assert contents(path) == before
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE mine (n)")
     connection.close()
     before = contents(path)

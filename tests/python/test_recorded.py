@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sqlite3
 import weakref
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_damage_far_ahead(tmp_path: Path) -> None:
     with es.open(tmp_path / "a.db", Counter) as system:
         for _ in range(4):
             system[Counter, "a"].ask(Count(1000))
-    with sqlite3.connect(tmp_path / "a.db") as db:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as db, db:
         db.execute("UPDATE escqrs_journal SET data = x'00' WHERE position = 3210")
     db.close()
     with es.open(tmp_path / "a.db", Counter) as system:

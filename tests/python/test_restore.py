@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_a_damaged_store_is_replaced(backup: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_backup_is_refused(backup: Path, tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
-    with sqlite3.connect(backup) as db:
+    with closing(sqlite3.connect(backup)) as db, db:
         db.execute("UPDATE escqrs_journal SET data = x'00' WHERE position = 7")
     with es.Store(path) as store:
         store.append("mine", [event(b"mine")])

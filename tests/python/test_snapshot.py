@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import types
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def counter(**settings: Any) -> Any:
 
 
 def versions(path: Path, stream: str = "Counter/a") -> list[int]:
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         rows = db.execute(
             "SELECT version FROM escqrs_snapshot JOIN escqrs_stream ON id = stream WHERE name = ?"
             " ORDER BY version",
@@ -104,7 +105,7 @@ def test_on_demand(tmp_path: Path) -> None:
         assert shop[made, "a"].snapshot() == 2
     with es.open(path, made, readonly=True) as shop, pytest.raises(es.ReadOnly):
         shop[made, "a"].snapshot()
-    with sqlite3.connect(path) as db:  # it is used: the events before it are not read
+    with closing(sqlite3.connect(path)) as db, db:  # it is used: the events before it are not read
         db.execute("UPDATE escqrs_journal SET data = x'00' WHERE version = 1")
     with es.open(path, made) as shop:
         assert shop[made, "a"].state.total == 7
@@ -186,7 +187,7 @@ def test_a_damaged_one_is_passed_over_and_said(
         for _ in range(5):
             shop[made, "a"].ask(Count())
     for damaged in ([4], [2, 4]):
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path)) as db, db:
             db.executemany(
                 "UPDATE escqrs_snapshot SET data = x'0807' WHERE version = ?",
                 [(version,) for version in damaged],
@@ -299,7 +300,7 @@ def test_verify_snapshots_names_what_differs(
         (problem,) = found.problems
         assert (problem.part, problem.stream, problem.version) == ("snapshot", "Counter/d", 2)
         assert "total is 4, and the events make 2" in problem.text
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE escqrs_snapshot SET data = x'' WHERE stream = 1 AND version = 4")
     with es.open(path, made) as shop:
         found = shop.verify_snapshots()
@@ -329,7 +330,7 @@ def test_verify_snapshots_says_what_cannot_be_folded(tmp_path: Path) -> None:
     with es.open(path, made) as shop:
         shop[made, "a"].ask(Count())
         shop[made, "a"].ask(Count())
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE escqrs_journal SET data = x'0809' WHERE version = 1")
     with es.open(path, made) as shop:
         (problem,) = shop.verify_snapshots().problems

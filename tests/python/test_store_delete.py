@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_a_snapshot_that_does_not_verify_covers_nothing(tmp_path: Path) -> None:
     with es.Store(path) as store:
         store.append("a", some(3))
         store.save_snapshot("a", 3, "S", b"good")
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE escqrs_snapshot SET data = x'00'")
     connection.close()
     with es.Store(path) as store, pytest.raises(es.NotCovered):
@@ -478,7 +479,7 @@ def test_a_file_of_format_1(tmp_path: Path) -> None:
         verified(store)
         store.truncate("a", 1991, force=True)
         verified(store)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     connection.close()
 
@@ -503,7 +504,7 @@ def test_verify_names_what_is_wrong_with_what_was_deleted(
         store.append("a", some(10))
         store.truncate("a", 5, force=True)
         verified(store)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(damage)
     connection.close()
     with es.Store(path, readonly=True) as store:
@@ -515,7 +516,7 @@ def test_a_gap_that_nobody_made_is_damage(tmp_path: Path) -> None:
     with es.Store(path) as store:
         store.append("a", some(9))
         store.truncate("a", 3, force=True)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM escqrs_journal WHERE position = 6")
     connection.close()
     with es.Store(path) as store, pytest.raises(es.Corrupt) as failure:
@@ -581,7 +582,7 @@ def test_entities_are_loaded_from_their_snapshot(tmp_path: Path) -> None:
         assert system[Counter, "c"].ask(Add(1)) == 26
     with es.Store(path) as store:  # as a changed state class would leave it
         assert store.snapshot("Counter/c") is not None
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE escqrs_snapshot SET data = x'00'")
     connection.close()
     with es.open(path, Counter) as system:
