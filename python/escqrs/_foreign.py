@@ -61,7 +61,7 @@ class ForeignReadModel:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__escqrs_handlers__ = projections_of(cls)  # type: ignore[arg-type]
+        cls.__escqrs_handlers__ = projections_of(cls)
         for one in cls.__escqrs_handlers__:
             if one.function is None:
                 raise TypeError(

@@ -243,7 +243,7 @@ def _class_or_every(event: type[Event]) -> type[Event] | None:
     return None if event is Event else event
 
 
-def projections_of(cls: type[ReadModel]) -> list[Projection]:
+def projections_of(cls: type) -> list[Projection]:
     """What a class does with events, inherited ones first, in order of definition."""
     found: dict[str, tuple[type, _Sql | Callable[..., Any]]] = {}
     for base in reversed(cls.__mro__):
