@@ -47,9 +47,21 @@ def _is_message(one: object) -> bool:
     return isinstance(one, MessageMeta) and not one.__escqrs_abstract__
 
 
+def _printable(text: str) -> list[MessageMeta] | Path:
+    """A store's file, or classes."""
+    return Path(text) if Path(text).is_file() else _classes(text)
+
+
 def _print_proto(given: argparse.Namespace) -> int:
-    several: list[list[Any]] = given.classes
-    sys.stdout.write(proto(*dict.fromkeys(cls for classes in several for cls in classes)))
+    classes: dict[Any, None] = {}
+    for one in given.classes:
+        if isinstance(one, Path):
+            with Store(one, readonly=True) as store:
+                sys.stdout.write(store.proto())
+        else:
+            classes |= dict.fromkeys(one)
+    if classes:
+        sys.stdout.write(proto(*classes))
     return 0
 
 
@@ -208,10 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m escqrs", description="Tools of escqrs for the shell."
     )
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("proto", help="print the .proto text of message classes")
+    command = commands.add_parser(
+        "proto", help="print the .proto text of message classes or of a store"
+    )
     command.set_defaults(run=_print_proto)
     command.add_argument(
-        "classes", nargs="+", type=_classes, metavar="MODULE[:CLASS]", help="e.g. shop:ItemAdded"
+        "classes",
+        nargs="+",
+        type=_printable,
+        metavar="MODULE[:CLASS]|FILE",
+        help="e.g. shop:ItemAdded, or shop.db",
     )
     command = commands.add_parser(
         "verify",

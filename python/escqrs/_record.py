@@ -329,6 +329,12 @@ def class_of(record: Record) -> Any:
     return made[0]
 
 
+def proto_of(types: Iterable[tuple[str, bytes, bool]]) -> str:
+    """The .proto text of a store's types, each by the schema that was stored last."""
+    newest = {name: record for name, record, used in types if used and record}
+    return _core.proto(*(class_of(read(record)) for record in newest.values())) if newest else ""
+
+
 globals().update(_NAMES)  # what the annotations refer to
 
 

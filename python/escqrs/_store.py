@@ -580,6 +580,14 @@ class Store(_core.StoreBase):
             raise TypeError(f"{type(self).__name__} is a provider of its own and cannot import")
         return import_(self, file, format, progress)
 
+    def proto(self) -> str:
+        """The .proto text of all event types that are stored, each as it was written last; empty
+        where none has a schema. Reads no event. ``es.NameClash``: two of them nest messages of one
+        name that differ."""
+        from . import _record
+
+        return _record.proto_of(self._types()) if self._is_core else ""
+
     def stats(self) -> Statistics:
         """How much of what the store holds, at one moment; reads the whole journal."""
         return stats(self) if self._is_core else stats_by_reading(self)

@@ -8,6 +8,8 @@ import errno
 import gc
 import pickle
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -725,3 +727,23 @@ def test_a_lone_surrogate_is_a_value_error_that_names_the_argument():
                 call()
             assert type(failure.value) is ValueError
         assert store.head == 0
+
+
+def test_the_proto_of_a_store(tmp_path: Path) -> None:
+    class Money(es.Message, name="printed.Money"):
+        amount: int
+
+    class Paid(es.Event, name="printed.Paid"):
+        price: Money
+
+    class Refunded(es.Event, name="printed.Refunded"):
+        prices: list[Money]
+
+    path = tmp_path / "s.db"
+    with es.Store(path) as store:
+        assert store.proto() == ""
+        store.append("a", [Paid(Money(1)), Refunded([Money(2)])])
+        assert store.proto() == es.proto(Paid, Refunded)
+    command = [sys.executable, "-m", "escqrs", "proto", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == es.proto(Paid, Refunded)
