@@ -4,7 +4,8 @@ The actor follows the store from the position that stands in the same file as it
 with them: a row is there once, whatever happens between. What it is told is only that there is
 something new, and what comes within `FOLLOW_SECONDS` is one transaction; who reads and finds the
 table behind the store asks it to follow at once. If SQLite refuses, the actor fails, its supervisor
-restarts it after a while, and it goes on where the file stands.
+restarts it after a while, and it goes on where the file stands. The file may be deleted while the
+server does not run: it is made anew from the store.
 
 Rows leave SQLite as the JSON that clients get, so that a page of many costs no objects of Python.
 """
@@ -19,14 +20,14 @@ import escqrs as es
 
 from .messages import Stored, Update, UserRegistered
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS users (
-    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
-    email TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS progress (position INTEGER NOT NULL, users INTEGER NOT NULL);
-INSERT INTO progress SELECT 0, 0 WHERE NOT EXISTS (SELECT * FROM progress);
-"""
+SCHEMA = (
+    """CREATE TABLE users (
+        position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+        email TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL
+    )""",
+    "CREATE TABLE progress (position INTEGER NOT NULL, users INTEGER NOT NULL)",
+    "INSERT INTO progress VALUES (0, 0)",
+)
 RESOURCE = """json_object(
     '_links', json_object('self', json_object('href', '/users/' || id)),
     'id', id, 'name', name, 'email', email, 'created_at', created_at
@@ -42,7 +43,12 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     db = connect(path)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")  # what is lost is read from the store again
-    db.executescript(SCHEMA)
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        tables = db.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").fetchone()
+        if tables == (0,):  # a table that is missed later is an error, not to be begun empty
+            for statement in SCHEMA:
+                db.execute(statement)
     return db
 
 

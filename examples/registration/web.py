@@ -17,6 +17,7 @@ import asyncio
 import json
 import logging
 import re
+import sqlite3
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,9 @@ from urllib.parse import parse_qsl, urlencode
 
 import escqrs as es
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -37,7 +40,7 @@ from .users import Page, Users
 REPLY_SECONDS = 5.0
 BODY_BYTES_MAX = 64 * 1024
 LIMIT, LIMIT_MAX = 20, 100
-FIELD_CHARACTERS_MAX = 254
+FIELD_BYTES_MAX = 254  # of an e-mail address; quoted, it is still a name of an actor
 EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
 UNREADABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
 
@@ -73,29 +76,45 @@ def parse_json(body: bytes) -> Mapping[str, Any]:
 
 def parse_form(body: bytes) -> Mapping[str, Any]:
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100))
+        return dict(parse_qsl(body.decode(), errors="strict", max_num_fields=100))
     except ValueError:
         raise HTTPException(400, "the body is not a form in UTF-8") from None
 
 
+async def body_of(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise HTTPException(413, f"the body has more than {BODY_BYTES_MAX} bytes")
+    return bytes(body)
+
+
+async def parse_multipart(headers: Headers, body: bytes) -> Mapping[str, Any]:
+    async def chunks() -> AsyncGenerator[bytes]:
+        yield body
+
+    try:
+        return dict(await MultiPartParser(headers, chunks(), max_files=0, max_fields=100).parse())
+    except (MultiPartException, ValueError) as error:
+        raise HTTPException(400, f"the body is not a form: {error}") from None
+
+
 async def fields_of(request: Request) -> Mapping[str, Any]:
-    """Return the fields of a body, whatever its media type."""
+    """Return the fields of a body, whatever its media type; none of an empty body."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await body_of(request)
+    if not body:
+        return {}
     if media_type == "multipart/form-data":
-        async with request.form(max_files=0, max_fields=100) as form:
-            return dict(form)
+        return await parse_multipart(request.headers, body)
     parsers = {"application/json": parse_json, "application/x-www-form-urlencoded": parse_form}
     parse = parsers.get(media_type)
     if parse is None:
         raise HTTPException(
             415, f"{media_type or 'a body without type'} is neither JSON nor a form"
         )
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise HTTPException(413, f"the body has more than {BODY_BYTES_MAX} bytes")
-    return parse(bytes(body))
+    return parse(body)
 
 
 def command_of(fields: Mapping[str, Any]) -> RegisterUser:
@@ -106,17 +125,19 @@ def command_of(fields: Mapping[str, Any]) -> RegisterUser:
         value = fields.get(name)
         if value is None or value == "":
             wrong.append(f"{name} is missing")
-        elif not isinstance(value, str) or len(value) > FIELD_CHARACTERS_MAX:
-            wrong.append(f"{name} is not a text of at most {FIELD_CHARACTERS_MAX} characters")
+        elif not isinstance(value, str):
+            wrong.append(f"{name} is not a text")
         elif not value.strip() or UNREADABLE.search(value):
             wrong.append(f"{name} is not a readable text")
+        elif len(value.strip().lower().encode()) > FIELD_BYTES_MAX:
+            wrong.append(f"{name} has more than {FIELD_BYTES_MAX} bytes")
         elif name == "email" and not EMAIL.fullmatch(value.strip()):
             wrong.append("email is not an e-mail address")
         else:
             values[name] = value.strip()
     if wrong:
         raise HTTPException(400, "; ".join(wrong))
-    return RegisterUser(values["username"], values["email"].casefold())
+    return RegisterUser(values["username"], values["email"].lower())
 
 
 async def register(request: Request) -> Response:
@@ -165,8 +186,8 @@ async def users_of(request: Request) -> Users:
         try:
             async with asyncio.timeout(REPLY_SECONDS):
                 await application.updater.submit(Update())
-        except (es.Error, TimeoutError) as error:
-            log.error("the table of users cannot be brought up to date: %s", error)
+        except (es.Error, sqlite3.Error, TimeoutError) as error:
+            log.error("the table of users cannot be brought up to date: %r", error)
             raise HTTPException(503, "the users cannot be read; try again") from None
     if state.users is None:
         state.users = Users(application.view)

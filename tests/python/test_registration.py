@@ -6,9 +6,9 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import re
 import resource
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,21 +22,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 30
+RUNNING = re.compile(rb"Uvicorn running on http://127\.0\.0\.1:(\d+) ")
 
 
 class Server:
     """The example in a process of its own."""
 
     def __init__(self, folder: Path, file_bytes_max: int | None = None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
         def limit() -> None:
             if file_bytes_max is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
 
         self.log = folder.with_suffix(".log")
+        said_before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [
@@ -44,7 +42,7 @@ class Server:
                     "-m",
                     "examples.registration",
                     "--port",
-                    str(self.port),
+                    "0",
                     "--folder",
                     str(folder),
                 ],
@@ -53,13 +51,10 @@ class Server:
                 stderr=log,
                 preexec_fn=limit,
             )
-        while True:
-            try:
-                assert self.get("/")[0] == 200
-                return
-            except ConnectionRefusedError:
-                assert self.process.poll() is None, self.log.read_text()
-                time.sleep(0.05)
+        while not (found := RUNNING.search(self.log.read_bytes(), said_before)):
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        self.port = int(found[1])
 
     def call(
         self, method: str, path: str, body: Any = None, media_type: str | None = None
@@ -153,31 +148,50 @@ def test_register_and_read(server: Server) -> None:
     assert server.get("/")[0] == 200
 
 
-@pytest.mark.parametrize(
-    ("body", "wrong"),
-    [
-        ({}, ["username is missing", "email is missing"]),
-        ({"username": "ann"}, ["email is missing"]),
-        ({"username": "", "email": "a@b"}, ["username is missing"]),
-        ({"username": 7, "email": ["x"]}, ["username is not a text", "email is not a text"]),
-        ({"username": "ann", "email": "nowhere"}, ["email is not an e-mail address"]),
-        ({"username": "a\x00b", "email": "a@b"}, ["username is not a readable text"]),
-        ({"username": "a" * 300, "email": "a@b"}, ["username is not a text of at most"]),
-        ("{", ["not JSON"]),
-        ("[" * 50_000, ["not JSON"]),
-        ("[]", ["not a JSON object"]),
-        (b'{"username": "\xff"}', ["not JSON"]),
-    ],
-)
-def test_what_is_wrong_is_named(server: Server, body: Any, wrong: list[str]) -> None:
-    status, answer, _ = server.post(body)
-    assert status == 400 and list(answer) == ["message"]
-    assert all(text in answer["message"] for text in wrong), answer
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+WRONG: list[tuple[Any, list[str]]] = [
+    ({}, ["username is missing", "email is missing"]),
+    ({"username": "ann"}, ["email is missing"]),
+    ({"username": "", "email": "a@b"}, ["username is missing"]),
+    ({"username": 7, "email": ["x"]}, ["username is not a text", "email is not a text"]),
+    ({"username": "ann", "email": "nowhere"}, ["email is not an e-mail address"]),
+    ({"username": "a\x00b", "email": "a@b"}, ["username is not a readable text"]),
+    ({"username": "a" * 300, "email": "a@b"}, ["username has more than 254 bytes"]),
+    ({"username": "ann", "email": "🌍" * 100 + "@b"}, ["email has more than 254 bytes"]),
+    ({"username": "ann", "email": "Ⱥ" * 125 + "@b"}, ["email has more than 254 bytes"]),
+    ("", ["username is missing", "email is missing"]),
+    ("{", ["not JSON"]),
+    ("[" * 50_000, ["not JSON"]),
+    ("[]", ["not a JSON object"]),
+    (b'{"username": "\xff"}', ["not JSON"]),
+]
+
+
+def test_what_is_wrong_is_named(server: Server) -> None:
+    for body, wrong in WRONG:
+        status, answer, _ = server.post(body)
+        assert status == 400 and list(answer) == ["message"], (body, answer)
+        assert all(text in answer["message"] for text in wrong), (body, answer)
+    for text in ("username=a&email=%FF@b", b"username=\xff&email=a@b"):
+        status, answer, _ = server.post(text, FORM)
+        assert (status, answer) == (400, {"message": "the body is not a form in UTF-8"})
+    for media_type in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        status, answer, _ = server.post("nothing", media_type)
+        assert status == 400 and "not a form" in answer["message"]
+    assert server.get("/users")[1]["total"] == 0
+
+
+def test_an_address_of_any_letters(server: Server) -> None:
+    long = "ä" * 121 + "@example.org"
+    for number, email in enumerate(["a/b?c#d%&'\"@x", "straße@x", "strasse@x", "İ@x", long]):
+        assert server.register(f"u{number}", email)[0] == 200
+    assert server.register("again", "STRAßE@X")[0] == server.register("again", long)[0] == 400
+    assert {"straße@x", "strasse@x", long} < {user["email"] for user in server.all_users()}
 
 
 def test_media_types(server: Server) -> None:
-    form = "application/x-www-form-urlencoded"
-    assert server.post("username=bo&email=bo%40example.org", form)[0] == 200
+    assert server.post("username=bo&email=bo%40example.org", FORM)[0] == 200
     multipart = (
         '--x\r\nContent-Disposition: form-data; name="username"\r\n\r\ncy\r\n'
         '--x\r\nContent-Disposition: form-data; name="email"\r\n\r\ncy@example.org\r\n--x--\r\n'
@@ -190,7 +204,9 @@ def test_media_types(server: Server) -> None:
     assert [user["name"] for user in server.all_users()] == ["di", "cy", "bo"]
     assert server.post("<user/>", "application/xml")[0] == 415
     assert server.post("x", None)[0] == 415
-    assert server.post("username=" + "x" * 100_000, form)[0] == 413
+    assert server.post("username=" + "x" * 100_000, FORM)[0] == 413
+    large = multipart.replace("cy@", "cy" * 50_000 + "@")
+    assert server.post(large, "multipart/form-data; boundary=x")[0] == 413
     assert server.call("DELETE", "/users")[0] == 405
 
 
@@ -285,6 +301,42 @@ def test_a_full_disk_is_no_answer(tmp_path: Path) -> None:
     assert stored >= {answer["user_id"] for status, answer in answers if status == 200}
     refused = next(n for n, (status, _) in enumerate(answers) if status == 503)
     assert server.register(f"u{refused}")[0] in (200, 400)
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends"),
+    [
+        (
+            "CREATE TRIGGER no BEFORE INSERT ON users BEGIN SELECT RAISE(FAIL, 'planted'); END",
+            "DROP TRIGGER no",
+        ),
+        ("ALTER TABLE users RENAME TO planted", "ALTER TABLE planted RENAME TO users"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_no_shorter_list(
+    tmp_path: Path, breaks: str, mends: str
+) -> None:
+    server = Server(tmp_path / "data")
+    assert server.register("ann")[0] == 200
+    assert len(server.all_users()) == 1
+    view = sqlite3.connect(tmp_path / "data" / "users.db", isolation_level=None, timeout=SECONDS)
+    with contextlib.closing(view):
+        view.execute(breaks)
+        assert server.register("bo")[0] == 200
+        for _ in range(2):  # the second time the actor has been restarted
+            status, answer, _ = server.get("/users")
+            assert (status, answer) == (503, {"message": "the users cannot be read; try again"})
+        view.execute(mends)
+    while server.get("/users")[0] == 503:
+        time.sleep(0.05)
+    assert [user["name"] for user in server.all_users()] == ["bo", "ann"]
+    server.stop(signal.SIGKILL)
+    assert "users-updater failed" in server.log.read_text()
+    for file in (tmp_path / "data").glob("users.db*"):
+        file.unlink()
+    server = Server(tmp_path / "data")
+    assert [user["name"] for user in server.all_users()] == ["bo", "ann"]
     server.stop()
 
 
