@@ -291,7 +291,7 @@ def _receiver() -> Context | None:
         task = asyncio.current_task()
     except RuntimeError:  # another thread, with a copy of the task's context
         return None
-    return ctx if task is not None and ctx.system._receiving.get(ctx) is task else None
+    return ctx if task is not None and _task_of(ctx) is task else None
 
 
 def begin_blocking(
@@ -335,6 +335,9 @@ def _keeps(target: Ref) -> Deadlock:
 # ---- async actors --------------------------------------------------------------------------------
 
 
+_Receiving = tuple[Coroutine[Any, Any, Any], asyncio.Task[None] | None]  # None until it begins
+
+
 class _OwnLoop:
     """An event loop in a thread of its own, which begins with the first async actor."""
 
@@ -352,10 +355,16 @@ class _OwnLoop:
         self.loop.close()
 
 
+def _task_of(ctx: Context) -> asyncio.Task[None] | None:
+    return ctx.system._receiving.get(ctx, (None, None))[1]
+
+
 async def _run(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
     _current.set(ctx)
     try:
         await coroutine
+    except GeneratorExit:  # its loop was closed: close() of the system settles it
+        raise
     except BaseException as error:
         _settle(ctx, error)
         own = ctx.system._own_loop is not None  # whose thread goes on: it has other actors
@@ -375,15 +384,22 @@ def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
     system = ctx.system
     try:
         loop = system._event_loop()
-        system._receiving[ctx] = None
+        system._receiving[ctx] = coroutine, None
         loop.call_soon_threadsafe(_create_task, system, loop, ctx, coroutine)
-    except BaseException:
+    except BaseException as error:
         system._receiving.pop(ctx, None)
         coroutine.close()
+        given = system._loop
+        if isinstance(error, RuntimeError) and given is not None and given.is_closed():
+            raise _loop_closed(ctx) from None
         raise
     blocked = system._blocked
     if blocked is not None and blocked._target == ctx.self:
         blocked._refuse(_keeps(ctx.self))
+
+
+def _loop_closed(ctx: Context) -> Closed:
+    return Closed(f"the event loop of {ctx.self.address} was closed")
 
 
 def _create_task(
@@ -393,14 +409,22 @@ def _create_task(
     coroutine: Coroutine[Any, Any, Any],
 ) -> None:
     task = loop.create_task(_run(ctx, coroutine), name=ctx.self.address)
-    system._receiving[ctx] = task
+    system._receiving[ctx] = coroutine, task
     task.add_done_callback(functools.partial(_task_ended, ctx, coroutine))
+
+
+def _forget(coroutine: Any) -> None:
+    """It never goes on, or has not even begun: its loop was closed."""
+    try:
+        coroutine.close()
+    except Exception:
+        _log.exception("what an async receive cleans up failed, after its event loop was closed")
 
 
 def _task_ended(
     ctx: Context, coroutine: Coroutine[Any, Any, Any], task: asyncio.Task[None]
 ) -> None:
-    if ctx.system._receiving.get(ctx) is task:  # it was cancelled before it began
+    if _task_of(ctx) is task:  # it was cancelled before it began
         coroutine.close()
         _settle(ctx, asyncio.CancelledError())
 
@@ -458,7 +482,7 @@ class ActorSystem(_core.ActorSystemBase):
     _own_loop: _OwnLoop | None
     _loop_lock: threading.Lock
     _close_lock: threading.Lock
-    _receiving: dict[Context, asyncio.Task[None] | None]  # async receives that have not ended
+    _receiving: dict[Context, _Receiving]  # async receives that have not ended
     _blocked: ActorReply | None  # for which the thread of the event loop waits
     _streams: weakref.WeakSet[Stream]
     _streams_lock: threading.Lock
@@ -558,8 +582,11 @@ class ActorSystem(_core.ActorSystemBase):
             return
         self._begin_close()
         if self._loop is not None and self._loop.is_closed():
-            for ctx in list(self._receiving):  # what waits there never goes on
-                _settle(ctx, Closed(f"the event loop of {ctx.self.address} was closed"))
+            for ctx, (coroutine, task) in list(self._receiving.items()):
+                _settle(ctx, _loop_closed(ctx))
+                _forget(coroutine)
+                if task is not None:
+                    _forget(task.get_coro())
         self._end_actors(until)
         _patiently(self._stop, until)
         if self._own_loop is not None:

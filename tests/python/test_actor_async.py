@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import queue
 import threading
 from typing import Any
@@ -420,6 +421,26 @@ def test_closing_after_the_loop_that_was_given_has_ended():
         await began.wait()
 
     asyncio.run(main()).close()
+
+
+def test_closing_after_a_loop_that_ended_before_it_began_what_was_given_to_it():
+    given = threading.Event()
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+            try:
+                return super().call_soon_threadsafe(*args, **kwargs)
+            finally:
+                given.set()
+
+    loop = Loop()
+    system = es.ActorSystem(loop=loop)
+    system.spawn(Doer)
+    assert given.wait(60)
+    loop.close()  # forgets it
+    gc.collect()
+    system.close()
+    gc.collect()
 
 
 def test_an_async_persistent_actor_persists_on_its_loop(system):
