@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = 20.0  # that anything may take before a test gives up
+SECONDS = 120.0  # that anything may take before a test gives up: a busy machine is slow
 
 PRELUDE = """\
 import os, sys, signal, threading, time
@@ -103,6 +105,14 @@ def run(
     code: str, *arguments: object, status: int | None = 0, warnings: str = "error"
 ) -> tuple[str, str]:
     return finish(start(code, *arguments, warnings=warnings), status)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let others run until it is true."""
+    last = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < last, "it did not come to that"
+        time.sleep(0)
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -365,6 +365,7 @@ def test_logging_and_timing(system, caplog):
         ref = system.spawn(made, name="logged")
         assert ref.ask("x") == "x"
     assert any("/logged receives str" in r.getMessage() for r in caplog.records)
+    support.until(lambda: "str" in times.report())  # the answer came before receive returned
     count, total, longest = times.report()["str"]
     assert count == 1
     assert total >= longest > 0

@@ -24,6 +24,7 @@ from shelf import (
     Text,
     Texts,
 )
+from support import SECONDS
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_an_int_is_a_float_and_none_is_none() -> None:
 @pytest.mark.parametrize("how", ["ask", "submit"])
 def test_the_caller_gets_the_same_exception(raiser: Any, what: str, kind: type, how: str) -> None:
     with pytest.raises(kind) as caught:
-        raiser.ask(Raise(what)) if how == "ask" else raiser.submit(Raise(what)).result(10)
+        raiser.ask(Raise(what)) if how == "ask" else raiser.submit(Raise(what)).result(SECONDS)
     assert type(caught.value) is kind
     assert raiser.ask(Raise("nothing")) is None  # it goes on
     if what == "own":
@@ -144,7 +145,7 @@ def test_raising_the_same_object_again_does_not_let_it_grow(raiser: Any) -> None
     reply = raiser.submit(Raise("same"))
     for _ in range(50):
         with pytest.raises(ValueError):
-            reply.result(10)
+            reply.result(SECONDS)
     assert len(THE_SAME.__notes__) == 1
     depth, entry = 0, THE_SAME.__traceback__
     while entry is not None:

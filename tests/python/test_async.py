@@ -148,7 +148,7 @@ def test_a_loop_that_went_away_while_it_waited(system: es.System) -> None:
     gc.collect()
     assert ENTERED.wait(support.SECONDS)
     GO.set()
-    assert reply.result(10) == "through"
+    assert reply.result(support.SECONDS) == "through"
     assert asyncio.run(wait()) == "through"
 
 
@@ -305,7 +305,7 @@ def test_awaiting_needs_a_loop(system: es.System) -> None:
     with pytest.raises(RuntimeError, match="event loop"):
         coroutine.send(None)
     GO.set()
-    assert reply.result(10) == "through"
+    assert reply.result(support.SECONDS) == "through"
     coroutine = wait(reply)
     with pytest.raises(StopIteration) as stopped:  # done: nothing to wait for
         coroutine.send(None)

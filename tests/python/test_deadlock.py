@@ -118,7 +118,7 @@ def system() -> Iterator[es.System]:
 @pytest.mark.parametrize("emit", [True, False])
 def test_asking_ten_thousand_deep(system: es.System, emit: bool) -> None:
     assert system[Node, "a"].ask(Down(10_000, emit)) == 10_001
-    assert system[Node, "b"].submit(Down(3_000, emit)).result(50) == 3_001
+    assert system[Node, "b"].submit(Down(3_000, emit)).result(support.SECONDS) == 3_001
     assert system.head == (10_001 + 3_001 if emit else 0)
     assert system[Node, "free"].ask(Plain()) == "free"
 
@@ -187,7 +187,7 @@ def test_a_circle_is_a_deadlock_that_names_it(
         if send == "ask":
             system[Node, "a"].ask(Circle(path, how))
         else:
-            system[Node, "a"].submit(Circle(path, how)).result(20)
+            system[Node, "a"].submit(Circle(path, how)).result(support.SECONDS)
     if how in ("result", "exception"):  # waiting for what leaves only with the handler's own events
         assert f"Node/{path[-1]}" in str(caught.value)
     else:
@@ -208,7 +208,7 @@ def test_waiting_for_the_whole_system_is_a_deadlock(
         if send == "ask":
             system[Node, "a"].ask(Circle(path, how))
         else:
-            system[Node, "a"].submit(Circle(path, how)).result(20)
+            system[Node, "a"].submit(Circle(path, how)).result(support.SECONDS)
     assert not system.closed
     assert system[Node, "a"].ask(Plain()) == "a"
 
@@ -243,8 +243,8 @@ def test_waiting_for_a_reply_from_before_that_waits_for_oneself(system: es.Syste
         REPLIES["earlier"] = other[Holder, "a"].submit(Plain())
         go.set()
         with pytest.raises(es.Deadlock, match="Holder/a"):
-            first.result(20)
-        assert REPLIES["earlier"].result(20) == "a"
+            first.result(support.SECONDS)
+        assert REPLIES["earlier"].result(support.SECONDS) == "a"
     REPLIES.clear()
 
 
@@ -262,7 +262,7 @@ def test_two_threads_that_ask_each_other(system: es.System, how: str) -> None:
                 if how == "ask":
                     results.append(system[Node, one].ask(Meet(other)))
                 else:
-                    results.append(system[Node, one].submit(Meet(other)).result(20))
+                    results.append(system[Node, one].submit(Meet(other)).result(support.SECONDS))
             except es.Deadlock as error:
                 failures.append(error)
 
@@ -288,14 +288,14 @@ def test_a_handler_may_use_another_system() -> None:
             def cross(self, cmd: Cross) -> str:
                 inner[Node, "x"].ask(Down(5))
                 inner[Node, "x"].tell(Down(5))
-                inner[Node, "x"].submit(Down(5)).result(10)
+                inner[Node, "x"].submit(Down(5)).result(support.SECONDS)
                 inner.flush()
                 with es.open(":memory:", Node) as third:
                     return third[Node, "y"].ask(Plain()) + str(inner[Node, "x"].state.passed)
 
         with es.open(":memory:", Outer) as outer:
             assert outer[Outer, "a"].ask(Cross()) == "y3"
-            assert outer[Outer, "a"].submit(Cross()).result(20) == "y6"
+            assert outer[Outer, "a"].submit(Cross()).result(support.SECONDS) == "y6"
 
 
 def test_a_circle_through_another_system() -> None:
@@ -370,7 +370,7 @@ def test_a_read_model_cannot_see_what_a_handler_has_not_finished(
             if send == "ask":
                 waiting = lambda: looker.ask(Look(beyond))  # noqa: B023, E731
             else:
-                waiting = lambda: looker.submit(Look(beyond)).result(20)  # noqa: B023, E731
+                waiting = lambda: looker.submit(Look(beyond)).result(support.SECONDS)  # noqa: B023, E731
             if beyond == 0:
                 assert waiting() == 0  # what is there is seen without the handler
             else:
@@ -395,7 +395,7 @@ def test_awaiting_ones_own_command_in_a_handler() -> None:
         with pytest.raises(es.Deadlock, match="Looper/other"):
             other[Looper, "a"].ask(Loop())
         with pytest.raises(es.Deadlock, match="Looper/other"):
-            other[Looper, "a"].submit(Loop()).result(20)
+            other[Looper, "a"].submit(Loop()).result(support.SECONDS)
 
 
 @pytest.mark.parametrize("how", ["ask", "result"])
@@ -433,7 +433,7 @@ def test_two_threads_that_ask_each_other_in_two_systems(how: str) -> None:
                     if how == "ask":
                         outcomes.append(system[Pair, "p"].ask(Cross()))
                     else:
-                        outcomes.append(system[Pair, "p"].submit(Cross()).result(20))
+                        outcomes.append(system[Pair, "p"].submit(Cross()).result(support.SECONDS))
                 except es.Deadlock as error:
                     outcomes.append(error)
 

@@ -122,7 +122,7 @@ def test_ask_submit_tell(system: es.System) -> None:
     assert counter.ask(Add(1)) == 1
     reply = counter.submit(Add(2))
     assert isinstance(reply, es.Reply)
-    assert reply.result(timeout=10) == 3
+    assert reply.result(timeout=support.SECONDS) == 3
     assert reply.result() == 3 and reply.done() and reply.exception() is None
     assert counter.tell(Add(3)) is None
     assert counter.ask(Add(4)) == 10
@@ -130,7 +130,7 @@ def test_ask_submit_tell(system: es.System) -> None:
 
 def test_a_reply_that_failed(system: es.System) -> None:
     reply = system[Counter, "a"].submit(Fail("because"))
-    error = reply.exception(timeout=10)
+    error = reply.exception(timeout=support.SECONDS)
     assert isinstance(error, es.Rejected) and str(error) == "because"
     for _ in range(2):
         with pytest.raises(es.Rejected, match="because"):
@@ -148,8 +148,8 @@ def test_submit_and_tell_return_at_once(system: es.System, door: Door) -> None:
     assert "pending" in repr(reply)
     assert reply.cancel() is False and reply.cancelled() is False
     door.open.set()
-    assert reply.result(10) == "through"
-    assert second.result(10) == 3
+    assert reply.result(support.SECONDS) == "through"
+    assert second.result(support.SECONDS) == 3
 
 
 def test_a_handler_that_waits_delays_its_own_entity_only(system: es.System, door: Door) -> None:
@@ -157,11 +157,11 @@ def test_a_handler_that_waits_delays_its_own_entity_only(system: es.System, door
     door.wait()
     behind = system[Counter, "a"].submit(Add(1))
     replies = [system[Counter, f"other {i}"].submit(Add(i)) for i in range(50)]
-    assert [one.result(10) for one in replies] == list(range(50))
+    assert [one.result(support.SECONDS) for one in replies] == list(range(50))
     assert system[Counter, "other 1"].ask(Add(1)) == 2
     assert not waiting.done() and not behind.done()
     door.open.set()
-    assert behind.result(10) == 1
+    assert behind.result(support.SECONDS) == 1
 
 
 def test_several_handlers_may_wait(system: es.System) -> None:
@@ -174,12 +174,12 @@ def test_several_handlers_may_wait(system: es.System) -> None:
     assert system[Counter, "free"].ask(Add(1)) == 1
     for name in names:
         DOORS[name].open.set()
-    assert [one.result(10) for one in replies] == ["through"] * 8
+    assert [one.result(support.SECONDS) for one in replies] == ["through"] * 8
 
 
 def test_ask_with_timeout(system: es.System, door: Door) -> None:
     counter = system[Counter, "a"]
-    assert counter.ask(Add(1), timeout=10) == 1
+    assert counter.ask(Add(1), timeout=support.SECONDS) == 1
     with pytest.raises(es.Timeout) as caught:
         counter.ask(Wait("d"), timeout=0.05)
     assert isinstance(caught.value, TimeoutError) and "Counter/a" in str(caught.value)
@@ -193,7 +193,7 @@ def test_ask_with_timeout(system: es.System, door: Door) -> None:
     with pytest.raises(TimeoutError):
         reply.exception(0)
     door.open.set()
-    assert reply.result(10) == 4  # those that timed out were carried out
+    assert reply.result(support.SECONDS) == 4  # those that timed out were carried out
 
 
 @pytest.mark.parametrize("timeout", ["1", True, [], float("nan")])
@@ -234,7 +234,7 @@ def test_done_callbacks(system: es.System, door: Door) -> None:
     reply.add_done_callback(seen.append)  # at once
     assert seen == [reply, reply]
     failed = counter.submit(Fail())
-    assert failed.exception(10) is not None
+    assert failed.exception(support.SECONDS) is not None
     failed.add_done_callback(seen.append)
     assert seen[-1] is failed
     with pytest.raises(TypeError):
@@ -284,7 +284,7 @@ def test_futures_of_the_standard_library_are_not_needed_but_threads_may_wait(
 ) -> None:
     replies = [system[Counter, str(i % 5)].submit(Add(1)) for i in range(100)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda reply: reply.result(10), replies))
+        results = list(pool.map(lambda reply: reply.result(support.SECONDS), replies))
     assert sorted(results) == sorted(list(range(1, 21)) * 5)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda i: system[Counter, f"t{i % 5}"].ask(Add(1)), range(100)))
@@ -351,7 +351,7 @@ def test_correlation_and_causation(system: es.System) -> None:
     system[Counter, "a"].ask(Forward("b", 3))
     system[Counter, "a"].ask(Forward("c", 4, "ask"))
     system[Counter, "a"].ask(Forward("d", 5, "submit"))
-    assert REPLIES["a"].result(10) == 5
+    assert REPLIES["a"].result(support.SECONDS) == 5
     system.flush()
     by = {(one.stream, one.version): one for one in system.events()}
     for version, to in ((1, "b"), (2, "c"), (3, "d")):
@@ -366,7 +366,7 @@ def test_correlation_and_causation(system: es.System) -> None:
 def test_a_given_correlation_id(system: es.System) -> None:
     given = str(uuid.uuid4())
     system[Counter, "a"].ask(Forward("b", 3), correlation_id=given)
-    system[Counter, "a"].submit(Add(1), correlation_id=given).result(10)
+    system[Counter, "a"].submit(Add(1), correlation_id=given).result(support.SECONDS)
     system[Counter, "a"].tell(Add(1), correlation_id=given)
     system.flush()
     assert {one.correlation_id for one in system.events()} == {given}
@@ -380,7 +380,7 @@ def test_a_given_correlation_id(system: es.System) -> None:
 def test_metadata(system: es.System) -> None:
     counter = system[Counter, "a"]
     counter.ask(Add(1), metadata={"by": "ann", "naïve": "ü" * 100, "empty": ""})
-    counter.submit(Add(2), metadata=OrderedDict(a="b")).result(10)
+    counter.submit(Add(2), metadata=OrderedDict(a="b")).result(support.SECONDS)
     counter.tell(Add(3), metadata=MappingProxyType({"c": "d"}))
     counter.ask(Add(4), metadata={})
     counter.ask(Add(5), metadata=None)
@@ -394,7 +394,7 @@ def test_metadata(system: es.System) -> None:
     given = {"x": "1"}
     reply = counter.submit(Add(1), metadata=given)
     given["x"] = "2"
-    reply.result(10)
+    reply.result(support.SECONDS)
     assert dict(list(counter.history())[-1].metadata) == {"x": "1"}
     for wrong in ({"a": 1}, {1: "a"}, ["a"], "ab", 3, {"a": None}, [("a", "b")]):
         with pytest.raises(TypeError):

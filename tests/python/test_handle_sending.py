@@ -58,7 +58,7 @@ def test_what_a_handler_sent_never_leaves_if_it_raises(
     assert RUNS == [] and system.head == 0
     if how == "submit":
         with pytest.raises(es.Error):
-            REPLIES["a"].result(10)
+            REPLIES["a"].result(support.SECONDS)
     assert not system.dead_letters and not caplog.records
 
 
@@ -115,7 +115,7 @@ def test_a_reply_means_durable(tmp_path: Path) -> None:
             if i % 2:
                 system[Counter, "a"].ask(Add(i))
             else:
-                system[Counter, "a"].submit(Add(i)).result(10)
+                system[Counter, "a"].submit(Add(i)).result(support.SECONDS)
             assert reader[Counter, "a"].version == i
             assert [one.event.amount for one in reader.events(after=i - 1)] == [i]
 
@@ -131,7 +131,7 @@ def test_a_key_that_was_used_runs_nothing_and_answers_the_first_reply(tmp_path: 
         assert counter.ask(Add(1), key="k1") == 1
         assert counter.ask(Add(1)) == 2
         assert counter.ask(Add(1), key="k1") == 1
-        assert counter.submit(Add(1), key="k1").result(10) == 1
+        assert counter.submit(Add(1), key="k1").result(support.SECONDS) == 1
         counter.tell(Add(1), key="k1")
         assert counter.ask(Add(5), key="k2") == 7
         assert system[Counter, "b"].ask(Add(1), key="k1") == 1  # keys are the entity's
@@ -145,7 +145,7 @@ def test_a_key_that_was_used_runs_nothing_and_answers_the_first_reply(tmp_path: 
 
 def test_the_same_key_in_flight(system: es.System) -> None:
     replies = [system[Counter, "a"].submit(Add(1), key="once") for _ in range(50)]
-    assert {one.result(10) for one in replies} == {1}
+    assert {one.result(support.SECONDS) for one in replies} == {1}
     assert system[Counter, "a"].version == 1
 
 
@@ -223,9 +223,9 @@ def test_a_sender_waits_for_room(door: Door) -> None:
         door.open.set()
         assert sent.wait(support.SECONDS)
         thread.join()
-        assert first.result(10) == "through"
+        assert first.result(support.SECONDS) == "through"
         replies = [system[Counter, "c"].submit(Add(1)) for _ in range(100)]
-        assert [one.result(10) for one in replies] == list(range(1, 101))
+        assert [one.result(support.SECONDS) for one in replies] == list(range(1, 101))
 
 
 def test_a_handler_needs_no_room() -> None:

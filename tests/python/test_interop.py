@@ -22,6 +22,7 @@ import escqrs as es
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import SECONDS
 
 descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
 descriptor_pool = pytest.importorskip("google.protobuf.descriptor_pool")
@@ -54,7 +55,7 @@ def google_classes(*classes: Any, names: list[str] | None = None) -> list[Any]:
         done = subprocess.run(
             ["protoc", f"-I{folder}", "--include_imports", f"--descriptor_set_out={folder}/set",
              "ours.proto"],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + es.proto(*classes)
         files = descriptor_pb2.FileDescriptorSet.FromString((folder / "set").read_bytes())
@@ -235,7 +236,7 @@ SLOW = settings(
 
 @settings(SLOW, max_examples=20)  # several classes each: it is protoc that takes its time
 @given(st.data())
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_google_reads_what_we_write_and_we_what_it_writes(data: st.DataObject) -> None:
     several = [data.draw(classes(name=name)) for name in ("A", "B", "C")]
     for made, google in zip(several, google_classes(*(one.cls for one in several)), strict=True):
@@ -357,7 +358,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
     return subprocess.run(
         [sys.executable, "-m", "escqrs", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=30, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
 
 

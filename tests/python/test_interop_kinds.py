@@ -147,7 +147,7 @@ def exchange(ours: Any, google: Any) -> None:
     ],
 )  # fmt: skip
 @given(st.data())
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_every_kind_in_every_shape(data: st.DataObject) -> None:
     several = [data.draw(classes(name)) for name in ("A", "B", "C")]
     for (_, values), google in zip(

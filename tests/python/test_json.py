@@ -19,6 +19,7 @@ import pytest
 from escqrs import _json
 from hypothesis import given
 from hypothesis import strategies as st
+from support import SECONDS
 from test_interop import INT64, SLOW, TEXT, TIMES, classes, google_classes
 
 json_format = pytest.importorskip("google.protobuf.json_format")
@@ -297,7 +298,7 @@ def test_sets_have_one_order() -> None:
     seen = {
         subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed},
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=SECONDS, check=True,
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip

@@ -17,6 +17,7 @@ import escqrs as es
 import pytest
 from escqrs import _message
 from messages import AddItem, Color, Everything, ItemAdded, Money, Node, Size, again, everything
+from support import SECONDS
 
 # ---- bytes ---------------------------------------------------------------------------------------
 
@@ -347,7 +348,7 @@ work()
 print("failed often" if failed > 100 else failed)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.stdout == "failed often\n", done.stderr
 

@@ -22,6 +22,7 @@ import escqrs as es
 import pytest
 from escqrs import _core
 from messages import AddItem, Everything, ItemAdded, Money, again
+from support import SECONDS
 
 # ---- definitions that are refused ----------------------------------------------------------------
 
@@ -346,7 +347,7 @@ assert pickle.loads(pickle.dumps(node)) == node  # as an instance of the newest 
 print("fine")
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.stdout == "fine\n", done.stderr
 

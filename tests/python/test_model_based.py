@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
 )
 from hypothesis.stateful import run_state_machine_as_test as run
+from support import SECONDS
 
 
 class Line(es.Message):
@@ -258,7 +259,7 @@ class Life(RuleBasedStateMachine):
             if how == "ask":
                 return handle.ask(command, **options)
             if how == "submit":
-                return handle.submit(command, **options).result(20)
+                return handle.submit(command, **options).result(SECONDS)
         except Exception as error:
             return error
         before = len(self.system.dead_letters)
@@ -378,9 +379,9 @@ class Life(RuleBasedStateMachine):
         replies = [(id, self.system[self.aggregate, id].submit(Put("many", amount))) for id in ids]
         for id, reply in replies:
             if self.model.add(id, Was("many", amount)):
-                assert reply.result(20) == self.model.fold(id)[0]["many"]
+                assert reply.result(SECONDS) == self.model.fold(id)[0]["many"]
             else:
-                assert isinstance(reply.exception(20), OverflowError)
+                assert isinstance(reply.exception(SECONDS), OverflowError)
         # the order between entities is the store's
         head = len(self.model.order)
         del self.model.order[head:]
@@ -391,7 +392,9 @@ class Life(RuleBasedStateMachine):
     @rule(id=IDS)
     def look(self, id: str) -> None:
         assert self.system[self.aggregate, id].ask(Look()) == self.model.fold(id)[0]
-        assert self.system[self.aggregate, id].submit(Look()).result(20) == self.model.fold(id)[0]
+        assert (
+            self.system[self.aggregate, id].submit(Look()).result(SECONDS) == self.model.fold(id)[0]
+        )
 
     @rule(id=IDS, data=st.data())
     def state_at(self, id: str, data: Any) -> None:
@@ -436,7 +439,7 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_random_lives() -> None:
     logging.getLogger("escqrs").addFilter(silent)
     try:

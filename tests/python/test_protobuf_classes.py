@@ -13,6 +13,7 @@ from typing import Any
 import escqrs as es
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from support import SECONDS
 
 F = descriptor_pb2.FieldDescriptorProto
 KINDS = {
@@ -142,7 +143,7 @@ def test_commands_and_events(tmp_path: Path) -> None:
         item_id = cart.ask(pb2.AddItem(name="book", quantity=2))
         with pytest.raises(es.Rejected):
             cart.ask(pb2.AddItem(name="book"))
-        cart.submit(pb2.AddItem(name="pen")).result(timeout=10)
+        cart.submit(pb2.AddItem(name="pen")).result(timeout=SECONDS)
         cart.tell(pb2.AddItem(name="ink", quantity=7))
         shop.flush()
         assert cart.state.items == {"book": 2, "pen": 0, "ink": 7}
@@ -181,7 +182,7 @@ def test_a_command_is_what_it_was_when_sent() -> None:
             command.name = f"book {number}"
             replies.append(shop[Cart, "c"].submit(command))
         for reply in replies:
-            reply.result(timeout=10)
+            reply.result(timeout=SECONDS)
         assert list(shop[Cart, "c"].state.items) == [f"book {number}" for number in range(50)]
 
 
@@ -194,7 +195,7 @@ def test_stores() -> None:
         names = [one.event.name for one in store.events(match=es.Match(types=[pb2.ItemAdded]))]
         assert names == ["book", "pen"]
         with store.subscribe(types=[pb2.ItemAdded]) as feed:
-            assert feed.next(timeout=10).event.name == "book"
+            assert feed.next(timeout=SECONDS).event.name == "book"
     with es.Store(":memory:") as store:  # learned from what is stored
         store.append("s", [event])
         assert [one.event for one in store.events()] == [event]
@@ -318,7 +319,7 @@ def test_nothing_of_protobuf_is_imported() -> None:
                 pass
         assert not any(name.startswith("google") for name in sys.modules)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=SECONDS)
 
 
 def test_twins_are_made_once() -> None:

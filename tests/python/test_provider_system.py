@@ -10,6 +10,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "provider.py"
 
@@ -173,7 +174,7 @@ def test_read_models_follow(provider: Any) -> None:
         shop[Items].wait(2)
         assert shop[Items].total() == 7
         with shop.subscribe(after=1) as feed:
-            assert feed.next(timeout=60).event == Added("ink", 4)
+            assert feed.next(timeout=SECONDS).event == Added("ink", 4)
 
 
 def test_another_writer(provider: Any) -> None:

@@ -17,9 +17,7 @@ from pathlib import Path
 
 import escqrs as es
 import pytest
-from support import run
-
-SECONDS = 20.0
+from support import SECONDS, run
 
 
 class Color(enum.Enum):

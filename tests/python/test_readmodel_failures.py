@@ -10,9 +10,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
-from support import finish, start
-
-SECONDS = 20.0
+from support import SECONDS, finish, start
 
 
 class Put(es.Command[None]):
@@ -281,7 +279,7 @@ def test_retries_and_goes_on() -> None:
 
     class Patient(es.ReadModel):
         schema = "CREATE TABLE patient (key TEXT)"
-        on_error = es.Retry(attempts=1000, delay=0.001, max_delay=0.002)
+        on_error = es.Retry(attempts=1_000_000, delay=0.001, max_delay=0.002)
         attempts = 0
 
         @es.on(Was)

@@ -11,8 +11,7 @@ from typing import Any
 import escqrs as es
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-
-SECONDS = 20.0
+from support import SECONDS
 
 
 class Put(es.Command[None]):

@@ -11,9 +11,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
-from support import finish, start
-
-SECONDS = 20.0
+from support import SECONDS, finish, start
 
 
 class Put(es.Command[None]):

@@ -10,9 +10,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
-from support import finish, start
-
-SECONDS = 20.0
+from support import SECONDS, finish, start
 
 
 class Join(es.Command[int]):

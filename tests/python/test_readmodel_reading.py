@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
-SECONDS = 20.0
 HOLD = threading.Event()
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
-
-SECONDS = 20.0
+from support import SECONDS
 
 
 class Put(es.Command[None]):

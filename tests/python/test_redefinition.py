@@ -12,6 +12,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 FIRST = """
 import escqrs as es
@@ -137,7 +138,7 @@ def test_an_open_system_takes_the_new_class_up_with_the_next_command(notebook: N
         assert handle.state_at(1).total == 10
         notebook.run(FIRST)
         assert handle.state.total == 203
-        assert handle.submit(notebook.Add(1)).result(10) == 204
+        assert handle.submit(notebook.Add(1)).result(SECONDS) == 204
 
 
 def test_new_commands_events_and_fields(notebook: Notebook, tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_redefined_while_commands_are_under_way(notebook: Notebook) -> None:
             ]
             notebook.run(FIRST)
             for one in replies:
-                one.result(10)
+                one.result(SECONDS)
         assert all(system[notebook.Counter, str(i)].state.total == 400 for i in range(5))
 
 
@@ -367,7 +368,7 @@ with es.open(sys.argv[1], Words) as system:
         subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "words.db")],
             check=True,
-            timeout=60,
+            timeout=SECONDS,
             env={**os.environ, "PYTHONHASHSEED": seed},
         )
 

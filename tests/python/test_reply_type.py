@@ -27,6 +27,7 @@ from typing import (
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 T = TypeVar("T")
 
@@ -151,7 +152,7 @@ def test_a_reply_is_of_its_type(annotation: Any, right: list[Any], wrong: list[A
             with pytest.raises(TypeError, match="Answering answered Asked with"):
                 asked.ask(command())
             with pytest.raises(TypeError, match="nothing was stored"):
-                asked.submit(command()).result(10)
+                asked.submit(command()).result(SECONDS)
         assert system.head == head and asked.state.version == head
 
 

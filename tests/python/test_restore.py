@@ -14,6 +14,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 
 def event(data: bytes = b"x", **options: Any) -> es.NewEvent:
@@ -129,7 +130,7 @@ def killed(path: Path) -> None:
         "store.append('mine', [es.NewEvent('Thing', b'mine')])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", program, path], timeout=60)
+    subprocess.run([sys.executable, "-c", program, path], timeout=SECONDS)
 
 
 def test_the_wal_of_who_was_killed_does_not_come_to_the_new_file(
@@ -218,7 +219,7 @@ def run(*arguments: object, input: bytes = b"") -> subprocess.CompletedProcess[b
         [sys.executable, "-m", "escqrs", *map(str, arguments)],
         capture_output=True,
         input=input,
-        timeout=60,
+        timeout=SECONDS,
     )
 
 

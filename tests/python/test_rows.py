@@ -15,6 +15,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 
 class Model(es.ReadModel):
@@ -228,7 +229,9 @@ with es.open(":memory:", M) as system:
     except KeyboardInterrupt:
         print("interrupted", system[M].one())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS
+    )
     assert (done.stdout, done.stderr) == ("interrupted (1,)\n", "")
 
 

@@ -417,7 +417,14 @@ def test_a_renamed_class(tmp_path: Path) -> None:
             found = list(system.events(match=es.Match(types=[name])))
             assert [one.position for one in found] == [1, 2, 3, 4, 5, 6]
         with system.store.subscribe(match=es.Match(types=["x.Done"])) as feed:
-            assert [feed.next(timeout=30).position for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+            assert [feed.next(timeout=support.SECONDS).position for _ in range(6)] == [
+                1,
+                2,
+                3,
+                4,
+                5,
+                6,
+            ]
         with pytest.raises(es.ConditionFailed) as caught:
             system.store.append(
                 "s",

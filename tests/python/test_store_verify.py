@@ -13,6 +13,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 
 class Added(es.Event, name="verify.Added"):
@@ -295,7 +296,10 @@ def test_stats_of_an_empty_store_and_of_a_provider_of_ones_own():
 
 def shell(*arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "escqrs", *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "escqrs", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -18,6 +18,7 @@ import escqrs as es
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import SECONDS
 
 Cents = NewType("Cents", int)
 ONE = UUID(int=1)
@@ -126,7 +127,7 @@ def test_sets_have_one_order_of_bytes() -> None:
         subprocess.run(
             [sys.executable, "-c", program],
             env={"PYTHONHASHSEED": seed},
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=SECONDS, check=True,
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
@@ -429,6 +430,6 @@ print("failed often" if failed > 100 else failed)
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=50, check=False,
+        capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.stdout == "failed often\n", done.stderr

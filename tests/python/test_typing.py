@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)  # mypy has all of typeshed to read
+pytestmark = pytest.mark.timeout(600)  # mypy has all of typeshed to read
 
 HERE = Path(__file__).resolve().parent
 

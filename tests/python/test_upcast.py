@@ -14,6 +14,7 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from support import SECONDS
 
 _modules = itertools.count()
 
@@ -255,10 +256,10 @@ def test_feeds(path: Path) -> None:
         # the position counts once the last part was given: to go on from it loses nothing
         assert positions == [1, 1, 2, 2, 2, 4, 5]
         shop[new.Cart, "3"].ask(new.Add("late"))
-        assert feed.next(timeout=30).event == new.ItemAdded("late", 1.0)
+        assert feed.next(timeout=SECONDS).event == new.ItemAdded("late", 1.0)
     with es.open(path, new.Cart) as shop:
         with shop.store.subscribe(match=es.Match(types=["Tagged"])) as feed:
-            assert places([feed.next(timeout=30) for _ in range(3)]) == [
+            assert places([feed.next(timeout=SECONDS) for _ in range(3)]) == [
                 (2, 1, 2),
                 (4, 1, 3),
                 (4, 2, 3),
@@ -279,10 +280,10 @@ class Count(es.Process, key=lambda event: "all"):
     new = program(V2 + UP + code)
     with es.open(path, new.Cart) as shop:
         with shop.store.subscribe(match=es.Match(types=["shop.ItemAdded"])) as feed:
-            assert places([feed.next(timeout=30)]) == [(1, 0, 2)]
+            assert places([feed.next(timeout=SECONDS)]) == [(1, 0, 2)]
             assert feed.position == 1
         with shop.subscribe("mailer", types=[new.ItemAdded]) as mailer:
-            mailer.next(timeout=30)
+            mailer.next(timeout=SECONDS)
             mailer.ack()
             assert mailer.position >= 1
     with es.open(path, new.Cart, new.Count) as shop:

@@ -174,7 +174,7 @@ def shown(event: Any) -> Any:
     return {name: getattr(event, name) for name in type(event).__escqrs_fields__}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), changes=st.lists(st.lists(st.sampled_from(CHANGES), max_size=3), max_size=4))
 def test_the_newest_program_reads_what_the_model_says(data: Any, changes: list[list[str]]) -> None:
