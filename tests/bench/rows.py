@@ -46,7 +46,7 @@ MESSAGE_ROWS = [
     for name, title in MESSAGE_PEERS.items()
 ]  # fmt: skip
 
-# Actors in C. The peer is protoactor-go, in the lines below one Erlang, on the same figure.
+# Actors in C. The peer is protoactor-go, in the lines below one Erlang and CAF, on the same figure.
 ACTOR_FIGURES = {
     "ping_pong": ("C, two actors, one thread, 1 message in flight", 25_000_000),
     "ping_pong_many": ("  100 in flight", 80_000_000),
@@ -58,7 +58,7 @@ ACTOR_FIGURES = {
     "lives": ("C, actor made, one message, stopped", 3_000_000),
     "skynet": ("C, Skynet, 1,000,000 leaves", None),
 }
-PEERS_BELOW = {"erlang": "Erlang"}  # protoactor-go first
+PEERS_BELOW = {"erlang": "Erlang", "caf": "CAF"}  # protoactor-go first
 ACTOR_ROWS = [
     row
     for figure, (title, limit) in ACTOR_FIGURES.items()
@@ -73,7 +73,10 @@ ACTOR_ROWS = [
     )
 ] + [
     Row("actors", "bytes", "C, idle actor; peer: protoactor-go", "bytes", False, limit=400),
-    Row("actors", "bytes", "    peer: Erlang", "", False, peer_figure="erlang.bytes"),
+    *(
+        Row("actors", "bytes", f"    peer: {title}", "", False, peer_figure=f"{peer}.bytes")
+        for peer, title in PEERS_BELOW.items()
+    ),
 ]  # fmt: skip
 
 # Actors in Python.

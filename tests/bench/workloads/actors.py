@@ -1,7 +1,7 @@
-"""Actors in C, without Python: messages, lives, Skynet; beside protoactor-go and Erlang.
+"""Actors in C, without Python: messages, lives, Skynet; beside protoactor-go, Erlang and CAF.
 
-The peers are in `tests/bench/peers`; each is measured where `go` and `erl` are found. One thread
-runs all but many-to-one, Skynet and the lines that say so, on all sides.
+The peers are in `tests/bench/peers`; each is measured where `go`, `erl` or CAF's headers are found.
+One thread runs all but many-to-one, Skynet and the lines that say so, on all sides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from measure import BUILD, Figures, NotAvailable
 
 PEERS = Path(__file__).parents[1] / "peers"
 PEER_PART = 0.2  # of the counts in their sources: enough for a rate, and they take turns with us
-SECONDS_MAX = 180  # of a peer's program, so that all of a side end within run.py's limit
+SECONDS_MAX = 150  # of a peer's program, so that all of a side end within run.py's limit
 
 
 def answer_of(command: list[str], seconds_max: int = SECONDS_MAX) -> Figures:
@@ -68,10 +68,24 @@ def erlang(part: float) -> Figures:
     return figures
 
 
+def caf(part: float) -> Figures:
+    if not Path("/usr/include/caf/all.hpp").exists():
+        raise NotAvailable("no CAF on this machine (Debian: libcaf-dev)")
+    program = BUILD / "caf"
+    source = PEERS / "actors.cpp"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        compiled(["g++", "-std=c++17", "-O2", "-o", str(program), source.name,
+                  "-lcaf_core", "-pthread"])  # fmt: skip
+    figures: Figures = {}
+    for which in ("one", "all"):
+        figures |= answer_of([str(program), which, str(part)])
+    return figures
+
+
 def peer(folder: Path, part: float) -> Figures:
     figures: Figures = {}
     reasons = []
-    for measure in (protoactor, erlang):
+    for measure in (protoactor, erlang, caf):
         try:
             figures |= measure(part * PEER_PART)
         except NotAvailable as reason:
