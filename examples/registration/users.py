@@ -3,9 +3,9 @@
 The actor follows the store from the position that stands in the same file as its rows and commits
 with them: a row is there once, whatever happens between. What it is told is only that there is
 something new, and what comes within `FOLLOW_SECONDS` is one transaction; who reads and finds the
-table behind the store asks it to follow at once. If SQLite refuses, the actor fails, its supervisor
-restarts it after a while, and it goes on where the file stands. The file may be deleted while the
-server does not run: it is made anew from the store.
+table behind the store asks it to follow at once. If SQLite refuses, the actor fails, who waits for
+it is told, its supervisor restarts it after a while, and it goes on where the file stands. The file
+may be deleted while the server does not run: it is made anew from the store.
 
 Rows leave SQLite as the JSON that clients get, so that a page of many costs no objects of Python.
 """
@@ -65,15 +65,15 @@ class UsersUpdater:
     def receive(self, ctx: es.Context, message: object) -> None:
         match message:
             case es.Started():
-                self.db = connect_writer(self.path)
-                (self.position,) = self.db.execute("SELECT position FROM progress").fetchone()
-                self.follow(self.db)
+                ctx.tell(ctx.self, Update())  # a message that may fail, while others wait behind it
             case Stored() if not self.will_follow:
                 self.will_follow = True
                 ctx.schedule_once(FOLLOW_SECONDS, Update())
             case Update():
-                assert self.db is not None
                 self.will_follow = False
+                if self.db is None:
+                    self.db = connect_writer(self.path)
+                    (self.position,) = self.db.execute("SELECT position FROM progress").fetchone()
                 self.follow(self.db)
                 if ctx.sender is not None:
                     ctx.respond(self.position)
