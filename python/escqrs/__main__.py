@@ -1,4 +1,5 @@
 """``python -m escqrs``: ``proto shop:ItemAdded`` prints the .proto text of message classes,
+``proto shop.db`` that of a store's events,
 ``verify shop.db`` proves a store, ``stats shop.db`` says what it holds; ``backup``, ``restore``,
 ``export`` and ``import`` move stores."""
 
@@ -49,7 +50,12 @@ def _is_message(one: object) -> bool:
 
 def _printable(text: str) -> list[MessageMeta] | Path:
     """A store's file, or classes."""
-    return Path(text) if Path(text).is_file() else _classes(text)
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.name != text or path.suffix in (".db", ".sqlite"):
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return _classes(text)
 
 
 def _print_proto(given: argparse.Namespace) -> int:
@@ -57,7 +63,10 @@ def _print_proto(given: argparse.Namespace) -> int:
     for one in given.classes:
         if isinstance(one, Path):
             with Store(one, readonly=True) as store:
-                sys.stdout.write(store.proto())
+                text = store.proto()
+            sys.stdout.write(text)
+            if not text:
+                print(f"{one}: no event has a schema", file=sys.stderr)
         else:
             classes |= dict.fromkeys(one)
     if classes:

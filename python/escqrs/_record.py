@@ -309,8 +309,14 @@ def _annotation(record: Record, one: RecordField) -> str:
 def class_of(record: Record) -> Any:
     """An event class that decodes what was written with the record, and packs to the same. Enums
     have their members by name; sets and tuples are lists, a Literal is what it is made of."""
+    return classes_of(record)[0]
+
+
+def classes_of(record: Record) -> dict[int, Any]:
+    """The classes of all messages of a record by their index, but for unions; the first is an
+    event."""
     scope = f"recorded{next(_serial)}"
-    made: list[Any] = []
+    made: dict[int, Any] = {}
     for place, message in enumerate(record.messages):
         if message.is_union:
             continue
@@ -324,15 +330,10 @@ def class_of(record: Record) -> Any:
         space["__annotations__"] = annotations
         base: Any = Event if place == 0 else Message
         meta: Any = _core.MessageMeta
-        made.append(meta(f"_m{place}", (base,), space, name=message.name, was=message.was))
-    _core._schema_record(made[0])  # while all of them are there to be found
-    return made[0]
-
-
-def proto_of(types: Iterable[tuple[str, bytes, bool]]) -> str:
-    """The .proto text of a store's types, each by the schema that was stored last."""
-    newest = {name: record for name, record, used in types if used and record}
-    return _core.proto(*(class_of(read(record)) for record in newest.values())) if newest else ""
+        made[place] = meta(f"_m{place}", (base,), space, name=message.name, was=message.was)
+    for cls in made.values():
+        _core._schema_record(cls)  # while all of them are there to be found
+    return made
 
 
 globals().update(_NAMES)  # what the annotations refer to

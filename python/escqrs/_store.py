@@ -581,12 +581,16 @@ class Store(_core.StoreBase):
         return import_(self, file, format, progress)
 
     def proto(self) -> str:
-        """The .proto text of all event types that are stored, each as it was written last; empty
-        where none has a schema. Reads no event. ``es.NameClash``: two of them nest messages of one
-        name that differ."""
-        from . import _record
+        """The .proto text of all event types that are stored; empty where none has a schema. Reads
+        no event.
 
-        return _record.proto_of(self._types()) if self._is_core else ""
+        What several schemas were written with is one definition with the fields of all of them, in
+        the newest version= of each type. A message that was something else once, so that one
+        definition cannot read both, is there twice, as ``Money`` and ``Money_2``.
+        """
+        from . import _store_proto
+
+        return _store_proto.proto_of(self._types()) if self._is_core else ""
 
     def stats(self) -> Statistics:
         """How much of what the store holds, at one moment; reads the whole journal."""
