@@ -241,11 +241,12 @@ static escqrs_status begin_row(esc_sqlite *sqlite, int64_t stream, int64_t first
 }
 
 /* All frozen positions of one stream; adds the rows written. */
-static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, size_t *rows,
+static escqrs_status merge_stream(esc_sqlite *sqlite, esc_stream *stream, size_t *rows,
                                   escqrs_error *error)
 {
     int64_t row[ESC_INDEX_ROW_POSITIONS] = {0};
     size_t frozen = esc_stream_frozen_count(&sqlite->index, stream);
+    const int64_t *tail = esc_stream_tail(stream);
     size_t done = 0;
     while (done < frozen) {
         int64_t version = stream->tail_first + (int64_t)done;
@@ -253,13 +254,13 @@ static escqrs_status merge_stream(esc_sqlite *sqlite, const esc_stream *stream, 
         size_t count = (size_t)(version - row_first);
         if (count > 0) { /* the row is there already in part */
             escqrs_status status =
-                begin_row(sqlite, stream->id, row_first, count, stream->tail[done], row, error);
+                begin_row(sqlite, stream->id, row_first, count, tail[done], row, error);
             if (status != ESCQRS_OK) {
                 return status;
             }
         }
         while (count < ESC_INDEX_ROW_POSITIONS && done < frozen) {
-            row[count++] = stream->tail[done++];
+            row[count++] = tail[done++];
         }
         escqrs_status status = write_row(sqlite, stream->id, row_first, row, count, error);
         if (status != ESCQRS_OK) {
@@ -275,8 +276,7 @@ escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows_max, escqrs
     esc_stream_index *index = &sqlite->index;
     size_t rows = 0;
     while (rows < rows_max && sqlite->writer.merge_next < index->frozen.count) {
-        const esc_stream *stream =
-            ESC_VECTOR_AT(&index->frozen, esc_stream *, sqlite->writer.merge_next);
+        esc_stream *stream = ESC_VECTOR_AT(&index->frozen, esc_stream *, sqlite->writer.merge_next);
         escqrs_status status = merge_stream(sqlite, stream, &rows, error);
         if (status != ESCQRS_OK) {
             return status;

@@ -18,10 +18,18 @@ static escqrs_slice key_of_id(const void *value)
     return (escqrs_slice){&stream->id, sizeof stream->id};
 }
 
+static void free_tail(esc_stream *stream)
+{
+    if (stream->tail_capacity > 1) {
+        escqrs_free(stream->tail.positions);
+    }
+    stream->tail_capacity = 1;
+}
+
 static void free_stream(esc_stream *stream)
 {
     escqrs_free(stream->name);
-    escqrs_free(stream->tail);
+    free_tail(stream);
     escqrs_free(stream);
 }
 
@@ -122,6 +130,7 @@ escqrs_status esc_stream_index_add(esc_stream_index *index, int64_t id, escqrs_s
     stream->id = id;
     stream->version = stream->pending = version;
     stream->tail_first = version + 1;
+    stream->tail_capacity = 1;
     stream->stored = stored;
     esc_mutex_lock(&index->mutex);
     escqrs_status status = esc_map_insert(&index->by_id, stream);
@@ -152,7 +161,7 @@ escqrs_status esc_stream_index_reserve(esc_stream_index *index, esc_stream *stre
     if (needed <= stream->tail_capacity) {
         return ESCQRS_OK;
     }
-    size_t capacity = stream->tail_capacity == 0 ? 2 : (size_t)stream->tail_capacity * 2;
+    size_t capacity = (size_t)stream->tail_capacity * 2;
     if (capacity < needed) {
         capacity = needed;
     }
@@ -160,9 +169,13 @@ escqrs_status esc_stream_index_reserve(esc_stream_index *index, esc_stream *stre
         return ESCQRS_NO_MEMORY;
     }
     esc_mutex_lock(&index->mutex);
-    int64_t *tail = escqrs_realloc(stream->tail, capacity * sizeof *tail);
+    bool alone = stream->tail_capacity == 1;
+    int64_t *tail = escqrs_realloc(alone ? NULL : stream->tail.positions, capacity * sizeof *tail);
     if (tail != NULL) {
-        stream->tail = tail;
+        if (alone) {
+            tail[0] = stream->tail.position;
+        }
+        stream->tail.positions = tail;
         stream->tail_capacity = (uint32_t)capacity;
     }
     esc_mutex_unlock(&index->mutex);
@@ -186,7 +199,8 @@ escqrs_status esc_stream_index_push(esc_stream_index *index, esc_stream *stream,
         return status;
     }
     /* Behind tail_count, where no reader looks. */
-    stream->tail[stream->tail_count + (stream->pending - stream->version)] = position;
+    int64_t *tail = esc_stream_tail(stream);
+    tail[stream->tail_count + (stream->pending - stream->version)] = position;
     stream->pending++;
     return ESCQRS_OK;
 }
@@ -291,12 +305,13 @@ escqrs_status esc_stream_index_freeze(esc_stream_index *index, int64_t head)
     return status;
 }
 
-uint32_t esc_stream_frozen_count(const esc_stream_index *index, const esc_stream *stream)
+uint32_t esc_stream_frozen_count(const esc_stream_index *index, esc_stream *stream)
 {
+    const int64_t *tail = esc_stream_tail(stream);
     uint32_t low = 0, high = stream->tail_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (stream->tail[middle] <= index->frozen_upto) {
+        if (tail[middle] <= index->frozen_upto) {
             low = middle + 1;
         } else {
             high = middle;
@@ -315,11 +330,11 @@ void esc_stream_index_thaw(esc_stream_index *index)
         stream->tail_count -= gone;
         stream->tail_first += gone;
         index->tail_events -= gone;
-        memmove(stream->tail, stream->tail + gone, stream->tail_count * sizeof *stream->tail);
         if (stream->tail_count == 0) {
-            escqrs_free(stream->tail);
-            stream->tail = NULL;
-            stream->tail_capacity = 0;
+            free_tail(stream);
+        } else {
+            int64_t *tail = esc_stream_tail(stream);
+            memmove(tail, tail + gone, stream->tail_count * sizeof *tail);
         }
     }
     index->watermark = index->frozen_upto;
@@ -382,12 +397,13 @@ size_t esc_stream_index_positions(esc_stream_index *index, int64_t id, int64_t f
 {
     size_t from_disk = count;
     esc_mutex_lock(&index->mutex);
-    const esc_stream *stream = esc_map_get(&index->by_id, (escqrs_slice){&id, sizeof id});
+    esc_stream *stream = esc_map_get(&index->by_id, (escqrs_slice){&id, sizeof id});
     if (stream != NULL && stream->tail_count > 0 && first + (int64_t)count > stream->tail_first) {
         from_disk = stream->tail_first > first ? (size_t)(stream->tail_first - first) : 0;
+        const int64_t *tail = esc_stream_tail(stream);
         for (size_t i = from_disk; i < count; i++) {
             int64_t place = first + (int64_t)i - stream->tail_first;
-            positions[i] = place < stream->tail_count ? stream->tail[place] : 0;
+            positions[i] = place < stream->tail_count ? tail[place] : 0;
         }
     }
     esc_mutex_unlock(&index->mutex);

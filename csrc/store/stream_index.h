@@ -34,8 +34,11 @@ typedef struct esc_stream {
     int64_t id;
     int64_t version;    /* durable */
     int64_t pending;    /* the leader's: with the running batch */
-    int64_t tail_first; /* version of tail[0] */
-    int64_t *tail; /* positions of consecutive versions; behind tail_count those of the batch */
+    int64_t tail_first; /* version of the tail's first */
+    union {
+        int64_t *positions; /* tail_capacity > 1 */
+        int64_t position;   /* most have one, which needs no memory of its own */
+    } tail;                 /* see esc_stream_tail */
     uint32_t tail_count;
     uint32_t tail_capacity;
     uint32_t planned; /* the leader's: events of the commit being checked */
@@ -49,6 +52,12 @@ typedef struct esc_stream {
     char *name;         /* NULL: not known yet (tail read at open) */
     esc_list_node recent;
 } esc_stream;
+
+/* Positions of consecutive versions; behind tail_count those of the batch. */
+static inline int64_t *esc_stream_tail(esc_stream *stream)
+{
+    return stream->tail_capacity > 1 ? stream->tail.positions : &stream->tail.position;
+}
 
 typedef struct esc_stream_index {
     esc_mutex mutex;
@@ -95,7 +104,7 @@ void esc_stream_index_revert(esc_stream_index *index);  /* the batch is gone */
 /* Freeze the tail. Nothing may be frozen already. NO_MEMORY. */
 escqrs_status esc_stream_index_freeze(esc_stream_index *index, int64_t head) ESCQRS_MUST_USE;
 /* How many positions of the stream's tail are frozen. */
-uint32_t esc_stream_frozen_count(const esc_stream_index *index, const esc_stream *stream);
+uint32_t esc_stream_frozen_count(const esc_stream_index *index, esc_stream *stream);
 /* All that was frozen is on disk and the watermark has moved, durably: forget it. */
 void esc_stream_index_thaw(esc_stream_index *index);
 /* Drop the streams that are too many. */
