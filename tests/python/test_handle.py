@@ -10,7 +10,6 @@ import pickle
 import threading
 import uuid
 from collections import OrderedDict, UserDict
-from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +20,6 @@ import support
 from counters import (
     DOORS,
     REPLIES,
-    RUNS,
     Add,
     Added,
     Counter,
@@ -32,22 +30,6 @@ from counters import (
     Summary,
     Wait,
 )
-
-
-@pytest.fixture
-def system() -> Iterator[es.System]:
-    REPLIES.clear()
-    RUNS.clear()
-    with es.open(":memory:", Counter) as opened:
-        yield opened
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    DOORS["d"] = Door()
-    yield DOORS["d"]
-    DOORS["d"].open.set()
-
 
 # ---- handles -------------------------------------------------------------------------------------
 

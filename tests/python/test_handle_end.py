@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import escqrs as es
 import pytest
 import support
-from counters import DOORS, REPLIES, RUNS, Add, Added, Counter, Door, Wait
-
-
-@pytest.fixture
-def system() -> Iterator[es.System]:
-    REPLIES.clear()
-    RUNS.clear()
-    with es.open(":memory:", Counter) as opened:
-        yield opened
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    DOORS["d"] = Door()
-    yield DOORS["d"]
-    DOORS["d"].open.set()
-
+from counters import Add, Added, Counter, Door, Wait
 
 # ---- what cannot be replayed ---------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import escqrs as es
 import pytest
 import support
 from counters import (
-    DOORS,
     EVERYTHING,
     REPLIES,
     RUNS,
@@ -28,22 +26,6 @@ from counters import (
     Untold,
     Wait,
 )
-
-
-@pytest.fixture
-def system() -> Iterator[es.System]:
-    REPLIES.clear()
-    RUNS.clear()
-    with es.open(":memory:", Counter) as opened:
-        yield opened
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    DOORS["d"] = Door()
-    yield DOORS["d"]
-    DOORS["d"].open.set()
-
 
 # ---- what a handler sends ------------------------------------------------------------------------
 

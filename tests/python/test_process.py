@@ -27,23 +27,6 @@ from orders import (
 )
 from support import run
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_refused():
-    refuses.clear()
-
-
-@pytest.fixture
-def clock():
-    return es.ManualClock()
-
-
-@pytest.fixture
-def shop(clock):
-    with es.open(":memory:", Order, Fulfilment, clock=clock) as opened:
-        yield opened
-
-
 # ---- what it does --------------------------------------------------------------------------------
 
 

@@ -6,23 +6,7 @@ import datetime
 
 import escqrs as es
 import pytest
-from orders import HOUR, Fulfilment, Order, Pay, Place, Placed, flush, refuses
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_refused():
-    refuses.clear()
-
-
-@pytest.fixture
-def clock():
-    return es.ManualClock()
-
-
-@pytest.fixture
-def shop(clock):
-    with es.open(":memory:", Order, Fulfilment, clock=clock) as opened:
-        yield opened
+from orders import HOUR, Fulfilment, Order, Pay, Place, Placed, flush
 
 
 def test_definitions_that_cannot_be():

@@ -7,19 +7,8 @@ import weakref
 
 import escqrs as es
 import pytest
-from orders import HOUR, Fulfilment, Order, Pay, Place, Placed, Ship, flush, refuses, steps
+from orders import HOUR, Fulfilment, Order, Pay, Place, Placed, Ship, flush, steps
 from support import SECONDS, run
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_refused():
-    refuses.clear()
-
-
-@pytest.fixture
-def clock():
-    return es.ManualClock()
-
 
 # ---- restarts ------------------------------------------------------------------------------------
 

@@ -8,16 +8,6 @@ from orders import HOUR, Fulfilment, Order, Pay, Place, Placed, Ship, flush, ref
 from support import SECONDS
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_refused():
-    refuses.clear()
-
-
-@pytest.fixture
-def clock():
-    return es.ManualClock()
-
-
 class Fragile(es.Process):
     seen: list[int]
 
