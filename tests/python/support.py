@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 SECONDS = 120.0  # that anything may take before a test gives up: a busy machine is slow
 
 PRELUDE = """\
@@ -122,3 +124,35 @@ def contents(path: Path) -> dict[str, bytes]:
         for one in sorted(path.rglob("*"))
         if one.is_file()
     }
+
+
+ALLOCATIONS = """\
+import _testcapi, sys
+
+sys.path.insert(0, sys.argv[1])
+{code}
+work()
+failed = 0
+for n in range(1, {tries}):
+    _testcapi.set_nomemory(n, n + 1)
+    try:
+        work()
+    except MemoryError:
+        failed += 1
+    finally:
+        _testcapi.remove_mem_hooks()
+work()
+print("failed often" if failed > 100 else failed)
+"""
+
+
+def fail_allocations(code: str, tries: int) -> None:
+    """Every allocation of Python fails once in `work()`, which `code` defines: MemoryError, and the
+    next try is as good as ever. `code` may import what stands beside the tests."""
+    pytest.importorskip("_testcapi")
+    program = ALLOCATIONS.format(code=code, tries=tries)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.stdout == "failed often\n", done.stderr

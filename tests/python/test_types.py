@@ -10,7 +10,6 @@ import sys
 from dataclasses import KW_ONLY
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, Literal, NewType
 from uuid import UUID, uuid4
 
@@ -18,7 +17,7 @@ import escqrs as es
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SECONDS
+from support import SECONDS, fail_allocations
 
 Cents = NewType("Cents", int)
 ONE = UUID(int=1)
@@ -402,11 +401,7 @@ def test_literals_in_a_list_of_a_state() -> None:
 
 
 def test_out_of_memory() -> None:
-    """Every allocation of Python fails once: MemoryError, and the next try is as good as ever."""
-    pytest.importorskip("_testcapi")
     code = """
-import _testcapi, sys
-sys.path.insert(0, sys.argv[1])
 import escqrs as es
 import test_types
 
@@ -414,22 +409,5 @@ def work():
     made = test_types.paid(tags={"a"}, step=None)
     read = test_types.again(made)
     assert read == made and hash(read) == hash(made) and read.__replace__(weight=6).weight == 6
-
-work()
-failed = 0
-for n in range(1, 600):
-    _testcapi.set_nomemory(n, n + 1)
-    try:
-        work()
-    except MemoryError:
-        failed += 1
-    finally:
-        _testcapi.remove_mem_hooks()
-work()
-print("failed often" if failed > 100 else failed)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    assert done.stdout == "failed often\n", done.stderr
+    fail_allocations(code, tries=600)
