@@ -130,13 +130,18 @@ static int64_t delay_before(const escqrs_failure_policy *policy, uint32_t attemp
     return delay_ns < policy->retry_delay_max_ns ? delay_ns : policy->retry_delay_max_ns;
 }
 
-/* It is tried again after a while. */
+/* It is tried again after a while. Here as below the log is written first: who waits for the change
+ * finds it there. */
 static void wait_and_retry(esc_follower *follower, const escqrs_error *error)
 {
     escqrs_readmodel *model = follower->model;
     escqrs_projector *projector = model->projector;
     const escqrs_failure_policy *policy = &model->definition.on_error;
     int64_t delay_ns = delay_before(policy, follower->attempts);
+    escqrs_log_write(&projector->log, ESCQRS_LOG_WARNING,
+                     "%s. It is tried again in %.1f s, %u of %u times", error->message,
+                     (double)delay_ns / 1e9, (unsigned)follower->attempts,
+                     (unsigned)policy->retry_count);
     esc_mutex_lock(&projector->mutex);
     model->error = *error;
     model->error_is_rebuild = false;
@@ -144,10 +149,6 @@ static void wait_and_retry(esc_follower *follower, const escqrs_error *error)
     model->retry_at_ns = esc_projector_deadline(projector, delay_ns);
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
-    escqrs_log_write(&projector->log, ESCQRS_LOG_WARNING,
-                     "%s. It is tried again in %.1f s, %u of %u times", error->message,
-                     (double)delay_ns / 1e9, (unsigned)follower->attempts,
-                     (unsigned)policy->retry_count);
 }
 
 /* It cannot take an event, for good. */
@@ -156,6 +157,14 @@ static void give_up(esc_follower *follower, const escqrs_error *error)
     escqrs_readmodel *model = follower->model;
     escqrs_projector *projector = model->projector;
     bool is_model = counts(follower);
+    if (is_model) {
+        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
+                         "%s. Mend the cause and call retry(), or leave the event out with skip()",
+                         error->message);
+    } else {
+        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
+                         "rebuilding was given up, the old rows stay: %s", error->message);
+    }
     esc_mutex_lock(&projector->mutex);
     model->error = *error;
     model->troubled = false;
@@ -165,13 +174,7 @@ static void give_up(esc_follower *follower, const escqrs_error *error)
     model->error_is_rebuild = !is_model;
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
-    if (is_model) {
-        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
-                         "%s. Mend the cause and call retry(), or leave the event out with skip()",
-                         error->message);
-    } else {
-        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
-                         "rebuilding was given up, the old rows stay: %s", error->message);
+    if (!is_model) {
         esc_copy_drop(model);
     }
 }
@@ -219,6 +222,12 @@ void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head
     escqrs_readmodel *model = follower->model;
     escqrs_projector *projector = model->projector;
     bool is_model = counts(follower);
+    if (follower->parked_in_run > 0) {
+        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
+                         "%s. The event is parked (%zu in this batch), and the later ones of its "
+                         "stream behind it: see the table escqrs_dead_letter",
+                         follower->failure.message, follower->parked_in_run);
+    }
     esc_mutex_lock(&projector->mutex);
     if (position > follower->position) { /* else commits have moved it already */
         if (is_model) {
@@ -245,10 +254,4 @@ void esc_follower_advance(esc_follower *follower, int64_t position, int64_t head
     }
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
-    if (follower->parked_in_run > 0) {
-        escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR,
-                         "%s. The event is parked (%zu in this batch), and the later ones of its "
-                         "stream behind it: see the table escqrs_dead_letter",
-                         follower->failure.message, follower->parked_in_run);
-    }
 }

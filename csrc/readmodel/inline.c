@@ -81,6 +81,7 @@ static escqrs_status inline_events(void *context, void *sqlite, const escqrs_rec
 static void stop(escqrs_readmodel *model, const escqrs_error *error)
 {
     escqrs_projector *projector = model->projector;
+    escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR, "%s", error->message);
     esc_mutex_lock(&projector->mutex);
     model->inlined = false;
     model->stopped = true;
@@ -89,7 +90,6 @@ static void stop(escqrs_readmodel *model, const escqrs_error *error)
     model->error.position = model->live.position;
     esc_cond_broadcast(&projector->changed);
     esc_mutex_unlock(&projector->mutex);
-    escqrs_log_write(&projector->log, ESCQRS_LOG_ERROR, "%s", error->message);
 }
 
 static escqrs_status inline_end(void *context, void *sqlite, int64_t head, escqrs_error *error)

@@ -617,6 +617,58 @@ static void test_step(void **state)
     assert_look(self, "SELECT count(*) FROM items", "1");
 }
 
+/* ---- the log ---------------------------------------------------------------------------------- */
+
+typedef struct listener {
+    escqrs_readmodel *model;
+    _Atomic(int) errors, late; /* late: the change was to be seen already */
+} listener;
+
+static void listen_to(void *context, escqrs_log_level level, const char *text)
+{
+    listener *self = context;
+    escqrs_readmodel_status status;
+    (void)text;
+    if (level >= ESCQRS_LOG_ERROR) {
+        escqrs_readmodel_get_status(self->model, &status);
+        self->late += status.state == ESCQRS_READMODEL_STOPPED || status.parked > 0;
+        self->errors++;
+    }
+}
+
+/* Who waited for a read model to stop, or to park an event, finds in the log why. */
+static void test_the_log_is_written_first(void **state)
+{
+    fixture *self = *state;
+    append_item(self, "book", 1);
+    append_item(self, "book", 2);
+    for (int parks = 0; parks < 2; parks++) {
+        escqrs_error error = {0};
+        listener heard = {0};
+        escqrs_projector_destroy(self->projector);
+        self->log = (escqrs_log){listen_to, &heard};
+        fixture_open_projector(self);
+        escqrs_projection projection = {.type = escqrs_slice_of("ItemAdded"),
+                                        .schema = self->schema,
+                                        .sql = escqrs_slice_of(ITEMS_SQL)};
+        escqrs_readmodel_spec spec = {
+            .name = escqrs_slice_of("Items"),
+            .schema = escqrs_slice_of(ITEMS_SCHEMA),
+            .projections = &projection,
+            .projection_count = 1,
+            .on_error = {.then = parks ? ESCQRS_FAILURE_PARK : ESCQRS_FAILURE_STOP}};
+        check(escqrs_readmodel_add(self->projector, &spec, &heard.model, &error), &error);
+        start(self);
+        assert_int_equal(wait_head(self, heard.model, &error),
+                         parks ? ESCQRS_OK : ESCQRS_READ_MODEL_STOPPED);
+        assert_int_equal(heard.errors, 1);
+        assert_int_equal(heard.late, 0);
+        escqrs_projector_destroy(self->projector);
+        self->log = (escqrs_log){fixture_log, self};
+        fixture_open_projector(self);
+    }
+}
+
 /* ---- functions ------------------------------------------------------------------------------------------ */
 
 typedef struct handler {
@@ -840,6 +892,7 @@ int main(void)
         FILE_ONLY(test_readonly_change_is_told_to_all),
         BOTH(test_wait_times_out_and_ends),
         FILE_ONLY(test_step),
+        BOTH(test_the_log_is_written_first),
         BOTH(test_functions),
         BOTH(test_step_by_a_clock),
         BOTH(test_function_that_hides_a_rollback),
