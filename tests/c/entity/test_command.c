@@ -235,10 +235,14 @@ static void test_no_more_than_fits(void **state)
     assert_int_equal(escqrs_system_wait_room(b.system, esc_deadline_after(0)), ESCQRS_TIMEOUT);
     bank_await_entered(&b, 1);
     bank_open_gate(&b);
-    void *token = bank_leave(&b);
-    assert_int_equal(escqrs_system_wait_room(b.system, ESC_DEADLINE_NEVER), ESCQRS_OK);
-    bank_enter(&b, token);
-    assert_int_equal(bank_send(ann, &orders[3]), ESCQRS_OK);
+    escqrs_status status;
+    while ((status = bank_send(ann, &orders[3])) == ESCQRS_MAILBOX_FULL) {
+        /* again: what the handler of orders[1] sends may take the room that was there */
+        void *token = bank_leave(&b);
+        assert_int_equal(escqrs_system_wait_room(b.system, ESC_DEADLINE_NEVER), ESCQRS_OK);
+        bank_enter(&b, token);
+    }
+    assert_int_equal(status, ESCQRS_OK);
     bank_drain(&b);
     assert_int_equal(then.status, ESCQRS_OK);
     assert_int_equal(bank_balance(&b, ann), 4);

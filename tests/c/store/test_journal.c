@@ -51,6 +51,7 @@ static void fill(escqrs_store *store, slot *s, const char *stream, int64_t expec
 typedef struct worker {
     pthread_t thread;
     escqrs_store *store;
+    slot *slot; /* what it commits again and again, where the test has filled it */
     int number;
 } worker;
 
@@ -501,15 +502,11 @@ static void test_wait(void **state)
 static void *commit_until_closed(void *context)
 {
     worker *w = context;
-    slot one;
-    char stream[32];
     int64_t version = 0;
     escqrs_status status;
-    snprintf(stream, sizeof stream, "Worker/%d", w->number);
-    fill(w->store, &one, stream, 0); /* the type, while it is open */
     do {
-        one.write.expected = version;
-        status = escqrs_store_commit(w->store, &one.commit, NULL);
+        w->slot->write.expected = version;
+        status = escqrs_store_commit(w->store, &w->slot->commit, NULL);
         version += status == ESCQRS_OK;
         assert_true(status == ESCQRS_OK || status == ESCQRS_CLOSED);
     } while (status == ESCQRS_OK);
@@ -523,9 +520,13 @@ static void test_close_under_load(void **state)
     for (int round = 0; round < 5; round++) {
         escqrs_store *store = open_store(fixture_path);
         worker workers[4];
+        slot slots[4];
         int64_t before = escqrs_store_head(store), total = 0;
         for (int i = 0; i < 4; i++) {
-            workers[i] = (worker){.store = store, .number = round * 10 + i};
+            char stream[32];
+            snprintf(stream, sizeof stream, "Worker/%d", round * 10 + i);
+            fill(store, &slots[i], stream, 0); /* here: a thread may begin after the close */
+            workers[i] = (worker){.store = store, .slot = &slots[i]};
             pthread_create(&workers[i].thread, NULL, commit_until_closed, &workers[i]);
         }
         assert_int_equal(escqrs_store_wait(store, before + 20, NULL, INT64_MAX), ESCQRS_OK);
