@@ -5,7 +5,7 @@ PYTHON ?= python3
 BUILD ?= build
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
-TEST_SECONDS ?= $(if $(SANITIZE),240,120)# the time limit of one C test program
+TEST_SECONDS ?= $(if $(SANITIZE),600,300)# the time limit of one C test program: ends one that hangs
 PYTEST_ARGS ?=# e.g. "-k flush -x"
 BENCH_ARGS ?=# e.g. "--only ask --rounds 3"
 SANITIZE ?=# set by the targets asan, ubsan and tsan
@@ -135,7 +135,7 @@ valgrind: ## run the C tests under valgrind
 
 valgrind-run:
 	@$(call run-each,valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
-	    --errors-for-leak-kinds=definite,600)
+	    --errors-for-leak-kinds=definite,900)
 
 export ASAN_OPTIONS ?= detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS ?= print_stacktrace=1

@@ -71,7 +71,7 @@ static void test_keys(void **state)
 
 int main(void)
 {
-    alarm(120);
+    alarm(900);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_entities),
         cmocka_unit_test(test_keys),

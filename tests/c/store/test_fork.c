@@ -9,8 +9,8 @@
 
 #define THREAD_COUNT 3
 #define FORK_COUNT 300
-#define FORK_SECONDS 60 /* fewer forks where they are slow, as under valgrind */
-#define CHILD_SECONDS 20
+#define FORK_SECONDS 30   /* fewer forks where they are slow, as under valgrind */
+#define CHILD_SECONDS 120 /* of one that hangs; a disk may be slow */
 
 static _Atomic bool stops;
 
