@@ -102,20 +102,53 @@ static inline bool is_text(const uint8_t *at, size_t size)
     return true;
 }
 
-/* How many varints the bytes are, all of them whole; false if the last is cut off or one is too
+/* Why there is no varint at `at`. */
+static const char *number_fault(const uint8_t *at, const uint8_t *end)
+{
+    return end - at < (ptrdiff_t)ESC_WIRE_VARINT_SIZE_MAX ? "a number that is cut off"
+                                                          : "a varint of more than 10 bytes";
+}
+
+/* Why there is no tag at `at`. */
+static const char *tag_fault(const uint8_t *at, const uint8_t *end)
+{
+    for (size_t i = 0; i < ESC_WIRE_SHORT_SIZE_MAX; i++) {
+        if (at + i == end) {
+            return "a tag that is cut off";
+        }
+        if (at[i] < 0x80) {
+            return "a tag with a field number that does not exist";
+        }
+    }
+    return "a tag whose varint has more than 5 bytes";
+}
+
+/* Why there is no length at `at`, or one that is too long. */
+static const char *length_fault(const uint8_t *at, const uint8_t *end)
+{
+    size_t i = 0;
+    while (i < ESC_WIRE_SHORT_SIZE_MAX && at + i < end && at[i] >= 0x80) {
+        i++;
+    }
+    return i == ESC_WIRE_SHORT_SIZE_MAX ? "a length whose varint has more than 5 bytes"
+                                        : "a length beyond the end of its message";
+}
+
+/* How many varints the bytes are, all of them whole. NULL, or the one that is cut off or too
  * long. */
-static bool count_varints(const uint8_t *at, const uint8_t *end, size_t *count)
+static const uint8_t *count_varints(const uint8_t *at, const uint8_t *end, size_t *count)
 {
     size_t made = 0;
     while (at < end) {
-        at = esc_wire_skip_varint(at, end);
-        if (at == NULL) {
-            return false;
+        const uint8_t *stop = esc_wire_skip_varint(at, end);
+        if (stop == NULL) {
+            return at;
         }
+        at = stop;
         made++;
     }
     *count = made;
-    return true;
+    return NULL;
 }
 
 static bool are_bools(const uint8_t *at, const uint8_t *end)
@@ -133,9 +166,13 @@ static const uint8_t *check_packed(check *c, const esc_plan *plan, const esc_pla
     size_t count = 0;
     const uint8_t *end = at + size;
     bool good = false;
+    const uint8_t *fault = at;
+    const char *reason = "a packed list that does not decode";
     switch (step) {
     case ESC_STEP_PACKED_VARINT:
-        good = count_varints(at, end, &count);
+        fault = count_varints(at, end, &count);
+        good = fault == NULL;
+        reason = good ? NULL : number_fault(fault, end);
         break;
     case ESC_STEP_PACKED_BOOL:
         /* protobuf-c takes one byte for one item */
@@ -152,7 +189,7 @@ static const uint8_t *check_packed(check *c, const esc_plan *plan, const esc_pla
         break;
     }
     if (!good) {
-        fail(c, ESCQRS_CORRUPT, at, plan, field, "a packed list that does not decode");
+        fail(c, ESCQRS_CORRUPT, fault, plan, field, reason);
         return NULL;
     }
     c->items += count;
@@ -162,6 +199,13 @@ static const uint8_t *check_packed(check *c, const esc_plan *plan, const esc_pla
         return NULL;
     }
     return end;
+}
+
+static const char *unknown_fault(uint32_t wire, const uint8_t *at, const uint8_t *end)
+{
+    bool number = wire == ESC_WIRE_VARINT && end - at >= (ptrdiff_t)ESC_WIRE_VARINT_SIZE_MAX;
+    return number ? "an unknown field with a varint of more than 10 bytes"
+                  : "an unknown field that is cut off";
 }
 
 static const uint8_t *check_unknown(check *c, const esc_plan *plan, uint32_t wire,
@@ -188,7 +232,7 @@ static const uint8_t *check_unknown(check *c, const esc_plan *plan, uint32_t wir
         return NULL;
     }
     if (stop == NULL) {
-        fail(c, ESCQRS_CORRUPT, at, plan, NULL, "an unknown field that is cut off");
+        fail(c, ESCQRS_CORRUPT, at, plan, NULL, unknown_fault(wire, at, end));
         return NULL;
     }
     c->items++;
@@ -206,7 +250,7 @@ static const uint8_t *check_time(check *c, const esc_plan *plan, const esc_plan_
 {
     const uint8_t *stop = esc_wire_skip_varint(at, end);
     if (stop == NULL) {
-        fail(c, ESCQRS_CORRUPT, at, plan, field, "a number that is cut off");
+        fail(c, ESCQRS_CORRUPT, at, plan, field, number_fault(at, end));
         return NULL;
     }
     /* Put together as protobuf-c does: bits beyond 64 are dropped, nanos are the low 32. */
@@ -250,7 +294,7 @@ static __attribute__((noinline)) const uint8_t *read_tag(check *c, const esc_pla
     uint64_t tag = 0;
     const uint8_t *stop = esc_wire_read_short(at, end, &tag);
     if (stop == NULL || tag > UINT32_MAX || tag >> 3 == 0) {
-        fail(c, ESCQRS_CORRUPT, at, plan, NULL, "a tag that is none");
+        fail(c, ESCQRS_CORRUPT, at, plan, NULL, tag_fault(at, end));
         return NULL;
     }
     *wire = (uint32_t)tag & 7;
@@ -293,12 +337,14 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
 
         uint64_t size = 0;
         switch (step) {
-        case ESC_STEP_VARINT:
+        case ESC_STEP_VARINT: {
+            const uint8_t *number = at;
             at = esc_wire_skip_varint(at, end);
             if (at == NULL) {
-                return fail(c, ESCQRS_CORRUPT, start, plan, field, "a number that is cut off");
+                return fail(c, ESCQRS_CORRUPT, start, plan, field, number_fault(number, end));
             }
             break;
+        }
         case ESC_STEP_64BIT:
             if (end - at < 8) {
                 return fail(c, ESCQRS_CORRUPT, start, plan, field, "a number that is cut off");
@@ -320,11 +366,11 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
                 return false;
             }
             break;
-        default:
+        default: {
+            const uint8_t *length = at;
             at = esc_wire_read_short(at, end, &size);
             if (at == NULL || size > (uint64_t)(end - at)) {
-                return fail(c, ESCQRS_CORRUPT, start, plan, field,
-                            "a length beyond the end of its message");
+                return fail(c, ESCQRS_CORRUPT, start, plan, field, length_fault(length, end));
             }
             if (step == ESC_STEP_TEXT) {
                 if (!is_text(at, size)) {
@@ -363,6 +409,7 @@ static bool check_message(check *c, const esc_plan *plan, const uint8_t *at, con
                 continue; /* the items are counted */
             }
             break;
+        }
         }
         if (field->repeated) {
             c->items++;

@@ -66,9 +66,9 @@ class _Merged:
         for message, name in zip(record.messages, names, strict=True):
             known = self.messages.setdefault(name, _Message(message.is_union, {})).fields
             taken = {one.field.name for one in known.values()}
-            for number, one in _fields(message, names).items():
+            for number, older in _fields(message, names).items():
                 if number not in known:
-                    known[number] = _renamed(one, taken)
+                    known[number] = _renamed(older, taken)
 
     def _add_members(self, name: str, members: tuple[tuple[str, int], ...]) -> None:
         known = self.enums.setdefault(name, {})

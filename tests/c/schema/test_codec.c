@@ -533,8 +533,15 @@ static void test_corrupt(void **state)
            "abcdefgh\xe2\x82",
            "UTF-8");
     REFUSE("\x92\x02\x01\xff", "`names`");
-    REFUSE("\x10", "field 2 (`number`)");
-    REFUSE("\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "field 2 (`number`)");
+    REFUSE("\x10", "byte 0: field 2 (`number`): a number that is cut off");
+    REFUSE("\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+           "byte 0: field 2 (`number`): a varint of more than 10 bytes");
+    REFUSE("\xfa\x01\x0c\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+           "byte 4: field 31 (`numbers`): a varint of more than 10 bytes");
+    REFUSE("\x98\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+           "byte 2: an unknown field with a varint of more than 10 bytes");
+    REFUSE("\x32\x0c\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+           "a varint of more than 10 bytes"); /* of a Timestamp */
     REFUSE("\x11"
            "12345678",
            "another wire type");
@@ -543,9 +550,9 @@ static void test_corrupt(void **state)
            "1234567",
            "field 3 (`ratio`)");
     REFUSE("\x00\x01", "tag");
-    REFUSE("\x80\x80\x80\x80\x80\x01", "tag");
+    REFUSE("\x80\x80\x80\x80\x80\x01", "byte 0: a tag whose varint has more than 5 bytes");
     REFUSE("\xf8\xff\xff\xff\x7f\x01", "tag");
-    REFUSE("\x80", "tag");
+    REFUSE("\x80", "byte 0: a tag that is cut off");
     REFUSE("\x13", "wire type");         /* a group of a known field */
     REFUSE("\x9b\x06\x9c\x06", "group"); /* of an unknown one */
     REFUSE("\x9f\x06", "group");
@@ -573,7 +580,8 @@ static void test_corrupt(void **state)
     REFUSE("\x4a\x02\x0a\x05", "tests.Rich: byte 2: field 1 (`text`)");
     REFUSE("\x42\x04\x0a\x02\xff\xff", "tests.Rich inside of tests.Leaf");
     REFUSE("\x0a\xff\xff\xff\xff\x0f", "beyond the end");
-    REFUSE("\x0a\xff\xff\xff\xff\xff\x01", "beyond the end");
+    REFUSE("\x0a\xff\xff\xff\xff\xff\x01",
+           "byte 0: field 1 (`text`): a length whose varint has more than 5 bytes");
     REFUSE("\xc2\x02\x03\x0a\x01\xff", "tests.Rich.counts");
 }
 
