@@ -10,30 +10,12 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from boxes import Box, Put, Was
 from support import SECONDS, finish, start
-
-
-class Put(es.Command[None]):
-    key: str
-    number: int = 0
-
-
-class Was(es.Event):
-    key: str
-    number: int
 
 
 class Seen(es.Event):
     key: str
-
-
-class Box(es.Aggregate):
-    @es.handles
-    def put(self, cmd: Put) -> None:
-        self.emit(Was(cmd.key, cmd.number))
-
-    @es.applies
-    def was(self, event: Was) -> None: ...
 
 
 class Picky(es.ReadModel):
@@ -427,7 +409,8 @@ def test_policies_that_are_none() -> None:
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from test_readmodel_failures import Box, Put, Picky
+from boxes import Box, Put
+from test_readmodel_failures import Picky
 
 shop = es.open(sys.argv[1], Box, Picky)
 print("open", flush=True)

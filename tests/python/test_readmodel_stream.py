@@ -8,26 +8,8 @@ from typing import Any
 
 import escqrs as es
 import pytest
+from boxes import Box, Put, Was
 from support import SECONDS
-
-
-class Put(es.Command[None]):
-    key: str
-    number: int
-
-
-class Was(es.Event):
-    key: str
-    number: int
-
-
-class Box(es.Aggregate):
-    @es.handles
-    def put(self, cmd: Put) -> None:
-        self.emit(Was(cmd.key, cmd.number))
-
-    @es.applies
-    def was(self, event: Was) -> None: ...
 
 
 class Rows(es.ReadModel):
