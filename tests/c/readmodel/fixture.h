@@ -74,6 +74,12 @@ static inline void fixture_open_projector(fixture *self)
           &error);
 }
 
+static inline void fixture_open(fixture *self)
+{
+    fixture_open_store(self);
+    fixture_open_projector(self);
+}
+
 static inline void fixture_close(fixture *self)
 {
     escqrs_projector_destroy(self->projector);
@@ -81,6 +87,12 @@ static inline void fixture_close(fixture *self)
     escqrs_store_close(self->store);
     escqrs_store_destroy(self->store);
     self->store = NULL;
+}
+
+static inline void fixture_reopen(fixture *self)
+{
+    fixture_close(self);
+    fixture_open(self);
 }
 
 static inline void fixture_make_schema(fixture *self)
@@ -126,8 +138,7 @@ static inline int fixture_setup_at(void **state, bool in_memory)
         snprintf(self->path, sizeof self->path, ":memory:");
     }
     fixture_make_schema(self);
-    fixture_open_store(self);
-    fixture_open_projector(self);
+    fixture_open(self);
     *state = self;
     return 0;
 }
@@ -151,6 +162,11 @@ static inline int fixture_teardown(void **state)
     escqrs_free(self);
     return 0;
 }
+
+#define BOTH(test)                                                                                 \
+    cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown),                        \
+        cmocka_unit_test_setup_teardown(test, fixture_setup_in_memory, fixture_teardown)
+#define FILE_ONLY(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 /* name and quantity alone, packed by hand */
 static inline void pack_item(esc_buffer *out, const char *name, int64_t quantity)

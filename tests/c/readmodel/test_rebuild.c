@@ -1,4 +1,4 @@
-/* Rebuilds that die: what is found at each step, and that they go on from there. */
+/* Rebuilds: what is built anew, and that those that die go on from where they were. */
 #include "readmodel/fixture.h"
 
 #include <dirent.h>
@@ -9,6 +9,178 @@
 #define EVENTS 9000 /* more than two batches */
 #define TWICE "INSERT INTO items VALUES (:_position, :name, :quantity * 2)"
 #define SUM "SELECT sum(quantity) FROM items"
+
+/* ---- what is built anew ---------------------------------------------------------------------- */
+
+static void test_changed_one_is_built_anew(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *items = add_items(self);
+    start(self);
+    append_many(self, 0, 5000);
+    flush(self, items);
+
+    fixture_reopen(self);
+    check(try_add(self, "Items",
+                  "CREATE TABLE items (name TEXT PRIMARY KEY, double INTEGER) WITHOUT ROWID;"
+                  "CREATE INDEX items_by_double ON items (double); CREATE VIEW names AS SELECT "
+                  "name FROM items",
+                  "INSERT INTO items VALUES (:name, :quantity * 2)", "", &items, &error),
+          &error);
+    assert_look(self, "SELECT count(*) FROM items WHERE quantity = 1", "5000"); /* the old rows */
+    escqrs_readmodel_status status;
+    escqrs_readmodel_get_status(items, &status);
+    assert_true(status.rebuilding);
+    assert_int_equal(status.state, ESCQRS_READMODEL_CATCHING_UP);
+    start(self);
+    append_many(self, 5000, 10);
+    flush(self, items);
+    escqrs_readmodel_get_status(items, &status);
+    assert_false(status.rebuilding);
+    assert_int_equal(status.state, ESCQRS_READMODEL_LIVE);
+    assert_look(self, "SELECT count(*) || ' ' || sum(double) FROM items", "5010 10020");
+    assert_look(self, "SELECT count(*) FROM names", "5010");
+    assert_look(self, "SELECT count(*) FROM escqrs_readmodel_object", "3");
+
+    /* not again */
+    fixture_reopen(self);
+    check(try_add(self, "Items",
+                  "CREATE TABLE items (name TEXT PRIMARY KEY, double INTEGER) WITHOUT ROWID;"
+                  "CREATE INDEX items_by_double ON items (double); CREATE VIEW names AS SELECT "
+                  "name FROM items",
+                  "INSERT INTO items VALUES (:name, :quantity * 2)", "", &items, &error),
+          &error);
+    escqrs_readmodel_get_status(items, &status);
+    assert_false(status.rebuilding);
+    assert_int_equal(status.position, 5010);
+}
+
+static void test_version_builds_anew(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *items = add_items(self);
+    start(self);
+    append_many(self, 0, 10);
+    flush(self, items);
+    fixture_reopen(self);
+    check(try_add(self, "Items", ITEMS_SCHEMA, ITEMS_SQL, "2", &items, &error), &error);
+    escqrs_readmodel_status status;
+    escqrs_readmodel_get_status(items, &status);
+    assert_true(status.rebuilding);
+    start(self);
+    flush(self, items);
+    assert_look(self, "SELECT count(*) FROM items", "10");
+}
+
+static void test_rebuild_refused(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *items = add_items(self);
+    start(self);
+    append_many(self, 0, 10);
+    flush(self, items);
+    fixture_reopen(self);
+    escqrs_projection projection = {.type = escqrs_slice_of("ItemAdded"),
+                                    .schema = self->schema,
+                                    .sql = escqrs_slice_of(ITEMS_SQL)};
+    escqrs_readmodel_spec spec = {.name = escqrs_slice_of("Items"),
+                                  .schema = escqrs_slice_of(ITEMS_SCHEMA " STRICT"),
+                                  .rebuild_manual = true,
+                                  .projections = &projection,
+                                  .projection_count = 1};
+    assert_int_equal(escqrs_readmodel_add(self->projector, &spec, &items, &error),
+                     ESCQRS_SCHEMA_MISMATCH);
+    assert_look(self, "SELECT count(*) FROM items", "10");
+}
+
+static void test_rebuild_on_demand(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *items = add_items(self);
+    append_many(self, 0, 10000);
+    start(self);
+    flush(self, items);
+    check(escqrs_readmodel_rebuild(items, &error), &error);
+    append_many(self, 10000, 100);
+    flush(self, items);
+    assert_look(self, "SELECT count(*) || ' ' || max(id) FROM items", "10100 10100");
+    assert_look(self, "SELECT position FROM escqrs_readmodel", "10100");
+    append_many(self, 10100, 1);
+    flush(self, items);
+    assert_look(self, "SELECT count(*) FROM items", "10101");
+}
+
+static void test_rebuild_of_a_stopped_one(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *items = add_items(self);
+    append_item(self, "book", 1);
+    append_item(self, "book", 1);
+    append_item(self, "pen", 1);
+    start(self);
+    assert_int_equal(wait_head(self, items, &error), ESCQRS_READ_MODEL_STOPPED);
+    check(escqrs_readmodel_rebuild(items, &error), &error);
+    assert_int_equal(wait_head(self, items, &error), ESCQRS_READ_MODEL_STOPPED);
+    assert_look(self, "SELECT count(*) FROM items", "1"); /* still the old rows */
+    check(escqrs_readmodel_skip(items, escqrs_slice_of("known"), &error), &error);
+    flush(self, items);
+    assert_look(self, "SELECT group_concat(id || name) FROM (SELECT * FROM items ORDER BY id)",
+                "1book,3pen");
+}
+
+static void test_virtual_tables(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *model = NULL;
+    const char *schema = "CREATE VIRTUAL TABLE words USING fts5(name)";
+    const char *sql = "INSERT INTO words (rowid, name) VALUES (:_position, :name)";
+    check(try_add(self, "Words", schema, sql, "", &model, &error), &error);
+    append_item(self, "red book", 1);
+    append_item(self, "blue pen", 1);
+    start(self);
+    flush(self, model);
+    assert_look(self, "SELECT rowid FROM words WHERE words MATCH 'pen'", "2");
+    check(escqrs_readmodel_rebuild(model, &error), &error);
+    flush(self, model);
+    assert_look(self, "SELECT count(*) FROM words WHERE words MATCH 'red OR blue'", "2");
+    fixture_reopen(self);
+    check(try_add(self, "Words", schema, sql, "2", &model, &error), &error);
+    start(self);
+    flush(self, model);
+    assert_look(self, "SELECT count(*) FROM words WHERE words MATCH 'red OR blue'", "2");
+}
+
+static void test_rows_are_copied_as_they_are(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    escqrs_readmodel *model = NULL;
+    const char *schema =
+        "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, v, w GENERATED ALWAYS AS (v || '!') "
+        "STORED);"
+        "CREATE TABLE b (\"odd \"\"name\" TEXT);"
+        "CREATE TABLE log (id INTEGER PRIMARY KEY, n INTEGER);"
+        "INSERT INTO log VALUES (1, 0);"
+        "CREATE TRIGGER counts AFTER INSERT ON a BEGIN UPDATE log SET n = n + 1; END";
+    const char *sql = "INSERT INTO a (v) VALUES (:name)";
+    check(try_add(self, "A", schema, sql, "", &model, &error), &error);
+    append_item(self, "x", 1);
+    append_item(self, "y", 1);
+    start(self);
+    flush(self, model);
+    check(escqrs_readmodel_rebuild(model, &error), &error);
+    flush(self, model);
+    append_item(self, "z", 1);
+    flush(self, model);
+    assert_look(self, "SELECT group_concat(id || v || w) FROM a", "1xx!,2yy!,3zz!");
+    assert_look(self, "SELECT n FROM log", "3");
+}
 
 /* ---- a life after a crash -------------------------------------------------------------------- */
 
@@ -24,12 +196,6 @@ static fixture *crash(const fixture *self)
     snprintf(command, sizeof command, "cp -r '%s/.' '%s/'", self->folder, next->folder);
     assert_int_equal(system(command), 0);
     return next;
-}
-
-static void reopen(fixture *self)
-{
-    fixture_open_store(self);
-    fixture_open_projector(self);
 }
 
 static void end(fixture *self)
@@ -96,7 +262,7 @@ static void check_life(const fixture *before, const escqrs_readmodel *model, con
     fixture *life = crash(before);
     const esc_follower *copy = model->copy;
     const char *all = strcmp(sql, TWICE) == 0 ? "18000" : "9000";
-    reopen(life);
+    fixture_open(life);
     escqrs_readmodel *again = add(life, sql);
     make(life);
     assert_look(life, SUM, is_over ? all : "9000");
@@ -121,7 +287,7 @@ static void test_changed_one_goes_on(void **state)
     fixture *self = *state;
     fill(self);
     fixture_close(self);
-    reopen(self);
+    fixture_open(self);
     escqrs_readmodel *model = add(self, TWICE);
     int64_t last = -1;
     int resumed = 0;
@@ -157,7 +323,7 @@ static escqrs_readmodel *begin(fixture *self)
 {
     fill(self);
     fixture_close(self);
-    reopen(self);
+    fixture_open(self);
     escqrs_readmodel *model = add(self, TWICE);
     while (model->copy == NULL || model->copy->position == 0) {
         assert_true(escqrs_projector_step(self->projector));
@@ -167,7 +333,7 @@ static escqrs_readmodel *begin(fixture *self)
 
 static void check_begins_again(fixture *life)
 {
-    reopen(life);
+    fixture_open(life);
     escqrs_readmodel *model = add(life, TWICE);
     make(life);
     assert_null(model->copy);
@@ -236,7 +402,7 @@ static void test_copy_that_was_left_over(void **state)
     snprintf(command, sizeof command, "cp '%s'* '%s/'", copy_of(kept), life->folder);
     assert_int_equal(system(command), 0);
     assert_non_null(copy_of(life));
-    reopen(life);
+    fixture_open(life);
     model = add(life, TWICE);
     make(life);
     assert_null(model->copy);
@@ -255,7 +421,7 @@ static void test_back_to_the_old_definition(void **state)
     fixture *self = *state;
     (void)begin(self);
     fixture *life = crash(self);
-    reopen(life);
+    fixture_open(life);
     escqrs_readmodel *model = add(life, ITEMS_SQL);
     make(life);
     assert_null(model->copy);
@@ -281,7 +447,7 @@ static void test_cancelled_one_stays_cancelled(void **state)
     finish(self);
     assert_null(copy_of(self));
     fixture *life = crash(self);
-    reopen(life);
+    fixture_open(life);
     model = add(life, ITEMS_SQL);
     make(life);
     assert_null(model->copy);
@@ -307,17 +473,22 @@ static void test_copy_of_what_is_in_memory(void **state)
     assert_int_equal(status.state, ESCQRS_READMODEL_LIVE);
 }
 
-#define TEST(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_changed_one_goes_on),
-        TEST(test_one_that_was_asked_for_goes_on),
-        TEST(test_copy_that_is_none),
-        TEST(test_copy_that_was_left_over),
-        TEST(test_back_to_the_old_definition),
-        TEST(test_cancelled_one_stays_cancelled),
+        FILE_ONLY(test_changed_one_is_built_anew),
+        FILE_ONLY(test_version_builds_anew),
+        FILE_ONLY(test_rebuild_refused),
+        BOTH(test_rebuild_on_demand),
+        BOTH(test_rebuild_of_a_stopped_one),
+        FILE_ONLY(test_virtual_tables),
+        BOTH(test_rows_are_copied_as_they_are),
+        FILE_ONLY(test_changed_one_goes_on),
+        FILE_ONLY(test_one_that_was_asked_for_goes_on),
+        FILE_ONLY(test_copy_that_is_none),
+        FILE_ONLY(test_copy_that_was_left_over),
+        FILE_ONLY(test_back_to_the_old_definition),
+        FILE_ONLY(test_cancelled_one_stays_cancelled),
         cmocka_unit_test_setup_teardown(test_copy_of_what_is_in_memory, fixture_setup_in_memory,
                                         fixture_teardown),
     };
