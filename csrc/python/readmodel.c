@@ -520,7 +520,8 @@ static PyObject *module_compare(PyObject *module, PyObject *args)
     escqrs_readmodel_spec spec;
     description described = {0};
     PyObject *result = NULL;
-    if (system == NULL || description_init(&described, state, given, &spec) < 0) {
+    if (system == NULL || refuse_in_projection(system, "compare()") < 0 ||
+        description_init(&described, state, given, &spec) < 0) {
         goto end;
     }
     core_object *core = described.core;

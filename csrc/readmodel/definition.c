@@ -630,6 +630,17 @@ static escqrs_status make_fingerprint(esc_definition *definition, const escqrs_r
     return status;
 }
 
+/* To SQLite's authorizer the first use of json_each on a connection is an UPDATE of the schema,
+ * which no projection may do: it is had here, where our own statements run. An SQLite without JSON
+ * has none. */
+static void connect_table_functions(sqlite3 *scratch)
+{
+    sqlite3_stmt *statement = NULL;
+    (void)sqlite3_prepare_v2(scratch, "SELECT 1 FROM json_each('[]'), json_tree('[]')", -1,
+                             &statement, NULL);
+    (void)sqlite3_finalize(statement);
+}
+
 /* ---- definition ------------------------------------------------------------------------------------------ */
 
 #define NAME_MAX_SIZE 255
@@ -683,6 +694,7 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
         goto fail;
     }
     (void)sqlite3_set_authorizer(definition->scratch, authorize, definition);
+    connect_table_functions(definition->scratch);
     if ((status = run_schema(definition, spec->schema, error)) != ESCQRS_OK) {
         goto fail;
     }

@@ -474,6 +474,7 @@ def test_handler_cannot_wait_for_the_system() -> None:
                 lambda: shop[Nosy].wait(),
                 lambda: shop[Nosy].count(),
                 lambda: shop[Nosy].rebuild(),
+                lambda: list(shop[Nosy].compare()),
             ):
                 try:
                     function()  # type: ignore[operator]
@@ -495,7 +496,7 @@ def test_handler_cannot_wait_for_the_system() -> None:
     with es.open(":memory:", Cart, Items, Nosy) as shop:
         add(shop, "a")
         shop.flush(SECONDS)
-        assert caught == [es.Deadlock] * 7
+        assert caught == [es.Deadlock] * 8
         with pytest.raises(es.Closed):
             kept[0].execute("SELECT 1")
 

@@ -119,6 +119,39 @@ def test_items_of_a_dict_and_whole_messages() -> None:
         assert json.loads(found[1][1])["quantity"] == 2
 
 
+@pytest.mark.parametrize("kind", [{}, {"inline": True}, {"file": ":memory:"}, {"python": True}])
+def test_lists_expanded_by_a_statement(kind: dict[str, Any]) -> None:
+    """SQLite's functions that make tables, in SQL of the class and of a handler."""
+    expand = """INSERT INTO many SELECT :order, value ->> 'sku' FROM json_each(:lines)
+        WHERE value ->> 'quantity' > 1 ORDER BY 2 DESC"""
+    deep = """INSERT INTO many SELECT :order, atom FROM json_tree(:lines) WHERE key = 'note'"""
+
+    class Many(Model):
+        schema = "CREATE TABLE many (number TEXT, sku TEXT)"
+        if "python" not in kind:
+            locals().update(kind)
+            placed = es.sql(Placed, expand, deep)
+        else:
+
+            @es.on(Placed)
+            def by_hand(self, db: es.Rows, event: Placed) -> None:
+                lines = [
+                    {"sku": one.sku, "quantity": one.quantity, "note": one.note}
+                    for one in event.lines
+                ]
+                values = {"order": event.order, "lines": json.dumps(lines)}
+                db.execute(expand, values)
+                db.execute(deep, values)
+
+    with es.open(":memory:", Order, Many) as shop:
+        shop[Order, "1"].ask(Place([Line("a", 1), Line("b", 2), Line("c", 3, "urgent")]))
+        shop[Order, "2"].ask(Place([]))
+        assert rows(shop, Many, "SELECT sku FROM many WHERE sku NOT NULL ORDER BY rowid") == [
+            ("c",), ("b",), ("urgent",),
+        ]  # fmt: skip
+        assert list(shop[Many].compare()) == []
+
+
 def test_an_item_that_fails_takes_its_event_back() -> None:
     class Unique(Model):
         schema = "CREATE TABLE skus (sku TEXT PRIMARY KEY)"
