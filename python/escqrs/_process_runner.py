@@ -97,6 +97,7 @@ class _Batch:
         self.inputs: list[Callable[[_Batch], None]] = []  # to be done again if it cannot be stored
         self.after: list[Callable[[], None]] = []  # to be done once it is stored
         self.checkpoint: int | None = None
+        self.resumes = False  # somebody has had the process go on
 
     def add(self, instance: Instance, event: Event) -> None:
         stream = instance.stream
@@ -864,13 +865,13 @@ class Runner:
 
         def run(batch: _Batch) -> None:
             stop = self.stop
-            is_mended = self.mend_ledger(stop, skips, reason)
-            if stop is None and not is_mended:
+            if batch.resumes or (not self.mend_ledger(stop, skips, reason) and stop is None):
                 text = f"process {self.definition.name} has not stopped"
                 batch.after.append(lambda: _refuse(done, text))
                 return
             if stop is not None and skips:
                 self.leave_out(stop, reason, batch)
+            batch.resumes = True
             batch.after.append(go_on)
 
         def go_on() -> None:

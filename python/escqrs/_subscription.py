@@ -292,9 +292,10 @@ class Subscription:
         if not isinstance(reason, str):
             raise TypeError(f"reason is a str, not {reason!r}")
         self._check()
-        if self._closed:
-            raise Closed(f"this consumer of subscription {self.name!r} is closed")
         with registry_lock:
+            # under the lock: what the last consumer or the store has ended is not begun again
+            if self._closed or self._group.ended:
+                raise Closed(f"this consumer of subscription {self.name!r} is closed")
             return self._group.skip_deleted(upto, reason)
 
     def _bury(self, entry: Entry, text: str) -> None:

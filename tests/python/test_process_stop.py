@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
+
 import escqrs as es
 import pytest
 from orders import HOUR, Fulfilment, Order, Pay, Place, Placed, Ship, flush, refuses, steps
@@ -72,6 +75,34 @@ def test_what_it_stopped_at_can_be_left_out_and_that_is_recorded(tmp_path, clock
         assert (skipped.position, skipped.reason) == (1, "bad number")
     with es.open(tmp_path / "a.db", Order, Fragile) as shop:
         flush(shop)
+
+
+def test_of_two_who_leave_the_same_out_at_once_one_does(monkeypatch):
+    entered, release, arrived = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    class Slow(es.Process):
+        @es.on(Placed)
+        def placed(self, event: Placed) -> None:
+            entered.set()
+            release.wait(SECONDS)
+            raise RuntimeError("never")
+
+    with es.open(":memory:", Order, Slow) as shop:
+        shop[Order, "o-1"].ask(Place(1))
+        assert entered.wait(SECONDS)
+        runner = shop[Slow]._runner
+        put = runner.put
+        monkeypatch.setattr(runner, "put", lambda item: (put(item), arrived.release()))
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(shop[Slow].skip, reason=one) for one in ("one", "two")]
+            both = all(arrived.acquire(timeout=SECONDS) for _ in calls)
+            release.set()
+            assert both
+            errors = [one.exception(SECONDS) for one in calls]
+        assert [type(one) for one in errors if one] == [ValueError]
+        flush(shop)
+        left_out = [one.event for one in shop.store.history("escqrs.process/Slow/o-1")]
+        assert len(left_out) == 1 and isinstance(left_out[0].reason, str)
 
 
 def test_a_timer_and_a_rejection_whose_methods_raise():

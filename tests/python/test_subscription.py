@@ -11,6 +11,7 @@ from pathlib import Path
 
 import escqrs as es
 import pytest
+from escqrs import _subscription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECONDS, finish, run, start
@@ -618,6 +619,32 @@ def test_it_goes_on_behind_deleted_events_and_remembers_that(tmp_path):
             mailer.skip_deleted(6, None)
         status(store).reset()
         assert status(store).gaps() == []
+
+
+@pytest.mark.parametrize("closes", ["consumer", "store"])
+def test_what_has_ended_meanwhile_does_not_go_on_behind_deleted_events(
+    tmp_path, monkeypatch, closes
+):
+    with es.Store(tmp_path / "a.db", Mailed) as store:
+        fill(store, "a", "b")
+        store.delete("a")
+        mailer = store.subscribe("mailer")
+        with pytest.raises(es.Deleted) as caught:
+            mailer.next(timeout=SECONDS)
+        lock = _subscription.registry_lock
+
+        class LockThatIsLateToBeHad:
+            def __enter__(self):
+                (mailer if closes == "consumer" else store).close()
+                lock.acquire()
+
+            def __exit__(self, *_):
+                lock.release()
+
+        monkeypatch.setattr(_subscription, "registry_lock", LockThatIsLateToBeHad())
+        with pytest.raises(es.Closed):
+            mailer.skip_deleted(caught.value.position)
+        assert "escqrs-mailer" not in [one.name for one in threading.enumerate()]
 
 
 def test_a_consumer_that_waits_where_events_were_deleted(store):
