@@ -2,18 +2,25 @@
  *
  * A commit is made in three steps: with the GIL everything is checked and pointed at (the objects
  * are pinned by tuples of our own, which nobody else can change; messages are packed into an
- * arena); without it the core commits; with it again the result becomes Python's. */
+ * arena); without it the core commits; with it again the result becomes Python's.
+ *
+ * A commit that stands behind a read model at work (its transaction lasts as long as its handlers
+ * do) is left to the journal, and waited for as anything else is: Ctrl-C takes it back. */
 #include "python/commit.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/assert.h"
 #include "base/buffer.h"
+#include "base/thread.h"
 #include "python/adopted.h"
 #include "python/argument.h"
 #include "python/new_event.h"
 #include "python/state.h"
 #include "python/upcast.h"
+#include "python/wait.h"
 
 #define ARENA_BLOCK_BYTES 32768
 
@@ -29,6 +36,9 @@ typedef struct batch {
     escqrs_condition condition;
     escqrs_commit commit;
     escqrs_error error;
+    bool waits;     /* the call that commits does; else `answered` says that it is over */
+    unsigned forks; /* when it began */
+    _Atomic uint32_t answered; /* a futex */
 } batch;
 
 static void batch_fini(batch *self)
@@ -395,15 +405,71 @@ static int take_key(batch *self, PyObject *given)
     return 0;
 }
 
-static escqrs_status commit_detached(batch *self)
+/* On the thread that led the batch. */
+static void commit_done(escqrs_commit *commit)
+{
+    batch *self = commit->context;
+    if (self->waits) {
+        return;
+    }
+    /* release: pairs with the acquire in wait_answered; after it the batch may be gone, and waking
+     * an address that is nobody's does no harm */
+    atomic_store_explicit(&self->answered, 1, memory_order_release);
+    esc_futex_wake(&self->answered, INT_MAX);
+}
+
+static escqrs_status wait_answered(void *context, int64_t deadline_ns)
+{
+    batch *self = context;
+    /* acquire: pairs with the release in commit_done: the results are there */
+    while (atomic_load_explicit(&self->answered, memory_order_acquire) == 0) {
+        if (!esc_futex_wait(&self->answered, 0, deadline_ns)) {
+            return escqrs_fork_generation() == self->forks ? ESCQRS_TIMEOUT : ESCQRS_FORKED;
+        }
+    }
+    return ESCQRS_OK;
+}
+
+/* What the journal was left with: its status, or -1 with an exception set. The batch is not the
+ * journal's any more then. */
+static int await_answer(batch *self)
+{
+    int waited = esc_py_wait(wait_answered, self, INT64_MAX);
+    if (waited == ESCQRS_OK) {
+        return (int)self->commit.status;
+    }
+    escqrs_status status;
+    if (escqrs_fork_generation() != self->forks) { /* by a signal handler: it is the parent's */
+        status = escqrs_error_set(&self->error, ESCQRS_FORKED,
+                                  "the store belongs to the parent process; open it again");
+    } else if (escqrs_store_withdraw(self->store->core, &self->commit)) {
+        status = escqrs_error_set(&self->error, ESCQRS_NO_MEMORY, "no memory to wait for a commit");
+    } else { /* it is being committed */
+        Py_BEGIN_ALLOW_THREADS
+        status = wait_answered(self, INT64_MAX);
+        Py_END_ALLOW_THREADS
+        ESC_ASSERT(status == ESCQRS_OK);
+        status = self->commit.status;
+    }
+    return waited < 0 ? -1 : (int)status;
+}
+
+/* Its status, or -1 with an exception set. */
+static int commit_detached(batch *self)
 {
     escqrs_status status;
+    self->waits = true;
+    self->forks = escqrs_fork_generation();
+    self->commit.done = commit_done;
+    self->commit.context = self;
+    self->commit.error = &self->error;
     Py_BEGIN_ALLOW_THREADS
     escqrs_runtime_block();
-    status = escqrs_store_commit(self->store->core, &self->commit, &self->error);
+    status =
+        escqrs_store_commit_or_leave(self->store->core, &self->commit, &self->waits, &self->error);
     escqrs_runtime_unblock();
     Py_END_ALLOW_THREADS
-    return status;
+    return status == ESCQRS_DONE ? await_answer(self) : (int)status;
 }
 
 /* (position, {stream: version}, repeated) */
@@ -493,8 +559,8 @@ PyObject *esc_py_store_commit(PyObject *object, PyObject *args)
     made.moved = moved;
     if (take_writes(&made, writes) == 0 && take_condition(&made, condition) == 0 &&
         take_checkpoint(&made, checkpoint) == 0 && take_key(&made, key) == 0) {
-        escqrs_status status = commit_detached(&made);
-        result = status == ESCQRS_OK ? answer(&made) : raise_refusal(&made);
+        int status = commit_detached(&made);
+        result = status == ESCQRS_OK ? answer(&made) : status < 0 ? NULL : raise_refusal(&made);
     }
     batch_fini(&made);
     esc_py_log_drain(&self->log);
@@ -521,8 +587,10 @@ PyObject *esc_py_store_save_snapshot(PyObject *object, PyObject *args)
     if (esc_py_text_slice(type, "type", &name) == 0 &&
         (snapshot.type = type_by_name(self, type)) != NULL) {
         made.commit.snapshot = &snapshot;
-        escqrs_status status = commit_detached(&made);
-        result = status == ESCQRS_OK ? Py_NewRef(Py_None) : esc_py_store_raise(self, &made.error);
+        int status = commit_detached(&made);
+        result = status == ESCQRS_OK ? Py_NewRef(Py_None)
+                 : status < 0        ? NULL
+                                     : esc_py_store_raise(self, &made.error);
     }
     batch_fini(&made);
     esc_py_log_drain(&self->log);

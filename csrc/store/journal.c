@@ -453,6 +453,27 @@ static bool leave(esc_journal *journal, escqrs_commit *commit, bool *waits)
     return leaves;
 }
 
+bool esc_journal_withdraw(esc_journal *journal, escqrs_commit *commit)
+{
+    esc_mutex_lock(&journal->mutex);
+    escqrs_commit *before = NULL, *at = journal->first;
+    while (at != NULL && at != commit) {
+        before = at;
+        at = at->next;
+    }
+    if (at != NULL) { /* somebody leads, as the queue is not empty, and will find the rest */
+        ESC_ASSERT(peek(at) == STATE_ASYNC);
+        *(before == NULL ? &journal->first : &before->next) = at->next;
+        if (journal->last == at) {
+            journal->last = before;
+        }
+        /* relaxed: as in answer */
+        atomic_fetch_sub_explicit(&journal->backlog, 1, memory_order_relaxed);
+    }
+    esc_mutex_unlock(&journal->mutex);
+    return at != NULL;
+}
+
 /* Queue it; true if this thread leads at once. */
 static bool enqueue_waiting(esc_journal *journal, escqrs_commit *commit, bool *closing)
 {

@@ -72,6 +72,8 @@ escqrs_status esc_journal_submit(esc_journal *journal, escqrs_commit *commit,
  * it does not leave. */
 escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, bool *waits,
                                  escqrs_error *error) ESCQRS_MUST_USE;
+/* See escqrs_store_withdraw; not for one that a thread waits for. */
+bool esc_journal_withdraw(esc_journal *journal, escqrs_commit *commit) ESCQRS_MUST_USE;
 /* Blocks until it is its turn, then runs `work` between two batches on this thread. */
 escqrs_status esc_journal_run(esc_journal *journal, esc_work_kind kind, esc_work work,
                               void *context, escqrs_error *error) ESCQRS_MUST_USE;

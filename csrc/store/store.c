@@ -502,6 +502,16 @@ escqrs_status escqrs_store_commit_or_leave(escqrs_store *store, escqrs_commit *c
     return commit_here(store, commit, waits, error);
 }
 
+bool escqrs_store_withdraw(escqrs_store *store, escqrs_commit *commit)
+{
+    if (esc_store_enter(store, NULL) != ESCQRS_OK) {
+        return false; /* closed: all is answered */
+    }
+    bool withdrawn = esc_journal_withdraw(&store->journal, commit);
+    esc_store_leave(store);
+    return withdrawn;
+}
+
 size_t escqrs_store_pump(escqrs_store *store)
 {
     if (esc_store_enter(store, NULL) != ESCQRS_OK) {

@@ -264,6 +264,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_commit(escqrs_store *store, escqrs_co
 ESCQRS_MUST_USE escqrs_status escqrs_store_commit_or_leave(escqrs_store *store,
                                                            escqrs_commit *commit, bool *waits,
                                                            escqrs_error *error);
+/* Take a commit back that was submitted, or left. True: it stood in the queue; nothing of it is
+ * stored, `done` will not be called, and it is the owner's again. False: it is being committed, or
+ * has been answered, and `done` says so. Never blocks. The owner keeps it from being freed. */
+ESCQRS_MUST_USE bool escqrs_store_withdraw(escqrs_store *store, escqrs_commit *commit);
 /* Manual stores: commit what is queued, on this thread; the number of commits finished. */
 size_t escqrs_store_pump(escqrs_store *store);
 

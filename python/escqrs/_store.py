@@ -207,6 +207,8 @@ class Store(_core.StoreBase):
             one that was used stores nothing and returns the first one's result with
             ``repeated=True``.
 
+        Ctrl-C takes it back while it waits behind a read model at work; nothing is stored then.
+
         Raises ``es.WrongVersion``, ``es.ConditionFailed``, ``es.CheckpointBehind``,
         ``es.KeyReused`` (all ``es.Conflict``: nothing is stored, trying again is safe),
         ``es.TooLarge`` (100,000 events, 1 GiB), ``es.ReadOnly``, ``es.Full``.

@@ -491,6 +491,87 @@ def test_ctrl_c_behind_a_read_model_at_work(what: str, tmp_path: Path) -> None:
     assert out == "interrupted\n"
 
 
+COMMITS = {
+    "append": 'system.store.append("Other/a", [Added(1)])',
+    "commit": 'system.store.commit([es.Write("Other/a", [Added(1)])], key="once")',
+    "checkpoint": 'system.store.set_checkpoint("mine", 1)',
+    "snapshot": 'system.store.save_snapshot("Counter/a", 1, "T", b"data")',
+}
+
+
+@pytest.mark.parametrize("what", COMMITS)
+def test_ctrl_c_takes_a_commit_back_behind_a_read_model_at_work(what: str, tmp_path: Path) -> None:
+    out, _ = support.finish(
+        interrupted(
+            f"""
+            class Slow(es.ReadModel):
+                schema = "CREATE TABLE slow (amount INTEGER)"
+                @es.on(Added)
+                def added(self, db: es.Rows, event: Added) -> None:
+                    entered.set()
+                    release.wait()
+            def stored():
+                it = system.store
+                return it.version("Other/a"), it.checkpoint("mine"), it.snapshot("Counter/a")
+            with es.open({str(tmp_path / "s.db")!r}, Counter, Slow) as system:
+                assert system[Counter, "a"].ask(Add(1)) == 1
+                entered.wait()
+                before = stored()
+                print("ready", flush=True)
+                try:
+                    {COMMITS[what]}
+                except KeyboardInterrupt:
+                    print("interrupted", flush=True)
+                assert not release.is_set()
+                release.set()
+                system.flush()
+                assert stored() == before and system.head == 1
+                {COMMITS[what]}
+                assert stored() != before
+            """
+        )
+    )
+    assert out == "interrupted\n"
+
+
+def test_a_commit_waits_for_a_read_model_at_work(tmp_path: Path) -> None:
+    """On any thread, also through signals whose handlers return, and commit themselves."""
+    support.run(
+        f"""
+        class Slow(es.ReadModel):
+            schema = "CREATE TABLE slow (amount INTEGER)"
+            @es.on(Added)
+            def added(self, db: es.Rows, event: Added) -> None:
+                entered.set()
+                release.wait()
+        def handler(*_: object) -> None:
+            threads[0].start()
+            release.set()
+            system.store.append("Other/b", [Added(3)])
+        signal.signal(signal.SIGALRM, handler)
+        with es.open({str(tmp_path / "s.db")!r}, Counter, Slow) as system:
+            results = []
+            def append(stream):
+                results.append(system.store.append(stream, [Added(1), Added(2)]).versions)
+            threads = [threading.Thread(target=append, args=("Other/c",))]
+            system[Counter, "a"].ask(Add(1))
+            entered.wait()
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            append("Other/a")
+            threads[0].join()
+            assert sorted(map(list, results)) == [["Other/a"], ["Other/c"]], results
+            system.flush()
+            assert sorted(one.stream for one in system.events()) == [
+                "Counter/a", "Other/a", "Other/a", "Other/b", "Other/c", "Other/c",
+            ]
+            try:
+                system.store.append("Other/a", [Added(1)], expected=1)
+            except es.WrongVersion as error:
+                print(error.actual)
+        """
+    )
+
+
 def interrupted(code: str, after: str = "ready\n") -> Any:
     process = support.start(code)
     assert process.stdout is not None

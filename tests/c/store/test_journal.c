@@ -407,6 +407,47 @@ static void test_leaving_what_stands_behind_work(void **state)
     escqrs_store_destroy(store);
 }
 
+static void test_taking_back_what_stands_behind_work(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(":memory:");
+    worker w = {.store = store};
+    slot kept[3];
+    bool waits = true;
+    escqrs_error error = {0};
+    atomic_store(&stage, 0);
+    atomic_store(&answered, 0);
+    for (int i = 0; i < 3; i++) {
+        fill(store, &kept[i], "a", i == 2);
+    }
+    pthread_create(&w.thread, NULL, run_staying, &w);
+    while (atomic_load(&stage) != 1) {
+        sched_yield();
+    }
+    assert_int_equal(escqrs_store_commit_or_leave(store, &kept[0].commit, &waits, &error),
+                     ESCQRS_DONE);
+    assert_true(escqrs_store_withdraw(store, &kept[0].commit)); /* the only one */
+    assert_false(escqrs_store_withdraw(store, &kept[0].commit));
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(escqrs_store_submit(store, &kept[i].commit, &error), ESCQRS_OK);
+    }
+    assert_int_equal(escqrs_store_backlog(store), 3);
+    assert_true(escqrs_store_withdraw(store, &kept[0].commit)); /* the first */
+    assert_true(escqrs_store_withdraw(store, &kept[2].commit)); /* the last */
+    assert_int_equal(escqrs_store_backlog(store), 1);
+    assert_int_equal(escqrs_store_submit(store, &kept[2].commit, &error), ESCQRS_OK);
+    assert_int_equal(atomic_load(&answered), 0);
+    atomic_store(&stage, 2);
+    pthread_join(w.thread, NULL);
+    assert_int_equal(escqrs_store_wait(store, 1, NULL, INT64_MAX), ESCQRS_OK);
+    escqrs_store_close(store);
+    assert_int_equal(atomic_load(&answered), 2);
+    assert_int_equal(kept[1].commit.status, ESCQRS_OK);
+    assert_int_equal(kept[2].commit.position, 2);
+    assert_false(escqrs_store_withdraw(store, &kept[2].commit));
+    escqrs_store_destroy(store);
+}
+
 static escqrs_status stay_a_while(void *context, void *sqlite, escqrs_error *error)
 {
     (void)context, (void)sqlite, (void)error;
@@ -556,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_submit_from_done),
         cmocka_unit_test_setup_teardown(test_run, setup_folder, teardown_folder),
         cmocka_unit_test(test_leaving_what_stands_behind_work),
+        cmocka_unit_test(test_taking_back_what_stands_behind_work),
         cmocka_unit_test(test_leaving_at_any_moment),
         cmocka_unit_test_setup_teardown(test_work_does_not_wait_for_itself, setup_folder,
                                         teardown_folder),
