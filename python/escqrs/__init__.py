@@ -44,6 +44,7 @@ from ._core import (
     to_bytes,
 )
 from ._dead_letter import ParkedEvent, Retry
+from ._feed import Feed
 from ._foreign import ForeignReadModel
 from ._inspect import Problem, Statistics, Verification
 from ._json import from_json, to_json
@@ -110,7 +111,7 @@ from ._router import (
     round_robin,
     smallest_mailbox,
 )
-from ._store import Commit, Feed, Snapshot, Store, Unless, Write
+from ._store import Commit, Snapshot, Store, Unless, Write
 from ._subscription import Subscription
 from ._subscriptions import SubscriptionDeadLetter, SubscriptionGap, SubscriptionStatus
 from ._system import DeadLetter, System, open

@@ -22,7 +22,7 @@ from ._store import refuse_simulated
 from .errors import Closed, Corrupt, Error, ReadModelStopped, Timeout
 
 if TYPE_CHECKING:
-    from ._store import Feed
+    from ._feed import Feed
     from ._system import System
 
 __all__ = ["ForeignReadModel"]

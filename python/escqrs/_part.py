@@ -8,7 +8,8 @@ from ._core import Recorded
 from .errors import Deleted
 
 if TYPE_CHECKING:
-    from ._store import Feed, Store
+    from ._feed import Feed
+    from ._store import Store
 
 Place = tuple[int, int]  # position, and which of the parts that an upcaster made of the event
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from . import _core, _deadline
 from ._aggregate import describe
 from ._core import Recorded
+from ._feed import CoreFeed, core_feed
 from ._log import logger
 from ._match import Match
 from ._message import (
@@ -70,7 +71,6 @@ from .errors import (
 if TYPE_CHECKING:
     from ._process_record import Ledger
     from ._readmodel import ReadModel
-    from ._store import CoreFeed
     from ._system import System
 
 _BATCH = 256  # inputs that go into one commit
@@ -344,8 +344,6 @@ class Runner:
         return False
 
     def follow(self) -> None:
-        from ._store import core_feed
-
         if self.feed is not None:
             self.feed.close()
         match = Match(list(self.definition.reactions))

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ._core import NewEvent, Recorded
+from ._feed import follow
 from ._inspect import Statistics, Verification
 from ._match import Match
-from ._store import MESSAGE_BYTES_MAX, Store, Unless, Write, follow
+from ._store import MESSAGE_BYTES_MAX, Store, Unless, Write
 from .errors import CheckpointBehind, WrongVersion
 
 __all__ = ["ProviderStore"]

@@ -37,7 +37,8 @@ from ._subscription_record import (
 from .errors import Closed, Deleted
 
 if TYPE_CHECKING:
-    from ._store import Feed, Store
+    from ._feed import Feed
+    from ._store import Store
 
 _ENGINE = "escqrs."  # types or streams of the engine's own events begin so
 _SAVE_SECONDS = 1.0  # after which the next acknowledgement is stored with those before it

@@ -28,6 +28,7 @@ from . import (
     _upcast,
 )
 from ._aggregate import Aggregate
+from ._feed import Feed
 from ._inspect import Verification
 from ._match import Match
 from ._message import Command, Event
@@ -38,7 +39,6 @@ from ._provider import ProviderStore
 from ._readmodel import ReadModel
 from ._store import (
     MESSAGE_BYTES_MAX,
-    Feed,
     Store,
     check_numbers,
     check_options,
