@@ -28,6 +28,48 @@ _Static_assert(offsetof(esc_cell, parent) <= 2 * (size_t)ESC_CACHE_LINE,
 
 #define ID_BLOCK 4096
 
+/* Blocks that a worker keeps, each with the address of the next one in it: actors that come and go
+ * by hundreds would have malloc split and join. A sanitizer is to see each of them freed. */
+#define SPARE_MAX 512
+#ifdef __SANITIZE_ADDRESS__
+#define KEEPS_SPARE false
+#else
+#define KEEPS_SPARE true
+#endif
+
+static void *block_take(void)
+{
+    esc_worker *worker = esc_thread_here.worker;
+    if (worker == NULL || worker->spare == NULL) {
+        return escqrs_alloc(sizeof(esc_cell) + ESC_CACHE_LINE - ESC_ALLOC_ALIGNMENT);
+    }
+    void *block = worker->spare;
+    worker->spare = *(void **)block;
+    worker->spare_count--;
+    return block;
+}
+
+static void block_free(void *block)
+{
+    esc_worker *worker = esc_thread_here.worker;
+    if (!KEEPS_SPARE || worker == NULL || worker->spare_count >= SPARE_MAX) {
+        escqrs_free(block);
+        return;
+    }
+    *(void **)block = worker->spare;
+    worker->spare = block;
+    worker->spare_count++;
+}
+
+void esc_cell_blocks_free(esc_worker *worker)
+{
+    while (worker->spare != NULL) {
+        void *block = worker->spare;
+        worker->spare = *(void **)block;
+        escqrs_free(block);
+    }
+}
+
 static uint64_t next_id(void)
 {
     static _Atomic(uint64_t) blocks;
@@ -98,7 +140,7 @@ escqrs_status esc_cell_create(escqrs_actor_system *system, esc_cell *parent, esc
                               escqrs_slice name, esc_cell **cell, escqrs_error *error)
 {
     /* where a cache line begins, for the assertion above to hold */
-    void *block = escqrs_alloc(sizeof(esc_cell) + ESC_CACHE_LINE - ESC_ALLOC_ALIGNMENT);
+    void *block = block_take();
     if (block == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory spawning an actor");
     }
@@ -107,7 +149,7 @@ escqrs_status esc_cell_create(escqrs_actor_system *system, esc_cell *parent, esc
     *made = (esc_cell){.block = block};
     escqrs_status status = esc_cell_init(made, system, parent, props, name, error);
     if (status != ESCQRS_OK) {
-        escqrs_free(block);
+        block_free(block);
         return status;
     }
     *cell = made;
@@ -146,7 +188,7 @@ static esc_cell *cell_free(esc_cell *cell)
     if (parent == NULL) {
         esc_system_free(cell->system);
     } else {
-        escqrs_free(cell->block);
+        block_free(cell->block);
     }
     return parent != NULL && esc_actor_let_go(&parent->actor) ? parent : NULL;
 }

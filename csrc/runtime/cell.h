@@ -263,6 +263,8 @@ ESCQRS_MUST_USE escqrs_status esc_cell_create(escqrs_actor_system *system, esc_c
 ESCQRS_MUST_USE escqrs_status esc_cell_init(esc_cell *cell, escqrs_actor_system *system,
                                             esc_cell *parent, escqrs_props *props,
                                             escqrs_slice name, escqrs_error *error);
+/* What the worker, which ends, has kept of cells that are gone. */
+void esc_cell_blocks_free(esc_worker *worker);
 void esc_cell_request(esc_cell *cell, uint32_t requests);
 /* Its mailbox has just been closed; the last touch of the actor's thread (actor.c). */
 void esc_cell_closed(escqrs_actor *actor);

@@ -13,6 +13,7 @@
  */
 #include <stdio.h>
 
+#include "runtime/cell.h"
 #include "runtime/ring.h"
 #include "runtime/runtime.h"
 
@@ -213,6 +214,7 @@ static void end_worker(esc_worker *worker)
     esc_list_remove(&worker->in_pool);
     pool->worker_count--;
     esc_mutex_unlock(&pool->lock);
+    esc_cell_blocks_free(worker);
     escqrs_free(worker->ring);
     escqrs_free(worker);
 

@@ -98,9 +98,11 @@ struct esc_worker {
     uint64_t handled;                /* messages, after each visit; the worker's alone */
     esc_ring *ring;                  /* native: its own queue */
     esc_pool *pool;
-    unsigned block_depth;   /* the worker's alone */
-    unsigned visit_count;   /* native: the worker's alone */
-    void *state;            /* host: what detach returned; the worker's alone */
+    unsigned block_depth; /* the worker's alone */
+    unsigned visit_count; /* native: the worker's alone */
+    void *state;          /* host: what detach returned; the worker's alone */
+    void *spare;          /* blocks of cells that are gone, for the next ones (cell.c); its own */
+    unsigned spare_count;
     _Atomic(bool) lost;     /* native: the licence is gone; read without lock */
     _Atomic(uint32_t) wake; /* futex, ESC_WAKE_* */
 
