@@ -301,6 +301,7 @@ static escqrs_turn_end begin_task(esc_py_context *self, PyObject *coroutine)
                                                     (PyObject *)self, coroutine, NULL);
     if (result == NULL) {
         self->suspended = false;
+        Py_CLEAR(self->outcome); /* close() may have settled it meanwhile: its loop was closed */
         escqrs_ref_release(self->asker);
         self->asker = NULL;
         return esc_py_context_fail(self);

@@ -48,6 +48,7 @@ __all__ = [
 _EXIT_SECONDS = 10.0  # that actors still running have when the interpreter ends
 _SLOW_SECONDS = 5.0  # after which a close() without a timeout says what it waits for
 _REST_SECONDS = 0.1  # how long an actor has failed, at least, that close() stops
+_CANCEL_SECONDS = 5.0  # that tasks have to end in when they are cancelled
 _GROUPS_MAX = 64  # in which close() ends the actors, the newest first
 
 _log = logging.getLogger("escqrs")
@@ -339,20 +340,43 @@ _Receiving = tuple[Coroutine[Any, Any, Any], asyncio.Task[None] | None]  # None 
 
 
 class _OwnLoop:
-    """An event loop in a thread of its own, which begins with the first async actor."""
+    """An event loop in a thread of its own, which begins with the first async actor. Who closes it
+    may run another one."""
 
     def __init__(self) -> None:
+        self.ends = False
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(
-            target=self.loop.run_forever, name="escqrs-loop", daemon=True
-        )
+        self.thread = threading.Thread(target=self._work, name="escqrs-loop", daemon=True)
         self.thread.start()
 
+    def _work(self) -> None:
+        while not self.ends:  # whatever a task does, the loop has other actors
+            try:
+                self.loop.run_forever()
+            except BaseException:
+                _log.exception("a task beside the async actors ended with what ends event loops")
+        try:
+            self.loop.run_until_complete(_cancel_others())
+        except BaseException:
+            _log.exception("a task that close() cancelled ended with what ends event loops")
+        finally:
+            self.loop.close()
+
     def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.ends = True
+        with contextlib.suppress(RuntimeError):  # it is closed: an earlier close() was interrupted
+            self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
+
+
+async def _cancel_others() -> None:
+    """Tasks that actors have begun, and did not wait for; one that goes on for long is left."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for one in others:
+        one.cancel()
+    if others:
+        await asyncio.wait(others, timeout=_CANCEL_SECONDS)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _task_of(ctx: Context) -> asyncio.Task[None] | None:
@@ -361,6 +385,7 @@ def _task_of(ctx: Context) -> asyncio.Task[None] | None:
 
 async def _run(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
     _current.set(ctx)
+    ctx.system._receiving[ctx] = coroutine, asyncio.current_task()
     try:
         await coroutine
     except GeneratorExit:  # its loop was closed: close() of the system settles it
@@ -383,6 +408,8 @@ def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
     """An async receive begins; the actor is suspended until ``ctx._settle``."""
     system = ctx.system
     try:
+        if system._loop_given_up:
+            raise _loop_gone(ctx)
         loop = system._event_loop()
         system._receiving[ctx] = coroutine, None
         loop.call_soon_threadsafe(_create_task, system, loop, ctx, coroutine)
@@ -390,16 +417,21 @@ def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
         system._receiving.pop(ctx, None)
         coroutine.close()
         given = system._loop
-        if isinstance(error, RuntimeError) and given is not None and given.is_closed():
-            raise _loop_closed(ctx) from None
-        raise
+        closed = isinstance(error, RuntimeError) and given is not None and given.is_closed()
+        if not closed and not isinstance(error, Closed):
+            raise
+        if system.closed:
+            ctx.self.stop()  # its supervisor might restart it for ever
+        raise _loop_gone(ctx) from None
     blocked = system._blocked
     if blocked is not None and blocked._target == ctx.self:
         blocked._refuse(_keeps(ctx.self))
 
 
-def _loop_closed(ctx: Context) -> Closed:
-    return Closed(f"the event loop of {ctx.self.address} was closed")
+def _loop_gone(ctx: Context) -> Closed:
+    loop = ctx.system._loop
+    how = "was closed" if loop is None or loop.is_closed() else "stands still"
+    return Closed(f"the event loop of {ctx.self.address} {how}")
 
 
 def _create_task(
@@ -408,7 +440,18 @@ def _create_task(
     ctx: Context,
     coroutine: Coroutine[Any, Any, Any],
 ) -> None:
-    task = loop.create_task(_run(ctx, coroutine), name=ctx.self.address)
+    if system._receiving.get(ctx, (None, None))[0] is not coroutine:
+        return  # the loop had stood still, and close() has given it up
+    run = _run(ctx, coroutine)
+    try:
+        task = loop.create_task(run, name=ctx.self.address)
+    except BaseException as error:  # by a factory of the loop's
+        run.close()
+        coroutine.close()
+        _settle(ctx, error)
+        return
+    if task.done():  # an eager one
+        return
     system._receiving[ctx] = coroutine, task
     task.add_done_callback(functools.partial(_task_ended, ctx, coroutine))
 
@@ -424,6 +467,8 @@ def _forget(coroutine: Any) -> None:
 def _task_ended(
     ctx: Context, coroutine: Coroutine[Any, Any, Any], task: asyncio.Task[None]
 ) -> None:
+    if not task.cancelled():
+        task.exception()  # seen: of one that close() gave up, and whose loop ran again
     if _task_of(ctx) is task:  # it was cancelled before it began
         coroutine.close()
         _settle(ctx, asyncio.CancelledError())
@@ -483,6 +528,8 @@ class ActorSystem(_core.ActorSystemBase):
     _loop_lock: threading.Lock
     _close_lock: threading.Lock
     _receiving: dict[Context, _Receiving]  # async receives that have not ended
+    _loop_ran: bool  # the loop that was given was seen to run while close() waited
+    _loop_given_up: bool  # close() waits for it no more
     _blocked: ActorReply | None  # for which the thread of the event loop waits
     _streams: weakref.WeakSet[Stream]
     _streams_lock: threading.Lock
@@ -511,6 +558,7 @@ class ActorSystem(_core.ActorSystemBase):
         self._loop_lock = threading.Lock()
         self._close_lock = threading.Lock()
         self._receiving = {}
+        self._loop_ran = self._loop_given_up = False
         self._blocked = None
         self._streams = weakref.WeakSet()
         self._streams_lock = threading.Lock()
@@ -581,14 +629,8 @@ class ActorSystem(_core.ActorSystemBase):
         if self._ended:  # another thread has done it
             return
         self._begin_close()
-        if self._loop is not None and self._loop.is_closed():
-            for ctx, (coroutine, task) in list(self._receiving.items()):
-                _settle(ctx, _loop_closed(ctx))
-                _forget(coroutine)
-                if task is not None:
-                    _forget(task.get_coro())
         self._end_actors(until)
-        _patiently(self._stop, until)
+        _patiently(self, functools.partial(_await_all, self), until)
         if self._own_loop is not None:
             self._own_loop.close()
             self._own_loop = None
@@ -596,6 +638,23 @@ class ActorSystem(_core.ActorSystemBase):
             streams = list(self._streams)
         for stream in streams:
             stream.close()
+
+    def _look_at_loop(self) -> None:
+        """Async receives on a loop that was closed, or that is given up, never go on."""
+        loop = self._loop
+        self._loop_ran = self._loop_ran or (loop is not None and loop.is_running())
+        if loop is None or not (self._loop_given_up or loop.is_closed()):
+            return
+        for ctx in list(self._receiving):
+            coroutine, task = self._receiving.get(ctx, (None, None))
+            if coroutine is None:
+                continue
+            _settle(ctx, _loop_gone(ctx))
+            _forget(coroutine)
+            if task is not None:
+                _forget(task.get_coro())
+                with contextlib.suppress(RuntimeError):  # it is closed; else it may run again
+                    loop.call_soon_threadsafe(task.cancel)
 
     def _is_on_loop(self) -> bool:
         """Whether this thread runs the event loop of the async actors."""
@@ -616,7 +675,7 @@ class ActorSystem(_core.ActorSystemBase):
                 if _deadline.left(until) == 0.0:
                     return
                 try:
-                    _patiently(functools.partial(_await_end, self, ref), until)
+                    _patiently(self, functools.partial(_await_end, self, ref), until)
                 except Timeout:
                     return  # _stop names it
 
@@ -646,6 +705,7 @@ def _await_end(system: ActorSystem, ref: Ref, timeout: float | None) -> None:
     until = _deadline.until(timeout)
     rested = False
     while True:
+        system._look_at_loop()
         left = _deadline.left(until)
         now = system._now
         try:
@@ -663,15 +723,48 @@ def _await_end(system: ActorSystem, ref: Ref, timeout: float | None) -> None:
             return
 
 
-def _patiently(wait: Callable[[float | None], object], until: float | None) -> None:
+def _await_all(system: ActorSystem, timeout: float | None) -> None:
+    """Wait until all have stopped, and the threads have ended."""
+    if system._loop is None:
+        system._stop(timeout)
+        return
+    until = _deadline.until(timeout)
+    while True:
+        system._look_at_loop()
+        left = _deadline.left(until)
+        try:
+            system._stop(_REST_SECONDS if left is None else min(left, _REST_SECONDS))
+        except Timeout:
+            if left is not None and left <= _REST_SECONDS:
+                raise
+        else:
+            return
+
+
+def _patiently(
+    system: ActorSystem, wait: Callable[[float | None], object], until: float | None
+) -> None:
+    """Wait until then; with no limit, say so after a while, and from then on for no event loop that
+    was given and stands still."""
     if until is not None:
         wait(_deadline.left(until))
         return
+    system._loop_ran = False
     try:
         wait(_SLOW_SECONDS)
     except Timeout as error:
         _log.warning("close() goes on waiting: %s", error)
-        wait(None)
+    else:
+        return
+    while system._loop is not None and not system._loop_given_up:
+        if system._receiving and not system._loop_ran:
+            system._loop_given_up = True
+            break
+        system._loop_ran = False
+        with contextlib.suppress(Timeout):
+            wait(_SLOW_SECONDS)
+            return
+    wait(None)
 
 
 # ---- what C calls --------------------------------------------------------------------------------

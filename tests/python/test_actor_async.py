@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import queue
 import threading
 from typing import Any
@@ -441,6 +442,194 @@ def test_closing_after_a_loop_that_ended_before_it_began_what_was_given_to_it():
     gc.collect()
     system.close()
     gc.collect()
+
+
+class Waits(es.Actor):
+    """Waits for ever at "wait", having said so."""
+
+    def __init__(self, began: queue.SimpleQueue[Any]) -> None:
+        self.began = began
+
+    async def receive(self, ctx: es.Context, message: Any) -> None:
+        if message == "wait":
+            self.began.put(message)
+            await asyncio.Event().wait()
+
+
+def running(loop: asyncio.AbstractEventLoop) -> threading.Thread:
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    return thread
+
+
+def stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+@pytest.mark.parametrize("timeout", [None, support.SECONDS])
+def test_a_loop_that_is_closed_while_close_waits_for_it(timeout):
+    began: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    thread = running(loop)
+    system = es.ActorSystem(loop=loop)
+    ref = system.spawn(lambda: Waits(began))
+    reply = ref.submit("wait")
+    began.get(timeout=support.SECONDS)
+    closing = threading.Thread(target=system.close, args=(timeout,))
+    closing.start()
+    support.until(lambda: system.closed)
+    stop(loop, thread)
+    loop.close()
+    closing.join()
+    assert isinstance(reply.exception(0), es.Closed)
+    assert ref.state == "stopped"
+    gc.collect()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_closing_with_a_loop_that_stands_still(monkeypatch, again):
+    """It is given up after a while; should it run again, it finds nothing to do."""
+    monkeypatch.setattr("escqrs._actor._SLOW_SECONDS", 0.05)
+    began: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    thread = running(loop)
+    system = es.ActorSystem(loop=loop)
+    waits, idle = (system.spawn(lambda: Waits(began)) for _ in range(2))
+    reply = waits.submit("wait")
+    began.get(timeout=support.SECONDS)
+    stop(loop, thread)
+    late = idle.submit("late")
+    system.close()
+    for one in (reply, late):
+        assert isinstance(one.exception(0), es.Closed)
+    assert "stands still" in str(reply.exception(0))
+    if again:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    gc.collect()
+
+
+def test_a_loop_that_runs_is_waited_for_however_long_it_takes(monkeypatch):
+    monkeypatch.setattr("escqrs._actor._SLOW_SECONDS", 0.01)
+
+    class Slow(es.Actor):
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "wait":
+                began.put(message)
+                while not handler.said:
+                    await asyncio.sleep(0)
+                ctx.respond("done")
+
+    class Said(logging.Handler):
+        said = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.said += 1
+
+    began: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    handler = Said(logging.WARNING)
+    loop = asyncio.new_event_loop()
+    thread = running(loop)
+    logging.getLogger("escqrs").addHandler(handler)
+    try:
+        system = es.ActorSystem(loop=loop)
+        reply = system.spawn(Slow).submit("wait")
+        began.get(timeout=support.SECONDS)
+        system.close()
+    finally:
+        logging.getLogger("escqrs").removeHandler(handler)
+        stop(loop, thread)
+        loop.close()
+    assert reply.result(0) == "done"
+
+
+def test_no_supervisor_keeps_an_actor_alive_whose_loop_was_closed():
+    loop = asyncio.new_event_loop()
+    patient = es.OneForOne(max_restarts=1_000_000_000)
+    system = es.ActorSystem(loop=loop, supervisor=patient)
+    ref = system.spawn(Doer)
+    loop.close()
+    ref.tell("x")
+    system.close()
+    assert ref.state == "stopped"
+
+
+def test_a_system_that_is_closed_where_another_loop_runs():
+    async def main() -> None:
+        with es.ActorSystem() as system:  # its async actors have a loop of their own
+            assert await system.spawn(Doer).submit(Call(lambda ctx: 1)) == 1
+
+    asyncio.run(main())
+
+
+def test_tasks_that_actors_have_begun_are_cancelled(caplog, monkeypatch):
+    monkeypatch.setattr("escqrs._actor._CANCEL_SECONDS", support.SECONDS)
+    ended: list[str] = []
+
+    async def later() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("later")
+
+    async def begin(ctx: es.Context) -> None:
+        tasks.append(asyncio.ensure_future(later()))
+        await asyncio.sleep(0)
+
+    tasks: list[Any] = []
+    with es.ActorSystem() as system:
+        system.spawn(Doer).ask(Call(begin), timeout=support.SECONDS)
+    assert ended == ["later"]
+    tasks.clear()
+    gc.collect()
+    assert "destroyed" not in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has it")
+def test_tasks_that_begin_at_once():
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        system = es.ActorSystem(loop=loop)
+        ref = system.spawn(Sleeper)
+        assert await asyncio.gather(*(ref.submit(number) for number in range(100))) == [*range(100)]
+        assert await ref.submit("most") == 1
+        await asyncio.to_thread(system.close)
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_makes_no_tasks():
+    def refuse(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+        raise LookupError("no tasks here")
+
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(refuse)
+    thread = running(loop)
+    try:
+        with es.ActorSystem(loop=loop) as system:
+            with pytest.raises(es.Closed, match="no tasks here"):
+                system.spawn(Doer).ask("x", timeout=support.SECONDS)
+    finally:
+        stop(loop, thread)
+        loop.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "exit"])
+def test_no_task_ends_the_loop_of_the_system(system, how):
+    def leave() -> None:
+        if how == "exit":
+            raise SystemExit(3)
+        asyncio.get_running_loop().stop()
+
+    def begin(ctx: es.Context) -> None:
+        asyncio.get_running_loop().call_soon(leave)
+
+    ref = system.spawn(Doer)
+    for _ in range(3):
+        ref.ask(Call(begin), timeout=support.SECONDS)
+    assert ref.ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
 
 
 def test_an_async_persistent_actor_persists_on_its_loop(system):
