@@ -230,16 +230,19 @@ class _Wakes:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.futures: deque[asyncio.Future[None]] = deque()
+        self.comes = False  # settle is called, and has not begun
 
     def add(self, future: asyncio.Future[None]) -> None:
-        first = not self.futures
-        self.futures.append(future)
+        self.futures.append(future)  # before the look: who clears it looks at them later
         loop = self.loop()
-        if first and loop is not None:
-            with contextlib.suppress(RuntimeError):  # it is closed: nobody awaits any more
-                loop.call_soon_threadsafe(self.settle)
+        if self.comes or loop is None:
+            return
+        self.comes = True
+        with contextlib.suppress(RuntimeError):  # it is closed: nobody awaits any more
+            loop.call_soon_threadsafe(self.settle)
 
     def settle(self) -> None:
+        self.comes = False
         while self.futures:
             future = self.futures.popleft()
             if not future.done():
