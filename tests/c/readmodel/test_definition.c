@@ -152,7 +152,7 @@ static void test_readonly(void **state)
     assert_int_equal(status.position, 1);
     assert_int_equal(status.state, ESCQRS_READMODEL_LIVE);
     append_item(self, "pen", 1);
-    check(escqrs_readmodel_wait(same, 2, esc_deadline_after(60 * SECONDS), &error), &error);
+    check(escqrs_readmodel_wait(same, 2, esc_deadline_after(PATIENCE_NS), &error), &error);
     assert_look(&reader, "SELECT count(*) FROM items", "2");
     assert_int_equal(escqrs_readmodel_rebuild(same, &error), ESCQRS_READ_ONLY);
     fixture_close(&reader);
@@ -183,7 +183,7 @@ static void test_readonly_change_is_told_to_all(void **state)
     flush(self, items);
     escqrs_readmodel_get_status(same, &status);
     assert_int_equal(status.position, 2);
-    check(escqrs_readmodel_wait_changed(same, &seen, esc_deadline_after(60 * SECONDS), &error),
+    check(escqrs_readmodel_wait_changed(same, &seen, esc_deadline_after(PATIENCE_NS), &error),
           &error);
     fixture_close(&reader);
 }

@@ -66,7 +66,7 @@ static void test_commits_of_threads_beside_rebuilds(void **state)
     for (int i = 0; i < 5; i++) {
         escqrs_readmodel_status status;
         check(escqrs_readmodel_rebuild(items, &error), &error);
-        check(escqrs_readmodel_wait_rebuilt(items, esc_deadline_after(60 * SECONDS), &error),
+        check(escqrs_readmodel_wait_rebuilt(items, esc_deadline_after(PATIENCE_NS), &error),
               &error);
         escqrs_readmodel_get_status(items, &status);
         assert_int_not_equal(status.state, ESCQRS_READMODEL_STOPPED);
@@ -129,7 +129,7 @@ static void unpark_some(void *context)
         uint64_t ticket = 0;
         check(escqrs_readmodel_unpark(items, &wanted, &ticket, &error), &error);
         check(
-            escqrs_readmodel_wait_unparked(items, ticket, esc_deadline_after(60 * SECONDS), &error),
+            escqrs_readmodel_wait_unparked(items, ticket, esc_deadline_after(PATIENCE_NS), &error),
             &error);
     }
 }
@@ -159,7 +159,7 @@ static void test_unparking_beside_new_events(void **state)
     escqrs_unpark skip = {.skip = 11, .reason = escqrs_slice_of("a twin")};
     uint64_t ticket = 0;
     check(escqrs_readmodel_unpark(items, &skip, &ticket, &error), &error);
-    check(escqrs_readmodel_wait_unparked(items, ticket, esc_deadline_after(60 * SECONDS), &error),
+    check(escqrs_readmodel_wait_unparked(items, ticket, esc_deadline_after(PATIENCE_NS), &error),
           &error);
     assert_look(self, "SELECT count(*) FROM items", "211");
     assert_look(self, "SELECT group_concat(state || ' ' || reason) FROM escqrs_dead_letter",

@@ -228,7 +228,7 @@ static void test_wait_times_out_and_ends(void **state)
     assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(1000000), &error),
                      ESCQRS_TIMEOUT);
     escqrs_projector_stop(self->projector);
-    assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(60 * SECONDS), &error),
+    assert_int_equal(escqrs_readmodel_wait(items, 99, esc_deadline_after(PATIENCE_NS), &error),
                      ESCQRS_CLOSED);
 }
 

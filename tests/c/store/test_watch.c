@@ -38,7 +38,7 @@ static void test_look_that_fails(void **state)
     esc_cond_init(&self.called);
     assert_int_equal(esc_watch_start(path, &log, look, &self, &watch, &error), ESCQRS_OK);
     esc_watch_enter(watch);
-    int64_t deadline_ns = esc_deadline_after(60000000000LL);
+    int64_t deadline_ns = esc_deadline_after(600000000000LL);
     esc_mutex_lock(&self.mutex);
     while (self.calls < 3 && esc_cond_wait_until(&self.called, &self.mutex, deadline_ns)) {
     }
