@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/list.h"
+#include "python/cursor.h"
+#include "python/match.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
 #include "python/simulation.h"

@@ -9,6 +9,7 @@
 
 #include "python/adopted.h"
 #include "python/argument.h"
+#include "python/cursor.h"
 #include "python/loop.h"
 #include "python/metadata.h"
 #include "python/provider.h"

@@ -8,6 +8,7 @@
 
 #include "python/adopted.h"
 #include "python/argument.h"
+#include "python/cursor.h"
 #include "python/state.h"
 #include "python/metadata.h"
 #include "python/text.h"
@@ -94,10 +95,8 @@ static int take_current_name(recorded_object *self, esc_py_store *store)
     return reading == NULL ? -1 : 0;
 }
 
-/* Steals `stream`, which may be NULL with an exception. `raw`: under the name it was stored with.
- */
-static PyObject *recorded_new(esc_py_store *store, const escqrs_recorded *recorded,
-                              PyObject *stream, bool raw)
+PyObject *esc_py_recorded_read(esc_py_store *store, const escqrs_recorded *recorded,
+                               PyObject *stream, bool raw)
 {
     recorded_object *self = NULL;
     if (stream != NULL) {
@@ -291,7 +290,7 @@ static esc_py_state *state_of(const recorded_object *self)
 
 PyObject *esc_py_recorded_new(esc_py_store *store, const escqrs_recorded *recorded)
 {
-    return recorded_new(store, recorded, esc_py_text(recorded->stream), false);
+    return esc_py_recorded_read(store, recorded, esc_py_text(recorded->stream), false);
 }
 
 static void recorded_dealloc(PyObject *object)
@@ -626,340 +625,6 @@ static PyType_Spec recorded_spec = {
     .slots = recorded_slots,
 };
 
-/* ---- iteration ------------------------------------------------------------------------------------- */
-
-#define PAGE_EVENTS 256
-#define STREAMS_KEPT 1024 /* of the whole store; 2^10, see name_slot */
-
-typedef struct cursor_object {
-    PyObject_HEAD
-    esc_py_store *store;
-    PyObject *owner;       /* whom the iteration keeps alive: the system or the store */
-    escqrs_cursor *cursor; /* NULL: no (more) events */
-    const escqrs_recorded *page;
-    size_t next, count;
-    bool reading;        /* a thread is in the core with it */
-    PyObject **streams;  /* names seen, by slot; each NULL or ASCII */
-    size_t stream_slots; /* a power of two: 1 where there is one stream */
-    bool raw;            /* events are given as they are stored */
-    bool reverse;
-    int64_t left;       /* stored events that it may go on with; -1: all */
-    esc_py_parts parts; /* of the event read last */
-} cursor_object;
-
-/* Where a name is kept: what tells streams apart stands at the end of their names. */
-static size_t name_slot(escqrs_slice name, size_t slots)
-{
-    uint64_t tail = 0;
-    size_t size = name.size < sizeof tail ? name.size : sizeof tail;
-    memcpy(&tail, (const char *)name.data + name.size - size, size);
-    tail *= 0x9E3779B97F4A7C15u;
-    return (size_t)((tail ^ tail >> 32) * 0x9E3779B97F4A7C15u >> 54) & (slots - 1);
-}
-
-/* The name of the event's stream: most often one that came before. New reference. */
-static PyObject *stream_name(cursor_object *self, escqrs_slice name)
-{
-    PyObject **kept = &self->streams[name_slot(name, self->stream_slots)];
-    if (*kept != NULL && (size_t)PyUnicode_GET_LENGTH(*kept) == name.size &&
-        memcmp(PyUnicode_DATA(*kept), name.data, name.size) == 0) {
-        return Py_NewRef(*kept);
-    }
-    PyObject *text = esc_py_text(name);
-    if (text != NULL && PyUnicode_IS_ASCII(text)) {
-        Py_XSETREF(*kept, Py_NewRef(text));
-    }
-    return text;
-}
-
-/* The next stored event as it is stored; *type is its type. NULL at the end, or with an exception.
- */
-static PyObject *next_stored(cursor_object *self, const escqrs_type **type)
-{
-    esc_py_store *store = self->store;
-    if (self->next == self->count) {
-        escqrs_error error = {0};
-        escqrs_status status;
-        self->reading = true;
-        self->next = self->count = 0;
-        Py_BEGIN_ALLOW_THREADS
-        status = escqrs_cursor_read(self->cursor, PAGE_EVENTS, &self->page, &self->count, &error);
-        Py_END_ALLOW_THREADS
-        self->reading = false;
-        if (status != ESCQRS_OK) {
-            self->count = 0;
-            if (status == ESCQRS_DONE) {
-                escqrs_cursor_close(self->cursor);
-                self->cursor = NULL;
-            } else {
-                esc_py_raise(store->state, &error);
-            }
-            esc_py_log_drain(&store->log);
-            return NULL;
-        }
-    }
-    /* making the object may run the collector, and so other threads: the page must stay */
-    self->reading = true;
-    const escqrs_recorded *next = &self->page[self->next++];
-    *type = next->type;
-    PyObject *recorded = recorded_new(store, next, stream_name(self, next->stream), self->raw);
-    self->reading = false;
-    return recorded;
-}
-
-/* With upcasters: the parts of one stored event stay together, also at the limit. */
-static PyObject *next_evolved(cursor_object *self)
-{
-    PyObject *recorded = esc_py_parts_take(&self->parts);
-    while (recorded == NULL && !PyErr_Occurred() && self->left != 0) {
-        const escqrs_type *type = NULL;
-        PyObject *stored = next_stored(self, &type);
-        if (stored == NULL) {
-            return NULL;
-        }
-        self->reading = true;
-        recorded = esc_py_parts_put(&self->parts, self->store, type, stored, self->reverse);
-        self->reading = false;
-        if (recorded == NULL && PyErr_Occurred()) {
-            self->next--; /* asked again, it fails again: it never ends short */
-        }
-    }
-    if (recorded != NULL && self->left > 0) {
-        self->left--;
-    }
-    return recorded;
-}
-
-static PyObject *cursor_next(PyObject *object)
-{
-    cursor_object *self = (cursor_object *)object;
-    if (self->cursor == NULL && self->parts.list == NULL) {
-        return NULL;
-    }
-    if (self->reading) {
-        PyErr_SetString(PyExc_ValueError, "another thread is reading from this iterator");
-        return NULL;
-    }
-    if (esc_py_store_check(self->store) < 0) {
-        return NULL;
-    }
-    const escqrs_type *type;
-    return self->store->backing->evolves && !self->raw ? next_evolved(self)
-                                                       : next_stored(self, &type);
-}
-
-/* No tp_clear: a cycle through it ends at the attributes of its owner. */
-static int cursor_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    cursor_object *self = (cursor_object *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT((PyObject *)self->store);
-    Py_VISIT(self->owner);
-    return 0;
-}
-
-static void cursor_dealloc(PyObject *object)
-{
-    cursor_object *self = (cursor_object *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    if (self->cursor != NULL && esc_py_is_own(self->store->fork_generation)) {
-        escqrs_cursor_close(self->cursor);
-    }
-    for (size_t i = 0; i < self->stream_slots; i++) {
-        Py_XDECREF(self->streams[i]);
-    }
-    PyMem_Free(self->streams);
-    esc_py_parts_fini(&self->parts);
-    Py_XDECREF((PyObject *)self->store);
-    Py_XDECREF(self->owner);
-    PyObject_GC_Del(self);
-    Py_DECREF(type);
-}
-
-/* The slices of a tuple of str; NULL for an empty one with *count 0. Borrowed from the str
- * objects. */
-static escqrs_slice *slices_of(PyObject *tuple, size_t *count)
-{
-    *count = (size_t)PyTuple_GET_SIZE(tuple);
-    escqrs_slice *slices = escqrs_alloc_array(*count + 1, sizeof *slices);
-    for (size_t i = 0; slices != NULL && i < *count; i++) {
-        Py_ssize_t size;
-        const char *text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i), &size);
-        if (text == NULL) {
-            escqrs_free(slices);
-            return NULL;
-        }
-        slices[i] = (escqrs_slice){text, (size_t)size};
-    }
-    if (slices == NULL) {
-        PyErr_NoMemory();
-    }
-    return slices;
-}
-
-static void matches_free(escqrs_match *matches, size_t count)
-{
-    for (size_t i = 0; matches != NULL && i < count; i++) {
-        escqrs_free((void *)matches[i].types);
-        escqrs_free((void *)matches[i].tags);
-    }
-    escqrs_free(matches);
-}
-
-/* `list`: of (tuple of str, tuple of str). */
-static escqrs_match *matches_of(PyObject *list, size_t *count)
-{
-    *count = (size_t)PyList_GET_SIZE(list);
-    escqrs_match *matches = escqrs_alloc_zero((*count + 1) * sizeof *matches);
-    if (matches == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    for (size_t i = 0; i < *count; i++) {
-        PyObject *pair = PyList_GET_ITEM(list, (Py_ssize_t)i);
-        matches[i].types = slices_of(PyTuple_GET_ITEM(pair, 0), &matches[i].type_count);
-        matches[i].tags = slices_of(PyTuple_GET_ITEM(pair, 1), &matches[i].tag_count);
-        if (matches[i].types == NULL || matches[i].tags == NULL) {
-            matches_free(matches, *count);
-            return NULL;
-        }
-    }
-    return matches;
-}
-
-int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match)
-{
-    return esc_py_matches_widen(self, state, match, NULL, NULL);
-}
-
-int esc_py_matches_widen(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
-                         esc_py_backing *backing, esc_py_parts *parts)
-{
-    *self = (esc_py_matches){.list = PyObject_CallOneArg(state->recorded.matches, match)};
-    if (self->list != NULL && parts != NULL) {
-        Py_SETREF(self->list, esc_py_parts_init(parts, backing, self->list));
-    }
-    if (self->list != NULL) {
-        self->items = matches_of(self->list, &self->count);
-    }
-    if (self->items == NULL) {
-        self->count = 0;
-        esc_py_matches_fini(self);
-        return -1;
-    }
-    return 0;
-}
-
-void esc_py_matches_fini(esc_py_matches *self)
-{
-    matches_free(self->items, self->count);
-    Py_XDECREF(self->list);
-    *self = (esc_py_matches){0};
-}
-
-int esc_py_skips_deleted(PyObject *deleted, bool *skips)
-{
-    *skips = PyUnicode_Check(deleted) && PyUnicode_CompareWithASCIIString(deleted, "skip") == 0;
-    if (*skips || deleted == Py_None ||
-        (PyUnicode_Check(deleted) && PyUnicode_CompareWithASCIIString(deleted, "raise") == 0)) {
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "deleted is \"raise\" or \"skip\", not %R", deleted);
-    return -1;
-}
-
-static int keep_streams(cursor_object *self, size_t slots)
-{
-    self->streams = PyMem_Calloc(slots, sizeof(PyObject *));
-    if (self->streams == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    self->stream_slots = slots;
-    return 0;
-}
-
-PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice stream,
-                            PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"after", "upto", "match", "reverse", "limit", "raw", "deleted", NULL};
-    PyObject *after_object = Py_None, *upto_object = Py_None, *match = Py_None,
-             *limit_object = Py_None, *deleted = Py_None;
-    int reverse = 0, raw = 0;
-    bool skip;
-    int64_t after, upto, limit;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOpOpO", names, &after_object, &upto_object,
-                                     &match, &reverse, &limit_object, &raw, &deleted) ||
-        esc_py_number(after_object, "after", 0, &after) < 0 ||
-        esc_py_number(upto_object, "upto", -1, &upto) < 0 ||
-        esc_py_number(limit_object, "limit", -1, &limit) < 0 ||
-        esc_py_skips_deleted(deleted, &skip) < 0 || esc_py_store_check(store) < 0) {
-        return NULL;
-    }
-    cursor_object *self = PyObject_GC_New(cursor_object, store->state->recorded.cursor);
-    esc_py_matches matches = {0};
-    bool failed = self == NULL;
-    bool evolves = store->backing->evolves && !raw;
-    if (self != NULL) {
-        memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
-        self->store = (esc_py_store *)Py_NewRef((PyObject *)store);
-        self->owner = Py_NewRef(owner);
-        self->raw = raw != 0;
-        self->reverse = reverse != 0;
-        self->left = evolves && limit >= 0 ? limit : -1;
-        PyObject_GC_Track((PyObject *)self);
-        failed = keep_streams(self, stream.size == 0 ? STREAMS_KEPT : 1) < 0 ||
-                 esc_py_matches_widen(&matches, store->state, match, store->backing,
-                                      raw ? NULL : &self->parts) < 0;
-    }
-    if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
-        escqrs_range range = {.after = after,
-                              .upto = upto < 0 ? 0 : upto,
-                              .limit = limit < 0 || evolves ? 0 : limit,
-                              .reverse = reverse,
-                              .skip_deleted = skip,
-                              .matches = matches.items,
-                              .match_count = matches.count};
-        escqrs_error error = {0};
-        escqrs_status status;
-        Py_BEGIN_ALLOW_THREADS
-        status = stream.size == 0
-                     ? escqrs_store_events(store->core, &range, &self->cursor, &error)
-                     : escqrs_store_history(store->core, stream, &range, &self->cursor, &error);
-        Py_END_ALLOW_THREADS
-        if (status != ESCQRS_OK) {
-            self->cursor = NULL;
-            esc_py_raise(store->state, &error);
-            failed = true;
-        }
-    }
-    esc_py_matches_fini(&matches);
-    if (failed) {
-        Py_XDECREF((PyObject *)self);
-        return NULL;
-    }
-    return (PyObject *)self;
-}
-
-static PyType_Slot cursor_slots[] = {
-    {Py_tp_doc,
-     "An iteration over stored events. Raises es.Closed when the store is closed under it."},
-    {Py_tp_dealloc, cursor_dealloc},
-    {Py_tp_traverse, cursor_traverse},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, cursor_next},
-    {0, NULL},
-};
-
-static PyType_Spec cursor_spec = {
-    .name = "escqrs._core.EventIterator",
-    .basicsize = sizeof(cursor_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = cursor_slots,
-};
-
 int esc_py_recorded_exec(PyObject *module)
 {
     esc_py_recorded_state *section = &esc_py_state_of(module)->recorded;
@@ -970,7 +635,7 @@ int esc_py_recorded_exec(PyObject *module)
     section->epoch = PyDateTimeAPI->DateTime_FromDateAndTime(
         1970, 1, 1, 0, 0, 0, 0, PyDateTime_TimeZone_UTC, PyDateTimeAPI->DateTimeType);
     section->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &recorded_spec, NULL);
-    section->cursor = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cursor_spec, NULL);
+    section->cursor = (PyTypeObject *)PyType_FromModuleAndSpec(module, &esc_py_cursor_spec, NULL);
     return section->epoch == NULL || section->type == NULL || section->cursor == NULL ||
                    PyModule_AddType(module, section->type) < 0 ||
                    PyModule_AddType(module, section->cursor) < 0

@@ -8,6 +8,7 @@
 #include "python/actor.h"
 #include "python/argument.h"
 #include "python/commit.h"
+#include "python/cursor.h"
 #include "python/erase.h"
 #include "python/feed.h"
 #include "python/inspect.h"

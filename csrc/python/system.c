@@ -14,6 +14,7 @@
 
 #include "base/thread.h"
 #include "python/actor.h"
+#include "python/cursor.h"
 #include "python/handle.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
