@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import pickle
 import queue
-import signal
 import threading
-import weakref
 from typing import Any
 
 import escqrs as es
 import pytest
 import support
-
-
-class Echo:
-    """Answers what it is asked; no base class is needed."""
-
-    def receive(self, ctx: es.Context, message: Any) -> None:
-        if isinstance(message, str):
-            ctx.respond(message)
-
-
-class Recorder(es.Actor):
-    """Puts all it gets into a queue that the test reads."""
-
-    def __init__(self, seen: queue.SimpleQueue[Any]) -> None:
-        self.seen = seen
-
-    def receive(self, ctx: es.Context, message: Any) -> None:
-        self.seen.put(message)
-
-
-class Call:
-    """A message that is a function of the context."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-
-class Doer(es.Actor):
-    def receive(self, ctx: es.Context, message: Any) -> None:
-        if isinstance(message, Call):
-            ctx.respond(message.function(ctx))
+from actors import Call, Doer, Echo, Recorder, end, get
 
 
 @pytest.fixture
@@ -56,15 +22,6 @@ def system():
 @pytest.fixture
 def seen():
     return queue.SimpleQueue()
-
-
-def end(ref: es.Ref) -> None:
-    ref.stop()
-    ref.wait_stopped(timeout=support.SECONDS)
-
-
-def get(seen: queue.SimpleQueue[Any]) -> Any:
-    return seen.get(timeout=support.SECONDS)
 
 
 # ---- sending and asking --------------------------------------------------------------------------
@@ -596,223 +553,7 @@ def test_a_stream_closes_with_its_system():
         system.stream().get(timeout=support.SECONDS)
 
 
-# ---- ends ----------------------------------------------------------------------------------------
-
-
-def test_close_finishes_what_was_sent_and_stops_all(seen):
-    with es.ActorSystem() as system:
-        ref = system.spawn(lambda: Recorder(seen))
-        for number in range(100):
-            ref.tell(number)
-    expected = [es.Started(), *range(100), es.Stopping(), es.Stopped()]
-    assert [seen.get_nowait() for _ in range(103)] == expected
-    assert ref.state == "stopped"
-    system.close()
-
-
-def test_a_closed_system(system):
-    ref = system.spawn(Echo)
-    system.close()
-    with pytest.raises(es.Closed):
-        system.spawn(Echo)
-    with pytest.raises(es.Closed):
-        ref.ask("hello")
-    ref.tell("hello")  # a dead letter: nobody hears of it
-    assert "closed" in repr(system)
-
-
-def test_closing_in_an_actor_is_a_deadlock(system):
-    ref = system.spawn(Doer)
-    with pytest.raises(es.Deadlock):
-        ref.ask(Call(lambda ctx: ctx.system.close()))
-
-
-def test_close_says_which_actor_does_not_come_back():
-    entered, release = threading.Event(), threading.Event()
-
-    class Stuck(es.Actor):
-        def receive(self, ctx: es.Context, message: Any) -> None:
-            if message == "block":
-                entered.set()
-                release.wait(support.SECONDS)
-
-    system = es.ActorSystem()
-    system.spawn(Stuck, name="stuck").tell("block")
-    assert entered.wait(support.SECONDS)
-    with pytest.raises(es.Timeout, match="stuck"):
-        system.close(timeout=0.05)
-    release.set()
-    system.close()
-
-
-def test_close_without_a_timeout_logs_whom_it_waits_for(monkeypatch):
-    entered, release = threading.Event(), threading.Event()
-
-    class Stuck(es.Actor):
-        def receive(self, ctx: es.Context, message: Any) -> None:
-            if message == "block":
-                entered.set()
-                release.wait(support.SECONDS)
-
-    class Releaser(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
-            release.set()
-
-    said: list[str] = []
-    monkeypatch.setattr("escqrs._actor._SLOW_SECONDS", 0.01)
-    handler = Releaser(logging.WARNING)
-    logging.getLogger("escqrs").addHandler(handler)
-    try:
-        with es.ActorSystem() as system:
-            system.spawn(Stuck, name="stuck").tell("block")
-            assert entered.wait(support.SECONDS)
-    finally:
-        logging.getLogger("escqrs").removeHandler(handler)
-    assert "stuck" in said[0]
-
-
-def test_closing_while_another_thread_closes():
-    class Stuck:
-        def receive(self, ctx: es.Context, message: Any) -> None:
-            if message == "block":
-                entered.set()
-                release.wait(support.SECONDS)
-
-    class Last:
-        def receive(self, ctx: es.Context, message: Any) -> None:
-            if isinstance(message, es.Stopping):
-                began.set()
-
-    entered, release, began = threading.Event(), threading.Event(), threading.Event()
-    system = es.ActorSystem()
-    system.spawn(Stuck, name="stuck").tell("block")
-    system.spawn(Last)
-    assert entered.wait(support.SECONDS)
-    closing = threading.Thread(target=system.close)
-    closing.start()
-    try:
-        assert began.wait(support.SECONDS)
-        with pytest.raises(es.Timeout):
-            system.close(timeout=0.01)
-    finally:
-        release.set()
-        system.close(timeout=support.SECONDS)
-        closing.join()
-    assert system.closed
-
-
-def test_spawning_in_an_actor_while_the_system_closes(seen):
-    class Late(es.Actor):
-        def receive(self, ctx: es.Context, message: Any) -> None:
-            if isinstance(message, es.Stopped):
-                try:
-                    ctx.system.spawn(Echo)
-                except es.Closed as error:
-                    seen.put(error)
-
-    with es.ActorSystem() as system:
-        system.spawn(Late)
-    assert isinstance(get(seen), es.Closed)
-
-
-def test_a_dropped_system_lets_go():
-    support.run(
-        """
-        import gc, warnings, weakref
-        class Echo:
-            def receive(self, ctx, message):
-                ctx.respond(message)
-        system = es.ActorSystem()
-        ref = system.spawn(Echo)
-        assert ref.ask("x") == "x"
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            gone = weakref.ref(system)
-            del system, ref
-            gc.collect()
-            assert gone() is None
-        assert any("unclosed" in str(one.message) for one in caught), caught
-        """
-    )
-
-
-def test_a_system_that_is_left_open_at_exit_is_closed():
-    out, _error = support.run(
-        """
-        class Echo:
-            def receive(self, ctx, message):
-                if isinstance(message, es.Stopped):
-                    print("stopped", flush=True)
-        system = es.ActorSystem()
-        system.spawn(Echo)
-        """
-    )
-    assert out == "stopped\n"
-
-
-def test_after_fork():
-    support.run(
-        """
-        import warnings
-        warnings.simplefilter("ignore")
-        class Echo:
-            def receive(self, ctx, message):
-                if message == "x":
-                    ctx.respond(message)
-        with es.ActorSystem() as system:
-            ref = system.spawn(Echo)
-            pid = os.fork()
-            if pid == 0:
-                status = 1
-                try:
-                    ref.ask("x")
-                except es.Forked:
-                    try:
-                        system.spawn(Echo)
-                    except es.Forked:
-                        status = 0
-                os._exit(status)
-            assert os.waitpid(pid, 0)[1] == 0
-            assert ref.ask("x") == "x"
-        """
-    )
-
-
-def test_ctrl_c_interrupts_an_ask():
-    process = support.start(
-        """
-        class Keeper:
-            def receive(self, ctx, message):
-                self.sender = ctx.sender
-        with es.ActorSystem() as system:
-            reply = system.spawn(Keeper).submit("x")
-            try:
-                print("waits", flush=True)
-                reply.result()
-            except KeyboardInterrupt:
-                print("interrupted", flush=True)
-        """
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waits\n"
-    process.send_signal(signal.SIGINT)
-    out, _error = support.finish(process)
-    assert out == "interrupted\n"
-
-
-def test_actors_that_stopped_are_freed(system):
-    class Big(es.Actor):
-        def receive(self, ctx: es.Context, message: Any) -> None:
-            self.ctx = ctx  # a cycle, through the context
-            ctx.respond(weakref.ref(self))
-
-    ref = system.spawn(Big)
-    gone = ref.ask("x")
-    assert gone() is not None
-    end(ref)
-    gc.collect()
-    assert gone() is None
+# ---- what is refused, and many at once -----------------------------------------------------------
 
 
 def test_many_spawns(system):
@@ -849,31 +590,6 @@ def test_a_context_outside_of_its_actor(system):
     with pytest.raises(es.Closed, match="instance is gone"):
         ctx.respond(1)
     assert ctx.actor is None
-
-
-def test_a_dropped_system_whose_actors_know_each_other_lets_go():
-    support.run(
-        """
-        import gc, warnings, weakref
-        class Friend:
-            def __init__(self, other):
-                self.other = other
-            def receive(self, ctx, message):
-                self.ctx = ctx
-                if message == "x":
-                    ctx.respond(message)
-        warnings.simplefilter("ignore")
-        def make():
-            system = es.ActorSystem()
-            a = system.spawn(lambda: Friend(None), name="a")
-            b = system.spawn(es.Props(lambda: Friend(a)), name="b")
-            assert a.ask("x") == b.ask("x") == "x"
-            return weakref.ref(system)
-        gone = make()
-        gc.collect()
-        assert gone() is None
-        """
-    )
 
 
 def test_a_subscriber_that_raises_is_logged_and_harms_nobody(system, seen, caplog):

@@ -11,6 +11,7 @@ from typing import Any
 import escqrs as es
 import pytest
 import support
+from actors import get
 
 
 class Worker(es.Actor):
@@ -55,10 +56,6 @@ def seen():
 def system():
     with es.ActorSystem() as system:
         yield system
-
-
-def get(seen: queue.SimpleQueue[Any]) -> Any:
-    return seen.get(timeout=support.SECONDS)
 
 
 def boss(system: es.ActorSystem, seen: Any, supervisor: es.OneForOne | None) -> es.Ref:
