@@ -9,9 +9,12 @@
  */
 #include "python/message_parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <structmember.h>
 
+#include "base/arena.h"
 #include "base/varint.h"
 
 #define SPEC_WAS 13 /* in the tuple that _spec of _message.py makes of a field */
@@ -397,6 +400,50 @@ static escqrs_schema *make_union(esc_py_layout *layout, const esc_py_field *fiel
 }
 
 /* `was`: tuple of str, the field's former names. */
+/* A record's texts hold no NUL; where a value does, any is taken to be allowed. */
+static bool has_nul(const esc_py_literal *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (values[i].size > 0 && memchr(values[i].text, 0, values[i].size) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* As the schema has them, in the arena. NULL: out of memory. */
+static const char **value_texts(esc_arena *arena, const esc_py_literal *values, size_t count)
+{
+    const char **texts = esc_arena_alloc(arena, (count + 1) * sizeof *texts);
+    for (size_t i = 0; texts != NULL && i < count; i++) {
+        char number[24];
+        snprintf(number, sizeof number, "%lld", (long long)values[i].number);
+        texts[i] = esc_arena_strdup(arena, values[i].text == NULL
+                                               ? escqrs_slice_of(number)
+                                               : (escqrs_slice){values[i].text, values[i].size});
+        texts = texts[i] != NULL ? texts : NULL;
+    }
+    return texts;
+}
+
+static int say_values(esc_arena *arena, const esc_py_field *field, escqrs_field_spec *spec)
+{
+    if (field->literal_count > 0 && !has_nul(field->literals, field->literal_count)) {
+        spec->literals = value_texts(arena, field->literals, field->literal_count);
+        spec->literal_count = field->literal_count;
+    }
+    if (field->key_count > 0) {
+        spec->key_names = value_texts(arena, field->keys, field->key_count);
+        spec->key_name_count = field->key_count;
+    }
+    if ((spec->literal_count > 0 && spec->literals == NULL) ||
+        (spec->key_name_count > 0 && spec->key_names == NULL)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObject *members,
                          PyObject *was)
 {
@@ -453,10 +500,16 @@ static int add_to_schema(esc_py_layout *layout, const esc_py_field *field, PyObj
         }
         spec.enum_values = values;
     }
+    esc_arena arena;
+    esc_arena_init(&arena, 0);
+    int failed = say_values(&arena, field, &spec);
     escqrs_error error = {0};
-    escqrs_status status = escqrs_schema_add(layout->schema, &spec, &error);
+    if (failed == 0 && escqrs_schema_add(layout->schema, &spec, &error) != ESCQRS_OK) {
+        failed = raise_definition(layout->state, &error);
+    }
+    esc_arena_fini(&arena);
     PyMem_Free(values);
-    return status == ESCQRS_OK ? 0 : raise_definition(layout->state, &error);
+    return failed;
 }
 
 /* Indices by number where the order of declaration is another. */

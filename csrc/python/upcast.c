@@ -577,10 +577,12 @@ static PyObject *describe_field(PyObject *met, const escqrs_field *field)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    return Py_BuildValue("sIiiiNnzNN", field->name, (unsigned)field->number, (int)field->kind,
+    return Py_BuildValue("sIiiiNnzNNNN", field->name, (unsigned)field->number, (int)field->kind,
                          (int)field->label, (int)field->key_kind,
                          PyBool_FromLong(field->has_default), nested, field->enum_name,
-                         members_tuple(field), names_tuple(field->was, field->was_count));
+                         members_tuple(field), names_tuple(field->was, field->was_count),
+                         names_tuple(field->literals, field->literal_count),
+                         names_tuple(field->key_names, field->key_name_count));
 }
 
 static PyObject *describe_message(PyObject *met, const escqrs_schema *schema)
@@ -606,7 +608,8 @@ static PyObject *describe_message(PyObject *met, const escqrs_schema *schema)
 }
 
 /* _describe_record(record) -> (version, list of (name, is union, was, fields)); a field is (name,
- * number, kind, label, key kind, has default, index of its message, enum's name, members, was) */
+ * number, kind, label, key kind, has default, index of its message, enum's name, members, was,
+ * values of a Literal, names of an enum's members as keys) */
 static PyObject *describe_record(PyObject *module, PyObject *object)
 {
     esc_py_state *state = esc_py_state_of(module);

@@ -20,11 +20,22 @@ bool esc_enum_equal(const escqrs_field *a, const escqrs_field *b)
     return true;
 }
 
+static bool texts_equal(const char *const *a, size_t a_count, const char *const *b, size_t b_count)
+{
+    bool equal = a_count == b_count;
+    for (size_t i = 0; equal && i < a_count; i++) { /* both sorted */
+        equal = strcmp(a[i], b[i]) == 0;
+    }
+    return equal;
+}
+
 static bool fields_equal(const escqrs_field *a, const escqrs_field *b)
 {
     if (a->number != b->number || a->kind != b->kind || a->label != b->label ||
         a->key_kind != b->key_kind || a->has_default != b->has_default ||
-        strcmp(a->name, b->name) != 0) {
+        strcmp(a->name, b->name) != 0 ||
+        !texts_equal(a->literals, a->literal_count, b->literals, b->literal_count) ||
+        !texts_equal(a->key_names, a->key_name_count, b->key_names, b->key_name_count)) {
         return false;
     }
     if (a->kind == ESCQRS_KIND_MESSAGE) {

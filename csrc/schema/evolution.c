@@ -252,7 +252,8 @@ static escqrs_status compare_enums(const comparison *c, const pair *p, const esc
                 error, ESCQRS_SCHEMA_MISMATCH,
                 "%s: field %lu (`%s`): the enum %s had the member `%s` = %ld in stored data and "
                 "has none "
-                "of that number now. Stored values could not be read: keep the member",
+                "of that number now. Stored values could not be read: keep the member; or give "
+                "the event's class the next version and write an `@es.upcast` function",
                 p->now->descriptor.name, (unsigned long)stored->number, stored->name,
                 now->enum_name, was->name, (long)was->number);
         }
@@ -273,6 +274,46 @@ static escqrs_status compare_enums(const comparison *c, const pair *p, const esc
             tell(c, ESCQRS_CHANGE_ADDED, p, now->name, "the enum %s has got the member `%s` = %ld",
                  now->enum_name, now->enum_values[i].name, (long)now->enum_values[i].number);
         }
+    }
+    return ESCQRS_OK;
+}
+
+/* Of a Literal, or of an enum whose members are keys. A side that has none takes any value. */
+static escqrs_status compare_values(const comparison *c, const pair *p, const escqrs_field *now,
+                                    const escqrs_field *stored, escqrs_error *error)
+{
+    const char *what = "Literal";
+    const char *const *is = now->literals;
+    const char *const *was = stored->literals;
+    size_t is_count = now->literal_count;
+    size_t was_count = stored->literal_count;
+    for (unsigned round = 0; round < 2; round++) {
+        for (size_t i = 0; is_count > 0 && i < was_count; i++) {
+            if (!lists(is, is_count, was[i])) {
+                return escqrs_error_set(
+                    error, ESCQRS_SCHEMA_MISMATCH,
+                    "%s: field %lu (`%s`): the %s had `%s` in stored data and has it no more. "
+                    "Stored values could not be read: keep it; or give the event's class the next "
+                    "version and write an `@es.upcast` function",
+                    p->now->descriptor.name, (unsigned long)stored->number, stored->name, what,
+                    was[i]);
+            }
+        }
+        for (size_t i = 0; was_count > 0 && i < is_count; i++) {
+            if (!lists(was, was_count, is[i])) {
+                tell(c, ESCQRS_CHANGE_ADDED, p, now->name, "the %s has got `%s`", what, is[i]);
+            }
+        }
+        if (is_count == 0 && was_count > 0) {
+            tell(c, ESCQRS_CHANGE_WIDENED, p, now->name,
+                 "field %lu, `%s`, takes any value now, and not those of a %s alone",
+                 (unsigned long)now->number, now->name, what);
+        }
+        what = "enum of the keys";
+        is = now->key_names;
+        was = stored->key_names;
+        is_count = now->key_name_count;
+        was_count = stored->key_name_count;
     }
     return ESCQRS_OK;
 }
@@ -380,6 +421,10 @@ static escqrs_status compare_fields(comparison *c, const pair *p, const escqrs_f
         return refuse_type(p, now, stored, error);
     }
     tell_field(c, p, now, stored);
+    escqrs_status status = compare_values(c, p, now, stored, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
     if (now->kind == ESCQRS_KIND_ENUM) {
         return compare_enums(c, p, now, stored, error);
     }

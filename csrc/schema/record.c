@@ -68,6 +68,10 @@ static bool fill_message(esc_arena *arena, const esc_vector *closure, const escq
         fields[i].has_default = field->has_default;
         fields[i].was = (char **)field->was; /* only read */
         fields[i].n_was = field->was_count;
+        fields[i].literals = (char **)field->literals;
+        fields[i].n_literals = field->literal_count;
+        fields[i].key_names = (char **)field->key_names;
+        fields[i].n_key_names = field->key_name_count;
         if (field->kind == ESCQRS_KIND_MESSAGE) {
             fields[i].message =
                 (uint32_t)esc_closure_index(closure, field->message->descriptor.name);
@@ -208,6 +212,10 @@ static escqrs_status load_field(const loading *l, escqrs_schema *schema,
         .enum_name = in->enum_name,
         .was = (const char *const *)in->was,
         .was_count = in->n_was,
+        .literals = (const char *const *)in->literals,
+        .literal_count = in->n_literals,
+        .key_names = (const char *const *)in->key_names,
+        .key_name_count = in->n_key_names,
     };
     if (spec.kind == ESCQRS_KIND_MESSAGE) {
         if (in->message >= l->schemas.count) {

@@ -389,6 +389,8 @@ static escqrs_status make_entry(escqrs_schema *schema, const escqrs_field_spec *
     value.label = ESCQRS_ONE;
     value.has_default = true;
     value.was_count = 0;
+    value.literal_count = 0;
+    value.key_name_count = 0;
     status = escqrs_schema_add(entry, &key, error);
     if (status == ESCQRS_OK) {
         status = escqrs_schema_add(entry, &value, error);
@@ -424,6 +426,48 @@ static escqrs_status copy_was(escqrs_schema *schema, const escqrs_field_spec *sp
     return ESCQRS_OK;
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sorted, whatever the order of declaration. */
+static escqrs_status copy_texts(escqrs_schema *schema, const char *const *texts, size_t count,
+                                const char *const **copy, escqrs_error *error)
+{
+    const char **made = esc_arena_alloc(&schema->arena, (count + 1) * sizeof *made);
+    for (size_t i = 0; made != NULL && i < count; i++) {
+        if (!esc_utf8_valid(escqrs_slice_of(texts[i]))) {
+            return escqrs_error_set(error, ESCQRS_INVALID, "%s: a value that is not UTF-8",
+                                    schema->descriptor.name);
+        }
+        made[i] = esc_arena_strdup(&schema->arena, escqrs_slice_of(texts[i]));
+        made = made[i] != NULL ? made : NULL;
+    }
+    if (made == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory for a message type");
+    }
+    qsort(made, count, sizeof *made, compare_texts);
+    *copy = made;
+    return ESCQRS_OK;
+}
+
+static escqrs_status copy_values(escqrs_schema *schema, const escqrs_field_spec *spec,
+                                 escqrs_field *field, escqrs_error *error)
+{
+    escqrs_status status = ESCQRS_OK;
+    if (spec->literal_count > 0) {
+        field->literal_count = spec->literal_count;
+        status = copy_texts(schema, spec->literals, spec->literal_count, &field->literals, error);
+    }
+    if (status == ESCQRS_OK && spec->key_name_count > 0) {
+        field->key_name_count = spec->key_name_count;
+        status =
+            copy_texts(schema, spec->key_names, spec->key_name_count, &field->key_names, error);
+    }
+    return status;
+}
+
 escqrs_status escqrs_schema_add(escqrs_schema *schema, const escqrs_field_spec *spec,
                                 escqrs_error *error)
 {
@@ -454,6 +498,9 @@ escqrs_status escqrs_schema_add(escqrs_schema *schema, const escqrs_field_spec *
     }
     if (status == ESCQRS_OK && spec->was_count > 0) {
         status = copy_was(schema, spec, &field, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = copy_values(schema, spec, &field, error);
     }
     if (status == ESCQRS_OK && spec->label == ESCQRS_MAP) {
         field.key_kind = spec->key_kind;

@@ -168,6 +168,11 @@ typedef struct escqrs_field_spec {
     size_t enum_value_count;
     const char *const *was; /* former names of the field */
     size_t was_count;
+    /* For comparing definitions alone; what is read is not held against them. None: any value. */
+    const char *const *literals; /* the only values, kinds STRING and INT; numbers as text */
+    size_t literal_count;
+    const char *const *key_names; /* MAP: the only keys, of kind STRING */
+    size_t key_name_count;
 } escqrs_field_spec;
 
 /* A field of a sealed schema; lives as long as the schema. Offsets are bytes from the start of the
@@ -189,6 +194,10 @@ typedef struct escqrs_field {
     size_t enum_value_count;
     const char *const *was;
     size_t was_count;
+    const char *const *literals; /* sorted */
+    size_t literal_count;
+    const char *const *key_names; /* sorted */
+    size_t key_name_count;
 } escqrs_field;
 
 /* `name` is the message's name in the store, e.g. "shop.ItemAdded": dotted identifiers of at most

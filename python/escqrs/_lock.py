@@ -117,7 +117,7 @@ def _is_event(cls: type) -> bool:
 def _check(path: Path, program: _Program, locked: list[_Locked]) -> None:
     """SchemaMismatch where a class does not read what is locked."""
     for one in locked:
-        record = _core._schema_record(_record.class_of(one.record), one.record.version)
+        record = _core._schema_record(_record.class_of(one.record, exact=True), one.record.version)
         reading = program.plan(one.name, record)
         if reading is None:
             raise SchemaMismatch(

@@ -8,12 +8,13 @@ with it. The text is read back, too: :func:`parse` of :func:`text` gives the sam
 # pyright: reportPrivateUsage=false
 from __future__ import annotations
 
+import ast
 import datetime
 import enum
 import itertools
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 from . import _core
@@ -51,6 +52,7 @@ _SCALARS = {
 }  # fmt: skip
 _KINDS = {name: kind for kind, name in _SCALARS.items()}
 _NAMES: dict[str, Any] = {
+    "Literal": Literal,
     "datetime": datetime.datetime, "timedelta": datetime.timedelta, "date": datetime.date,
     "time": datetime.time, "int32": int32, "uint32": uint32, "uint64": uint64, "sint32": sint32,
     "sint64": sint64, "naive_datetime": naive_datetime, "Decimal": Decimal, "UUID": UUID,
@@ -62,7 +64,7 @@ _serial = itertools.count()
 
 class RecordField(NamedTuple):
     """One field. message: the index of its message in the record, or -1; union fields have one
-    that is a union."""
+    that is a union. Without literals, or key names, any value will do."""
 
     name: str
     number: int
@@ -74,6 +76,8 @@ class RecordField(NamedTuple):
     enum_name: str | None
     members: tuple[tuple[str, int], ...]
     was: tuple[str, ...]
+    literals: tuple[str, ...] = ()  # a Literal's values, numbers as text
+    key_names: tuple[str, ...] = ()  # of an enum's members as keys
 
 
 class RecordMessage(NamedTuple):
@@ -110,6 +114,11 @@ def record_of(cls: Any, version: int = 1) -> Record:
 # ---- text ----------------------------------------------------------------------------------------
 
 
+def _literal_text(kind: int, values: tuple[str, ...]) -> str:
+    several = values if kind == _core.INT else map(repr, values)
+    return f"Literal[{', '.join(several)}]"
+
+
 def _type_text(record: Record, one: RecordField) -> str:
     if one.kind == _core.MESSAGE:
         nested = record.messages[one.message]
@@ -119,6 +128,8 @@ def _type_text(record: Record, one: RecordField) -> str:
             value = nested.name
     elif one.kind == _core.ENUM:
         value = str(one.enum_name)
+    elif one.literals:
+        value = _literal_text(one.kind, one.literals)
     else:
         value = _SCALARS[one.kind]
     if one.label == _core.OPTIONAL:
@@ -126,7 +137,10 @@ def _type_text(record: Record, one: RecordField) -> str:
     if one.label == _core.LIST:
         return f"list[{value}]"
     if one.label == _core.MAP:
-        return f"dict[{_SCALARS[one.key_kind]}, {value}]"
+        key = _SCALARS[one.key_kind]
+        if one.key_names:
+            key = _literal_text(one.key_kind, one.key_names)
+        return f"dict[{key}, {value}]"
     return value
 
 
@@ -170,6 +184,8 @@ def text(record: Record, kind: str = "event", reserved: Iterable[int | str] = ()
 _WAS = re.compile(r"^(?P<rest>.*?)(?:  \(was (?P<was>[^()]+)\))?$")
 _HEAD = re.compile(r"^(?P<what>\w+) (?P<name>\S+?)(?: version (?P<version>\d+))?$")
 _FIELD = re.compile(r"^(?P<number>\d+) (?P<name>\S+): (?P<type>.*?)(?P<default> = default)?$")
+_VALUE = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+)"""
+_LITERAL = re.compile(rf"Literal(\[{_VALUE}(?:, {_VALUE})*\])")
 _MEMBER = re.compile(r"^(?P<number>-?\d+) (?P<name>\S+)$")
 
 
@@ -248,18 +264,33 @@ class _Parser:
     def field(
         self, block: _Block, number: int, name: str, type: str, default: bool, was: tuple[str, ...]
     ) -> RecordField:
+        literals: list[list[str | int]] = []
+
+        def hold(found: re.Match[str]) -> str:
+            literals.append(ast.literal_eval(found[1]))
+            return f"Literal[{len(literals) - 1}]"
+
+        type = _LITERAL.sub(hold, type)
         label, key, value = _core.ONE, 0, type
+        key_names: tuple[str, ...] = ()
         if type.startswith("list["):
             label, value = _core.LIST, type[5:-1]
         elif type.startswith("dict["):
             label = _core.MAP
             kind, _, value = type[5:-1].partition(", ")
-            key = _KINDS[kind]
+            if literals and kind == "Literal[0]":
+                key, key_names = _core.STRING, _texts(literals[0])
+            else:
+                key = _KINDS[kind]
         elif type.endswith(" | None"):
             label, value = _core.OPTIONAL, type.removesuffix(" | None")
         place, named = -1, None
+        values: tuple[str, ...] = ()
         members: tuple[tuple[str, int], ...] = ()
-        if value in _KINDS:
+        if literals and value == f"Literal[{len(literals) - 1}]":
+            kind_of = _core.INT if isinstance(literals[-1][0], int) else _core.STRING
+            values = _texts(literals[-1])
+        elif value in _KINDS:
             kind_of = _KINDS[value]
         elif value in self.enums:
             kind_of, members, named = _core.ENUM, self.enums[value], value
@@ -267,7 +298,14 @@ class _Parser:
             kind_of, place = _core.MESSAGE, self.union(f"{block.name}.{name}", value.split(" | "))
         else:
             kind_of, place = _core.MESSAGE, self.message(value)
-        return RecordField(name, number, kind_of, label, key, default, place, named, members, was)
+        return RecordField(
+            name, number, kind_of, label, key, default, place, named, members, was, values,
+            key_names,
+        )  # fmt: skip
+
+
+def _texts(values: list[str | int]) -> tuple[str, ...]:
+    return tuple(map(str, values))
 
 
 def parse(lines: Iterable[tuple[int, str]]) -> tuple[Record, tuple[int | str, ...]]:
@@ -279,7 +317,7 @@ def parse(lines: Iterable[tuple[int, str]]) -> tuple[Record, tuple[int | str, ..
     parser = _Parser(blocks)
     try:
         parser.message(blocks[0].name)
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, SyntaxError) as error:
         raise ValueError(f"{blocks[0].name}: {error} is no type") from None
     messages = tuple(one for one in parser.found if one is not None)
     return Record(blocks[0].version, messages), tuple(blocks[0].reserved)
@@ -288,13 +326,15 @@ def parse(lines: Iterable[tuple[int, str]]) -> tuple[Record, tuple[int | str, ..
 # ---- classes -------------------------------------------------------------------------------------
 
 
-def _annotation(record: Record, one: RecordField) -> str:
+def _annotation(record: Record, one: RecordField, exact: bool) -> str:
     if one.kind == _core.MESSAGE:
         nested = record.messages[one.message]
         parts = [part.message for part in nested.fields] if nested.is_union else [one.message]
         value = " | ".join(f"_m{part}" for part in parts)
     elif one.kind == _core.ENUM:
         value = f"_e{one.number}"
+    elif exact and one.literals:
+        value = _literal_text(one.kind, one.literals)
     else:
         value = _SCALARS[one.kind]
     if one.label == _core.OPTIONAL:
@@ -302,17 +342,22 @@ def _annotation(record: Record, one: RecordField) -> str:
     if one.label == _core.LIST:
         return f"list[{value}]"
     if one.label == _core.MAP:
-        return f"dict[{_SCALARS[one.key_kind]}, {value}]"
+        key = f"_k{one.number}" if exact and one.key_names else _SCALARS[one.key_kind]
+        return f"dict[{key}, {value}]"
     return value
 
 
-def class_of(record: Record) -> Any:
+def class_of(record: Record, *, exact: bool = False) -> Any:
     """An event class that decodes what was written with the record, and packs to the same. Enums
-    have their members by name; sets and tuples are lists, a Literal is what it is made of."""
-    return classes_of(record)[0]
+    have their members by name; sets and tuples are lists, a Literal is what it is made of.
+
+    exact: one that has the same record, for comparing: with Literals, an enum's members as keys,
+        and defaults, though not the ones that they were.
+    """
+    return classes_of(record, exact=exact)[0]
 
 
-def classes_of(record: Record) -> dict[int, Any]:
+def classes_of(record: Record, *, exact: bool = False) -> dict[int, Any]:
     """The classes of all messages of a record by their index, but for unions; the first is an
     event."""
     scope = f"recorded{next(_serial)}"
@@ -323,8 +368,13 @@ def classes_of(record: Record) -> dict[int, Any]:
         space: dict[str, Any] = {"__module__": __name__, "__qualname__": f"{scope}._m{place}"}
         annotations: dict[str, str] = {}
         for one in message.fields:
-            annotations[one.name] = _annotation(record, one)
-            space[one.name] = field(one.number, was=one.was)
+            annotations[one.name] = _annotation(record, one, exact)
+            if exact and one.has_default:
+                space[one.name] = field(one.number, was=one.was, default_factory=list, kw_only=True)
+            else:
+                space[one.name] = field(one.number, was=one.was)
+            if exact and one.key_names:
+                space[f"_k{one.number}"] = enum.Enum(f"Key{one.number}", one.key_names)
             if one.kind == _core.ENUM:
                 space[f"_e{one.number}"] = enum.Enum(str(one.enum_name), dict(one.members))
         space["__annotations__"] = annotations

@@ -299,6 +299,71 @@ def test_what_would_misread_is_refused(
     assert len(reopened(path, FIRST)) == 3
 
 
+VALUES = """
+from typing import Literal
+
+class Color(enum.Enum):
+    RED = 1
+    GREEN = 2
+
+class Done(es.Event):
+    size: Literal["s", "m"]
+    counts: dict[Color, int]
+
+def make(i):
+    return Done("s", {Color.RED: i})
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"s", "m"', '"m", "s"', []),
+        ('"s", "m"', '"s", "m", "l"', [("added", "the Literal has got `l`")]),
+        (
+            'Literal["s", "m"]',
+            "str",
+            [("widened", "field 1, `size`, takes any value now, and not those of a Literal alone")],
+        ),
+        ("GREEN = 2", "GREEN = 3", []),
+        (
+            "GREEN = 2",
+            "GREEN = 2\n    BLUE = 3",
+            [("added", "the enum of the keys has got `BLUE`")],
+        ),
+    ],
+)
+def test_values_that_may_be_read(
+    tmp_path: Path, old: str, new: str, said: list[tuple[str, str]]
+) -> None:
+    store(tmp_path / "a.db", VALUES)
+    program = define(changed(old, new, VALUES) + TAIL)
+    with es.open(tmp_path / "a.db", program["Thing"]) as system:
+        assert [(one.kind, one.text) for one in system.schema_changes] == said
+        assert [one.event.size for one in system.events()] == ["s", "s", "s"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"s", "m"', '"s"', "the Literal had `m`"),
+        ("    GREEN = 2\n", "", "the enum of the keys had `GREEN`"),
+    ],
+)
+def test_values_that_have_gone_are_refused_until_they_are_upcast(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    path = tmp_path / "a.db"
+    store(path, VALUES)
+    code = changed(old, new, VALUES)
+    program = define(code + TAIL)
+    with pytest.raises(es.SchemaMismatch, match=words) as caught:
+        es.open(path, program["Thing"])
+    assert caught.value.field in ("size", "counts")
+    upcaster = '@es.upcast("Done", version=1)\ndef keep(event):\n    return event\n'
+    assert [one.size for one in reopened(path, code + upcaster)] == ["s", "s", "s"]
+
+
 def test_the_mend_that_an_error_names_mends(tmp_path: Path) -> None:
     """A renamed field: its old number, or its old name."""
     path = tmp_path / "a.db"

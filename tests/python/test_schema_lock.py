@@ -19,10 +19,14 @@ CODE = """
 import escqrs as es
 import datetime
 import enum
+from typing import Literal
 
 class Color(enum.Enum):
     RED = 1
     GREEN = 2
+
+class Mood(enum.Enum):
+    RED = 1
 
 class Money(es.Message, name="shop.Money"):
     cents: int
@@ -46,7 +50,8 @@ class ItemAdded(es.Event, name="shop.ItemAdded"):
     small: es.uint32 = 0
 
 class Ended(es.Event):
-    pass
+    reason: Literal["it's \\"over\\"", " = default", "\\n"] | None
+    codes: dict[Color, Literal[-1, 1]]
 
 class Add(es.Command):
     name: str
@@ -85,7 +90,12 @@ def lock(tmp_path: Path) -> Path:
 def test_what_it_looks_like(lock: Path) -> None:
     text = lock.read_text()
     assert text.startswith("# ") and text.endswith("\n")
-    assert "event Ended version 1\n\nevent shop.ItemAdded version 1\n  1 name: str\n" in text
+    assert (
+        "event Ended version 1\n"
+        "  1 reason: Literal['\\n', ' = default', 'it\\'s \"over\"'] | None\n"
+        "  2 codes: dict[Literal['GREEN', 'RED'], Literal[-1, 1]]\n"
+    ) in text
+    assert "\nevent shop.ItemAdded version 1\n  1 name: str\n" in text
     assert "  2 price: shop.Money\n  3 note: str | None = default\n" in text
     assert "  5 paid: Card | shop.Money = default\n" in text
     assert "  4 table: dict[str, shop.Money] = default\n" in text
@@ -111,6 +121,9 @@ def test_the_same_program_is_fine(lock: Path) -> None:
         ("    name: str\n    price: Money", "    price: Money\n    name: str", "name"),
         ("    cents: int", "    cents: float", "cents"),
         ("GREEN = 2", "GREEN = 3", "GREEN"),
+        (', " = default"', "", "the Literal had ` = default`"),
+        ("[-1, 1]", "[1]", "the Literal had `-1`"),
+        ("codes: dict[Color, ", "codes: dict[Mood, ", "the enum of the keys had `GREEN`"),
         ("small: es.uint32", "small: es.int32", "small"),
         ("paid: Card | Money", "paid: Money | Card", "union"),
         ("children: list", "offspring: list", "children"),
@@ -141,6 +154,7 @@ def test_what_would_misread_fails(lock: Path, old: str, new: str, words: str) ->
         ("es.uint32 = 0", "es.uint32 = 0\n    more: int = 1", "  10 more: int = default\n"),
         ("small: es.uint32", "small: int", "  9 small: int = default\n"),
         ("GREEN = 2", "GREEN = 2\n    BLUE = 3", "    3 BLUE\n"),
+        ("[-1, 1]", "[-1, 0, 1]", "Literal[-1, 0, 1]]\n"),
         ("    small: es.uint32 = 0\n", "", "  reserved 9\n"),
         (
             "    name: str\n    price",
@@ -203,7 +217,8 @@ def test_versions_stay_in_it(lock: Path) -> None:
 
 
 def test_an_event_that_is_gone(lock: Path) -> None:
-    without = CODE[: CODE.index("class Items")].replace("class Ended(es.Event):\n    pass\n", "")
+    ended = CODE[CODE.index("class Ended") : CODE.index("class Add(")]
+    without = CODE[: CODE.index("class Items")].replace(ended, "")
     with pytest.raises(es.SchemaMismatch, match="Ended"):
         es.check_schema_lock(lock, program(without))
     dropped = without + '\n@es.upcast("Ended", version=1)\ndef gone(event): return []\n'

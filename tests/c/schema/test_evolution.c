@@ -447,6 +447,46 @@ static void test_enums(void **state)
                     "1 meant `RED` of the enum Color in stored data and means `GREEN` now");
 }
 
+/* A map of a Literal's values by an enum's members. */
+static escqrs_schema *with_values(const char *const *literals, size_t literal_count,
+                                  const char *const *keys, size_t key_count)
+{
+    escqrs_schema *schema = NULL;
+    assert_int_equal(escqrs_schema_create(escqrs_slice_of("shop.Item"), &schema, NULL), ESCQRS_OK);
+    escqrs_field_spec spec = {.name = "sizes",
+                              .number = 1,
+                              .kind = ESCQRS_KIND_STRING,
+                              .label = ESCQRS_MAP,
+                              .key_kind = ESCQRS_KIND_STRING,
+                              .literals = literals,
+                              .literal_count = literal_count,
+                              .key_names = keys,
+                              .key_name_count = key_count};
+    assert_int_equal(escqrs_schema_add(schema, &spec, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_schema_seal(schema, NULL), ESCQRS_OK);
+    return schema;
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    static const char *const few[] = {"s", ""};
+    static const char *const more[] = {"", "m", "s"};
+    compare_schemas(with_values(few, 2, few, 2), with_values(more, 3, more, 3), NULL);
+    compare_schemas(with_values(few, 2, few, 2), with_values(NULL, 0, NULL, 0), NULL);
+    compare_schemas(with_values(NULL, 0, NULL, 0), with_values(few, 2, few, 2), NULL);
+    compare_schemas(with_values(more, 3, few, 2), with_values(few, 2, few, 2),
+                    "shop.Item: field 1 (`sizes`): the Literal had `m` in stored data");
+    compare_schemas(with_values(few, 2, more, 3), with_values(few, 2, few, 2),
+                    "shop.Item: field 1 (`sizes`): the enum of the keys had `m` in stored data");
+    static const char *const turned[] = {"", "s"};
+    escqrs_schema *a = with_values(few, 2, few, 2);
+    escqrs_schema *b = with_values(turned, 2, turned, 2);
+    assert_true(escqrs_schema_fingerprint(a) == escqrs_schema_fingerprint(b));
+    escqrs_schema_destroy(a);
+    escqrs_schema_destroy(b);
+}
+
 /* A tree of nodes that have an item, whose second field is that kind, with the map's or the list's
  * label. */
 static escqrs_schema *tree(const char *item_name, escqrs_kind kind, escqrs_schema **item)
@@ -518,6 +558,7 @@ int main(void)
         cmocka_unit_test(test_wider),
         cmocka_unit_test(test_unions),
         cmocka_unit_test(test_enums),
+        cmocka_unit_test(test_values),
         cmocka_unit_test(test_nested),
         cmocka_unit_test(test_damaged_record),
     };
