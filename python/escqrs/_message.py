@@ -462,9 +462,17 @@ def _globals_of(module: str) -> dict[str, Any]:
     return vars(sys.modules[module]) if module in sys.modules else {}
 
 
+class _Later:
+    """What a running function has not assigned to a local variable yet."""
+
+
+_LATER = _Later()
+
+
 def _frames(cls: type) -> list[dict[str, Any]]:
     """Local variables of the functions and class bodies around a class that are running, innermost
-    first."""
+    first. One that has no value yet is ``_LATER``: the class may mean what it will be, and not what
+    has its name elsewhere."""
     around: set[str] = set()
     scope = cls.__qualname__.rpartition(".")[0]
     while scope:
@@ -474,7 +482,9 @@ def _frames(cls: type) -> list[dict[str, Any]]:
     frame: types.FrameType | None = sys._getframe(1) if around else None
     while frame is not None:
         if frame.f_code.co_qualname in around and frame.f_globals.get("__name__") == cls.__module__:
-            found.append(dict(frame.f_locals))
+            code = frame.f_code
+            found.append(dict.fromkeys((*code.co_varnames, *code.co_cellvars), _LATER))
+            found[-1].update(frame.f_locals)
         frame = frame.f_back
     return found
 
@@ -484,7 +494,7 @@ class _Names(dict[str, Any]):
     in it, the local variables of the functions that are running, and message classes made in the
     same function before."""
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: type, final: bool = True) -> None:
         super().__init__(
             (key, value)
             for base in reversed(cls.__mro__[:-1])
@@ -495,11 +505,15 @@ class _Names(dict[str, Any]):
         self._module = cls.__module__
         self._scope = cls.__qualname__.rpartition(".")[0]
         self._frames = _frames(cls)
+        self._final = final
 
     def __missing__(self, key: str) -> Any:
         for variables in self._frames:
-            if key in variables:
-                return variables[key]
+            found = variables.get(key, _MISSING)
+            if found is _LATER and not self._final:
+                raise NameError(f"name {key!r} is not defined")
+            if found is not _LATER and found is not _MISSING:
+                return found
         scope = self._scope
         while scope:
             found = _core.find_class(self._module, f"{scope}.{key}")
@@ -545,7 +559,7 @@ def _resolve(cls: type, final: bool) -> bool:
         if one.spec is not None:
             continue
         if names is None:
-            names = _Names(cls)
+            names = _Names(cls, final)
         try:
             one.spec = _spec(one, _evaluate(one, names))
         except NameError as error:
@@ -719,13 +733,15 @@ def _read_inner(one: _Declared, whole: object, item: object) -> _Item:
 
 
 def _read_item(one: _Declared, whole: object, parts: list[object]) -> _Item:
-    """One type, or a union of message classes."""
+    """One type, a union of message classes, or one of Literals, which is one with the values of
+    all."""
     if len(parts) == 1:
         return _read_one(one, parts[0])
-    items = [
-        plain if isinstance(plain, _core.MessageMeta) else None
-        for plain in (_strip(part)[0] for part in parts)
-    ]
+    plains = [_strip(part)[0] for part in parts]
+    if all(typing.get_origin(plain) is typing.Literal for plain in plains):
+        values = [value for plain in plains for value in typing.get_args(plain)]
+        return _literal(one, whole, tuple(dict.fromkeys(values)))
+    items = [plain if isinstance(plain, _core.MessageMeta) else None for plain in plains]
     classes = [cls for cls in items if cls is not None]
     if len(classes) < len(parts):
         raise one.error(

@@ -289,6 +289,23 @@ def test_classes_in_functions() -> None:
     assert again(outer) == outer
 
 
+def make(kind: type) -> tuple[type[es.Event], type[es.Message]]:
+    class Outer(es.Event):
+        inner: DefinedLater
+
+    class DefinedLater(es.Message):  # not the module's
+        value: kind  # type: ignore[valid-type]
+
+    return Outer, DefinedLater
+
+
+def test_a_class_that_a_function_makes_again_behind_the_one_that_names_it() -> None:
+    for kind, value in ((int, 1), (str, "a"), (bytes, b"a")):
+        outer, inner = make(kind)
+        message = outer(inner(value))
+        assert es.from_bytes(outer, es.to_bytes(message)) == message
+
+
 def test_nested_classes() -> None:
     class Order(es.Event):
         class Line(es.Message):

@@ -411,3 +411,22 @@ def work():
     assert read == made and hash(read) == hash(made) and read.__replace__(weight=6).weight == 6
 """
     fail_allocations(code, tries=600)
+
+
+def test_a_union_of_literals_is_one_literal() -> None:
+    small = Literal["s", "m"]
+
+    class Sized(es.Event):
+        size: small | Literal["l"]  # type: ignore[valid-type]
+        step: Literal[1] | Literal[2, 1] | None = None
+
+    for sized in (Sized("l"), Sized("s", 2)):
+        assert es.from_bytes(Sized, es.to_bytes(sized)) == sized
+    with pytest.raises((TypeError, ValueError), match=r"Sized\.size"):
+        Sized("x")
+    with pytest.raises(TypeError, match="all str or all int"):
+
+        class Mixed(es.Event):
+            size: small | Literal[1]  # type: ignore[valid-type]
+
+        es.proto(Mixed)
