@@ -644,13 +644,14 @@ static void connect_table_functions(sqlite3 *scratch)
 /* ---- definition ------------------------------------------------------------------------------------------ */
 
 #define NAME_MAX_SIZE 255
+#define SCHEMA_MAX_SIZE 1000000
 #define RETRY_DELAY_NS 100000000LL
 #define RETRY_DELAY_MAX_NS 30000000000LL
 
-escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readmodel_spec *spec,
-                                  escqrs_error *error)
+/* What the spec says in so many words. */
+static escqrs_status copy_spec(esc_definition *definition, const escqrs_readmodel_spec *spec,
+                               escqrs_error *error)
 {
-    *definition = (esc_definition){.objects = ESC_VECTOR_OF(esc_object), .denied = ""};
     definition->rebuild_manual = spec->rebuild_manual;
     definition->is_inline = spec->is_inline;
     definition->on_error = spec->on_error;
@@ -660,7 +661,6 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     if (definition->on_error.retry_delay_max_ns <= 0) {
         definition->on_error.retry_delay_max_ns = RETRY_DELAY_MAX_NS;
     }
-    escqrs_status status = ESCQRS_OK;
     if (spec->name.size == 0 || spec->name.size > NAME_MAX_SIZE ||
         memchr(spec->name.data, '\0', spec->name.size) != NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID,
@@ -679,31 +679,45 @@ escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readm
     if (definition->name == NULL || definition->projections == NULL ||
         (spec->stream_column.size > 0 && definition->stream_column == NULL) ||
         (spec->file.size > 0 && definition->file == NULL)) {
-        status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
-        goto fail;
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a read model");
     }
-    if (memchr(spec->schema.size == 0 ? "x" : spec->schema.data, '\0',
-               spec->schema.size == 0 ? 1 : spec->schema.size) != NULL ||
-        spec->schema.size > 1000000) {
-        status = escqrs_error_set(
+    return ESCQRS_OK;
+}
+
+/* Its tables, made in a database of their own: the scratch, in which its SQL is tried too. */
+static escqrs_status try_schema(esc_definition *definition, escqrs_slice schema,
+                                escqrs_error *error)
+{
+    if ((schema.size > 0 && memchr(schema.data, '\0', schema.size) != NULL) ||
+        schema.size > SCHEMA_MAX_SIZE) {
+        return escqrs_error_set(
             error, ESCQRS_INVALID,
             "read model %s: a schema with a NUL or of more than 1,000,000 bytes", definition->name);
-        goto fail;
     }
-    if ((status = open_database(":memory:", &definition->scratch, error)) != ESCQRS_OK) {
-        goto fail;
+    escqrs_status status = open_database(":memory:", &definition->scratch, error);
+    if (status != ESCQRS_OK) {
+        return status;
     }
     (void)sqlite3_set_authorizer(definition->scratch, authorize, definition);
     connect_table_functions(definition->scratch);
-    if ((status = run_schema(definition, spec->schema, error)) != ESCQRS_OK) {
-        goto fail;
+    if ((status = run_schema(definition, schema, error)) != ESCQRS_OK ||
+        (status = collect_objects(definition, error)) != ESCQRS_OK) {
+        return status;
     }
-    if ((status = collect_objects(definition, error)) != ESCQRS_OK) {
-        goto fail;
+    if (definition->objects.count == 0 && schema.size > 0) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "read model %s: its schema makes no table",
+                                definition->name);
     }
-    if (definition->objects.count == 0 && spec->schema.size > 0) {
-        status = escqrs_error_set(error, ESCQRS_INVALID, "read model %s: its schema makes no table",
-                                  definition->name);
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_definition_init(esc_definition *definition, const escqrs_readmodel_spec *spec,
+                                  escqrs_error *error)
+{
+    *definition = (esc_definition){.objects = ESC_VECTOR_OF(esc_object), .denied = ""};
+    escqrs_status status = copy_spec(definition, spec, error);
+    if (status != ESCQRS_OK ||
+        (status = try_schema(definition, spec->schema, error)) != ESCQRS_OK) {
         goto fail;
     }
     for (size_t i = 0; i < spec->projection_count; i++) {

@@ -288,12 +288,12 @@ static escqrs_status open_for_reading(esc_sqlite *sqlite, escqrs_error *error)
 }
 
 /* After a refused open: nothing of ours stays beside a file that is not ours. */
-static void abandon(esc_sqlite *sqlite, bool had_wal)
+static void abandon(esc_sqlite *sqlite)
 {
     esc_connection *connection = &sqlite->writer.connection;
     esc_sqlite_close_readers(sqlite);
     if (connection->db != NULL) {
-        if (!had_wal) { /* nothing is in the WAL that SQLite made: let it take it away */
+        if (!sqlite->had_wal) { /* nothing is in the WAL that SQLite made: let it take it away */
             sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
         }
         esc_connection_close(sqlite, connection);
@@ -303,19 +303,10 @@ static void abandon(esc_sqlite *sqlite, bool had_wal)
     sqlite_destroy(&sqlite->base);
 }
 
-escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
-                              escqrs_provider *source, escqrs_provider **provider,
-                              escqrs_error *error)
+/* What the options say, without any file. */
+static escqrs_status take_options(esc_sqlite *sqlite, const char *path,
+                                  const escqrs_store_options *options, escqrs_error *error)
 {
-    esc_sqlite *sqlite = escqrs_alloc_zero(sizeof *sqlite);
-    if (sqlite == NULL) {
-        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
-    }
-    escqrs_status status = escqrs_provider_init(&sqlite->base, &sqlite_functions, error);
-    if (status != ESCQRS_OK) {
-        escqrs_free(sqlite);
-        return status;
-    }
     esc_stream_index_init(&sqlite->index);
     esc_mutex_init(&sqlite->pool.mutex);
     esc_cond_init(&sqlite->pool.returned);
@@ -337,66 +328,102 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
     sqlite->random = options->random;
     sqlite->log = options->log;
     sqlite->shown = escqrs_strdup(escqrs_slice_of(path));
+    return sqlite->shown != NULL
+               ? ESCQRS_OK
+               : escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
+}
 
-    bool in_memory = strcmp(path, ":memory:") == 0;
-    bool had_wal = false;
-    if (sqlite->shown == NULL) {
+static escqrs_status find_memory(esc_sqlite *sqlite, escqrs_provider *source, escqrs_error *error)
+{
+    escqrs_status status = esc_memory_vfs_create(&sqlite->memory, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    sqlite->vfs = esc_memory_vfs_name(sqlite->memory);
+    sqlite->path = escqrs_strdup(escqrs_slice_of("/store"));
+    if (sqlite->path == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
+    }
+    return source == NULL ? ESCQRS_OK : esc_sqlite_copy(source, sqlite->path, sqlite->vfs, error);
+}
+
+/* The file, what it is and whether it may be opened; a writer has its lock then. */
+static escqrs_status find_file(esc_sqlite *sqlite, escqrs_error *error)
+{
+    escqrs_status status = resolve_path(sqlite->shown, &sqlite->path, error);
+    if (status == ESCQRS_OK) {
+        status = check_kind(sqlite, error);
+    }
+    /* a copy that nobody writes may be read anywhere */
+    if (status == ESCQRS_OK &&
+        (!sqlite->readonly || esc_sqlite_has_companion(sqlite, "-wal", true))) {
+        status = esc_network_check(sqlite->path, &sqlite->log, error);
+    }
+    if (status == ESCQRS_OK && sqlite->readonly &&
+        (sqlite->lock_path = esc_lock_path(sqlite->path)) == NULL) {
         status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
-    } else if (sqlite3_threadsafe() == 0 || sqlite3_initialize() != SQLITE_OK) {
-        status = escqrs_error_set(error, ESCQRS_IO, "this SQLite was built without threads");
-    } else if ((sqlite->vfs = esc_fork_vfs_name()) == NULL) {
-        status = escqrs_error_set(error, ESCQRS_IO, "SQLite does not start");
-    } else if (path[0] == '\0' || (in_memory && options->readonly)) {
-        status = escqrs_error_set(error, ESCQRS_INVALID,
-                                  in_memory ? "a store in memory cannot be opened read-only"
-                                            : "the path of a store is empty");
-    } else if (in_memory) {
-        status = esc_memory_vfs_create(&sqlite->memory, error);
-        if (status == ESCQRS_OK) {
-            sqlite->vfs = esc_memory_vfs_name(sqlite->memory);
-            sqlite->path = escqrs_strdup(escqrs_slice_of("/store"));
-            if (sqlite->path == NULL) {
-                status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
-            }
-        }
-        if (status == ESCQRS_OK && source != NULL) {
-            status = esc_sqlite_copy(source, sqlite->path, sqlite->vfs, error);
-        }
-    } else {
-        sqlite->vfs = options->sqlite_vfs != NULL ? options->sqlite_vfs : sqlite->vfs;
-        status = resolve_path(path, &sqlite->path, error);
-        if (status == ESCQRS_OK) {
-            status = check_kind(sqlite, error);
-        }
-        /* a copy that nobody writes may be read anywhere */
-        if (status == ESCQRS_OK &&
-            (!sqlite->readonly || esc_sqlite_has_companion(sqlite, "-wal", true))) {
-            status = esc_network_check(sqlite->path, &sqlite->log, error);
-        }
-        if (status == ESCQRS_OK && sqlite->readonly &&
-            (sqlite->lock_path = esc_lock_path(sqlite->path)) == NULL) {
-            status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
-        }
-        if (status == ESCQRS_OK && !sqlite->readonly) {
-            status = esc_lock_acquire(sqlite->path, &sqlite->lock, error);
-        }
-        if (status == ESCQRS_OK) {
-            status = esc_lock_check_names(sqlite->path, !sqlite->readonly, error);
-        }
-        if (status == ESCQRS_LOCKED) {
-            esc_error_subject(error, escqrs_slice_of(sqlite->shown));
-        }
-        if (status == ESCQRS_OK) {
-            had_wal = sqlite->had_wal = esc_sqlite_has_companion(sqlite, "-wal", false);
-            status = esc_sqlite_check_header(sqlite, error);
-        }
+    }
+    if (status == ESCQRS_OK && !sqlite->readonly) {
+        status = esc_lock_acquire(sqlite->path, &sqlite->lock, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_lock_check_names(sqlite->path, !sqlite->readonly, error);
+    }
+    if (status == ESCQRS_LOCKED) {
+        esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+    }
+    if (status == ESCQRS_OK) {
+        sqlite->had_wal = esc_sqlite_has_companion(sqlite, "-wal", false);
+        status = esc_sqlite_check_header(sqlite, error);
+    }
+    return status;
+}
+
+static escqrs_status find(esc_sqlite *sqlite, const char *vfs, escqrs_provider *source,
+                          escqrs_error *error)
+{
+    bool in_memory = strcmp(sqlite->shown, ":memory:") == 0;
+    if (sqlite3_threadsafe() == 0 || sqlite3_initialize() != SQLITE_OK) {
+        return escqrs_error_set(error, ESCQRS_IO, "this SQLite was built without threads");
+    }
+    if ((sqlite->vfs = esc_fork_vfs_name()) == NULL) {
+        return escqrs_error_set(error, ESCQRS_IO, "SQLite does not start");
+    }
+    if (sqlite->shown[0] == '\0' || (in_memory && sqlite->readonly)) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                in_memory ? "a store in memory cannot be opened read-only"
+                                          : "the path of a store is empty");
+    }
+    if (in_memory) {
+        return find_memory(sqlite, source, error);
+    }
+    sqlite->vfs = vfs != NULL ? vfs : sqlite->vfs;
+    return find_file(sqlite, error);
+}
+
+escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *options,
+                              escqrs_provider *source, escqrs_provider **provider,
+                              escqrs_error *error)
+{
+    esc_sqlite *sqlite = escqrs_alloc_zero(sizeof *sqlite);
+    if (sqlite == NULL) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a store");
+    }
+    escqrs_status status = escqrs_provider_init(&sqlite->base, &sqlite_functions, error);
+    if (status != ESCQRS_OK) {
+        escqrs_free(sqlite);
+        return status;
+    }
+    status = take_options(sqlite, path, options, error);
+    if (status == ESCQRS_OK) {
+        status = find(sqlite, options->sqlite_vfs, source, error);
     }
     if (status == ESCQRS_OK) {
         status =
             sqlite->readonly ? open_for_reading(sqlite, error) : open_for_writing(sqlite, error);
     }
     if (status != ESCQRS_OK) {
-        abandon(sqlite, had_wal);
+        abandon(sqlite);
         return status;
     }
     *provider = &sqlite->base;
