@@ -609,7 +609,7 @@ with es.open(sys.argv[1] + "/shop.db", Tank) as system:
         assert isinstance(error, OSError) and error.errno == errno.ENOSPC, (error, error.errno)
         assert isinstance(error, es.StorageError)
     replies = [tank.submit(Fill(50_000, 3)) for _ in range(5)]
-    failures = [reply.exception(support.SECONDS) for reply in replies]
+    failures = [reply.exception() for reply in replies]
     assert all(isinstance(one, (es.Full, es.Aborted)) for one in failures), failures
     assert tank.version == done and tank.state.level == done, (tank.version, tank.state.level, done)
     assert len(list(system.events())) == done == system.head
