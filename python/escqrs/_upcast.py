@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -664,6 +665,14 @@ def learn(
         if used and record and (again or not known):
             _refuse(plan(name, record))
     store._learn(plan, plan.evolves)
+    provider = getattr(store, "provider", None)
+    if provider is not None and plan.steps and not before.steps:
+        warnings.warn(
+            f"{type(provider).__name__} is a provider of its own, which records no schemas: no "
+            "event there has a version, and upcasters do not run",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _refuse(reading: Any) -> None:

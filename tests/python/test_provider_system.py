@@ -254,6 +254,28 @@ def test_a_provider_may_not_wait_for_itself(provider: Any) -> None:
     assert len(seen) == 1
 
 
+def test_upcasters_are_said_not_to_run(provider: Any) -> None:
+    class Named(es.Event, name="shop.Named", version=2):
+        title: str
+
+    class Shelf(es.Aggregate):
+        count: int
+
+        @es.applies
+        def named(self, event: Named) -> None:
+            self.count += 1
+
+    @es.upcast("shop.Named", version=1)
+    def titled(event: dict[str, Any]) -> dict[str, Any]:
+        return {"title": event["name"]}
+
+    with (
+        pytest.warns(RuntimeWarning, match="records no schemas.*upcasters do not run"),
+        es.open(provider, Shelf, titled) as system,
+    ):
+        assert system.schema_changes == []
+
+
 def test_one_system_at_a_time(provider: Any) -> None:
     with es.open(provider, Cart) as shop:
         with pytest.raises(es.Locked):
