@@ -1,120 +1,31 @@
-"""Read models: following, failing, rebuilding, queries."""
+"""Read models: following, failing, rebuilding."""
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import datetime
-import enum
-import itertools
 import json
 import logging
-import sqlite3
 import threading
-import time
-from contextlib import closing
 from pathlib import Path
 
 import escqrs as es
 import pytest
+from carts import (
+    AT,
+    INSERT,
+    SCHEMA,
+    AddItem,
+    Cart,
+    Color,
+    Everything,
+    ItemAdded,
+    Items,
+    Part,
+    Tell,
+    add,
+    define,
+)
 from support import SECONDS, run
-
-
-class Color(enum.Enum):
-    RED = "r"
-    GREEN = "g"
-
-
-class Part(es.Message):
-    name: str
-    size: int = 3
-
-
-class ItemAdded(es.Event):
-    name: str
-    quantity: int = 1
-
-
-class Everything(es.Event):
-    number: int
-    real: float
-    flag: bool
-    text: str
-    raw: bytes
-    at: datetime.datetime
-    color: Color
-    part: Part
-    tags: list[str]
-    counts: dict[str, int]
-    note: str | None = None
-
-
-class AddItem(es.Command[None]):
-    name: str
-    quantity: int = 1
-
-
-class Tell(es.Command[None]):
-    real: float = 1.5
-
-
-AT = datetime.datetime(2026, 1, 31, 12, 30, 0, 5, tzinfo=datetime.UTC)
-
-
-class Cart(es.Aggregate):
-    count: int
-
-    @es.handles
-    def add(self, cmd: AddItem) -> None:
-        self.emit(ItemAdded(cmd.name, cmd.quantity))
-
-    @es.handles
-    def tell_all(self, cmd: Tell) -> None:
-        self.emit(
-            Everything(
-                2**62,
-                cmd.real,
-                True,
-                "tëxt\0",
-                b"\0\1",
-                AT,
-                Color.GREEN,
-                Part("p"),
-                ["a", "b"],
-                {"x": 1},
-            )
-        )
-
-    @es.applies
-    def added(self, event: ItemAdded) -> None:
-        self.count += 1
-
-    @es.applies
-    def told(self, event: Everything) -> None:
-        pass
-
-
-SCHEMA = """CREATE TABLE items
-    (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, quantity INTEGER NOT NULL)"""
-INSERT = "INSERT INTO items VALUES (:_position, :name, :quantity)"
-
-
-class Items(es.ReadModel):
-    schema = SCHEMA
-    on_added = es.sql(ItemAdded, INSERT)
-
-    @es.query
-    def all(self, db: es.Rows) -> list[tuple]:
-        return db.execute("SELECT name, quantity FROM items ORDER BY position").fetchall()
-
-    @es.query
-    def run(self, db: es.Rows, sql: str, parameters: object = ()) -> list[tuple]:
-        return db.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
-
-
-def add(shop: es.System, *names: str) -> None:
-    for name in names:
-        shop[Cart, "c"].ask(AddItem(name))
 
 
 def test_follows_and_says_so() -> None:
@@ -525,20 +436,6 @@ def test_goes_on_and_catches_up(tmp_path: Path) -> None:
             shop[Items].rebuild()
 
 
-_defined = itertools.count()
-
-
-def define(sql: str = INSERT, schema: str = SCHEMA, **attributes: object) -> type[Items]:
-    """Another class of the same name, but not a redefinition: its qualified name is another."""
-    namespace = {
-        "schema": schema,
-        "on_added": es.sql(ItemAdded, sql),
-        "__qualname__": f"define.{next(_defined)}.Items",
-        **attributes,
-    }
-    return type("Items", (Items,), namespace)  # type: ignore[return-value]
-
-
 def test_changed_one_is_built_anew(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     with es.open(path, Cart, Items) as shop:
@@ -600,278 +497,6 @@ def test_inherited_and_several_statements() -> None:
         shop.flush(SECONDS)
         assert shop[Derived].second() == [1, 2]
         assert shop[Derived].helper() == 3
-
-
-@pytest.mark.parametrize(
-    ("sql", "text"),
-    [
-        ("INSERT INTO items VALUES (:nothing)", "nothing"),
-        ("INSERT INTO items VALUES (:_nothing, 1, 1)", "_nothing"),
-        ("INSERT INTO items VALUES (:_position)", "3 columns"),
-        ("INSERT INTO elsewhere VALUES (1)", "elsewhere"),
-        ("INSER INTO items VALUES (1)", "syntax error"),
-        ("DELETE FROM items; DELETE FROM items", "more than one"),
-        ("DROP TABLE items", "schema"),
-        ("PRAGMA user_version = 3", "PRAGMA"),
-        ("ATTACH 'x' AS y", "attach"),
-        ("-- nothing", "empty"),
-    ],
-)
-def test_bad_sql_is_refused_when_opened(sql: str, text: str) -> None:
-    with pytest.raises(ValueError, match=text) as caught:
-        es.open(":memory:", Cart, define(sql))
-    assert "Items" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("schema", "line", "shown"),
-    [
-        ("CREATE TABLE a (n);\n\nCREATE TABEL b (n, m);\nSELECT 1", 3, "CREATE TABEL b (n, m)"),
-        ("CREATE TABLE a (n,\n  m INTEGER,,\n  o)", 2, "CREATE TABLE a (n, m INTEGER,, o)"),
-        ("-- a;b\nCREATE TABLE a (n DEFAULT ';', n)", 2, "CREATE TABLE a (n DEFAULT ';', n)"),
-        ("CREATE TABLE a (n);\nINSERT INTO a\nVALUES (1, 2)", 2, "INSERT INTO a VALUES (1, 2)"),
-        ("CREATE TABLE a (n UNIQUE);\nINSERT INTO a VALUES (1), (1); SELECT 1", 2,
-         "INSERT INTO a VALUES (1), (1)"),
-        ("CREATE TABLE a (n);\nATTACH 'x' AS y; SELECT 1", 2, "ATTACH 'x' AS y"),
-    ],
-)  # fmt: skip
-def test_bad_schema_shows_its_statement_and_line(schema: str, line: int, shown: str) -> None:
-    class Bad(es.ReadModel):
-        pass
-
-    Bad.schema = schema
-    with pytest.raises(ValueError, match=f"Bad: schema, line {line}: ") as caught:
-        es.open(":memory:", Cart, Bad)
-    assert str(caught.value).endswith(f", in: {shown}")
-
-
-def test_long_statement_is_cut_in_an_error() -> None:
-    sql = "INSERT INTO items VALUES (1, '" + "ä" * 600 + "')"
-    with pytest.raises(ValueError, match="3 columns but 2 values") as caught:
-        es.open(":memory:", Cart, define(sql))
-    text = str(caught.value)
-    assert "INSERT INTO items VALUES (1, 'ää" in text and text.endswith("ää...")
-
-
-def test_refused_when_defined() -> None:
-    for name in ("status", "retry", "skip", "wait", "rebuild"):
-        with pytest.raises(TypeError, match=name):
-            type("M", (es.ReadModel,), {name: lambda self: None})
-        with pytest.raises(TypeError, match=name):
-            type("M", (es.ReadModel,), {"__annotations__": {name: int}})
-    with pytest.raises(ValueError, match="auto"):
-        type("M", (es.ReadModel,), {"rebuild": "never"})
-    with pytest.raises(ValueError, match="empty"):
-        type("M", (es.ReadModel,), {"schema": " ; "})
-    with pytest.raises(ValueError, match="empty"):
-        type("M", (es.ReadModel,), {}, name="")
-    with pytest.raises(TypeError, match="version"):
-        type("M", (es.ReadModel,), {"version": 1.5})
-    with pytest.raises(ValueError, match="empty SQL"):
-        es.sql(ItemAdded, " ")
-    for arguments in (
-        (),
-        (ItemAdded,),
-        ("SELECT 1",),
-        (AddItem, "x"),
-        (es.Event, ItemAdded, "x"),
-        (ItemAdded, "x", ItemAdded),
-    ):
-        with pytest.raises(TypeError):
-            es.sql(*arguments)
-    with pytest.raises(TypeError):
-        es.on()(lambda self, db, event: None)
-    with pytest.raises(TypeError):
-        es.on(Cart)(lambda self, db, event: None)  # type: ignore[arg-type]
-
-    async def later(self: object, db: object, event: object) -> None: ...
-
-    def lazy(self: object, db: object, event: object):
-        yield
-
-    for function in (later, lazy):
-        with pytest.raises(TypeError):
-            es.on(ItemAdded)(function)
-        with pytest.raises(TypeError):
-            es.query(function)
-    with pytest.raises(TypeError, match="self, db and event"):
-        type("M", (es.ReadModel,), {"added": es.on(ItemAdded)(lambda self, event: None)})
-
-
-FORBIDDEN = [
-    "ATTACH ':memory:' AS other",
-    "DETACH main",
-    "PRAGMA journal_mode = DELETE",
-    "PRAGMA writable_schema = 1",
-    "BEGIN",
-    "COMMIT",
-    "END",
-    "ROLLBACK",
-    "SAVEPOINT x",
-    "RELEASE escqrs_event",
-    "ROLLBACK TO escqrs_event",
-    "VACUUM",
-    "/* ; */ -- ;\n vacuum INTO 'x.db'",
-    "REINDEX",
-    "ANALYZE",
-    "CREATE TABLE x (n)",
-    "CREATE TEMP TABLE x (n)",
-    "CREATE TEMP TRIGGER t AFTER INSERT ON items BEGIN SELECT 1; END",
-    "CREATE VIRTUAL TABLE x USING fts5(n)",
-    "ALTER TABLE items RENAME TO x",
-    "DROP TABLE items",
-    "INSERT INTO sqlite_schema VALUES (1, 1, 1, 1, 1)",
-    "DELETE FROM items WHERE load_extension('x')",
-    # the engine's
-    "DELETE FROM escqrs_event",
-    "UPDATE escqrs_readmodel SET position = 0",
-    "DELETE FROM items WHERE 0 < (SELECT count(*) FROM escqrs_events)",
-    "INSERT INTO items SELECT position, type, 1 FROM escqrs_events",
-    # another read model's
-    "INSERT INTO others VALUES (1)",
-    "DELETE FROM items WHERE name IN (SELECT n FROM others)",
-    "DELETE FROM main.others",
-    "WITH o AS (SELECT n FROM others) DELETE FROM items WHERE name IN o",
-]
-
-
-class Others(es.ReadModel):
-    schema = "CREATE TABLE others (n)"
-    on_added = es.sql(ItemAdded, "INSERT INTO others VALUES (:_position)")
-
-    @es.query
-    def all(self, db: es.Rows) -> list[int]:
-        return [n for (n,) in db.execute("SELECT n FROM others")]
-
-
-def contents(path: Path) -> list[str]:
-    """All that an SQLite file holds."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        return list(connection.iterdump())
-    finally:
-        connection.close()
-
-
-def test_projections_keep_to_their_own_tables(tmp_path: Path) -> None:
-    path = tmp_path / "shop.db"
-    with es.open(path, Cart, Items, Others) as shop:
-        add(shop, "book")
-        shop.flush(SECONDS)
-    before = contents(path)
-    for sql in FORBIDDEN:
-        with pytest.raises(ValueError, match="read model Items: "):
-            es.open(path, Cart, Others, define(sql)).close()
-    assert contents(path) == before
-    errors: list[BaseException | str] = []
-
-    class Nosy(es.ReadModel):
-        schema = "CREATE TABLE nosy (n)"
-
-        @es.on(ItemAdded)
-        def added(self, db: es.Rows, event: ItemAdded) -> None:
-            for sql in FORBIDDEN:
-                try:
-                    db.execute(sql.replace("items", "nosy"))
-                    errors.append(sql)
-                except es.Error as error:
-                    errors.append(error)
-            db.execute("INSERT INTO nosy VALUES (?)", [event.quantity])
-
-        @es.query
-        def all(self, db: es.Rows) -> list[int]:
-            return [n for (n,) in db.execute("SELECT n FROM nosy")]
-
-    with es.open(path, Cart, Nosy, Others) as shop:
-        shop.flush(SECONDS)
-        assert len(errors) == len(FORBIDDEN)
-        for error in errors:
-            assert isinstance(error, es.Error) and "read model Nosy: " in str(error), error
-        assert shop[Nosy].all() == [1] and shop[Others].all() == [1]
-
-
-def test_schema_keeps_to_itself() -> None:
-    for statement in (
-        "ATTACH 'x' AS y",
-        "PRAGMA user_version = 1",
-        "BEGIN",
-        "COMMIT",
-        "SAVEPOINT x",
-        "VACUUM",
-        "ANALYZE",
-        "CREATE TEMP TABLE x (n)",
-        "CREATE TABLE x AS SELECT * FROM escqrs_event",
-        "CREATE TRIGGER t AFTER INSERT ON escqrs_event BEGIN DELETE FROM a; END",
-        "DROP TABLE escqrs_event",
-        "INSERT INTO escqrs_event VALUES (1)",
-        "SELECT load_extension('x')",
-    ):
-        with pytest.raises(ValueError, match="M: schema, line 1: ") as caught:
-            es.open(":memory:", model("M", f"CREATE TABLE a (n); {statement}")).close()
-        assert statement in str(caught.value)
-    for statement in (
-        "CREATE TABLE escqrs_event (n)",
-        "CREATE TABLE escqrs_mine (n)",
-        "CREATE VIEW escqrs_events AS SELECT 1",
-        "CREATE TABLE t (n); CREATE INDEX Escqrs_index ON t (n)",
-    ):
-        with pytest.raises(es.NameClash, match="engine"):
-            es.open(":memory:", model("M", statement)).close()
-    for statement in ("SELECT 1", "-- nothing", "CREATE TABLE t (n); DROP TABLE t"):
-        with pytest.raises(ValueError, match="M.*(no table|empty)"):
-            es.open(":memory:", model("M", statement)).close()
-
-
-def model(name: str, schema: str, **attributes: object) -> type[es.ReadModel]:
-    return type(name, (es.ReadModel,), {"schema": schema, **attributes})
-
-
-def test_refused_open_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "shop.db"
-    bad_sql = [
-        "INSERT INTO bad",
-        "INSERT INTO bad VALUES (:x)",
-        "DELETE FROM bad WHERE n = ?",
-        "/* ; */ ;",
-        "SELECT * FROM bad",
-    ]
-    wrong = [
-        *(model("Bad", "CREATE TABLE bad (n)", added=es.sql(ItemAdded, sql)) for sql in bad_sql),
-        model("Bad", "CREATE TABLE bad (n"),
-        model(
-            "Bad", "CREATE TABLE bad (n)", added=es.sql(ItemAdded, "INSERT INTO bad VALUES (:x)")
-        ),
-        model(
-            "Bad", "CREATE TABLE bad (n)", added=es.sql(ItemAdded, "DELETE FROM bad WHERE n = ?")
-        ),
-        model("Bad", "CREATE TABLE others (n)"),
-        model("Bad", "CREATE TABLE escqrs_x (n)"),
-    ]
-    for bad in wrong:
-        with pytest.raises((ValueError, es.NameClash), match="Bad"):
-            es.open(path, Cart, Others, bad).close()
-        assert list(tmp_path.iterdir()) == []  # not even an empty store
-    with es.open(path, Cart) as shop:
-        add(shop, "book")
-    before = contents(path)
-    for bad in wrong:
-        with pytest.raises((ValueError, es.NameClash), match="Bad"):
-            es.open(path, Cart, Others, bad).close()
-        assert contents(path) == before
-    with es.open(path, Cart, Items) as shop:
-        shop.flush(SECONDS)
-    before = contents(path)
-    for bad in (model("Bad", "CREATE TABLE ITEMS (n)"), define(rebuild="manual", version=2)):
-        with pytest.raises((es.NameClash, es.SchemaMismatch), match="Items"):
-            es.open(path, Cart, Others, bad).close()
-        assert contents(path) == before
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE mine (n)")
-    connection.close()
-    before = contents(path)
-    with pytest.raises(es.NameClash, match="Bad.*mine.*no read model"):
-        es.open(path, Cart, Others, model("Bad", "CREATE TABLE mine (n)"))
-    assert contents(path) == before
 
 
 def test_sql_and_handlers_of_one_event_run_in_order() -> None:
@@ -966,19 +591,6 @@ def test_what_status_and_repr_say() -> None:
             use()
 
 
-def test_names_clash(tmp_path: Path) -> None:
-    class Other(es.ReadModel):
-        schema = "CREATE TABLE Items (n)"
-
-    with pytest.raises(es.NameClash) as caught:
-        es.open(":memory:", Cart, Items, Other)
-    assert "Items" in str(caught.value) and "Other" in str(caught.value)
-    path = tmp_path / "shop.db"
-    es.open(path, Cart, Items).close()
-    with pytest.raises(es.NameClash, match="Items"):
-        es.open(path, Cart, Other)
-
-
 def test_same_class_again_and_changed_while_open() -> None:
     first = define(__qualname__="Notebook")
     with es.open(":memory:", Cart, first) as shop:
@@ -1006,100 +618,3 @@ def test_dropped_unclosed_where_warnings_are_errors(tmp_path: Path) -> None:
     """
     out, error = run(code, tmp_path / "shop.db")
     assert out == "open again\n" and "ResourceWarning: unclosed" in error
-
-
-def test_queries_of_a_thread_pool(tmp_path: Path) -> None:
-    with es.open(tmp_path / "shop.db", Cart, Items, Others) as shop:
-        add(shop, *(f"n{i}" for i in range(20)))
-        shop.flush(SECONDS)
-
-        def ask(i: int) -> tuple[int, int]:
-            rows = shop[Items].run("SELECT count(*) FROM items WHERE position > ?", (i,))
-            return rows[0][0], len(shop[Others].all())
-
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            assert list(pool.map(ask, range(20))) == [(20 - i, 20) for i in range(20)]
-            late = [pool.submit(shop[Items].all) for _ in range(50)]
-            shop.close()  # a query that has begun ends; the others are refused
-            for one in late:
-                try:
-                    assert len(one.result(SECONDS)) == 20
-                except es.Closed:
-                    pass
-
-
-def test_queries_of_threads_that_meet_close() -> None:
-    for _ in range(20):
-        with es.open(":memory:", Cart, Items) as shop:
-            add(shop, *(f"n{i}" for i in range(200)))
-            shop.flush(SECONDS)
-            counts: list[int] = []
-
-            def ask(shop: es.System = shop, counts: list[int] = counts) -> None:
-                while True:
-                    try:
-                        counts.append(len(shop[Items].all()))
-                    except es.Closed:
-                        return
-
-            with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                asking = [pool.submit(ask) for _ in range(4)]
-                while not counts:
-                    time.sleep(0)
-                shop.close()
-                for one in asking:
-                    one.result(SECONDS)  # whole or es.Closed, nothing else
-            assert set(counts) == {200}
-
-
-def test_queries_in_asyncio() -> None:
-    async def main(shop: es.System) -> None:
-        await asyncio.gather(*(shop[Cart, "c"].submit(AddItem(f"n{i}")) for i in range(50)))
-        await asyncio.to_thread(shop.flush, SECONDS)
-        counts = await asyncio.gather(
-            *(asyncio.to_thread(shop[Items].run, "SELECT count(*) FROM items") for _ in range(20))
-        )
-        assert counts == [[(50,)]] * 20
-        assert len(shop[Items].all()) == 50  # on the loop's own thread
-
-    with es.open(":memory:", Cart, Items) as shop:
-        asyncio.run(main(shop))
-
-
-def test_query_sees_one_state(tmp_path: Path) -> None:
-    class Seen(Items, name="Items"):
-        @es.query
-        def twice(self, db: es.Rows) -> tuple[int, int]:
-            first = db.execute("SELECT count(*) FROM items").fetchone()[0]
-            add(shop, f"n{first}")
-            shop.flush(SECONDS)
-            return first, len(self.all())  # a query within: of the same state
-
-    with es.open(tmp_path / "shop.db", Cart, Seen) as shop:
-        assert [shop[Seen].twice() for _ in range(3)] == [(0, 0), (1, 1), (2, 2)]
-        assert len(shop[Seen].all()) == 3
-
-
-def test_queries_of_many_threads(tmp_path: Path) -> None:
-    with es.open(tmp_path / "shop.db", Cart, Items) as shop:
-        failures: list[BaseException] = []
-
-        def ask() -> None:
-            try:
-                last = 0
-                for _ in range(200):
-                    count = len(shop[Items].all())
-                    assert count >= last
-                    last = count
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=ask) for _ in range(10)]
-        for thread in threads:
-            thread.start()
-        add(shop, *(f"n{i}" for i in range(200)))
-        for thread in threads:
-            thread.join(SECONDS)
-        shop.flush(SECONDS)
-        assert failures == []
-        assert len(shop[Items].all()) == 200
