@@ -7,7 +7,6 @@ counts exactly once, whatever happens.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import traceback
@@ -16,10 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _deadline
 from ._core import Recorded
+from ._part import part_of
 from ._projection import Projection, projections_of
 from ._readmodel_status import ReadModelStatus
-from ._store import refuse_simulated
-from .errors import Closed, Corrupt, Error, ReadModelStopped, Timeout
+from ._store import claim_all, refuse_simulated
+from ._upcast import plan_of
+from .errors import Closed, Corrupt, ReadModelStopped, Timeout
 
 if TYPE_CHECKING:
     from ._feed import Feed
@@ -88,8 +89,14 @@ class ForeignReadModel:
         """Take back what was done since ``begin``."""
 
     def follow(self, system: System) -> Follower:
-        """Follow the store of an open system, on a thread, until ``close()``."""
+        """Follow the store of an open system, on a thread, until ``close()``.
+
+        Raises ``es.NameClash`` and ``es.SchemaMismatch`` where the classes of the handlers' events
+        do not fit the store, as ``es.open`` does.
+        """
         refuse_simulated(system.store, "a follower")
+        handlers = self.__escqrs_handlers__
+        claim_all(system.store, [one.event for one in handlers if one.event is not None])
         return Follower(self, system)
 
 
@@ -152,6 +159,7 @@ class Follower:
             if self._failure is None or self._ends:
                 raise ValueError("it has not stopped")
             self._failure = None
+            self._failed_position = 0
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -177,7 +185,7 @@ class Follower:
         while not self._ends:
             try:
                 self._follow()
-            except Exception as error:
+            except BaseException as error:  # what a handler raises is its failure, whatever it is
                 if self._ends or self._system.closed:
                     break
                 self._stop(error)
@@ -185,7 +193,7 @@ class Follower:
             self._ends = True
             self._changed.notify_all()
 
-    def _stop(self, error: Exception) -> None:
+    def _stop(self, error: BaseException) -> None:
         name = type(self.model).__name__
         _log.error("foreign read model %s has stopped; retry() goes on", name, exc_info=error)
         with self._changed:
@@ -202,17 +210,36 @@ class Follower:
             )
         self._move(position)
         while not self._ends:
-            batch = list(
-                itertools.islice(self._system.events(after=position), self.model.batch_events)
-            )
-            if not batch:
+            head = self._system.head
+            if position < head:
+                position = self._apply(*self._next(position, head), position)
+                self._move(position)
+            else:
                 self._sleep(position)
-                continue
-            for number, recorded in enumerate(batch, position + 1):
-                if recorded.position != number:
-                    raise Corrupt(f"event {recorded.position} came where {number} was to come")
-            position = self._apply(batch, position)
-            self._move(position)
+
+    def _next(self, position: int, head: int) -> tuple[list[Recorded], int]:
+        """Further events, whole ones where upcasters have made several of one, and the position
+        up to which these are all: some may have been dropped by upcasters."""
+        is_plain = not plan_of(self._system.store).steps  # no position is left out
+        batch: list[Recorded] = []
+        last = position
+        try:
+            for recorded in self._system.events(after=position, upto=head):
+                if is_plain and recorded.position != last + 1:
+                    raise Corrupt(f"event {recorded.position} came where {last + 1} was to come")
+                last = recorded.position
+                batch.append(recorded)
+                part, parts = part_of(recorded)
+                if len(batch) >= self.model.batch_events and part == parts - 1:
+                    return batch, last
+            if is_plain and last != head:
+                raise Corrupt(f"the events end at {last}, but the store at {head}")
+        except Exception as error:
+            if not batch:
+                self._failed_position = getattr(error, "position", None) or 0
+                raise
+            return batch, last  # it comes again
+        return batch, head
 
     def _move(self, position: int) -> None:
         with self._changed:
@@ -232,30 +259,32 @@ class Follower:
                 with self._changed:
                     self._feed = None
 
-    def _apply(self, batch: list[Recorded], before: int) -> int:
+    def _apply(self, batch: list[Recorded], upto: int, before: int) -> int:
         """Apply the events in one transaction; those before one that fails are applied anyway."""
-        failed: Exception | None = None
-        while batch:
+        failed: BaseException | None = None
+        while True:
             db = self.model.begin()
             done = 0
             try:
                 for recorded in batch:
                     self._hand_over(db, recorded)
                     done += 1
-                self.model.commit(db, before, batch[-1].position)
+                self.model.commit(db, before, upto)
             except BaseException as error:
                 self.model.rollback(db)
-                if done == len(batch) or not isinstance(error, Exception):
+                if done == len(batch):
                     raise  # the commit itself
-                self._failed_position = batch[done].position
                 failed = error
-                batch = batch[:done]
+                at = self._failed_position = batch[done].position
+                upto = at - 1
+                if upto <= before:
+                    raise
+                batch = [one for one in batch[:done] if one.position < at]
                 continue
             if failed is None:
-                return batch[-1].position
-            self._move(batch[-1].position)
-            break
-        raise failed if failed is not None else Error("nothing to apply")
+                return upto
+            self._move(upto)
+            raise failed
 
     def _hand_over(self, db: Any, recorded: Recorded) -> None:
         for one in self.model.__escqrs_handlers__:

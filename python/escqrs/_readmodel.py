@@ -211,8 +211,10 @@ class ReadModel:
 
         A result is given when it differs from the one before (by ``==``); of several changes in
         quick succession only the last may be seen. Nothing polls: the query runs again when the
-        read model has seen further events. The iteration ends with ``close()`` of the watch, and
-        raises ``es.Closed`` where the system is closed.
+        read model has seen further events, was built anew, or has applied what was parked. The
+        iteration ends with ``close()`` of the watch, and raises ``es.Closed`` where the system is
+        closed. In a read-only system it looks at the file 50 times a second, for further events
+        only.
         """
         refuse_simulated(core_of(self).system().store, "a watch")
         if not callable(query):

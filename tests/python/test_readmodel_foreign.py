@@ -151,6 +151,84 @@ def test_a_handler_that_fails_stops_it(tmp_path: Path) -> None:
                 reports.retry()
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RecursionError])
+def test_whatever_a_handler_raises_stops_it(tmp_path: Path, error: type[BaseException]) -> None:
+    class Failing(Reports):
+        @es.on(Other)
+        def other(self, db: sqlite3.Connection, event: Other) -> None:
+            raise error
+
+    with es.open(tmp_path / "a.db", Box) as shop:
+        put(shop, "a", "b")
+        with Failing(tmp_path / "reports.db").follow(shop) as reports:
+            with pytest.raises(es.ReadModelStopped, match="position 2") as caught:
+                reports.wait(timeout=SECONDS)
+            assert isinstance(caught.value.__cause__, error)
+            assert rows(tmp_path / "reports.db") == [("a", 1)]
+
+
+class Old(es.Event, name="Many", version=1):
+    keys: list[str]
+
+
+def test_the_events_of_its_handlers_need_not_be_known(tmp_path: Path) -> None:
+    with es.open(tmp_path / "a.db", Box) as shop:
+        put(shop, "a")
+
+    class Nothing(es.Aggregate):
+        pass
+
+    with es.open(tmp_path / "a.db", Nothing) as shop:
+        with Reports(tmp_path / "reports.db").follow(shop) as reports:
+            reports.wait(timeout=SECONDS)
+        assert rows(tmp_path / "reports.db") == [("a", 1)]
+
+
+@pytest.mark.parametrize("events", [1, 2, 7])
+def test_events_that_upcasters_split_and_drop(tmp_path: Path, events: int) -> None:
+    history = [["a", "b"], [], ["c"], ["d", "e", "f"], [], []]
+    with es.Store(tmp_path / "a.db", Old) as store:
+        store.append("many", [Old(keys) for keys in history])
+
+    class Many(es.Event, version=2):
+        key: str
+
+    @es.upcast("Many", version=1)
+    def apart(data: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"key": key} for key in data.get("keys", [])]
+
+    class Parts(Reports):
+        batch_events = events
+        calls: list[str]
+
+        @es.on(Many)
+        def many(self, db: sqlite3.Connection, event: Many, recorded: es.Recorded) -> None:
+            self.calls.append(event.key)
+            db.execute("INSERT INTO rows VALUES (?, ?)", (event.key, recorded.position))
+            if event.key == self.refused:
+                raise LookupError("on purpose")
+
+    class Nothing(es.Aggregate):
+        pass
+
+    model = Parts(tmp_path / "reports.db")
+    model.calls = []
+    model.refused = "e"
+    with es.open(tmp_path / "a.db", Nothing) as shop:
+        with model.follow(shop) as reports:
+            with pytest.raises(es.ReadModelStopped, match="position 4"):
+                reports.wait(timeout=SECONDS)
+            assert rows(tmp_path / "reports.db") == [("a", 1), ("b", 1), ("c", 3)]
+            assert reports.status.position == 3
+            model.refused = None
+            reports.retry()
+            reports.wait(timeout=SECONDS)  # also for what is dropped at the end
+            assert reports.status.state == "live"
+    found = [("a", 1), ("b", 1), ("c", 3), ("d", 4), ("e", 4), ("f", 4)]
+    assert rows(tmp_path / "reports.db") == found
+    assert model.checkpoint() == 6
+
+
 def test_a_database_of_another_store(tmp_path: Path) -> None:
     other = tmp_path / "reports.db"
     with es.open(tmp_path / "a.db", Box) as shop:
