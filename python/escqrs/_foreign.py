@@ -121,7 +121,7 @@ class Follower:
 
     @property
     def status(self) -> ReadModelStatus:
-        """Where it stands now."""
+        """Where it stands now; ``lag_seconds`` and ``rate`` are not measured, and 0."""
         head = self._system.head
         with self._changed:
             position, failure = max(self._position, 0), self._failure
