@@ -94,6 +94,7 @@ typedef struct esc_py_actor_state {
     PyObject *await_reply;      /* await_reply(reply) -> iterator */
     PyObject *begin_blocking;   /* begin_blocking(system, reply, outside) -> tuple */
     PyObject *end_blocking;     /* end_blocking(*tuple) */
+    PyObject *look_at_blocked;  /* look_at_blocked(system) */
     PyObject *compose;          /* compose(middleware, innermost) -> callable */
     PyObject *make_log;         /* make_log(context) -> logger */
     PyObject *letter;           /* letter(system, target, message, sender): a dead letter */
@@ -185,6 +186,9 @@ static inline PyObject *esc_py_mail_headers(const esc_py_mail *mail) /* borrowed
 esc_py_mail *esc_py_mail_new(esc_py_actor_system *system, PyObject *object, PyObject *headers);
 /* An answer that is a failure; any thread; NULL: no memory. */
 esc_py_mail *esc_py_mail_new_error(esc_py_actor_system *system, const escqrs_error *error);
+/* Tell who has subscribed to dead letters of a copy. Any thread. `to` may be NULL. */
+void esc_py_letter_publish(esc_py_actor_system *system, escqrs_ref *to,
+                           const escqrs_envelope *envelope);
 void esc_py_mail_free_list(esc_py_actor_system *system);
 
 /* ---- exceptions on their way --------------------------------------------------------------------- */
@@ -316,6 +320,17 @@ typedef struct esc_py_context {
 PyObject *esc_py_context_call(esc_py_context *self, PyObject *message);
 /* The current exception is a failure of the actor. */
 escqrs_turn_end esc_py_context_fail(esc_py_context *self);
+/* The same without a context; `message`: what was handled; NULL: the producer raised. */
+escqrs_turn_end esc_py_fail(esc_py_actor_system *system, escqrs_context *core, PyObject *message);
+/* The current exception is that of something the actor did beside its message, which goes on: it
+ * is logged and published as a failure in `message`. */
+void esc_py_context_note(esc_py_context *self, PyObject *message);
+/* Log and publish a failure that no supervisor decides on: `fault` or, where that is NULL, `error`,
+ * whose text is logged; `message`: the name of the message's type, "" for none. RESTART or RESUME.
+ * Any thread, with or without the GIL. */
+void esc_py_failed_publish(esc_py_actor_system *system, escqrs_ref *who, esc_py_fault *fault,
+                           const escqrs_error *error, const char *message,
+                           escqrs_directive directive);
 
 /* ---- module --------------------------------------------------------------------------------------- */
 

@@ -9,6 +9,8 @@
 #include <structmember.h>
 
 #include "python/actor_context.h"
+#include "python/actor_persist.h"
+#include "python/actor_reply.h"
 #include "python/errors.h"
 #include "python/state.h"
 
@@ -275,6 +277,45 @@ static PyObject *context_begin_wait(PyObject *object, PyObject *ref)
     self->waits_for = (escqrs_ref *)target;
     escqrs_ref_hold(self->waits_for);
     Py_RETURN_TRUE;
+}
+
+/* _check_wait(ref): Deadlock where its waiting for an answer of that actor would never end; nothing
+ * is noted. */
+static PyObject *context_check_wait(PyObject *object, PyObject *ref)
+{
+    esc_py_context *self = (esc_py_context *)object;
+    escqrs_actor *target = esc_py_ref_actor(ref);
+    escqrs_error error = {0};
+    if (self->suspended && target != NULL &&
+        escqrs_actor_wait_check((escqrs_actor *)self->ref, target, &error) != ESCQRS_OK) {
+        return esc_py_raise(self->system->state, &error);
+    }
+    Py_RETURN_NONE;
+}
+
+/* _holds_up(reply): whether the reply cannot come before the async receive that is under way has
+ * ended: who was asked is this actor or waits for it, or the question was sent on to it and nobody
+ * else can answer. */
+static PyObject *context_holds_up(PyObject *object, PyObject *argument)
+{
+    esc_py_context *self = (esc_py_context *)object;
+    esc_py_answer *reply = (esc_py_answer *)argument;
+    escqrs_actor *target = esc_py_ref_actor(reply->target);
+    if (!self->suspended || target == NULL) {
+        Py_RETURN_FALSE;
+    }
+    if (escqrs_future_was_sent_to(&reply->future, self->ref)) {
+        /* the message's, the asker's own, and those of the receive. relaxed: a hint, and seen anew
+         * by the next look; where others have it, they may answer */
+        bool here = self->asker == &reply->future.ref;
+        uint32_t own = 1 + reply->asking + (here ? 1 + esc_py_persist_asks(self) : 0);
+        if (atomic_load_explicit(&reply->future.references, memory_order_relaxed) == own) {
+            Py_RETURN_TRUE;
+        }
+    }
+    escqrs_error error = {0};
+    return PyBool_FromLong(escqrs_actor_wait_check((escqrs_actor *)self->ref, target, &error) !=
+                           ESCQRS_OK);
 }
 
 static PyObject *context_end_wait(PyObject *object, PyObject *Py_UNUSED(ignored))
@@ -561,6 +602,8 @@ static PyMethodDef context_methods[] = {
     {"_call", context_call, METH_O, NULL},
     {"_begin_wait", context_begin_wait, METH_O, NULL},
     {"_end_wait", context_end_wait, METH_NOARGS, NULL},
+    {"_check_wait", context_check_wait, METH_O, NULL},
+    {"_holds_up", context_holds_up, METH_O, NULL},
     {"_post", context_post, METH_O, NULL},
     {"_settle", context_settle, METH_O, NULL},
     {NULL, NULL, 0, NULL},

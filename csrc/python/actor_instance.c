@@ -69,19 +69,27 @@ static PyObject *fault_text(PyObject *exception)
     return text;
 }
 
-static escqrs_turn_end fail_core(esc_py_context *self, escqrs_context *core, PyObject *message)
+/* The current exception, as that of the actor; `message`: NULL: its producer's. NULL: no memory. */
+static esc_py_fault *take_fault(esc_py_actor_system *system, escqrs_ref *ref, PyObject *message)
 {
     char path[512] = "/";
-    escqrs_ref_path(escqrs_context_self(core), path + 1, sizeof path - 1);
+    escqrs_ref_path(ref, path + 1, sizeof path - 1);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
     PyObject *what =
         message == NULL ? PyUnicode_FromString("its producer") : PyType_GetName(Py_TYPE(message));
     if (what == NULL) {
         PyErr_Clear();
     }
-    esc_py_actor_system *system =
-        self != NULL ? self->system : ((esc_py_recipe *)escqrs_context_user_data(core))->system;
+    PyErr_Restore(type, value, traceback);
     esc_py_fault *fault = esc_py_fault_take(system, path, what == NULL ? Py_None : what);
     Py_XDECREF(what);
+    return fault;
+}
+
+escqrs_turn_end esc_py_fail(esc_py_actor_system *system, escqrs_context *core, PyObject *message)
+{
+    esc_py_fault *fault = take_fault(system, escqrs_context_self(core), message);
     PyObject *text = fault == NULL ? NULL : fault_text(fault->exception);
     const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
     PyErr_Clear();
@@ -94,7 +102,22 @@ static escqrs_turn_end fail_core(esc_py_context *self, escqrs_context *core, PyO
 
 escqrs_turn_end esc_py_context_fail(esc_py_context *self)
 {
-    return fail_core(self, self->core, self->message);
+    return esc_py_fail(self->system, self->core, self->message);
+}
+
+void esc_py_context_note(esc_py_context *self, PyObject *message)
+{
+    esc_py_fault *fault = take_fault(self->system, self->ref, message);
+    PyObject *text = fault == NULL ? NULL : fault_text(fault->exception);
+    const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
+    PyErr_Clear();
+    escqrs_error error = {0};
+    (void)escqrs_error_set(&error, fault == NULL ? ESCQRS_NO_MEMORY : ESCQRS_REJECTED, "%s",
+                           utf8 == NULL ? "the actor raised" : utf8);
+    esc_py_failed_publish(self->system, self->ref, fault, &error, Py_TYPE(message)->tp_name,
+                          ESCQRS_DIRECTIVE_RESUME);
+    esc_py_fault_release(fault);
+    Py_XDECREF(text);
 }
 
 /* ---- instances ---------------------------------------------------------------------------------- */
@@ -202,10 +225,10 @@ static escqrs_turn_end actor_create(escqrs_context *core, void *user_data, void 
     esc_py_recipe *recipe = user_data;
     esc_py_context *self = context_new(core, recipe);
     if (self == NULL) {
-        return fail_core(NULL, core, NULL);
+        return esc_py_fail(recipe->system, core, NULL);
     }
     if (context_begin(self) < 0) {
-        escqrs_turn_end end = fail_core(self, core, NULL);
+        escqrs_turn_end end = esc_py_fail(recipe->system, core, NULL);
         esc_py_context_end(self);
         Py_DECREF((PyObject *)self);
         return end;

@@ -37,6 +37,7 @@ typedef struct flight {
     bool waits;        /* a thread waits for the commit and frees it */
     bool finished;     /* `done` was called; written there, read by who waited for it */
     escqrs_error error;
+    char message[64]; /* the name of the type of the message, cut; "": a continuation */
 } flight;
 
 struct esc_py_persist {
@@ -57,6 +58,7 @@ struct esc_py_persist {
     bool open;
     bool applied; /* the turn has persisted something */
     bool recovering;
+    bool recovered;    /* ReplayComplete has come, or is about to */
     bool applying;     /* an event that was just persisted is being handled */
     bool snapshotting; /* RequestSnapshot is being handled */
     bool broken;       /* an event was not taken: the message has failed, whatever it does */
@@ -94,7 +96,7 @@ static flight *flight_new(esc_py_persist *persist)
     self->error.status = ESCQRS_OK;
     self->error.version = self->error.position = self->error.expected = self->error.actual = 0;
     self->error.system_error = 0;
-    self->error.subject[0] = self->error.message[0] = '\0';
+    self->error.subject[0] = self->error.message[0] = self->message[0] = '\0';
     self->outbox_end = &self->outbox;
     self->persist = persist;
     (void)atomic_fetch_add_explicit(&persist->references, 1, memory_order_relaxed);
@@ -193,11 +195,6 @@ static void fail(flight *self, escqrs_status status)
      * or by way of the journal */
     if (!atomic_exchange_explicit(&persist->failed, true, memory_order_acq_rel)) {
         persist->failure = *error;
-        escqrs_log_write(escqrs_actor_system_log(persist->system->core), ESCQRS_LOG_ERROR,
-                         "the persistent actor %.*s is restarted from what is stored, as its "
-                         "events could not be: %s",
-                         (int)persist->stream.size, (const char *)persist->stream.data,
-                         error->message);
     } else if (status == ESCQRS_ABORTED) {
         *error = persist->failure;
     }
@@ -205,6 +202,8 @@ static void fail(flight *self, escqrs_status status)
      * pairs with the acquire in esc_py_persist_open */
     atomic_store_explicit(&persist->stale, true, memory_order_release);
     drop(self);
+    esc_py_failed_publish(persist->system, persist->actor, NULL, error, self->message,
+                          ESCQRS_DIRECTIVE_RESTART);
     if (self->asker != NULL) {
         esc_py_mail *mail = esc_py_mail_new_error(persist->system, error);
         if (mail != NULL) {
@@ -535,6 +534,13 @@ static esc_py_persist *writing(PyObject *object, const char *method)
                      Py_TYPE(object)->tp_name, method);
         return NULL;
     }
+    if (!self->recovered) { /* what is stored is not known yet, so it would stand before that */
+        PyErr_Format(self->system->state->errors.error,
+                     "%s.%s was called before the actor was recovered from what is stored: call it "
+                     "when ReplayComplete comes",
+                     Py_TYPE(object)->tp_name, method);
+        return NULL;
+    }
     return self;
 }
 
@@ -650,7 +656,7 @@ static void request_snapshot(esc_py_context *context, int64_t before)
     PyObject *result = call_now(context, self->system->state->actor.request_snapshot);
     self->snapshotting = false;
     if (result == NULL) {
-        PyErr_WriteUnraisable(context->actor);
+        esc_py_context_note(context, self->system->state->actor.request_snapshot);
     }
     Py_XDECREF(result);
 }
@@ -704,6 +710,9 @@ static void take_off(esc_py_persist *self, const escqrs_envelope *envelope)
 {
     flight *turn = self->turn;
     self->turn = NULL;
+    if (envelope != NULL) {
+        escqrs_envelope_describe(envelope, turn->message, sizeof turn->message);
+    }
     seal(turn);
     (void)atomic_fetch_add_explicit(&self->in_flight, 1, memory_order_relaxed);
     escqrs_error error;
@@ -795,6 +804,7 @@ PyObject *esc_py_persist_recover(esc_py_context *context, PyObject *result)
         return NULL;
     }
     self->version = self->version_before = number;
+    self->recovered = true;
     PyObject *complete =
         PyObject_CallFunction(self->system->state->actor.replay_complete, "L", (long long)number);
     result = complete == NULL ? NULL : call_now(context, complete);

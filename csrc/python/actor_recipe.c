@@ -142,8 +142,8 @@ static uint64_t router_key(void *context, const escqrs_envelope *envelope)
     PyObject *object = esc_py_mail_object((const esc_py_mail *)envelope);
     PyObject *key = PyObject_CallOneArg(PyTuple_GET_ITEM(self->router, 1), object);
     Py_hash_t hash = key == NULL ? -1 : PyObject_Hash(key);
-    if (hash == -1) { /* said; the message goes to the first */
-        PyErr_WriteUnraisable(self->router);
+    if (hash == -1) { /* a failure of the router: the message goes to nobody */
+        esc_py_fail(self->system, escqrs_context_current(), object);
         hash = 0;
     }
     Py_XDECREF(key);
@@ -222,6 +222,7 @@ static escqrs_status make_router(esc_py_recipe *self, escqrs_props *pool, escqrs
         .pool_size = pool == NULL ? 0 : (size_t)PyLong_AsSsize_t(routees),
         .group = group,
         .group_size = count,
+        .failure_release = esc_py_fault_release,
         .release = pool == NULL ? recipe_release : NULL,
     };
     escqrs_status status = ESCQRS_OK;

@@ -119,6 +119,9 @@ static int wait_or_refuse(esc_py_ref *to)
 
 int esc_py_send(esc_py_ref *to, esc_py_mail *mail, escqrs_ref *sender)
 {
+    if (sender != NULL && escqrs_ref_kind_of(sender) == ESCQRS_REF_FUTURE) {
+        escqrs_future_send_on(ESC_CONTAINER_OF(sender, escqrs_future, ref), to->core);
+    }
     if (esc_py_persist_holds()) {
         esc_py_persist_hold(to->core, mail, sender);
         return 0;

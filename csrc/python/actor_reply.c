@@ -262,6 +262,32 @@ void esc_py_waiting_end(esc_py_waiting *self, esc_py_answer *reply)
     PyErr_Restore(type, value, traceback);
 }
 
+/* Async actors may need the event loop that this thread keeps: who waits for them is told. */
+static int look_at_blocked(esc_py_answer *self)
+{
+    PyObject *result =
+        PyObject_CallOneArg(self->system->state->actor.look_at_blocked, (PyObject *)self->system);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int wait_for_answer(esc_py_answer *self, const esc_py_waiting *waiting, escqrs_actor *first,
+                           int64_t deadline_ns)
+{
+    for (;;) {
+        int64_t slice_ns = esc_deadline_after(ESC_PY_SLICE_NS);
+        bool last = waiting->loop == NULL || self->system->manual || slice_ns >= deadline_ns;
+        int result = esc_py_actor_wait(self->system, answer_sleep, self, first,
+                                       last ? deadline_ns : slice_ns);
+        if (result != ESCQRS_TIMEOUT || last) {
+            return result;
+        }
+        if (look_at_blocked(self) < 0) {
+            return -1;
+        }
+    }
+}
+
 int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
 {
     if (esc_py_answer_is_done(self)) {
@@ -280,7 +306,7 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
         return -1;
     }
     escqrs_actor *first = escqrs_actor_current() == NULL ? NULL : esc_py_ref_actor(self->target);
-    int result = esc_py_actor_wait(self->system, answer_sleep, self, first, deadline_ns);
+    int result = wait_for_answer(self, &waiting, first, deadline_ns);
     esc_py_waiting_end(&waiting, self);
     if (result == ESCQRS_NO_MEMORY) {
         return raise_waiting(self, ESCQRS_NO_MEMORY,
@@ -411,8 +437,10 @@ static PyObject *answer_refuse(PyObject *object, PyObject *exception)
 {
     esc_py_answer *self = (esc_py_answer *)object;
     if (!esc_py_answer_is_done(self)) {
+        const void *turn = esc_py_persist_suspend(); /* it leaves at once */
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
         esc_py_answer_raise(self->system, &self->future.ref);
+        esc_py_persist_resume(turn);
     }
     Py_RETURN_NONE;
 }

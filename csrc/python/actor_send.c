@@ -134,6 +134,7 @@ PyObject *esc_py_context_respond(PyObject *object, PyObject *message)
         if (esc_py_context_is_inside(self)) {
             (void)escqrs_context_respond(self->core, &mail->envelope);
         } else {
+            esc_py_letter_publish(self->system, NULL, &mail->envelope);
             escqrs_envelope_destroy(&mail->envelope);
         }
         Py_RETURN_NONE;

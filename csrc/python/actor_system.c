@@ -94,23 +94,22 @@ static void letter_errand(esc_py_errand *errand)
     escqrs_free(self);
 }
 
-static void on_letter(void *data, const escqrs_envelope *event)
+void esc_py_letter_publish(esc_py_actor_system *system, escqrs_ref *to,
+                           const escqrs_envelope *envelope)
 {
-    esc_py_actor_system *system = data;
-    const escqrs_dead_letter_event *dead = (const escqrs_dead_letter_event *)event;
     /* relaxed: who subscribes now gets what comes later */
     if (!atomic_load_explicit(&system->listening, memory_order_relaxed) ||
-        dead->letter->type != &esc_py_mail_type) {
+        envelope->type != &esc_py_mail_type) {
         return;
     }
     letter *self = escqrs_alloc_zero(sizeof *self);
-    if (self == NULL || (self->copy = esc_py_mail_type.copy(dead->letter)) == NULL) {
+    if (self == NULL || (self->copy = esc_py_mail_type.copy(envelope)) == NULL) {
         escqrs_free(self);
         return;
     }
     self->system = system;
-    self->to = dead->to;
-    self->sender = dead->letter->sender;
+    self->to = to;
+    self->sender = envelope->sender;
     if (self->to != NULL) {
         escqrs_ref_hold(self->to);
     }
@@ -124,15 +123,20 @@ static void on_letter(void *data, const escqrs_envelope *event)
     esc_py_errand_push(system, &self->errand);
 }
 
+static void on_letter(void *data, const escqrs_envelope *event)
+{
+    const escqrs_dead_letter_event *dead = (const escqrs_dead_letter_event *)event;
+    esc_py_letter_publish(data, dead->to, dead->letter);
+}
+
 typedef struct failed {
     esc_py_errand errand;
     esc_py_actor_system *system;
     escqrs_ref *who;     /* held, or NULL */
     esc_py_fault *fault; /* held, or NULL */
-    escqrs_status status;
+    escqrs_error error;  /* where there is no fault */
     escqrs_directive directive;
     char message[256];
-    char text[512];
 } failed;
 
 static void failed_errand(esc_py_errand *errand)
@@ -144,9 +148,7 @@ static void failed_errand(esc_py_errand *errand)
     if (self->fault != NULL) {
         exception = Py_NewRef(self->fault->exception);
     } else {
-        escqrs_error error = {0};
-        (void)escqrs_error_set(&error, self->status, "%s", self->text);
-        exception = esc_py_error_new(system->state, &error);
+        exception = esc_py_error_new(system->state, &self->error);
     }
     if (who != NULL && exception != NULL) {
         result = PyObject_CallFunction(system->state->actor.failed, "OOOsi", (PyObject *)system,
@@ -163,11 +165,10 @@ static void failed_errand(esc_py_errand *errand)
     escqrs_free(self);
 }
 
-static void on_failure(void *data, const escqrs_envelope *event)
+/* Tell who has subscribed to ActorFailed. Any thread. */
+static void failed_push(esc_py_actor_system *system, escqrs_ref *who, esc_py_fault *fault,
+                        const escqrs_error *error, const char *message, escqrs_directive directive)
 {
-    esc_py_actor_system *system = data;
-    const escqrs_failure_message *message = (const escqrs_failure_message *)event;
-    const escqrs_failure *failure = message->failure;
     /* relaxed: as for letters */
     if (!atomic_load_explicit(&system->listening, memory_order_relaxed)) {
         return;
@@ -177,20 +178,41 @@ static void on_failure(void *data, const escqrs_envelope *event)
         return;
     }
     self->system = system;
-    self->who = failure->who;
-    if (self->who != NULL) {
-        escqrs_ref_hold(self->who);
+    self->who = who;
+    if (who != NULL) {
+        escqrs_ref_hold(who);
     }
-    self->fault = failure->detail;
-    if (self->fault != NULL) {
-        esc_py_fault_hold(self->fault);
+    self->fault = fault;
+    if (fault != NULL) {
+        esc_py_fault_hold(fault);
     }
-    self->status = failure->status;
-    self->directive = message->directive;
-    snprintf(self->message, sizeof self->message, "%s", failure->message);
-    snprintf(self->text, sizeof self->text, "%s", failure->text);
+    self->error = *error;
+    self->directive = directive;
+    snprintf(self->message, sizeof self->message, "%s", message);
     self->errand.run = failed_errand;
     esc_py_errand_push(system, &self->errand);
+}
+
+static void on_failure(void *data, const escqrs_envelope *event)
+{
+    const escqrs_failure_message *message = (const escqrs_failure_message *)event;
+    const escqrs_failure *failure = message->failure;
+    escqrs_error error = {0};
+    (void)escqrs_error_set(&error, failure->status, "%s", failure->text);
+    failed_push(data, failure->who, failure->detail, &error, failure->message, message->directive);
+}
+
+void esc_py_failed_publish(esc_py_actor_system *system, escqrs_ref *who, esc_py_fault *fault,
+                           const escqrs_error *error, const char *message,
+                           escqrs_directive directive)
+{
+    char path[512];
+    escqrs_ref_path(who, path, sizeof path);
+    escqrs_log_write(escqrs_actor_system_log(system->core), ESCQRS_LOG_ERROR,
+                     "actor %s failed%s%s (%s): %s", path, message[0] == '\0' ? "" : " in ",
+                     message, directive == ESCQRS_DIRECTIVE_RESUME ? "resume" : "restart",
+                     error->message);
+    failed_push(system, who, fault, error, message, directive);
 }
 
 /* ---- open --------------------------------------------------------------------------------------- */
@@ -676,13 +698,34 @@ static const struct {
     const char *name;
     size_t offset;
 } bound[] = {
-    BOUND(started),          BOUND(stopping),         BOUND(stopped),         BOUND(restarting),
-    BOUND(receive_timeout),  BOUND(terminated),       BOUND(props),           BOUND(envelope),
-    BOUND(unanswered),       BOUND(abandoned),        BOUND(await_reply),     BOUND(compose),
-    BOUND(begin_blocking),   BOUND(end_blocking),     BOUND(make_log),        BOUND(letter),
-    BOUND(failed),           BOUND(decide),           BOUND(start_task),      BOUND(inside),
-    BOUND(run_now),          BOUND(recover),          BOUND(commit_provider), BOUND(delete_events),
-    BOUND(delete_snapshots), BOUND(request_snapshot), BOUND(replay_complete),
+    BOUND(started),
+    BOUND(stopping),
+    BOUND(stopped),
+    BOUND(restarting),
+    BOUND(receive_timeout),
+    BOUND(terminated),
+    BOUND(props),
+    BOUND(envelope),
+    BOUND(unanswered),
+    BOUND(abandoned),
+    BOUND(await_reply),
+    BOUND(compose),
+    BOUND(begin_blocking),
+    BOUND(end_blocking),
+    BOUND(make_log),
+    BOUND(letter),
+    BOUND(failed),
+    BOUND(decide),
+    BOUND(start_task),
+    BOUND(inside),
+    BOUND(run_now),
+    BOUND(recover),
+    BOUND(commit_provider),
+    BOUND(delete_events),
+    BOUND(delete_snapshots),
+    BOUND(request_snapshot),
+    BOUND(replay_complete),
+    BOUND(look_at_blocked),
 };
 
 static PyObject **bound_slot(esc_py_actor_state *section, size_t index)

@@ -70,6 +70,7 @@ struct escqrs_props {
     _Atomic(uint32_t) references;
     bool boxed; /* its mailboxes are boxes */
     const escqrs_actor_class *actor_class;
+    void (*failure_release)(void *detail); /* the class's; of a router its options' */
     void *user_data;
     void (*release)(void *release_data);
     void *release_data;

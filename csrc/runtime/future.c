@@ -45,11 +45,24 @@ void escqrs_future_init(escqrs_future *future, const escqrs_future_ops *ops, esc
     future->ref.ops = &esc_future_ops;
     atomic_init(&future->references, 1);
     atomic_init(&future->completed, OPEN);
+    atomic_init(&future->sent_to, 0);
     future->future_ops = ops;
     future->target = target;
     if (target != NULL) {
         escqrs_ref_hold(target);
     }
+}
+
+void escqrs_future_send_on(escqrs_future *future, const escqrs_ref *to)
+{
+    /* relaxed: it is compared only, and need not be there any more */
+    atomic_store_explicit(&future->sent_to, (uintptr_t)to, memory_order_relaxed);
+}
+
+bool escqrs_future_was_sent_to(const escqrs_future *future, const escqrs_ref *ref)
+{
+    /* relaxed: as above */
+    return atomic_load_explicit(&future->sent_to, memory_order_relaxed) == (uintptr_t)ref;
 }
 
 static bool claim(escqrs_future *future, uint32_t as)

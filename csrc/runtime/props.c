@@ -43,6 +43,7 @@ escqrs_status escqrs_props_create(const escqrs_props_options *options, escqrs_pr
     }
     atomic_init(&made->references, 1);
     made->actor_class = actor_class;
+    made->failure_release = actor_class->failure_release;
     made->user_data = options->user_data;
     made->release_data = options->user_data;
     made->host = options->host;

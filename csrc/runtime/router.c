@@ -268,6 +268,17 @@ static size_t pick(esc_router *router, const router_config *config, const escqrs
     return router->next++ % router->routees.count;
 }
 
+/* What finds no room is a dead letter: its sender would not hear of it otherwise. */
+static void hand_on(escqrs_ref *routee, escqrs_envelope *envelope, escqrs_ref *sender)
+{
+    if (sender != NULL && esc_ref_is_future(sender)) {
+        escqrs_future_send_on((escqrs_future *)sender, routee);
+    }
+    if (escqrs_tell_now(routee, envelope, sender) == ESCQRS_MAILBOX_FULL) {
+        escqrs_untold_publish(routee, envelope);
+    }
+}
+
 static escqrs_turn_end broadcast(escqrs_context *context, esc_router *router,
                                  escqrs_envelope *message)
 {
@@ -283,9 +294,9 @@ static escqrs_turn_end broadcast(escqrs_context *context, esc_router *router,
             return escqrs_context_fail(context, ESCQRS_NO_MEMORY, NULL,
                                        "out of memory copying a %s", message->type->name);
         }
-        escqrs_tell(routee_at(router, i), copy, message->sender);
+        hand_on(routee_at(router, i), copy, message->sender);
     }
-    escqrs_context_forward(context, routee_at(router, count - 1));
+    hand_on(routee_at(router, count - 1), escqrs_context_take(context), message->sender);
     return ESCQRS_TURN_NEXT;
 }
 
@@ -305,8 +316,9 @@ static escqrs_turn_end router_receive(escqrs_context *context, void *state,
         return ESCQRS_TURN_NEXT;
     }
     if (router->routees.count == 0) {
-        escqrs_actor_system *system = escqrs_context_system(context);
-        esc_dead_letter_send(system, escqrs_context_self(context), escqrs_context_take(context));
+        escqrs_ref *self = escqrs_context_self(context);
+        esc_question_refuse(message, ESCQRS_CLOSED, self, "has no routees");
+        esc_dead_letter_send(escqrs_context_system(context), self, escqrs_context_take(context));
         return ESCQRS_TURN_NEXT;
     }
     if (config->options.routing == ESCQRS_ROUTING_BROADCAST) {
@@ -316,7 +328,7 @@ static escqrs_turn_end router_receive(escqrs_context *context, void *state,
     if (esc_cell_has(esc_context_cell(context))->failure != NULL) {
         return ESCQRS_TURN_FAILED; /* the key has said so */
     }
-    escqrs_context_forward(context, routee_at(router, index));
+    hand_on(routee_at(router, index), escqrs_context_take(context), message->sender);
     return ESCQRS_TURN_NEXT;
 }
 
@@ -378,6 +390,9 @@ static escqrs_status send_order(escqrs_ref *router, escqrs_ref *routee, bool rem
         return escqrs_error_set(error, ESCQRS_INVALID, "that is no router");
     }
     const router_config *config = ((esc_cell *)router)->props->user_data;
+    if (routee == router) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "a router cannot send to itself");
+    }
     if (routee == NULL && (removes || config->pool == NULL)) {
         return escqrs_error_set(error, ESCQRS_INVALID, "which routee?");
     }
@@ -518,6 +533,7 @@ escqrs_status escqrs_router_props(const escqrs_router_options *options, escqrs_p
     if (status != ESCQRS_OK) {
         goto fail;
     }
+    (*props)->failure_release = options->failure_release;
     return ESCQRS_OK;
 
 fail:

@@ -73,7 +73,7 @@ escqrs_turn_end escqrs_context_fail(escqrs_context *context, escqrs_status statu
                                     const char *format, ...)
 {
     esc_cell *cell = esc_context_cell(context);
-    void (*detail_release)(void *detail) = cell->props->actor_class->failure_release;
+    void (*detail_release)(void *detail) = cell->props->failure_release;
     esc_extra *extra = esc_cell_extra(cell);
     esc_failure_record *record = extra == NULL ? NULL : record_new(cell);
     if (record == NULL) {

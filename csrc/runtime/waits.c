@@ -111,6 +111,14 @@ static void name_cycle(const cycle *found, char *text, size_t size)
     append(text, size, first);
 }
 
+/* Lets go of the actors of the cycle. */
+static escqrs_status refuse(const cycle *found, escqrs_error *error)
+{
+    char text[NAMES_MAX * (NAME_SIZE + 4) + NAME_SIZE + 64];
+    name_cycle(found, text, sizeof text);
+    return escqrs_error_set(error, ESCQRS_DEADLOCK, "waiting would never end: %s", text);
+}
+
 escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target,
                                       escqrs_error *error)
 {
@@ -125,12 +133,17 @@ escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target
         waiter->waits_for = target;
     }
     esc_mutex_unlock(&lock);
-    if (!closes) {
-        return ESCQRS_OK;
-    }
-    char text[NAMES_MAX * (NAME_SIZE + 4) + NAME_SIZE + 64];
-    name_cycle(&found, text, sizeof text);
-    return escqrs_error_set(error, ESCQRS_DEADLOCK, "waiting would never end: %s", text);
+    return closes ? refuse(&found, error) : ESCQRS_OK;
+}
+
+escqrs_status escqrs_actor_wait_check(escqrs_actor *waiter, escqrs_actor *target,
+                                      escqrs_error *error)
+{
+    cycle found = {0};
+    esc_mutex_lock(&lock);
+    bool closes = find_cycle(waiter, target, &found);
+    esc_mutex_unlock(&lock);
+    return closes ? refuse(&found, error) : ESCQRS_OK;
 }
 
 void escqrs_actor_wait_end(escqrs_actor *waiter)

@@ -210,12 +210,17 @@ struct escqrs_future {
     _Atomic(uint32_t) references;
     _Atomic(uint32_t) completed;
     const escqrs_future_ops *future_ops;
-    escqrs_ref *target; /* who was asked; held */
+    escqrs_ref *target;         /* who was asked; held */
+    _Atomic(uintptr_t) sent_to; /* the actor it was last sent on to; the runtime's */
 };
 
 /* One reference, for the caller: it gives it to escqrs_tell or escqrs_ref_run as the sender (which
  * hold their own), and releases it when it has sent. `target` may be NULL. */
 void escqrs_future_init(escqrs_future *future, const escqrs_future_ops *ops, escqrs_ref *target);
+/* A message that carries it was sent on to that actor; routers say so themselves. */
+void escqrs_future_send_on(escqrs_future *future, const escqrs_ref *to);
+/* Whether that actor is the last it was sent on to, by a router or somebody who said so. */
+bool escqrs_future_was_sent_to(const escqrs_future *future, const escqrs_ref *ref);
 /* The asker gives up (a timeout): true, and `complete` will not be called any more; false: it has
  * been, or is being called. What is answered later is destroyed, without being a dead letter. */
 bool escqrs_future_abandon(escqrs_future *future);
@@ -673,11 +678,14 @@ typedef enum escqrs_routing {
 
 typedef struct escqrs_router_options {
     escqrs_routing routing;
-    /* The hash of what decides; in the router, attached to its host. */
+    /* The hash of what decides; in the router, attached to its host. Where it cannot tell, it calls
+     * escqrs_context_fail with escqrs_context_current(): the message is a failure of the router,
+     * and what it returns does not count. */
     uint64_t (*key)(void *context, const escqrs_envelope *envelope);
     void *context;
-    escqrs_host *host;  /* of the router itself; NULL: native */
-    escqrs_props *pool; /* of the routees; NULL: a group */
+    void (*failure_release)(void *detail); /* as an actor class has; of what `key` fails with */
+    escqrs_host *host;                     /* of the router itself; NULL: native */
+    escqrs_props *pool;                    /* of the routees; NULL: a group */
     size_t pool_size;
     escqrs_ref *const *group; /* the first routees of a group; held */
     size_t group_size;

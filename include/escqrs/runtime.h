@@ -179,6 +179,9 @@ escqrs_actor *escqrs_actor_current(void);
 ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target,
                                                       escqrs_error *error);
 void escqrs_actor_wait_end(escqrs_actor *waiter);
+/* Whether wait_begin would answer DEADLOCK; declares nothing. `waiter` may wait for another. */
+ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_check(escqrs_actor *waiter, escqrs_actor *target,
+                                                      escqrs_error *error);
 
 /* Around a wait on a worker thread of any runtime (elsewhere they do nothing): other workers of it
  * may run meanwhile. It does not matter what the thread waits for. Call them detached; they nest.

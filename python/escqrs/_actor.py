@@ -9,10 +9,17 @@ import contextvars
 import functools
 import logging
 import threading
+import types
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, MutableMapping
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    MutableMapping,
+)
 from typing import Any, NamedTuple, Self, cast
 
 from . import _core, _deadline, _persist
@@ -269,14 +276,13 @@ def await_reply(reply: ActorReply) -> Generator[Any, None, Any]:
                 "a reply can be awaited only while an event loop runs; elsewhere use reply.result()"
             ) from None
         future: asyncio.Future[None] = loop.create_future()
-        ctx = _receiver()
-        began = ctx is not None and ctx._begin_wait(reply._target)
+        waiter = _begin_wait(reply._target)
         try:
             reply.add_done_callback(lambda _reply: _wake(loop, future))
             yield from future
         finally:
-            if ctx is not None and began:
-                ctx._end_wait()
+            if waiter is not None:
+                waiter._end_wait()
     return reply.result()
 
 
@@ -285,17 +291,72 @@ def await_reply(reply: ActorReply) -> Generator[Any, None, Any]:
 _current: contextvars.ContextVar[Context] = contextvars.ContextVar("escqrs_actor")
 
 
-def _receiver() -> Context | None:
-    """The actor whose async receive this task is; None elsewhere, and in tasks that it has begun,
-    for which it need not wait."""
+def _receiver() -> tuple[Context | None, bool]:
+    """The actor whose async receive this task is, or waits for this task, and whether it is; None
+    elsewhere, and in tasks that it has begun and does not wait for."""
     ctx = _current.get(None)
     if ctx is None:
-        return None
+        return None, False
     try:
         task = asyncio.current_task()
     except RuntimeError:  # another thread, with a copy of the task's context
-        return None
-    return ctx if task is not None and _task_of(ctx) is task else None
+        return None, False
+    receiving = _task_of(ctx)
+    if task is None or receiving is None:
+        return None, False
+    if task is receiving:
+        return ctx, True
+    return ctx if _is_awaited(task, receiving) else None, False
+
+
+def _begin_wait(target: Ref) -> Context | None:
+    """This task waits for an answer of that actor: gives the actor whose async receive it is, where
+    that is noted now. ``es.Deadlock`` where that would never end."""
+    ctx, here = _receiver()
+    if ctx is not None and here:
+        return ctx if ctx._begin_wait(target) else None
+    if ctx is not None:  # which may stop waiting for this task before it ends: it is not noted
+        ctx._check_wait(target)
+    return None
+
+
+def _is_awaited(task: asyncio.Task[Any], by: asyncio.Task[Any]) -> bool:
+    """Whether that task waits for this one: itself, by ``gather``, ``wait``, ``wait_for``,
+    ``shield``, a ``TaskGroup``, or through further tasks. Found by what this one calls when it has
+    ended, as far as asyncio shows it."""
+    seen: set[asyncio.Future[Any]] = {task}
+    ways: list[asyncio.Future[Any]] = [task]
+    while ways:
+        for callback, _ in getattr(ways.pop(), "_callbacks", None) or ():
+            for found in _goes_on(callback):
+                if found is by:
+                    return True
+                if found not in seen:
+                    seen.add(found)
+                    ways.append(found)
+    return False
+
+
+def _goes_on(callback: Any) -> list[asyncio.Future[Any]]:
+    """The futures that asyncio settles, and the tasks that go on, with this callback of a task."""
+    found: Iterable[Any] = ()
+    if isinstance(callback, functools.partial):
+        if _is_of_asyncio(callback.func):  # wait_for, before 3.12
+            found = callback.args
+    elif isinstance(callback, types.FunctionType):
+        if _is_of_asyncio(callback):
+            found = [cell.cell_contents for cell in callback.__closure__ or ()]
+            if asyncio.FIRST_COMPLETED in found:  # others may do
+                found = ()
+    else:
+        whose = getattr(callback, "__self__", None)
+        found = (getattr(whose, "_parent_task", whose),)  # of a TaskGroup, or a task
+    futures: list[asyncio.Future[Any]] = [one for one in found if isinstance(one, asyncio.Future)]
+    return futures
+
+
+def _is_of_asyncio(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("asyncio.")
 
 
 def begin_blocking(
@@ -308,15 +369,26 @@ def begin_blocking(
     outside: no actor is being run by this very thread. Returns what ``end_blocking`` takes.
     """
     target = reply._target
-    ctx = _receiver() if outside else None
-    waiter = ctx if ctx is not None and ctx._begin_wait(target) else None
+    waiter = _begin_wait(target) if outside else None
     if not system._is_on_loop():
         return waiter, None, None
-    before, system._blocked = system._blocked, reply  # first: start_task looks at it last
-    if any(one.self == target for one in list(system._receiving)):
-        end_blocking(waiter, system, before)
-        raise _keeps(target)
+    before, system._blocked = system._blocked, reply  # first: others look at it last
+    for one in list(system._receiving):
+        if one.self == target or one._holds_up(reply):
+            end_blocking(waiter, system, before)
+            raise _keeps(one.self)
     return waiter, system, before
+
+
+def look_at_blocked(system: ActorSystem) -> None:
+    """A thread on which an event loop runs may wait for what needs it to go on: tell it so."""
+    blocked = system._blocked
+    if blocked is None:
+        return
+    for ctx in list(system._receiving):
+        if ctx._holds_up(blocked):
+            blocked._refuse(_keeps(ctx.self))
+            return
 
 
 def end_blocking(
@@ -426,9 +498,7 @@ def start_task(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
         if system.closed:
             ctx.self.stop()  # its supervisor might restart it for ever
         raise _loop_gone(ctx) from None
-    blocked = system._blocked
-    if blocked is not None and blocked._target == ctx.self:
-        blocked._refuse(_keeps(ctx.self))
+    look_at_blocked(system)
 
 
 def _loop_gone(ctx: Context) -> Closed:
@@ -594,6 +664,8 @@ class ActorSystem(_core.ActorSystemBase):
 
     def mailbox(self, ref: Ref) -> MailboxStatistics | None:
         """The statistics of an actor's mailbox, if it was made with ``statistics=True``."""
+        if not isinstance(ref, Ref):
+            raise TypeError(f"mailbox takes an es.Ref, not {type(ref).__name__}")
         found = ref._mailbox
         return None if found is None else MailboxStatistics(*found)
 
@@ -610,7 +682,7 @@ class ActorSystem(_core.ActorSystemBase):
         """
         if self._forked or self._ended:
             return
-        if self._inside or _receiver() is not None:
+        if self._inside or _receiver()[0] is not None:
             raise Deadlock("close() waits for every actor, so it cannot be called by one")
         if self._is_on_loop():
             raise Deadlock(
@@ -691,6 +763,8 @@ class ActorSystem(_core.ActorSystemBase):
             return self._own_loop.loop
 
     def __enter__(self) -> Self:
+        if self.closed:
+            raise Closed("this actor system is closed")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -859,6 +933,7 @@ _core._bind_actor(
     await_reply=await_reply,
     begin_blocking=begin_blocking,
     end_blocking=end_blocking,
+    look_at_blocked=look_at_blocked,
     compose=compose,
     make_log=make_log,
     letter=letter,

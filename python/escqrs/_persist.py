@@ -173,6 +173,8 @@ def delete_snapshots(store: Store, name: str, upto: int | None) -> None:
 def _check_version(upto: Any) -> None:
     if upto is not None and (isinstance(upto, bool) or not isinstance(upto, int)):
         raise TypeError(f"upto is a version or None, not {type(upto).__name__}")
+    if upto is not None and upto < 0:
+        raise ValueError(f"upto is not negative: {upto}")
 
 
 def _event_of(store: Store, recorded: Any) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -94,7 +95,8 @@ stop = Directive.STOP
 escalate = Directive.ESCALATE
 
 
-def _seconds(name: str, value: Any, zero: bool = False) -> float:
+def check_seconds(name: str, value: Any, zero: bool = False) -> float:
+    """It as a float; TypeError or ValueError where it is no number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
     if math.isnan(value) or value < 0 or (value == 0 and not zero):
@@ -107,6 +109,8 @@ def _count(name: str, value: Any, least: int) -> int:
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} is at least {least}, not {value}")
+    if value > sys.maxsize:
+        raise ValueError(f"{name} is at most {sys.maxsize}, not {value}")
     return value
 
 
@@ -121,8 +125,8 @@ class Backoff:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        _seconds("first", self.first)
-        _seconds("limit", self.limit)
+        check_seconds("first", self.first)
+        check_seconds("limit", self.limit)
         if not self.factor >= 1:
             raise ValueError(f"factor is at least 1, not {self.factor}")
         if not 0 <= self.jitter <= 1:
@@ -153,7 +157,7 @@ class OneForOne:
                 f"not {type(self.decide).__name__}"
             )
         _count("max_restarts", self.max_restarts, 0)
-        _seconds("within", self.within)
+        check_seconds("within", self.within)
         if self.backoff is not None and not isinstance(self.backoff, Backoff):
             raise TypeError(f"backoff is an es.Backoff, not {type(self.backoff).__name__}")
 
@@ -294,7 +298,7 @@ class Props:
                 f"supervisor is an es.OneForOne or es.AllForOne, not {type(supervisor).__name__}"
             )
         if receive_timeout is not None:
-            receive_timeout = _seconds("receive_timeout", receive_timeout)
+            receive_timeout = check_seconds("receive_timeout", receive_timeout)
         if router is not None and not (isinstance(router, Router) and router.is_pool):
             raise TypeError(
                 "router is a router with a number, as es.round_robin(4); one of references is "

@@ -17,6 +17,9 @@ __all__ = [
     "smallest_mailbox",
 ]
 
+_POOL_MAX = 1_000_000
+_TAKES = "a router takes the size of a pool, or the references of a group"
+
 
 class Router:
     """How messages are dealt out; made by :func:`round_robin` and its like.
@@ -31,16 +34,15 @@ class Router:
     def __init__(
         self, routing: int, key: Callable[[Any], Hashable] | None, routees: int | Iterable[Ref]
     ) -> None:
-        if isinstance(routees, bool) or (isinstance(routees, int) and routees < 1):
-            raise ValueError(f"a pool has at least one actor, not {routees!r}")
+        if isinstance(routees, bool) or not isinstance(routees, int | Iterable):
+            raise TypeError(f"{_TAKES}, not {type(routees).__name__}")
         if not isinstance(routees, int):
             routees = tuple(routees)
             for one in routees:
                 if not isinstance(one, Ref):
-                    raise TypeError(
-                        "a router takes the size of a pool, or the references of a group, "
-                        f"not {type(one).__name__}"
-                    )
+                    raise TypeError(f"{_TAKES}, not {type(one).__name__}")
+        elif not 1 <= routees <= _POOL_MAX:
+            raise ValueError(f"a pool has from 1 to {_POOL_MAX:,} actors, not {routees!r}")
         self._routing = routing
         self._key = key
         self._routees = routees
@@ -81,8 +83,8 @@ def consistent_hash(key: Callable[[Any], Hashable], n: int | Iterable[Ref]) -> R
     """To the one that the key of the message belongs to; few keys move when routees come and go.
 
     key: a function from a message to something hashable. A ``str`` hashes differently in each
-    process. What it raises is shown by ``sys.unraisablehook``, and the message goes on as if the
-    key were 0.
+    process. What it raises is a failure of the router, which its supervisor decides on; the message
+    goes to nobody, and its asker gets the exception.
     """
     if not callable(key):
         raise TypeError(f"key is a function from a message, not {type(key).__name__}")

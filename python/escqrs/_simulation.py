@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from . import _system
 from ._actor import ActorSystem
 from ._core import Context
-from ._props import OneForOne
+from ._props import OneForOne, check_seconds
 from ._store import check_numbers
 from .errors import Timeout
 
@@ -103,7 +103,7 @@ class System(ActorSystem):
 
     def run(self, seconds: float | None = None) -> None:
         """Let everything run until nothing is left to do, or until so many seconds have passed."""
-        until = _FOR_EVER if seconds is None else self.now + seconds
+        until = _FOR_EVER if seconds is None else self.now + check_seconds("seconds", seconds, True)
         while self._step(until):
             pass
         self._raise_untold()

@@ -649,6 +649,8 @@ class Store(_core.StoreBase):
         return self._opened and type(self).events is Store.events
 
     def __enter__(self) -> Store:
+        if self.closed:
+            raise Closed(f"{self.path} is closed")
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -47,7 +47,7 @@ from ._store import (
 )
 from ._subscription import Subscription
 from ._subscriptions import SubscriptionStatus
-from .errors import Deadlock, Locked, NameClash, Timeout, UnknownType
+from .errors import Closed, Deadlock, Locked, NameClash, Timeout, UnknownType
 
 __all__ = ["DeadLetter", "System", "open"]
 
@@ -178,6 +178,8 @@ class System(_core.SystemBase):
         return _upcast.schema_changes(self.store)
 
     def __enter__(self) -> System:
+        if self.closed:
+            raise Closed(f"{self.path} is closed")
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -328,6 +328,74 @@ def test_an_async_actor_that_asks_itself_is_a_deadlock(system):
     assert ref.ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
 
 
+async def in_a_group(reply: Any) -> Any:
+    async def wait() -> Any:
+        return await reply
+
+    async with asyncio.TaskGroup() as group:
+        return group.create_task(wait())
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda reply: asyncio.gather(reply),
+        lambda reply: asyncio.gather(asyncio.sleep(0), asyncio.gather(reply)),
+        lambda reply: asyncio.wait_for(reply, support.SECONDS),
+        lambda reply: asyncio.shield(reply),
+        lambda reply: asyncio.ensure_future(reply),
+        lambda reply: asyncio.wait([asyncio.ensure_future(reply)]),
+        in_a_group,
+    ],
+)
+def test_an_async_actor_that_waits_for_itself_in_another_task_is_a_deadlock(system, wait):
+    async def waits(ctx: es.Context) -> None:
+        found = await wait(ctx.self.submit(Call(lambda ctx: 1)))
+        if isinstance(found, tuple):  # of asyncio.wait
+            await found[0].pop()
+
+    ref = system.spawn(Doer, name="self")
+    with pytest.raises((es.Deadlock, ExceptionGroup)) as caught:
+        ref.ask(Call(waits), timeout=support.SECONDS)
+    error = caught.value
+    if isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, es.Deadlock)
+    assert "self -> self" in str(error)
+    assert ref.ask(Call(lambda ctx: 7), timeout=support.SECONDS) == 7
+
+
+def test_an_async_actor_that_waits_for_others_and_itself_at_once_is_a_deadlock(system):
+    async def waits(ctx: es.Context) -> None:
+        await asyncio.gather(echo.submit("x"), other.submit(Call(quick)), ctx.self.submit("y"))
+
+    async def quick(ctx: es.Context) -> None:
+        await asyncio.sleep(0)
+
+    echo, other = system.spawn(Echo), system.spawn(Doer)
+    ref = system.spawn(Doer, name="self")
+    with pytest.raises(es.Deadlock, match="self -> self"):
+        ref.ask(Call(waits), timeout=support.SECONDS)
+
+
+def test_an_async_actor_that_can_go_on_without_its_own_answer_does(system):
+    async def waits(ctx: es.Context) -> str:
+        own = asyncio.ensure_future(answer(ctx))
+        await asyncio.wait(
+            [own, asyncio.ensure_future(asyncio.sleep(0))], return_when="FIRST_COMPLETED"
+        )
+        tasks.append(own)
+        return "went on"
+
+    async def answer(ctx: es.Context) -> None:
+        got.put(await ctx.self.submit(Call(lambda ctx: "answered")))
+
+    tasks: list[Any] = []
+    got: queue.SimpleQueue[str] = queue.SimpleQueue()
+    assert system.spawn(Doer).ask(Call(waits), timeout=support.SECONDS) == "went on"
+    assert got.get(timeout=support.SECONDS) == "answered"
+
+
 def test_async_actors_that_await_each_other_are_a_deadlock(system):
     a, b = system.spawn(Doer, name="a"), system.spawn(Doer, name="b")
 
@@ -388,6 +456,76 @@ def test_blocking_the_loop_of_an_async_actor_that_is_asked_is_a_deadlock():
         assert system.spawn(Echo).ask("hello") == "hello"
         await asyncio.to_thread(system.close)
 
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", ["submit", "ask"])
+@pytest.mark.parametrize("how", ["ask", "result"])
+@pytest.mark.parametrize("between", [0, 2])
+def test_blocking_the_loop_through_other_actors_is_a_deadlock(first, how, between):
+    """The event loop's thread waits for an actor that waits for one that needs the event loop; the
+    one in the middle has a thread of its own, as it is busy when it is asked."""
+
+    class Busy:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case "block":
+                    entered.set()
+                    release.wait(support.SECONDS)
+                case (how, ref):
+                    answer = ref.ask if how == "ask" else lambda m: ref.submit(m).result()
+                    ctx.respond(answer(Call(lambda ctx: 1)))
+                case (how, *rest, ref):
+                    ctx.respond(rest[0].ask((how, *rest[1:], ref)))
+
+    entered, release = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        system = es.ActorSystem(loop=asyncio.get_running_loop())
+        last = system.spawn(Doer, name="last")
+        middle = system.spawn(Busy)
+        middle.tell("block")
+        assert entered.wait(support.SECONDS)
+        message = (how, *(system.spawn(Busy) for _ in range(between)), last)
+        if first == "submit":
+            reply = middle.submit(message)
+            release.set()
+            with pytest.raises(es.Deadlock, match="/last"):
+                reply.result(timeout=support.SECONDS)
+        else:
+            threading.Thread(target=release.set).start()
+            with pytest.raises(es.Deadlock, match="/last"):
+                middle.ask(message, timeout=support.SECONDS)
+        assert await middle.submit(message) == 1
+        await asyncio.to_thread(system.close)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("how", ["forward", "router"])
+def test_blocking_the_loop_for_an_actor_that_sends_the_question_on_is_a_deadlock(how, started):
+    class Forwarder:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, Call):
+                ctx.forward(last)
+
+    async def main() -> None:
+        nonlocal last
+        system = es.ActorSystem(loop=asyncio.get_running_loop())
+        last = system.spawn(Doer, name="last")
+        if started:
+            await last.submit(Call(lambda ctx: 0))
+        middle = system.spawn(es.round_robin([last]) if how == "router" else Forwarder)
+        reply = middle.submit(Call(lambda ctx: 1))
+        with pytest.raises(es.Deadlock, match="/last"):
+            reply.result(timeout=support.SECONDS)
+        with pytest.raises(es.Deadlock, match="/last"):
+            middle.ask(Call(lambda ctx: 1), timeout=support.SECONDS)
+        assert await middle.submit(Call(lambda ctx: 2)) == 2
+        await asyncio.to_thread(system.close)
+
+    last: es.Ref
     asyncio.run(main())
 
 
@@ -658,6 +796,14 @@ def test_an_async_persistent_actor_persists_on_its_loop(system):
         assert store.version("n") == 3
         ref.poison()
         ref.wait_stopped(timeout=support.SECONDS)
+
+
+def test_an_answer_of_an_async_actor_to_nobody_is_a_dead_letter(system):
+    letters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.dead_letters.subscribe(letters.put)
+    system.spawn(Doer).tell(Call(lambda ctx: "nobody asked"))
+    letter = letters.get(timeout=support.SECONDS)
+    assert (letter.target, letter.message, letter.sender) == (None, "nobody asked", None)
 
 
 def test_a_full_mailbox_does_not_stop_an_event_loop(system):

@@ -160,6 +160,8 @@ def test_statistics(system):
     assert after.length == 0
     assert after.waited > 0
     assert system.mailbox(system.spawn(Gate)) is None
+    with pytest.raises(TypeError, match="Ref"):
+        system.mailbox("gate")
 
 
 # ---- routers -------------------------------------------------------------------------------------
@@ -211,6 +213,60 @@ def test_consistent_hash(system):
     assert "a" not in after.values()
 
 
+@pytest.mark.parametrize(
+    ("key", "error"), [(lambda message: message["key"], TypeError), (lambda message: [], TypeError)]
+)
+def test_a_key_that_raises_is_a_failure_of_the_router(system, key, error, caplog):
+    failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, failed.put)
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Worker(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, str):
+                seen.put(message)
+
+    ref = system.spawn(es.consistent_hash(key, [system.spawn(Worker)]), name="router")
+    with pytest.raises(error):
+        ref.ask("asked", timeout=support.SECONDS)
+    ref.tell("told")
+    for _ in range(2):
+        one = failed.get(timeout=support.SECONDS)
+        assert (one.ref, one.message, one.directive) == (ref, "str", "restart")
+        assert isinstance(one.error, error)
+    system.close()
+    assert caplog.text.count("actor router failed in str (restart): TypeError") == 2
+    assert seen.empty()
+
+
+def test_a_pool_goes_on_after_a_key_that_raises_where_its_supervisor_says_so():
+    with es.ActorSystem(supervisor=es.OneForOne(lambda error: es.resume)) as system:
+        ref = system.spawn(
+            es.Props(Named, router=es.consistent_hash(lambda message: 1 // message, 2))
+        )
+        name = ref.ask(1)
+        for _ in range(20):
+            with pytest.raises(ZeroDivisionError):
+                ref.ask(0)
+        assert ref.ask(1) == name
+
+
+@pytest.mark.parametrize("on_full", ["block", "fail"])
+@pytest.mark.parametrize("routing", [es.round_robin, es.broadcast])
+def test_what_finds_no_room_behind_a_router_is_a_dead_letter(system, on_full, routing):
+    letters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.dead_letters.subscribe(letters.put)
+    routee = blocked(system, es.bounded(1, on_full))
+    ref = system.spawn(routing([routee]))
+    for number in (1, 2, 3):
+        ref.tell(number)
+    with pytest.raises(es.MailboxFull):
+        ref.ask(4, timeout=support.SECONDS)
+    lost = [letters.get(timeout=support.SECONDS) for _ in range(3)]
+    assert [(one.target, one.message) for one in lost] == [(routee, n) for n in (2, 3, 4)]
+    assert handled(routee) == [1]
+
+
 def test_smallest_mailbox(system):
     ref = system.spawn(es.Props(Named, router=es.smallest_mailbox(3)))
     assert ref.submit("x").result(timeout=support.SECONDS)
@@ -246,8 +302,16 @@ def test_a_router_without_routees(system):
     assert letters.get(timeout=support.SECONDS).message == "x"
     with pytest.raises(TypeError):
         system.spawn(es.round_robin(2))
-    with pytest.raises(TypeError):
-        es.round_robin(["a"])  # type: ignore[list-item]
+    with pytest.raises(es.Closed, match="has no routees"):
+        ref.ask("x")
+    with pytest.raises(ValueError, match="itself"):
+        system.add_routee(ref, ref)
+    for wrong in (["a"], None, True, 2.0):
+        with pytest.raises(TypeError, match="a router takes"):
+            es.round_robin(wrong)  # type: ignore[arg-type]
+    for size in (0, 10**7):
+        with pytest.raises(ValueError, match="a pool has"):
+            es.round_robin(size)
 
 
 def test_a_pool_restarts_its_routees(system):

@@ -158,6 +158,28 @@ def test_a_snapshot_of_several_events_in_one_message(system, store):
     assert again(system, props(store, 4)).ask("get") == (12, 12)
 
 
+def test_a_snapshot_that_cannot_be_made_is_published_and_the_message_goes_on(system, store, caplog):
+    class Clumsy(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.RequestSnapshot):
+                raise LookupError("no snapshot today")
+            super().receive(ctx, message)
+
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, seen.put)
+    made = es.Props(Clumsy, middleware=[es.persistence(store, snapshot_every=2)])
+    ref = system.spawn(made, name="c")
+    for number in range(1, 4):
+        assert ref.ask(Add(1)) == (number, number)
+    failed = seen.get(timeout=support.SECONDS)
+    assert (failed.ref, failed.message, failed.directive) == (ref, "RequestSnapshot", "resume")
+    assert isinstance(failed.error, LookupError)
+    assert (store.version("c"), store.snapshot("c")) == (3, None)
+    end(ref)
+    system.close()
+    assert "actor c failed in RequestSnapshot (resume): LookupError: no snap" in caplog.text
+
+
 def test_the_sender_is_answered_after_a_snapshot(system, store):
     ref = system.spawn(props(store, 1), name="c")
     replies = [ref.submit(Add(1)) for _ in range(50)]
@@ -394,6 +416,29 @@ def test_what_was_decided_on_what_could_not_be_stored_fails_too(system, store):
     assert len(good) == version - 2  # each acknowledged one is stored
 
 
+def test_a_refused_message_is_a_failure_that_is_published(system, store, caplog):
+    """Also where nobody waits for its answer, and by the thread of an asker."""
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, seen.put)
+    ref = system.spawn(props(store), name="c")
+    ref.ask(Add(1))
+    store.append("c", [Added(10)])  # a second writer
+    ref.tell(Add(1))
+    failed = seen.get(timeout=support.SECONDS)
+    assert (failed.ref, failed.message, failed.directive) == (ref, "Add", "restart")
+    assert isinstance(failed.error, es.WrongVersion)
+    assert (failed.error.expected, failed.error.actual) == (1, 2)
+    assert ref.ask("get") == (11, 2)
+    store.append("c", [Added(10)])
+    with pytest.raises(es.WrongVersion):
+        ref.ask(Add(1))
+    assert seen.get(timeout=support.SECONDS).error.actual == 3
+    end(ref)
+    system.close()
+    logged = [one.getMessage() for one in caplog.records]
+    assert sum(one.startswith("actor c failed in Add (restart): ") for one in logged) == 2
+
+
 def test_a_store_that_is_closed(system):
     store = es.Store(":memory:")
     ref = system.spawn(props(store), name="c")
@@ -554,6 +599,27 @@ def test_persisting_in_replay_or_for_a_snapshot_is_refused(system, store):
     assert store.version("e") == 1
 
 
+def test_persisting_before_recovery_is_refused(system, store):
+    """What is stored is not known yet: its event would stand before it."""
+
+    class Eager(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Started):
+                for write in (lambda: self.persist(Added(5)), lambda: self.persist_snapshot(now)):
+                    with pytest.raises(es.Error, match="before the actor was recovered"):
+                        write()
+            elif isinstance(message, es.ReplayComplete):
+                self.persist(Added(message.version + 1))
+            else:
+                super().receive(ctx, message)
+
+    now = Total(0)
+    made = es.Props(Eager, middleware=[es.persistence(store)])
+    assert system.spawn(made, name="e").ask("get") == (1, 1)
+    assert again(system, made, "e").ask("get") == (3, 2)
+    assert [one.event.amount for one in store.history("e")] == [1, 2]
+
+
 @pytest.mark.parametrize("what", ["event", "snapshot"])
 def test_persisting_while_an_event_is_handled_is_refused(system, store, what):
     """Replay gives the actor its event again, where nothing can be stored."""
@@ -634,6 +700,8 @@ def test_deleting(system, store):
             elif message == "events":
                 self.delete_events(upto=2)
                 ctx.respond(self.version)
+            elif message == "negative":
+                self.delete_events(upto=-1)
             else:
                 super().receive(ctx, message)
 
@@ -644,6 +712,8 @@ def test_deleting(system, store):
     ref.ask("snapshots")
     assert store.snapshot("c", upto=2) is None
     assert store.snapshot("c").version == 3
+    with pytest.raises(ValueError, match="-1"):
+        ref.ask("negative")
     assert ref.ask("events") == 3
     assert [one.version for one in store.history("c", after=2)] == [3]
     with pytest.raises(es.Deleted):

@@ -87,9 +87,15 @@ def test_twice_is_once() -> None:
     assert system.closed
     system.close()
     system.close(timeout=0)
-    with system:
-        pass
     assert "closed" in repr(system)
+
+
+@pytest.mark.parametrize("make", [es.open, es.Store, lambda path: es.ActorSystem()])
+def test_what_is_closed_is_not_entered_again(make: Any) -> None:
+    with make(":memory:") as made:
+        pass
+    with pytest.raises(es.Closed, match="closed"), made:
+        pass
 
 
 def test_after_close_everything_says_closed(tmp_path: Path) -> None:

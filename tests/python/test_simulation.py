@@ -102,6 +102,18 @@ def test_the_clock_does_not_wait() -> None:
         assert 4000 < system.now < 6000
 
 
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [(-1, ValueError), (float("nan"), ValueError), ("x", TypeError), (True, TypeError)],
+)
+def test_a_time_to_run_that_cannot_be(seconds: Any, error: type[Exception]) -> None:
+    with System() as system:
+        with pytest.raises(error, match="seconds"):
+            system.run(seconds)
+        system.run(0)
+        assert system.now == 0.0
+
+
 def test_waiting_runs_the_actors() -> None:
     class Echo:
         def receive(self, ctx: es.Context, message: object) -> None:

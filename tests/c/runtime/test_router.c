@@ -224,6 +224,69 @@ static void test_a_pool_spawns_and_poisons_its_routees(void **state)
     assert_int_equal(worker.released, 1);
 }
 
+static int keys_failed; /* details that were released */
+
+static void key_failure_release(void *detail)
+{
+    assert_string_equal(detail, "odd");
+    keys_failed++;
+}
+
+/* Odd ones have none. */
+static uint64_t even_key(void *context, const escqrs_envelope *envelope)
+{
+    if (note_value(envelope) % 2 != 0) {
+        escqrs_context_fail(escqrs_context_current(), ESCQRS_INVALID, context, "an odd note");
+    }
+    return (uint64_t)note_value(envelope);
+}
+
+static void count_failure(void *data, const escqrs_envelope *event)
+{
+    const escqrs_failure_message *message = (const escqrs_failure_message *)event;
+    script_say(data, message->failure->path);
+    script_say(data, message->failure->message);
+    script_say(data, message->failure->text);
+}
+
+static void test_a_key_that_fails_is_a_failure_of_the_router(void **state)
+{
+    (void)state;
+    escqrs_actor_system *system = manual_system();
+    escqrs_error error = {0};
+    script worker = {0};
+    script failures = {0};
+    assert_int_equal(escqrs_subscribe(system, &escqrs_failure_event, count_failure, &failures, NULL,
+                                      NULL, &error),
+                     ESCQRS_OK);
+    escqrs_ref *routee = spawn_script(system, &worker, NULL);
+    escqrs_props *props;
+    assert_int_equal(
+        escqrs_router_props(&(escqrs_router_options){.routing = ESCQRS_ROUTING_CONSISTENT_HASH,
+                                                     .key = even_key,
+                                                     .context = "odd",
+                                                     .failure_release = key_failure_release,
+                                                     .group = &routee,
+                                                     .group_size = 1},
+                            &props, &error),
+        ESCQRS_OK);
+    escqrs_ref *router = spawn_props(system, props, "router");
+    keys_failed = 0;
+    for (int i = 2; i < 6; i++) {
+        tell(router, i);
+    }
+    settle(system);
+    assert_string_equal(worker.log, "Started 2 4 ");
+    assert_string_equal(failures.log, "router Note an odd note router Note an odd note ");
+    assert_int_equal(keys_failed, 2);
+    assert_int_equal(escqrs_ref_state_of(router), ESCQRS_REF_RUNNING);
+    assert_int_equal(escqrs_router_add(router, router, &error), ESCQRS_INVALID);
+    escqrs_ref_release(router);
+    escqrs_ref_release(routee);
+    system_end(system);
+    assert_int_equal(notes_alive, 0);
+}
+
 static void test_router_props_that_cannot_be(void **state)
 {
     (void)state;
@@ -312,6 +375,45 @@ static void test_the_answers_to_a_full_mailbox(void **state)
         settle(system);
         assert_string_equal(dead.log, "6 4 5 ");
         escqrs_ref_release(ref);
+        system_end(system);
+        assert_int_equal(notes_alive, 0);
+    }
+}
+
+static void test_what_finds_no_room_behind_a_router_is_a_dead_letter(void **state)
+{
+    (void)state;
+    static const escqrs_routing ways[] = {ESCQRS_ROUTING_ROUND_ROBIN, ESCQRS_ROUTING_BROADCAST};
+    static const escqrs_on_full answers[] = {ESCQRS_ON_FULL_FAIL, ESCQRS_ON_FULL_BLOCK};
+    for (size_t i = 0; i < 4; i++) {
+        escqrs_actor_system *system = manual_system();
+        escqrs_error error = {0};
+        script dead = {0};
+        script worker = {.handle = sleep_on_minus_one};
+        assert_int_equal(
+            escqrs_subscribe(system, &escqrs_dead_letter, count_dead, &dead, NULL, NULL, &error),
+            ESCQRS_OK);
+        escqrs_ref *routee = spawn_boxed(
+            system, &worker, (escqrs_mailbox_options){.capacity = 1, .on_full = answers[i / 2]});
+        escqrs_props *props;
+        assert_int_equal(
+            escqrs_router_props(
+                &(escqrs_router_options){.routing = ways[i % 2], .group = &routee, .group_size = 1},
+                &props, &error),
+            ESCQRS_OK);
+        escqrs_ref *router = spawn_props(system, props, "router");
+        tell(router, -1);
+        settle(system);
+        for (int value = 1; value < 4; value++) {
+            tell(router, value);
+        }
+        settle(system);
+        assert_string_equal(dead.log, "2 3 ");
+        escqrs_ref_resume(routee);
+        settle(system);
+        assert_string_equal(worker.log, "Started -1 1 ");
+        escqrs_ref_release(router);
+        escqrs_ref_release(routee);
         system_end(system);
         assert_int_equal(notes_alive, 0);
     }
@@ -546,8 +648,10 @@ int main(void)
         cmocka_unit_test(test_consistent_hash_keeps_a_key_where_it_was),
         cmocka_unit_test(test_random_reaches_everybody),
         cmocka_unit_test(test_a_pool_spawns_and_poisons_its_routees),
+        cmocka_unit_test(test_a_key_that_fails_is_a_failure_of_the_router),
         cmocka_unit_test(test_router_props_that_cannot_be),
         cmocka_unit_test(test_the_answers_to_a_full_mailbox),
+        cmocka_unit_test(test_what_finds_no_room_behind_a_router_is_a_dead_letter),
         cmocka_unit_test(test_tell_now_leaves_what_has_no_room_with_the_caller),
         cmocka_unit_test(test_priorities),
         cmocka_unit_test(test_an_actor_never_waits_for_a_mailbox),
