@@ -110,7 +110,15 @@ static PyObject *do_spawn(esc_py_context *self, PyObject *args, PyObject *kwargs
         return NULL;
     }
     if (self->spawn_chain != NULL) {
-        return PyObject_CallFunctionObjArgs(self->spawn_chain, (PyObject *)self, what, name, NULL);
+        PyObject *made =
+            PyObject_CallFunctionObjArgs(self->spawn_chain, (PyObject *)self, what, name, NULL);
+        if (made != NULL && !PyObject_TypeCheck(made, self->system->state->actor.ref_type)) {
+            PyErr_Format(PyExc_TypeError,
+                         "spawn middleware returns the es.Ref that the next one did, not %s",
+                         Py_TYPE(made)->tp_name);
+            Py_CLEAR(made);
+        }
+        return made;
     }
     return esc_py_spawn(self->system, self, what, name);
 }

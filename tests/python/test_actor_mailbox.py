@@ -422,6 +422,23 @@ def test_middleware_around_spawns(system):
     assert ref.ask("child").name == "my-child"
 
 
+def test_spawn_middleware_that_returns_no_reference(system):
+    def forgets(following: Any) -> Any:
+        def spawn(ctx: es.Context, props: Any, name: str | None) -> None:
+            following(ctx, props, name)
+
+        return spawn
+
+    class Parent(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, str):
+                ctx.respond(ctx.spawn(Upper, name=message))
+
+    ref = system.spawn(es.Props(Parent, spawn_middleware=[forgets]))
+    with pytest.raises(TypeError, match="spawn middleware returns"):
+        ref.ask("child")
+
+
 def test_logging_and_timing(system, caplog):
     times = es.MessageTimes()
     made = es.Props(Upper, middleware=[es.log_messages(logging.INFO), times])
