@@ -29,7 +29,7 @@ from ._message import Event
 from ._subscription import Subscription
 from ._subscriptions import SubscriptionStatus, statuses
 from ._transfer import export, import_
-from .errors import NameClash
+from .errors import Closed, NameClash
 
 __all__ = ["Commit", "Snapshot", "Store", "Unless", "Write"]
 
