@@ -195,6 +195,10 @@ class ListStore(es.Store):
             for version in [one for one in kept if upto is None or one <= upto]:
                 del kept[version]
 
+    def restart(self) -> None:
+        """Begin anew: it has nothing to forget, as what it keeps is what it knows."""
+        self._check_open()
+
     def close(self) -> None:
         with self._lock:
             self._ended = True

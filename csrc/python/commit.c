@@ -29,7 +29,7 @@ typedef struct batch {
     esc_arena arena;
     esc_buffer packed; /* one message */
     PyObject *keep;    /* list: what the memory below borrows from */
-    PyObject *moved;   /* borrowed: a tuple of (time, schema's record), one an event; or NULL */
+    PyObject *moved;   /* borrowed: a tuple of (time, record, link), one an event; or NULL */
     Py_ssize_t moved_next;
     escqrs_write *writes;
     size_t write_count;
@@ -158,19 +158,27 @@ static escqrs_type *type_by_record(esc_py_store *store, PyObject *name, PyObject
     return type;
 }
 
-/* Of an event that is moved here from elsewhere: the time and schema that it has there. */
+/* Of an event that is moved here from elsewhere: the time and schema that it has there, and the
+ * link of one that stands for a deleted one. */
 static int take_moved(batch *self, PyObject *name, escqrs_new_event *event)
 {
     long long time;
     PyObject *record;
+    const char *link;
+    Py_ssize_t link_size;
     if (self->moved_next >= PyTuple_GET_SIZE(self->moved)) {
         PyErr_SetString(PyExc_ValueError, "an event without time and schema");
         return -1;
     }
-    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(self->moved, self->moved_next++), "LS", &time,
-                          &record)) {
+    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(self->moved, self->moved_next++), "LSz#", &time, &record,
+                          &link, &link_size)) {
         return -1;
     }
+    if (link != NULL && link_size != ESCQRS_CHAIN_LINK_SIZE) {
+        PyErr_SetString(PyExc_ValueError, "a link of a hash chain has 32 bytes");
+        return -1;
+    }
+    event->link = (const uint8_t *)link;
     event->time_us = time;
     event->type = type_by_record(self->store, name, record);
     return event->type == NULL ? -1 : 0;
@@ -544,7 +552,7 @@ static PyObject *raise_refusal(batch *self)
 }
 
 /* _commit(writes, condition, checkpoint, key, moved=None); moved: a tuple of (time in microseconds,
- * schema's record) for each event, all of them es.NewEvent */
+ * schema's record, link of the hash chain or None) for each event, all of them es.NewEvent */
 PyObject *esc_py_store_commit(PyObject *object, PyObject *args)
 {
     esc_py_store *self = (esc_py_store *)object;

@@ -526,6 +526,23 @@ static PyObject *store_backup(PyObject *object, PyObject *given)
     return status == ESCQRS_OK ? Py_NewRef(Py_None) : esc_py_store_raise(self, &error);
 }
 
+/* _restart() */
+static PyObject *store_restart(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    esc_py_store *self = (esc_py_store *)object;
+    if (esc_py_store_check(self) < 0) {
+        return NULL;
+    }
+    escqrs_error error = {0};
+    escqrs_status status;
+    Py_BEGIN_ALLOW_THREADS
+    escqrs_runtime_block();
+    status = escqrs_store_restart(self->core, &error);
+    escqrs_runtime_unblock();
+    Py_END_ALLOW_THREADS
+    return status == ESCQRS_OK ? Py_NewRef(Py_None) : esc_py_store_raise(self, &error);
+}
+
 /* ---- types ------------------------------------------------------------------------------------ */
 
 typedef struct type_list {
@@ -671,6 +688,7 @@ static PyMethodDef store_methods[] = {
     {"_compact", esc_py_store_compact, METH_NOARGS, NULL},
     {"_streams", store_streams, METH_O, NULL},
     {"_backup", store_backup, METH_O, NULL},
+    {"_restart", store_restart, METH_NOARGS, NULL},
     {"_deletions", store_deletions, METH_NOARGS, NULL},
     {"_types", store_types, METH_NOARGS, NULL},
     {"_learn", store_learn, METH_VARARGS, NULL},

@@ -240,7 +240,7 @@ static void note_failure(esc_journal *journal, const escqrs_error *cause)
     (void)escqrs_error_set(
         &journal->failure, ESCQRS_IO,
         "the store takes no more commits, as it could not make sure of what is on "
-        "the disk; close it and open it again. The cause: %s",
+        "the disk; restart it, or close it and open it again. The cause: %s",
         cause->message[0] != '\0' ? cause->message : "moving the WAL failed");
     journal->failure.system_error = cause->system_error;
     escqrs_log_write(journal->log, ESCQRS_LOG_ERROR, "%s", journal->failure.message);

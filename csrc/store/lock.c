@@ -7,7 +7,8 @@
  * file itself, whatever name it was opened by, and the kernel tells whether somebody has one. Only
  * files with several names are asked, through a descriptor of our own. Closing it would drop the
  * locks that connections of this process have, which may be others beside the one that the kernel
- * names, so where anybody has one the descriptor is kept, one a file.
+ * names, so where anybody has one the descriptor is kept, one a file. Two that open one file at the
+ * same instant find none: so a writer has an flock on such a file, too, by that descriptor.
  *
  * Lock order: `registry.mutex` is a leaf, held over fork. */
 #include "store/lock.h"
@@ -32,6 +33,7 @@ struct esc_lock {
     esc_list_node node; /* registry.mutex */
     int descriptor;     /* -1 in a child of fork */
     bool created;
+    struct kept_file *claimed; /* registry.mutex: what it has besides; NULL: nothing */
     char path[];
 };
 
@@ -40,6 +42,7 @@ typedef struct kept_file { /* one whose descriptor cannot be closed */
     dev_t device;
     ino_t number;
     int descriptor;
+    bool claimed; /* by a lock of this process */
 } kept_file;
 
 static struct {
@@ -68,6 +71,12 @@ static void after_fork_child(void)
         lock->descriptor = -1;
     }
     esc_list_init(&registry.locks);
+    while (registry.kept != NULL) { /* no lock of the parent's is lost by that */
+        kept_file *kept = registry.kept;
+        registry.kept = kept->next;
+        close(kept->descriptor);
+        escqrs_free(kept);
+    }
     pthread_mutex_unlock(&registry.mutex);
 }
 
@@ -283,28 +292,51 @@ static kept_file *find_kept(const struct stat *file)
     return kept;
 }
 
-/* Under the registry's mutex: the holder of a file with several names. */
-static pid_t holder_of(const char *path, const struct stat *file)
+/* Under the registry's mutex: the descriptor of that file; NULL where it cannot be had. */
+static kept_file *keep(const char *path, const struct stat *file)
 {
     kept_file *kept = find_kept(file);
     if (kept != NULL) {
-        return who_has(kept->descriptor);
+        return kept;
     }
     kept = escqrs_alloc_zero(sizeof *kept);
     int descriptor = kept == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
     if (descriptor < 0) {
         escqrs_free(kept);
-        return 0;
+        return NULL;
     }
-    pid_t holder = who_has(descriptor);
-    if (holder != 0) {
-        *kept = (kept_file){registry.kept, file->st_dev, file->st_ino, descriptor};
-        registry.kept = kept;
-    } else {
-        close(descriptor);
-        escqrs_free(kept);
+    *kept = (kept_file){registry.kept, file->st_dev, file->st_ino, descriptor, false};
+    registry.kept = kept;
+    return kept;
+}
+
+/* Under the registry's mutex: it goes where that drops no lock of anybody. */
+static void drop_unused(kept_file *kept)
+{
+    if (kept->claimed || who_has(kept->descriptor) != 0) {
+        return;
     }
-    return holder;
+    kept_file **at = &registry.kept;
+    while (*at != kept) {
+        at = &(*at)->next;
+    }
+    *at = kept->next;
+    close(kept->descriptor);
+    escqrs_free(kept);
+}
+
+static escqrs_status refuse_name(const char *path, const struct stat *file, pid_t holder,
+                                 escqrs_error *error)
+{
+    char shown[48] = "another process";
+    if (holder > 0) {
+        snprintf(shown, sizeof shown, "%s %ld", holder == getpid() ? "this process," : "process",
+                 (long)holder);
+    }
+    return escqrs_error_set(error, ESCQRS_LOCKED,
+                            "%s has %ld names (hard links) and is open in %s: a store is used by "
+                            "one name; close it there, or copy it with backup",
+                            path, (long)file->st_nlink, shown);
 }
 
 escqrs_status esc_lock_check_names(const char *path, bool writes, escqrs_error *error)
@@ -315,20 +347,36 @@ escqrs_status esc_lock_check_names(const char *path, bool writes, escqrs_error *
     }
     pthread_once(&registry.once, registry_start);
     pthread_mutex_lock(&registry.mutex);
-    pid_t holder = holder_of(path, &file);
+    kept_file *kept = keep(path, &file);
+    pid_t holder = 0;
+    if (kept != NULL) {
+        holder = who_has(kept->descriptor);
+        drop_unused(kept);
+    }
     pthread_mutex_unlock(&registry.mutex);
-    if (holder == 0) {
+    return holder == 0 ? ESCQRS_OK : refuse_name(path, &file, holder, error);
+}
+
+escqrs_status esc_lock_claim(esc_lock *lock, const char *path, escqrs_error *error)
+{
+    struct stat file;
+    pid_t holder = 0;
+    if (lock->claimed != NULL || stat(path, &file) != 0 || file.st_nlink < 2) {
         return ESCQRS_OK;
     }
-    char shown[48] = "another process";
-    if (holder > 0) {
-        snprintf(shown, sizeof shown, "%s %ld", holder == getpid() ? "this process," : "process",
-                 (long)holder);
+    pthread_mutex_lock(&registry.mutex);
+    kept_file *kept = keep(path, &file);
+    if (kept != NULL && kept->claimed) {
+        holder = getpid();
+    } else if (kept != NULL && flock(kept->descriptor, LOCK_EX | LOCK_NB) == 0) {
+        kept->claimed = true;
+        lock->claimed = kept;
+    } else if (kept != NULL) {
+        holder = errno == EWOULDBLOCK ? -1 : 0; /* else the file system has no such locks */
+        drop_unused(kept);
     }
-    return escqrs_error_set(error, ESCQRS_LOCKED,
-                            "%s has %ld names (hard links) and is open in %s: a store is used by "
-                            "one name; close it there, or copy it with backup",
-                            path, (long)file.st_nlink, shown);
+    pthread_mutex_unlock(&registry.mutex);
+    return holder == 0 ? ESCQRS_OK : refuse_name(path, &file, holder, error);
 }
 
 /* ---- holding ---------------------------------------------------------------------------------- */
@@ -357,6 +405,11 @@ void esc_lock_release(esc_lock *lock, bool discard)
         (void)!flock(lock->descriptor, LOCK_UN);
         close(lock->descriptor);
         esc_list_remove(&lock->node);
+        if (lock->claimed != NULL) {
+            (void)!flock(lock->claimed->descriptor, LOCK_UN);
+            lock->claimed->claimed = false;
+            drop_unused(lock->claimed);
+        }
     }
     pthread_mutex_unlock(&registry.mutex);
     escqrs_free(lock);

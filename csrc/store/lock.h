@@ -27,6 +27,11 @@ void esc_lock_announce(const esc_lock *lock);
  * file that is not there is fine. */
 escqrs_status esc_lock_check_names(const char *path, bool writes,
                                    escqrs_error *error) ESCQRS_MUST_USE;
+/* Who writes a file with several names holds a lock on the file itself besides, until this one is
+ * released: two that open it by two names at the same instant do not both pass the check above.
+ * LOCKED. Asked before SQLite opens the file and after it, as it may get its second name meanwhile.
+ */
+escqrs_status esc_lock_claim(esc_lock *lock, const char *path, escqrs_error *error) ESCQRS_MUST_USE;
 /* Whether the file of that name is still the one that is locked. */
 bool esc_lock_is_held(const esc_lock *lock);
 /* Let go; NULL is fine. With `discard`, a lock file that this lock created is removed again. In a

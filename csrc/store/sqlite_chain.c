@@ -102,15 +102,20 @@ static escqrs_status put_link(esc_sqlite *sqlite, int64_t position, escqrs_error
 }
 
 escqrs_status esc_sqlite_chain_add(esc_sqlite *sqlite, const esc_row *row, escqrs_slice stream,
-                                   escqrs_type *type, escqrs_slice header, escqrs_slice data,
+                                   const escqrs_new_event *event, escqrs_slice header,
                                    escqrs_error *error)
 {
     escqrs_recorded recorded = {.position = row->position,
                                 .version = row->version,
                                 .time_us = row->time_us,
                                 .stream = stream,
-                                .data = data};
-    escqrs_status status = next_link(sqlite, &recorded, type, header, row->ordinal, error);
+                                .data = event->data};
+    escqrs_status status = ESCQRS_OK;
+    if (event->link != NULL) {
+        memcpy(sqlite->writer.chain.link, event->link, ESCQRS_CHAIN_LINK_SIZE);
+    } else {
+        status = next_link(sqlite, &recorded, event->type, header, row->ordinal, error);
+    }
     if (status == ESCQRS_OK) {
         status = put_link(sqlite, row->position, error);
     }

@@ -316,7 +316,7 @@ static escqrs_status store_event(esc_sqlite *sqlite, const escqrs_commit *commit
     }
     if (sqlite->chained) {
         status = esc_sqlite_chain_add(sqlite, &row, (escqrs_slice){stream->name, stream->name_size},
-                                      event->type, header, event->data, error);
+                                      event, header, error);
         if (status != ESCQRS_OK) {
             return status;
         }

@@ -147,6 +147,7 @@ static const escqrs_provider_functions sqlite_functions = {
     .delete_snapshots = esc_sqlite_delete_snapshots,
     .erase = esc_sqlite_erase,
     .compact = esc_sqlite_compact,
+    .restart = esc_sqlite_restart,
     .erased = esc_sqlite_erased,
     .streams = esc_sqlite_streams,
     .backup = esc_sqlite_backup,
@@ -369,8 +370,8 @@ static escqrs_status find_file(esc_sqlite *sqlite, escqrs_error *error)
     if (status == ESCQRS_OK) {
         status = esc_lock_check_names(sqlite->path, !sqlite->readonly, error);
     }
-    if (status == ESCQRS_LOCKED) {
-        esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+    if (status == ESCQRS_OK && sqlite->lock != NULL) {
+        status = esc_lock_claim(sqlite->lock, sqlite->path, error);
     }
     if (status == ESCQRS_OK) {
         sqlite->had_wal = esc_sqlite_has_companion(sqlite, "-wal", false);
@@ -421,6 +422,12 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
     if (status == ESCQRS_OK) {
         status =
             sqlite->readonly ? open_for_reading(sqlite, error) : open_for_writing(sqlite, error);
+    }
+    if (status == ESCQRS_OK && sqlite->lock != NULL) {
+        status = esc_lock_claim(sqlite->lock, sqlite->path, error);
+    }
+    if (status == ESCQRS_LOCKED) {
+        esc_error_subject(error, escqrs_slice_of(sqlite->shown));
     }
     if (status != ESCQRS_OK) {
         abandon(sqlite);

@@ -305,10 +305,9 @@ escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows_max, escqrs
 
 /* ---- the tail at open ------------------------------------------------------------------------- */
 
-static escqrs_status scan_row(esc_sqlite *sqlite, int64_t position, int64_t id, int64_t version,
-                              escqrs_error *error)
+static escqrs_status scan_row(esc_sqlite *sqlite, esc_stream_index *index, int64_t position,
+                              int64_t id, int64_t version, escqrs_error *error)
 {
-    esc_stream_index *index = &sqlite->index;
     esc_stream *stream = esc_stream_index_find_id(index, id);
     escqrs_status status = ESCQRS_OK;
     if (id < 1 || id > ESC_POSITION_MAX || version < 1 || version > position) {
@@ -330,8 +329,9 @@ static escqrs_status scan_row(esc_sqlite *sqlite, int64_t position, int64_t id, 
                                : escqrs_error_set(error, status, "no memory for the index");
 }
 
-escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
-                                    int64_t upto, escqrs_error *error)
+escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_stream_index *index,
+                                    esc_connection *connection, int64_t after, int64_t upto,
+                                    escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     escqrs_status status =
@@ -347,7 +347,7 @@ escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connecti
         if (position != last + 1) {
             break;
         }
-        status = scan_row(sqlite, position, sqlite3_column_int64(statement, 1),
+        status = scan_row(sqlite, index, position, sqlite3_column_int64(statement, 1),
                           sqlite3_column_int64(statement, 2), error);
         last = position;
     }
@@ -363,9 +363,9 @@ escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connecti
     }
     sqlite3_reset(statement);
     if (status == ESCQRS_OK) {
-        esc_stream_index_publish(&sqlite->index);
+        esc_stream_index_publish(index);
     } else {
-        esc_stream_index_revert(&sqlite->index);
+        esc_stream_index_revert(index);
     }
     return status;
 }

@@ -4,6 +4,7 @@
  *   sqlite_format.c  what a file must be; its tables, numbers, types
  *   sqlite_connection.c  connections and their statements; errors
  *   sqlite_writer.c  the writing connection: batches, `run`, checkpoints of the WAL
+ *   sqlite_restart.c  beginning anew after a failure
  *   sqlite_commit.c  one commit: its checks and its rows
  *   sqlite_inline.c  what others write along with commits
  *   sqlite_index.c   the index of streams on disk: look-up, merge, reading the tail at open
@@ -164,6 +165,8 @@ typedef struct esc_sqlite {
         esc_place places[2]; /* what the names of the file and of its WAL stood for at first */
         int wal_frames;      /* in the WAL after the last commit */
         int checkpoint_at;   /* wal_frames from which to try again */
+        bool half_moved;     /* a checkpoint left off where a reader stood, its pages not synced */
+        bool lost;           /* ... and a later one's sync failed: they may be on no disk */
         size_t merge_credit;
         size_t merge_next; /* frozen streams merged, the running batch included */
     } writer;
@@ -276,7 +279,7 @@ escqrs_status esc_sqlite_chain_start(esc_sqlite *sqlite, int64_t head,
                                      escqrs_error *error) ESCQRS_MUST_USE;
 /* The link of the event that is being written, into the table. A failure to be rolled back. */
 escqrs_status esc_sqlite_chain_add(esc_sqlite *sqlite, const esc_row *row, escqrs_slice stream,
-                                   escqrs_type *type, escqrs_slice header, escqrs_slice data,
+                                   const escqrs_new_event *event, escqrs_slice header,
                                    escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_chain(escqrs_provider *self, int64_t position, uint8_t *link,
                                escqrs_error *error);
@@ -306,14 +309,19 @@ escqrs_status esc_sqlite_index_last_of(const esc_sqlite *sqlite, sqlite3_stmt *s
  * writer.merge_next on. */
 escqrs_status esc_sqlite_index_merge(esc_sqlite *sqlite, size_t rows,
                                      escqrs_error *error) ESCQRS_MUST_USE;
-/* Read the tail of positions above `after` (`upto`: the last that must be there) into the stream
- * index. */
-escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_connection *connection, int64_t after,
-                                    int64_t upto, escqrs_error *error) ESCQRS_MUST_USE;
+/* Read the tail of positions above `after` (`upto`: the last that must be there) into a stream
+ * index: the store's, or one that is to become it. */
+escqrs_status esc_sqlite_index_scan(esc_sqlite *sqlite, esc_stream_index *index,
+                                    esc_connection *connection, int64_t after, int64_t upto,
+                                    escqrs_error *error) ESCQRS_MUST_USE;
 
 /* ---- sqlite_writer.c ---- */
 
 escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* What the leader remembers, and the stream index, as the file has it; then the head. */
+escqrs_status esc_sqlite_remember(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* Overwrite in the WAL what a failed COMMIT may have left there: an SQLite code. */
+int esc_sqlite_overwrite_remains(esc_sqlite *sqlite);
 /* Merge what is left of the tail, if that is quick, and close the connection. */
 void esc_sqlite_writer_stop(esc_sqlite *sqlite);
 escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error);
@@ -333,6 +341,10 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite);
 /* In the running batch, which is broken from now on: what SQLite refused. */
 escqrs_status esc_sqlite_fail(esc_sqlite *sqlite, int code, escqrs_error *error);
 escqrs_status esc_sqlite_no_memory(esc_sqlite *sqlite, escqrs_error *error); /* likewise */
+
+/* ---- sqlite_restart.c ---- */
+
+escqrs_status esc_sqlite_restart(escqrs_provider *self, escqrs_error *error);
 
 /* ---- sqlite_commit.c ---- */
 

@@ -892,7 +892,8 @@ static escqrs_status follow(esc_sqlite *sqlite, esc_connection *connection, escq
         sqlite->scanned = sqlite->index.watermark = indexed;
     }
     if (head > sqlite->scanned) {
-        status = esc_sqlite_index_scan(sqlite, connection, sqlite->scanned, head, error);
+        status =
+            esc_sqlite_index_scan(sqlite, &sqlite->index, connection, sqlite->scanned, head, error);
     }
     if (status == ESCQRS_OK) {
         sqlite->scanned = head;

@@ -44,15 +44,13 @@ static int set_synced(esc_sqlite *sqlite, bool synced)
     return code;
 }
 
-/* The last position, its time, and the number of the last stream. */
-static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *error)
+/* The ends, the last time, and the number of the last stream. */
+static escqrs_status read_ends(esc_sqlite *sqlite, esc_ends *ends, escqrs_error *error)
 {
     esc_connection *connection = &sqlite->writer.connection;
     sqlite3_stmt *statement = NULL;
-    esc_ends ends;
-    escqrs_status status = esc_sqlite_ends(sqlite, connection, &ends, error);
-    *head = ends.head;
-    sqlite->writer.last_time_us = ends.time_us;
+    escqrs_status status = esc_sqlite_ends(sqlite, connection, ends, error);
+    sqlite->writer.last_time_us = ends->time_us;
     if (status == ESCQRS_OK) {
         status =
             esc_connection_statement(sqlite, connection, ESC_SQL_LAST_STREAM, &statement, error);
@@ -60,8 +58,7 @@ static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *
     if (status != ESCQRS_OK) {
         return status;
     }
-    /* release: pairs with esc_provider_deletions */
-    atomic_store_explicit(&sqlite->base.core->deletions, ends.deletions, memory_order_release);
+    escqrs_provider_set_deletions(&sqlite->base, ends->deletions);
     int code = sqlite3_step(statement);
     sqlite->writer.last_stream = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
     sqlite3_reset(statement);
@@ -71,32 +68,55 @@ static escqrs_status read_ends(esc_sqlite *sqlite, int64_t *head, escqrs_error *
     return ESCQRS_OK;
 }
 
-escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
+/* Into a stream index of its own, which becomes the store's: readers never meet half of one. */
+static escqrs_status index_anew(esc_sqlite *sqlite, int64_t head, int64_t indexed,
+                                escqrs_error *error)
 {
-    int64_t head = 0;
-    escqrs_status status = read_ends(sqlite, &head, error);
+    esc_stream_index fresh;
+    esc_stream_index_init(&fresh);
+    fresh.watermark = indexed;
+    escqrs_status status =
+        esc_sqlite_index_scan(sqlite, &fresh, &sqlite->writer.connection, indexed, head, error);
     if (status == ESCQRS_OK) {
-        status = esc_sqlite_check_ends(sqlite, head, sqlite->index.watermark, error);
+        esc_stream_index_replace(&sqlite->index, &fresh);
+    }
+    esc_stream_index_fini(&fresh);
+    return status;
+}
+
+escqrs_status esc_sqlite_remember(esc_sqlite *sqlite, escqrs_error *error)
+{
+    esc_ends ends = {0};
+    escqrs_status status = read_ends(sqlite, &ends, error);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_check_ends(sqlite, ends.head, ends.indexed, error);
     }
     if (status == ESCQRS_OK && sqlite->writer.last_stream > ESC_POSITION_MAX) {
         status =
             esc_sqlite_bad_number(sqlite, (escqrs_slice){"", 0}, sqlite->writer.last_stream, error);
     }
     if (status == ESCQRS_OK) {
-        status = esc_sqlite_index_scan(sqlite, &sqlite->writer.connection, sqlite->index.watermark,
-                                       head, error);
+        status = index_anew(sqlite, ends.head, ends.indexed, error);
+    }
+    if (status == ESCQRS_OK && sqlite->chained) {
+        status = esc_sqlite_chain_start(sqlite, ends.head, error);
     }
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (sqlite->chained) {
-        status = esc_sqlite_chain_start(sqlite, head, error);
-        if (status != ESCQRS_OK) {
-            return status;
-        }
+    sqlite->writer.next_position = ends.head + 1;
+    sqlite->writer.merge_next = sqlite->writer.merge_credit = 0;
+    escqrs_provider_set_head(&sqlite->base, ends.head);
+    return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
+{
+    escqrs_status status = esc_sqlite_remember(sqlite, error);
+    if (status != ESCQRS_OK) {
+        return status;
     }
-    sqlite->writer.next_position = head + 1;
-    sqlite->writer.opened_at = head;
+    sqlite->writer.opened_at = esc_provider_head(&sqlite->base);
     sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES;
     sqlite->writer.synced = false;
     sqlite3_wal_hook(sqlite->writer.connection.db, note_wal_frames, sqlite);
@@ -105,12 +125,9 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
     if (code == SQLITE_OK) {
         code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
     }
-    if (code != SQLITE_OK) {
-        return esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot open");
-    }
-    /* release: pairs with esc_provider_head */
-    atomic_store_explicit(&sqlite->base.core->head, head, memory_order_release);
-    return ESCQRS_OK;
+    return code == SQLITE_OK
+               ? ESCQRS_OK
+               : esc_sqlite_error(sqlite, sqlite->writer.connection.db, code, error, "cannot open");
 }
 
 /* ---- batches ---------------------------------------------------------------------------------- */
@@ -227,18 +244,19 @@ static void publish(esc_sqlite *sqlite)
                           memory_order_release);
 }
 
-/* Overwrite in the WAL what a failed COMMIT may have left there. */
-static bool overwrite_remains(esc_sqlite *sqlite)
+int esc_sqlite_overwrite_remains(esc_sqlite *sqlite)
 {
-    int code = sqlite3_exec(sqlite->writer.connection.db,
-                            "BEGIN IMMEDIATE;"
-                            "UPDATE escqrs_store SET value = value WHERE name = 'indexed';"
-                            "COMMIT",
-                            NULL, NULL, NULL);
+    /* There and back: SQLite writes no page for a row that is set to what it was. */
+    int code =
+        esc_sqlite_execute(sqlite->writer.connection.db,
+                           "BEGIN IMMEDIATE;"
+                           "UPDATE escqrs_store SET value = value + 1 WHERE name = 'indexed';"
+                           "UPDATE escqrs_store SET value = value - 1 WHERE name = 'indexed';"
+                           "COMMIT");
     if (code != SQLITE_OK && !sqlite3_get_autocommit(sqlite->writer.connection.db)) {
         sqlite3_exec(sqlite->writer.connection.db, "ROLLBACK", NULL, NULL, NULL);
     }
-    return code == SQLITE_OK;
+    return code;
 }
 
 escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error)
@@ -280,7 +298,8 @@ escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error)
         esc_sqlite_error(sqlite, sqlite->writer.connection.db, extended, error, "cannot write to");
     esc_sqlite_rollback(self);
     bool nothing_whole = (extended & 0xff) == SQLITE_FULL || (extended & 0xff) == SQLITE_BUSY;
-    if (esc_sqlite_is_final(extended) || (!nothing_whole && !overwrite_remains(sqlite))) {
+    if (esc_sqlite_is_final(extended) ||
+        (!nothing_whole && esc_sqlite_overwrite_remains(sqlite) != SQLITE_OK)) {
         self->failed = true;
     }
     return status;
@@ -299,17 +318,20 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
     if (code == SQLITE_OK && in_wal == done) {
         sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES; /* the next commit begins it anew */
         sqlite->writer.wal_frames = 0;
+        sqlite->writer.half_moved = false;
         return;
     }
     /* A reader still needs what is in the WAL, or there is no room: the events are safe there. */
     sqlite->writer.checkpoint_at = sqlite->writer.wal_frames + ESC_CHECKPOINT_FRAMES;
     if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY) {
+        sqlite->writer.half_moved = sqlite->writer.half_moved || done > 0;
         return;
     }
     escqrs_error error = {0};
     (void)esc_sqlite_error(sqlite, db, code, &error, "cannot move events from the WAL into");
     if (esc_sqlite_is_final(sqlite3_extended_errcode(db))) {
         sqlite->base.failed = true;
+        sqlite->writer.lost = sqlite->writer.half_moved;
     }
     escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING, "%s", error.message);
 }

@@ -65,6 +65,26 @@ void esc_stream_index_clear(esc_stream_index *index)
     esc_mutex_unlock(&index->mutex);
 }
 
+void esc_stream_index_replace(esc_stream_index *index, esc_stream_index *fresh)
+{
+    ESC_ASSERT(fresh->touched.count == 0 && fresh->frozen_upto == 0);
+    esc_mutex_lock(&index->mutex);
+    clear_locked(index);
+    esc_map names = index->by_name, ids = index->by_id;
+    index->by_name = fresh->by_name;
+    index->by_id = fresh->by_id;
+    fresh->by_name = names;
+    fresh->by_id = ids;
+    esc_list_node *node;
+    while ((node = esc_list_pop_front(&fresh->recent)) != NULL) {
+        esc_list_push_back(&index->recent, node);
+    }
+    index->tail_events = fresh->tail_events;
+    index->watermark = fresh->watermark;
+    fresh->tail_events = 0;
+    esc_mutex_unlock(&index->mutex);
+}
+
 void esc_stream_index_fini(esc_stream_index *index)
 {
     clear_locked(index);

@@ -76,6 +76,8 @@ void esc_stream_index_init(esc_stream_index *index);
 void esc_stream_index_fini(esc_stream_index *index);
 /* Forget all streams (read-only stores, when the writer has moved on too far). */
 void esc_stream_index_clear(esc_stream_index *index);
+/* In one step become what `fresh` is, which is empty then. Readers meet the one or the other. */
+void esc_stream_index_replace(esc_stream_index *index, esc_stream_index *fresh);
 
 /* ---- the leader ------------------------------------------------------------------------------- */
 

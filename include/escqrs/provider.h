@@ -236,9 +236,6 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_open_provider(escqrs_provider *provid
                                                          escqrs_store **store, escqrs_error *error);
 /* Somebody has committed past this store: refresh, and wake who waits. Any thread. */
 void escqrs_store_changed(escqrs_store *store);
-/* Have the provider begin anew, between two batches; see `restart`. INVALID where it cannot. Blocks
- * until it is its turn. CLOSED, FORKED, and what the provider answers. */
-ESCQRS_MUST_USE escqrs_status escqrs_store_restart(escqrs_store *store, escqrs_error *error);
 
 /* ---- what the core keeps for a provider: any thread ---------------------------------------------
  */

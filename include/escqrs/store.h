@@ -10,8 +10,8 @@
  *
  * Durable: when a commit answers OK at durability FULL, it survives the death of the process and of
  * the machine. What answers an error is not stored, nor any part of it; after CLOSED or IO on a
- * journal that has failed (a failed fsync) a commit may have been stored, and opening the store
- * again tells.
+ * journal that has failed (a failed fsync) a commit may have been stored, and restarting the store
+ * or opening it again tells.
  */
 #ifndef ESCQRS_STORE_H
 #define ESCQRS_STORE_H
@@ -59,6 +59,8 @@ typedef struct escqrs_new_event {
     int64_t time_us; /* of an event that is moved here from elsewhere, not before the last one's
                         (else INVALID); all events of a commit have one, or none: 0, the clock's.
                         Say the causation as well: it would be derived from this event's time */
+    const uint8_t *link; /* of one that stands for an event that was deleted elsewhere: its link in
+                            a hash chain, which cannot be made any more; NULL: made */
 } escqrs_new_event;
 
 #define ESCQRS_EXPECT_ANY (-1)
@@ -221,6 +223,13 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_open(const char *path,
 ESCQRS_MUST_USE escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
                                                  const escqrs_store_options *options,
                                                  escqrs_store **store, escqrs_error *error);
+/* Begin anew without closing, after a failure that was final: it is over when this answers OK. What
+ * was acknowledged is there; a commit that failed is not and does not come back, but for one whose
+ * file was away when it was made sure of, and then the head says so. Cursors and waiting go on.
+ * Without a failure it changes nothing. Blocks until it is its turn, between two batches. IO: the
+ * disk still fails, or the file, its WAL or its lock is not what was opened, or closing and opening
+ * alone is sound. INVALID: a provider that cannot. CLOSED, FORKED. */
+ESCQRS_MUST_USE escqrs_status escqrs_store_restart(escqrs_store *store, escqrs_error *error);
 /* Refuse new commits, finish those submitted, stop the thread, release the file. All cursors must
  * be closed or are ended: their next call answers CLOSED. Blocks. After it only
  * escqrs_store_destroy and calls that answer CLOSED. Twice is once. */

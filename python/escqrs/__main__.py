@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ._core import MessageMeta, proto
 from ._restore import restore
 from ._store import Store
+from ._transfer import Export, opened_export
 from ._upcast import newest_of
 from .errors import Error, NameClash, SchemaMismatch
 
@@ -159,15 +161,27 @@ def _export(given: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _store_for(path: str, export: Export) -> Iterator[Store]:
+    """The store at that path, or a new one, of which nothing stays where nothing was imported."""
+    fresh = not os.path.lexists(path)
+    with Store(path, chain=fresh and export.chained) as store:
+        try:
+            yield store
+        except BaseException:
+            if fresh and store.head == 0:
+                for suffix in ("", "-wal", "-shm", "-lock"):  # whose lock it still has
+                    Path(path + suffix).unlink(missing_ok=True)
+            raise
+
+
 def _import(given: argparse.Namespace) -> int:
-    # the source first: no store is made of a name that was mistyped
     with ExitStack() as stack:
-        source: IO[bytes] = sys.stdin.buffer
-        if given.source != "-":
-            source = stack.enter_context(Path(given.source).open("rb"))
-        store = stack.enter_context(Store(given.file))
+        source = sys.stdin.buffer if given.source == "-" else given.source
+        export = stack.enter_context(opened_export(source, given.format))
+        store = stack.enter_context(_store_for(given.file, export))
         progress = stack.enter_context(_Progress(given, "imported"))
-        count = store.import_(source, format=given.format, progress=progress)
+        count = export.import_into(store, progress)
     print(f"{count:,} events")
     return 0
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from ._core import Recorded
+from ._core import NewEvent, Recorded
+from ._inspect import Statistics
 from ._match import Match
-from ._store import Commit, Snapshot, Unless, Write
+from ._message import Event
+from ._store import Commit, Feed, Snapshot, Unless, Write
 
 __all__ = ["Provider"]
 
@@ -15,6 +17,9 @@ __all__ = ["Provider"]
 class Provider(Protocol):
     """What a subclass of ``es.Store`` that keeps its events itself overrides. ``es.Store`` is one,
     and a type checker tells by this whether another is: ``provider: es.Provider = MyStore()``.
+
+    It has to override those up to ``close``. The others, from ``append`` on, ``es.Store`` makes of
+    them, or raises a ``TypeError`` that says that the provider has none.
 
     Each of them raises an ``es.Error`` where it fails and has then changed nothing; any thread may
     call any of them. ``escqrs.testing.ProviderSuite`` has the tests.
@@ -82,4 +87,40 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Let go of what it holds; later calls raise ``es.Closed``."""
+        ...
+
+    # ---- what es.Store has for all
+
+    def append(
+        self,
+        stream: str,
+        events: Iterable[NewEvent | Event],
+        *,
+        expected: int | None = None,
+        condition: Unless | None = None,
+        checkpoint: tuple[str, int] | None = None,
+        key: str | None = None,
+    ) -> Commit:
+        """A commit to one stream."""
+        ...
+
+    def subscribe(self) -> Feed:
+        """Follow the events as they are committed."""
+        ...
+
+    def stats(self) -> Statistics:
+        """How much it holds, made by reading."""
+        ...
+
+    def truncate(self, stream: str, upto: int, *, force: bool = False) -> int:
+        """Delete the events of a stream up to a version; who can overrides it."""
+        ...
+
+    def delete(self, stream: str) -> int:
+        """Delete a stream, whose name is not used again; who can overrides it."""
+        ...
+
+    def restart(self) -> None:
+        """Begin anew after a failure, as when it was opened; who has something to forget overrides
+        it."""
         ...

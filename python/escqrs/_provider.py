@@ -74,6 +74,10 @@ class ProviderStore(Store):
             f"{type(self.provider).__name__} is a provider of its own: it has no clones"
         )
 
+    def restart(self) -> None:
+        self.provider.restart()
+        self._provider_changed()
+
     def _snapshots(
         self, number: int, version: int, /
     ) -> list[tuple[int, str, int, str | None, bool]]:

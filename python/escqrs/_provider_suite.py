@@ -369,6 +369,28 @@ class ProviderSuite:
         assert shrinking.retain(prefix="", keep=1, force=True) == 1
         assert [one.position for one in shrinking.events(deleted="skip")] == [5, 6]
 
+    def test_restart(self, store: Store) -> None:
+        """Who begins anew, as a failure of its own may ask for, has lost nothing."""
+        done = store.append("a", [_raw()], key="k", checkpoint=("c", 4))
+        store.save_snapshot("a", 1, "State", b"s")
+        feed = store.subscribe(after=1)
+        if type(store).restart is Store.restart and type(store).commit is not Store.commit:
+            with pytest.raises(TypeError, match="restart"):
+                store.restart()
+            return
+        store.restart()
+        store.restart()
+        assert (store.head, store.version("a"), store.checkpoint("c")) == (1, 1, 4)
+        assert store.snapshot("a") is not None
+        again = store.append("a", [_raw()], key="k", checkpoint=("c", 4))
+        assert (again.position, again.repeated) == (done.position, True)
+        with pytest.raises(WrongVersion):
+            store.append("a", [_raw()], expected=0)
+        store.append("a", [_raw(b"later")], expected=1)
+        assert feed.next(timeout=SECONDS).data == b"later"
+        assert [recorded.version for recorded in store.history("a")] == [1, 2]
+        feed.close()
+
     def test_after_close_everything_says_so(self, store: Store) -> None:
         store.append("a", [_raw()])
         feed = store.subscribe()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ._inspect import Verification
 from ._store import Store, check_options
-from ._transfer import has_chain
+from ._transfer import opened_export
 from .errors import Corrupt, Error, Locked, StorageError
 
 __all__ = ["restore"]
@@ -95,8 +95,8 @@ def _make(origin: Path, made: Path, progress: Progress | None) -> None:
             store.backup(made)
         return
     format = "jsonl" if first[:1] == b"{" else "protobuf"
-    with Store(made, chain=has_chain(origin, format)) as store:
-        store.import_(origin, format=format, progress=progress)
+    with opened_export(origin, format) as export, Store(made, chain=export.chained) as store:
+        export.import_into(store, progress)
 
 
 def _verified(made: Path, source: object, progress: Progress | None) -> Verification:

@@ -546,7 +546,7 @@ class Store(_core.StoreBase):
         What was deleted is said where it stood, and an import deletes it there, so that positions
         and versions are the same; which of the deleted positions was which stream's is not known
         any more. A history with deleted events is exported from its beginning, else it is
-        ``es.Deleted``, and without the links of a hash chain.
+        ``es.Deleted``. Of a hash chain the links of what was deleted are exported, too.
 
         Snapshots, checkpoints and keys are not exported; :meth:`backup` copies all.
         """
@@ -567,8 +567,8 @@ class Store(_core.StoreBase):
         it stopped. ``es.Conflict``: it does not continue this store's history. ``ValueError``: it
         does not read, is cut short (what came before that is stored), or goes back in time. While
         it runs, nobody else may commit (``es.Conflict``). What the export says was deleted is
-        deleted here; a store with a hash chain cannot take it (``es.Conflict``). Not for a provider
-        of one's own.
+        deleted here. Where both keep a hash chain it is the same one, else ``es.Conflict``; of an
+        export without one the store's chain is its own. Not for a provider of one's own.
         """
         if not self._is_core:
             raise TypeError(f"{type(self).__name__} is a provider of its own and cannot import")
@@ -602,6 +602,20 @@ class Store(_core.StoreBase):
         if self._is_core:
             return verify(self, progress)
         return verify_by_reading(self, progress)
+
+    def restart(self) -> None:
+        """Begin anew without closing, after a failure that was final: when an fsync has failed, all
+        commits are refused until this has succeeded.
+
+        What was acknowledged is there; a commit that failed is not, but for one whose file was away
+        when it was made sure of: ``head`` and ``version`` tell. Iterations, feeds and read models
+        go on. Without a failure it changes nothing. ``es.StorageError``: the disk still fails (call
+        it again), or the file, its WAL or its lock is not the one that was opened, or nothing but
+        closing and opening will do, which the error says.
+        """
+        if not self._is_core:
+            raise TypeError(f"{type(self).__name__} is a provider of its own without restart()")
+        self._restart()
 
     def close(self) -> None:
         """Finish the commits that were submitted, and let go of the file. Twice is once."""

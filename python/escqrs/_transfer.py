@@ -8,6 +8,9 @@ it stands. The store does not know that any more, but it knows how many events o
 gone, and that they stood before those that are left: so each run is given to the stream whose first
 event that is left comes next. The import stores an event without content for each, and deletes them
 with the batch that they came in.
+
+The links of deleted events stay in a hash chain, and are exported with the run: a store that keeps
+a chain takes them as they are, as it cannot make them, so that its chain is the same.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from . import _upcast
 from ._core import NewEvent, Recorded, from_bytes, to_bytes
 from ._message import Event, Message, field
-from .errors import ConditionFailed, Conflict
+from .errors import ConditionFailed, Conflict, Corrupt
 
 if TYPE_CHECKING:
     from ._store import Store
 
-__all__ = ["export", "import_"]
+__all__ = ["Export", "export", "import_", "opened_export"]
 
 VERSION = 1
 VERSION_GAPS = 2  # of an export of a store whose events were deleted
@@ -43,6 +46,7 @@ _BATCH_BYTES = 4 << 20
 _PROGRESS_EVENTS = 8192
 _VARINT_BYTES = 10
 _LINE_BYTES = 16 << 20  # of protobuf
+_LINK_BYTES = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Progress = Callable[[int, int], object]
@@ -80,6 +84,7 @@ class _Gap(Message, name="escqrs.v1.ExportGap"):
     stream: str = field(3)
     version: int = field(4)
     time: datetime = field(5)
+    chain: bytes = field(6, default=b"")  # the links of these positions, one after the other
 
 
 class _Line(Message, name="escqrs.v1.ExportLine"):
@@ -135,6 +140,8 @@ def _to_json(line: _Line) -> bytes:
                 "time": gap.time.isoformat(timespec="microseconds"),
             }
         }
+        if gap.chain:
+            plain["gap"]["chain"] = _base64(gap.chain)
     elif line.closed is not None:
         plain = {"closed": line.closed}
     elif line.end is not None:
@@ -158,6 +165,7 @@ def _of_json(found: Any) -> _Line:
         event = _Event(**event)
     if gap is not None:
         gap["time"] = datetime.fromisoformat(gap["time"])
+        gap["chain"] = base64.b64decode(gap.get("chain", ""), validate=True)
         gap = _Gap(**gap)
     if found.get("chain") is not None:
         found["chain"] = base64.b64decode(found["chain"], validate=True)
@@ -254,7 +262,7 @@ def export(
             target.write(write(line))
 
         version = VERSION if gone is None else VERSION_GAPS
-        begin = _link(store, min(after, last)) if gone is None else None
+        begin = _link(store, min(after, last))
         put(_Line(export=version, after=after, upto=last, chain=begin))
         for recorded in _stored(store, after, last, skip=gone is not None):
             if gone is not None:
@@ -270,7 +278,7 @@ def export(
                 progress(recorded.position, last)
         if gone is not None:
             gone.end(put, position + 1, last, schemas=bool(count))
-        put(_Line(end=last, chain=_link(store, last) if gone is None else None))
+        put(_Line(end=last, chain=_link(store, last)))
     if progress is not None:
         progress(last, last)
     return count
@@ -281,6 +289,7 @@ class _Gone:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.chained = _link(store, 0) is not None
         self.deletions = store._deletions()
         self.time = _EPOCH
         # (first position that is left, stream, next version, last version), the nearest first
@@ -306,12 +315,22 @@ class _Gone:
             count = min(last - version + 1, upto - position + 1)
             if deadline < position:
                 raise self._changed()
-            put(_Line(gap=_Gap(position, count, stream, version, time)))
+            chain = b""
+            if self.chained:
+                count = min(count, _BATCH_EVENTS)
+                chain = b"".join(self._link(position + index) for index in range(count))
+            put(_Line(gap=_Gap(position, count, stream, version, time, chain)))
             position += count
             if version + count > last:
                 heapq.heappop(self.left)
             else:
                 heapq.heapreplace(self.left, (deadline, stream, version + count, last))
+
+    def _link(self, position: int) -> bytes:
+        found = _link(self.store, position)
+        if found is None:
+            raise Corrupt(f"the hash chain has no link at position {position}", position=position)
+        return found
 
     def end(self, put: Callable[[_Line], None], position: int, upto: int, *, schemas: bool) -> None:
         self.pass_over(put, position, upto, self.time if schemas else datetime.now(UTC))
@@ -340,14 +359,6 @@ def _stored(store: Store, after: int, upto: int, *, skip: bool = False) -> Itera
 def _link(store: Store, position: int) -> bytes | None:
     found = store.chain_hash(position)
     return None if found is None else bytes.fromhex(found)
-
-
-def has_chain(path: str | os.PathLike[str], format: str) -> bool:
-    """Whether its store keeps a hash chain; False where it does not read."""
-    with _opened(path, "rb") as source, contextlib.suppress(ValueError):
-        first = next(_READERS[format](source), None)
-        return first is not None and first.chain is not None
-    return False
 
 
 def _compare_link(store: Store, position: int, expected: bytes | None) -> None:
@@ -406,6 +417,7 @@ class _Import:
     size: int = 0
     events: list[_Event] = dataclasses.field(default_factory=list[_Event])
     gone: dict[str, int] = dataclasses.field(default_factory=dict[str, int])  # up to that version
+    links: dict[int, bytes] = dataclasses.field(default_factory=dict[int, bytes])  # of deleted ones
     schemas: dict[int, tuple[str, bytes]] = dataclasses.field(
         default_factory=dict[int, tuple[str, bytes]]
     )
@@ -429,11 +441,13 @@ class _Import:
         """Deleted events, of which the store may have some already."""
         if gap.count < 1:
             raise ValueError(f"the gap at position {gap.position} has no events")
-        if self.store._chain_hash(0) is not None:
-            raise Conflict("the export has deleted events, which a hash chain cannot be made over")
+        if len(gap.chain) not in (0, gap.count * _LINK_BYTES):
+            raise ValueError(f"the gap at position {gap.position} has not a link for each event")
         for index in range(gap.count):
             position, version = gap.position + index, gap.version + index
             if position > known.head:
+                if gap.chain:
+                    self.links[position] = gap.chain[index * _LINK_BYTES :][:_LINK_BYTES]
                 self.take(_nothing(gap, position, version))
             elif (recorded := known.at(position)) is not None and (
                 recorded.type != GONE
@@ -467,7 +481,10 @@ class _Import:
             several = list(run)
             given = tuple(_new_event(event) for event in several)
             writes.append((stream, given, several[0].version - 1))
-        moved = tuple((_microseconds(event.time), self._record(event)) for event in self.events)
+        moved = tuple(
+            (_microseconds(event.time), self._record(event), self.links.get(event.position))
+            for event in self.events
+        )
         everything: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
         try:
             self.store._commit(writes, (everything, self.head), None, None, moved)
@@ -482,6 +499,7 @@ class _Import:
         self._delete()
         self.size = 0
         self.events.clear()
+        self.links.clear()
 
     def _record(self, event: _Event) -> bytes:
         if event.schema == 0:
@@ -523,10 +541,41 @@ def _same(event: _Event, recorded: Recorded | None) -> bool:
     return recorded is not None and event == _event(recorded, event.schema)
 
 
-def import_(store: Store, file: Any, format: str, progress: Progress | None) -> int:
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """One that is being read: its first line is known to be one."""
+
+    first: _Line
+    lines: Iterator[_Line]
+
+    @property
+    def after(self) -> int:
+        """The position that it begins behind."""
+        return self.first.after or 0
+
+    @property
+    def chained(self) -> bool:
+        """Whether its store keeps a hash chain."""
+        return self.first.chain is not None
+
+    def import_into(self, store: Store, progress: Progress | None) -> int:
+        """See ``Store.import_``; once."""
+        head, upto = store.head, self.first.upto or 0
+        running = _Import(store, head)
+        if self.after > head:
+            raise Conflict(f"it begins after position {self.after}, and the store ends at {head}")
+        _compare_link(store, self.after, self.first.chain)
+        known = _Known(store, self.after, head)
+        if not _take_all(running, self.lines, known, upto, progress):
+            running.flush()
+            raise ValueError(f"it is cut short: it ends after position {running.head} of {upto}")
+        return running.stored
+
+
+@contextlib.contextmanager
+def opened_export(file: Any, format: str) -> Generator[Export, None, None]:
+    """An export to be read; ValueError where it is none."""
     _check_format(format)
-    head = store.head
-    running = _Import(store, head)
     with _opened(file, "rb") as source:
         lines = _READERS[format](source)
         first = next(lines, None)
@@ -536,16 +585,12 @@ def import_(store: Store, file: Any, format: str, progress: Progress | None) -> 
             raise ValueError(
                 f"this export has format {first.export}; known are {VERSION} and {VERSION_GAPS}"
             )
-        if first.after > head:
-            raise Conflict(f"it begins after position {first.after}, and the store ends at {head}")
-        _compare_link(store, first.after, first.chain)
-        known = _Known(store, first.after, head)
-        if not _take_all(running, lines, known, first.upto, progress):
-            running.flush()
-            raise ValueError(
-                f"it is cut short: it ends after position {running.head} of {first.upto}"
-            )
-    return running.stored
+        yield Export(first, lines)
+
+
+def import_(store: Store, file: Any, format: str, progress: Progress | None) -> int:
+    with opened_export(file, format) as export:
+        return export.import_into(store, progress)
 
 
 def _take_all(

@@ -429,6 +429,49 @@ def test_what_is_taken_away_is_not_written_to(tmp_path: Path, suffix: str, how: 
             system[Counter, "b"].submit(Add(1)).result(support.SECONDS)
 
 
+class Counts(es.ReadModel):
+    schema = "CREATE TABLE counts (at INTEGER PRIMARY KEY, amount INTEGER NOT NULL)"
+    on_added = es.sql(Added, "INSERT INTO counts VALUES (:_position, :amount)")
+
+    @es.query
+    def all(self, db: es.Rows) -> list[tuple[int, int]]:
+        return [(at, amount) for at, amount in db.execute("SELECT * FROM counts ORDER BY at")]
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_store_is_restarted_without_closing(tmp_path: Path, inline: bool) -> None:
+    """What was final is over once the file is back, for entities, feeds and read models."""
+    model = type("Counts", (Counts,), {"inline": inline, "__module__": __name__})
+    path, away = tmp_path / "shop.db", tmp_path / "away"
+    with es.open(path, Counter, model) as system:
+        feed = system.store.subscribe()
+        assert system[Counter, "a"].ask(Add(1)) == 1
+        system.flush()
+        path.rename(away)
+        for _ in range(2):
+            with pytest.raises(es.StorageError):
+                system[Counter, "a"].ask(Add(2))
+        with pytest.raises(es.StorageError, match="was deleted, moved or replaced"):
+            system.store.restart()
+        away.rename(path)
+        with pytest.raises(es.StorageError, match="restart it"):
+            system[Counter, "a"].ask(Add(4))
+        system.store.restart()
+        there = system.store.version("Counter/a")  # whether the first that failed is stored
+        assert there in (1, 2)
+        assert system[Counter, "a"].ask(Add(8)) == (11 if there == 2 else 9)
+        if not inline and system[model].status.state == "stopped":
+            system[model].retry()
+        system.flush()
+        rows = [(1, 1), (2, 2), (3, 8)] if there == 2 else [(1, 1), (2, 8)]
+        assert system[model].all() == rows
+        assert [feed.next(timeout=support.SECONDS).version for _ in rows] == [at for at, _ in rows]
+        assert not system.store.verify().problems
+    with es.open(path, Counter, model) as system:
+        assert system[model].all() == rows
+        assert system[Counter, "a"].version == len(rows)
+
+
 # ---- reading beside a writer ---------------------------------------------------------------------
 
 

@@ -61,6 +61,9 @@ class Passing(es.Store):
     def events(self, **options):
         return self.inner.events(**options)
 
+    def restart(self):
+        self.inner.restart()
+
     def truncate(self, stream, upto, *, force=False):
         return self.inner.truncate(stream, upto, force=force)
 

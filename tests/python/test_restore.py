@@ -249,5 +249,13 @@ def test_the_commands_move_a_store(tmp_path: Path) -> None:
     mistyped = run("import", events, tmp_path / "none.db")  # the two the other way round
     assert (mistyped.returncode, b"none.db" in mistyped.stderr) == (2, True)
     assert run("import", tmp_path / "fresh.db", tmp_path / "none").returncode == 2
-    assert not (tmp_path / "fresh.db").exists()
+    assert run("import", tmp_path / "fresh.db", tmp_path / "none").returncode == 2
+    lines = piped.stdout.splitlines(keepends=True)
+    later = run("export", shop, "-", "--after", 2).stdout
+    for bad in (b"", b"no export", later, lines[0], lines[0] + b"{}\n", lines[0] + lines[2]):
+        assert run("import", tmp_path / "fresh.db", "-", input=bad).returncode == 2, bad
+        assert sorted(tmp_path.glob("fresh.db*")) == [], bad
+    cut = run("import", tmp_path / "fresh.db", "-", input=b"".join(lines[:3]))
+    assert (cut.returncode, b"cut short" in cut.stderr) == (2, True)
+    assert data(tmp_path / "fresh.db") == TWENTY[:2]  # what came before the end is stored
     assert run("export", shop, tmp_path / "y", "--after", "-1").returncode == 2

@@ -3,6 +3,7 @@ the same positions and versions."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import random
@@ -198,17 +199,63 @@ def test_a_store_that_still_has_the_events(store):
 
 def test_hash_chains():
     with es.Store(":memory:", chain=True) as store, es.Store(":memory:", chain=True) as other:
-        store.append("a", [raw()] * 3)
+        store.append("a", [raw()] * 3000)
         store.append("b", [raw()])
-        store.truncate("a", 2, force=True)
-        export = exported(store)
-        assert b'"chain"' not in export
-        with pytest.raises(es.Conflict, match="hash chain"):
-            other.import_(io.BytesIO(export))
-        assert other.head == 0
+        store.append("c", [raw()])
+        store.truncate("a", 2998, force=True)
+        store.delete("c")
+        links = [store.chain_hash(position) for position in range(store.head + 1)]
+        export, before = exported(store), told(store)
+        assert other.import_(io.BytesIO(export)) == 3
+        assert [other.chain_hash(position) for position in range(other.head + 1)] == links
+        assert other.verify().ok
+        assert other.import_(io.BytesIO(export)) == 0
+        store.append("b", [raw(b"later")])
+        assert other.import_(io.BytesIO(exported(store))) == 1
+        assert told(other) == told(store)
+        assert (other.chain_hash(), other.verify().ok) == (store.chain_hash(), True)
         with es.Store(":memory:") as plain:
             plain.import_(io.BytesIO(export))
-            assert told(plain) == told(store)
+            assert told(plain) == before
+
+
+def test_a_hash_chain_of_ones_own(store):
+    """An export without links: the store makes them, and its chain holds."""
+    with es.Store(":memory:", chain=True) as other, es.Store(":memory:", chain=True) as third:
+        other.import_(io.BytesIO(exported(store)))
+        assert told(other) == told(store)
+        assert other.verify().ok
+        third.import_(io.BytesIO(exported(other)))
+        assert third.chain_hash() == other.chain_hash()
+
+
+def test_a_hash_chain_that_was_made_up():
+    with es.Store(":memory:", chain=True) as store:
+        store.append("a", [raw()] * 3)
+        store.truncate("a", 2, force=True)
+        lines = exported(store).splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines]
+    gap = next(line["gap"] for line in whole if "gap" in line)
+    gap["chain"] = base64.b64encode(b"x" * 64).decode()
+    with es.Store(":memory:", chain=True) as other:
+        with pytest.raises(es.Conflict, match="another link at position 3"):
+            other.import_(io.BytesIO(b"".join(json.dumps(line).encode() + b"\n" for line in whole)))
+    gap["chain"] = base64.b64encode(b"x" * 63).decode()
+    with es.Store(":memory:", chain=True) as other:
+        with pytest.raises(ValueError, match="link for each"):
+            other.import_(io.BytesIO(b"".join(json.dumps(line).encode() + b"\n" for line in whole)))
+        assert other.head == 0
+
+
+def test_a_chain_is_restored(tmp_path):
+    with es.Store(tmp_path / "a.db", chain=True) as store:
+        store.append("a", [raw()] * 3)
+        store.truncate("a", 2, force=True)
+        store.export(tmp_path / "export")
+        link = store.chain_hash()
+    es.restore(tmp_path / "export", tmp_path / "b.db")
+    with es.Store(tmp_path / "b.db", chain=True) as copy:
+        assert copy.chain_hash() == link
 
 
 def test_restore(store, tmp_path):

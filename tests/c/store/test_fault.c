@@ -11,6 +11,8 @@
 #define COUNT_MAX 36 /* the n-th call that fails, at most */
 
 static bool acknowledged[COMMITS], tried[COMMITS];
+static bool restarts;         /* what was final is taken back by a restart, where it can be */
+static bool missing[COMMITS]; /* as a restart found it */
 
 static void ignore_log(void *context, escqrs_log_level level, const char *line)
 {
@@ -52,12 +54,34 @@ static escqrs_status commit_one(escqrs_store *store, int number, escqrs_error *e
     return escqrs_store_commit(store, &commit, error);
 }
 
+static void copy_file(const char *suffix)
+{
+    char command[700];
+    snprintf(command, sizeof command, "cp '%s%s' '%s.copy%s'", fixture_path, suffix, fixture_path,
+             suffix);
+    assert_int_equal(system(command), 0);
+}
+
+/* Begin anew; what it says of the commits before it has to stay so. */
+static bool restart(escqrs_store *store, int last)
+{
+    escqrs_error error = {0};
+    escqrs_status status = escqrs_store_restart(store, &error);
+    for (int i = 0; i <= last && status == ESCQRS_OK; i++) {
+        char stream[32];
+        snprintf(stream, sizeof stream, "s/%d", i);
+        missing[i] = version_of(store, stream) == 0;
+    }
+    return status == ESCQRS_OK;
+}
+
 /* Commit until the end, going on after failures as long as the store does; opens again where it
- * must. */
+ * must. With `restarts` the files are copied at the end, as a crash would leave them. */
 static void work(const char *what)
 {
     memset(acknowledged, 0, sizeof acknowledged);
     memset(tried, 0, sizeof tried);
+    memset(missing, 0, sizeof missing);
     escqrs_store *store = NULL;
     escqrs_error error = {0};
     for (int i = 0; i < COMMITS; i++) {
@@ -73,10 +97,15 @@ static void work(const char *what)
             fail_msg("%s: commit %d gives %s: %s", what, i, escqrs_status_name(status),
                      error.message);
         }
-        if (status == ESCQRS_IO && strstr(error.message, "open it again") != NULL) {
+        if (status == ESCQRS_IO && strstr(error.message, "open it again") != NULL &&
+            !(restarts && restart(store, i))) {
             escqrs_store_destroy(store);
             store = NULL;
         }
+    }
+    if (restarts) {
+        copy_file("");
+        copy_file(exists(fixture_path, "-wal") ? "-wal" : "");
     }
     escqrs_store_destroy(store);
 }
@@ -84,15 +113,17 @@ static void work(const char *what)
 /* Opened without faults: acknowledged commits are there, all are whole. */
 static void verify(const char *what)
 {
+    char copy[400];
     fault_vfs_arm(FAULT_NONE, 0, false);
-    escqrs_store *store = open_store(fixture_path);
+    snprintf(copy, sizeof copy, "%s.copy", fixture_path);
+    escqrs_store *store = open_store(restarts ? copy : fixture_path);
     int64_t commits = 0;
     for (int i = 0; i < COMMITS; i++) {
         char stream[32];
         snprintf(stream, sizeof stream, "s/%d", i);
         int64_t version = version_of(store, stream);
         if ((version != 0 && version != EVENTS) || (acknowledged[i] && version == 0) ||
-            (!tried[i] && version != 0)) {
+            ((!tried[i] || missing[i]) && version != 0)) {
             fail_msg("%s: commit %d (%s) has %lld events", what, i,
                      acknowledged[i] ? "acknowledged" : "not acknowledged", (long long)version);
         }
@@ -124,6 +155,7 @@ static void check_calls(fault_call call, const char *name)
 
 static int setup_fault(void **state)
 {
+    restarts = false;
     fault_vfs_register();
     fault_vfs_arm(FAULT_NONE, 0, false);
     return setup_folder(state);
@@ -159,6 +191,14 @@ static void test_sync_fails(void **state)
     check_calls(FAULT_SYNC, "sync");
 }
 
+static void test_sync_fails_and_a_restart(void **state)
+{
+    (void)state;
+    restarts = true;
+    check_calls(FAULT_SYNC, "sync, restarted");
+    check_calls(FAULT_SHORT, "short write, restarted");
+}
+
 static void test_others_fail(void **state)
 {
     (void)state;
@@ -167,6 +207,35 @@ static void test_others_fail(void **state)
     check_calls(FAULT_READ, "read");
     check_calls(FAULT_DELETE, "delete");
     check_calls(FAULT_SHM, "map");
+}
+
+/* A failed fsync is final until a restart succeeds, which says what is stored, for good. */
+static void test_restart(void **state)
+{
+    (void)state;
+    char copy[400];
+    escqrs_error error = {0};
+    escqrs_store *store = open_with(fixture_path, &faulty);
+    assert_int_equal(commit_one(store, 0, &error), ESCQRS_OK);
+    fault_vfs_arm(FAULT_SYNC, 1, true);
+    assert_int_equal(commit_one(store, 1, &error), ESCQRS_IO);
+    assert_int_equal(escqrs_store_restart(store, &error), ESCQRS_IO); /* the disk still fails */
+    assert_int_equal(commit_one(store, 1, &error), ESCQRS_IO);
+    assert_non_null(strstr(error.message, "restart it"));
+    fault_vfs_arm(FAULT_NONE, 0, false);
+    assert_int_equal(commit_one(store, 1, &error), ESCQRS_IO); /* not by itself */
+    assert_int_equal(escqrs_store_restart(store, &error), ESCQRS_OK);
+    assert_int_equal(version_of(store, "s/1"), 0);
+    copy_file(""); /* what a crash would leave now */
+    copy_file("-wal");
+    assert_int_equal(commit_one(store, 2, &error), ESCQRS_OK);
+    assert_int_equal(check_all(store), 2 * (EVENTS + 1));
+    escqrs_store_destroy(store);
+    snprintf(copy, sizeof copy, "%s.copy", fixture_path);
+    store = open_store(copy);
+    assert_int_equal(version_of(store, "s/1"), 0); /* it has not come back */
+    assert_int_equal(check_all(store), EVENTS + 1);
+    escqrs_store_destroy(store);
 }
 
 /* A failed fsync is final; a full disk is not. */
@@ -285,11 +354,13 @@ int main(void)
     alarm(TIME_LIMIT_S);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_final_or_not, setup_fault, teardown_fault),
+        cmocka_unit_test_setup_teardown(test_restart, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_the_cause_of_the_end, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_write_fails, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_short_write, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_disk_full, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_sync_fails, setup_fault, teardown_fault),
+        cmocka_unit_test_setup_teardown(test_sync_fails_and_a_restart, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_others_fail, setup_fault, teardown_fault),
         cmocka_unit_test_setup_teardown(test_no_memory, setup_fault, teardown_fault),
     };

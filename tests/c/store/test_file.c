@@ -534,6 +534,48 @@ static pid_t holder_seen_by_another(const char *path)
 }
 
 /* The kernel names one holder, which may be another process though we have the file open, too. */
+static void claim_other(void *context)
+{
+    esc_lock *lock = NULL;
+    escqrs_error error = {0};
+    assert_int_equal(esc_lock_acquire(context, &lock, &error), ESCQRS_OK);
+    assert_int_equal(esc_lock_check_names(context, true, &error), ESCQRS_OK);
+    assert_int_equal(esc_lock_claim(lock, context, &error), ESCQRS_LOCKED);
+    assert_non_null(strstr(error.message, "open in another process:"));
+    esc_lock_release(lock, false);
+}
+
+/* Two that open a file by two names pass the check, as neither has opened it; one goes on. */
+static void test_hard_links_at_the_same_instant(void **state)
+{
+    (void)state;
+    char other[400], number[40];
+    esc_lock *first = NULL, *second = NULL;
+    escqrs_error error = {0};
+    snprintf(other, sizeof other, "%s/other.db", fixture_folder);
+    snprintf(number, sizeof number, "this process, %ld", (long)getpid());
+    escqrs_store_destroy(open_store(fixture_path));
+    assert_int_equal(link(fixture_path, other), 0);
+    for (int turn = 0; turn < 3; turn++) {
+        assert_int_equal(esc_lock_acquire(fixture_path, &first, &error), ESCQRS_OK);
+        assert_int_equal(esc_lock_acquire(other, &second, &error), ESCQRS_OK);
+        assert_int_equal(esc_lock_check_names(fixture_path, true, &error), ESCQRS_OK);
+        assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_OK);
+        assert_int_equal(esc_lock_claim(first, fixture_path, &error), ESCQRS_OK);
+        assert_int_equal(esc_lock_claim(first, fixture_path, &error), ESCQRS_OK);
+        assert_int_equal(esc_lock_claim(second, other, &error), ESCQRS_LOCKED);
+        assert_non_null(strstr(error.message, number));
+        esc_lock_release(second, false);
+        assert_int_equal(in_child(claim_other, other), 0);
+        esc_lock_release(first, false); /* and the child has kept nothing of it */
+    }
+    escqrs_store *store = open_store(other);
+    append(store, "s", 0, 1);
+    assert_int_equal(unlink(other), 0); /* one name is left: taken away all the same */
+    assert_int_equal(append_many(store, "s", 1, 1, NULL, &error), ESCQRS_IO);
+    escqrs_store_destroy(store);
+}
+
 static void test_asking_costs_no_lock(void **state)
 {
     (void)state;
@@ -576,6 +618,42 @@ static void test_asking_costs_no_lock(void **state)
 }
 
 /* ---- read-only -------------------------------------------------------------------------------- */
+
+/* A file that comes back under its name is the one that the store goes on with, after a restart. */
+static void test_a_name_that_comes_back(void **state)
+{
+    (void)state;
+    static const char *const suffixes[] = {"", "-lock"};
+    char name[400], away[410];
+    for (size_t i = 0; i < 2; i++) {
+        escqrs_error error = {0};
+        teardown_folder(NULL);
+        assert_int_equal(setup_folder(NULL), 0);
+        escqrs_store *store = open_store(fixture_path);
+        append(store, "a", 0, 3);
+        snprintf(name, sizeof name, "%s%s", fixture_path, suffixes[i]);
+        snprintf(away, sizeof away, "%s.away", name);
+        assert_int_equal(rename(name, away), 0);
+        assert_int_equal(append_many(store, "b", 0, 2, NULL, &error), ESCQRS_IO);
+        assert_int_equal(version_of(store, "b"), 0); /* not known to be stored */
+        assert_int_equal(escqrs_store_restart(store, &error), ESCQRS_IO);
+        assert_non_null(strstr(error.message, "was deleted, moved or replaced"));
+        assert_int_equal(rename(away, name), 0);
+        assert_int_equal(append_many(store, "b", 0, 2, NULL, &error), ESCQRS_IO);
+        assert_int_equal(escqrs_store_restart(store, &error), ESCQRS_OK);
+        int64_t there = version_of(store, "b"); /* it went to the file that was away */
+        assert_int_equal(there, i == 0 ? 2 : 0);
+        append(store, "b", there, 2);
+        append(store, "c", 0, 1);
+        assert_int_equal(check_all(store), 6 + there);
+        assert_int_equal(check_stream(store, "b"), there + 2);
+        escqrs_store_destroy(store);
+        store = open_store(fixture_path);
+        assert_int_equal(check_all(store), 6 + there);
+        assert_int_equal(check_stream(store, "b"), there + 2);
+        escqrs_store_destroy(store);
+    }
+}
 
 static void test_readonly_beside_writer(void **state)
 {
@@ -676,7 +754,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock_and_a_child_on_its_way, setup_folder,
                                         teardown_folder),
         cmocka_unit_test_setup_teardown(test_hard_link, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_hard_links_at_the_same_instant, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test_setup_teardown(test_asking_costs_no_lock, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_a_name_that_comes_back, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_beside_writer, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_folder, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_shell_view, setup_folder, teardown_folder),

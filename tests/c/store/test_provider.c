@@ -279,10 +279,13 @@ int main(void)
     if (setup_folder(NULL) != 0) {
         return 1;
     }
-    int failed = provider_suite_run(
-                     &(provider_maker){.name = "sqlite", .open = open_file, .deletes = true}) +
-                 provider_suite_run(&(provider_maker){
-                     .name = "memory", .open = open_memory, .forgets = true, .deletes = true}) +
+    int failed = provider_suite_run(&(provider_maker){
+                     .name = "sqlite", .open = open_file, .deletes = true, .begins_new = true}) +
+                 provider_suite_run(&(provider_maker){.name = "memory",
+                                                      .open = open_memory,
+                                                      .forgets = true,
+                                                      .deletes = true,
+                                                      .begins_new = true}) +
                  provider_suite_run(&(provider_maker){
                      .name = "shelf", .open = open_shelf, .context = &kept, .begins_new = true});
     if (kept != NULL) {

@@ -676,6 +676,36 @@ static void test_restart(void **state)
     escqrs_store_destroy(store);
 }
 
+/* Who has the store open while it begins anew notices nothing. */
+static void test_restart_in_use(void **state)
+{
+    escqrs_store *store = open_fresh(state);
+    escqrs_cursor *cursor;
+    const escqrs_recorded *recorded;
+    if (!((const provider_maker *)*state)->begins_new) {
+        escqrs_store_destroy(store);
+        return;
+    }
+    append(store, "a", 0, "a1");
+    append(store, "b", 0, "b1");
+    assert_int_equal(escqrs_store_events(store, NULL, &cursor, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_store_restart(store, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_store_restart(store, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_cursor_next(cursor, &recorded, NULL), ESCQRS_OK);
+    assert_int_equal(recorded->position, 2);
+    escqrs_cursor_close(cursor);
+    assert_int_equal(escqrs_store_head(store), 2);
+    append(store, "a", 1, "a2");
+    append(store, "c", 0, "c1");
+    assert_string_equal(read_texts(store, NULL, NULL), "a1 b1 a2 c1 ");
+    store = open_again(state, store);
+    if (store != NULL) {
+        assert_string_equal(read_texts(store, NULL, NULL), "a1 b1 a2 c1 ");
+    }
+    escqrs_store_destroy(store);
+}
+
 static void test_deleting(void **state)
 {
     escqrs_store *store = open_fresh(state);
@@ -814,7 +844,7 @@ int provider_suite_run(const provider_maker *maker)
         test_many,        test_snapshots,
         test_statistics,  test_restart,
         test_deleting,    test_threads,
-        test_closed,
+        test_closed,      test_restart_in_use,
     };
     static const char *const names[] = {
         "append",      "several streams are one",
@@ -827,7 +857,7 @@ int provider_suite_run(const provider_maker *maker)
         "many",        "snapshots",
         "statistics",  "restart",
         "deleting",    "threads",
-        "closed",
+        "closed",      "restart in use",
     };
     enum { COUNT = sizeof functions / sizeof functions[0] };
     struct CMUnitTest tests[COUNT];
