@@ -33,7 +33,6 @@
 #include "python/text.h"
 #include "store/provider.h"
 
-#define PAGE_EVENTS 256
 #define RECORD_HASH_SIZE 17 /* '#' and 16 digits */
 
 typedef struct py_provider {
@@ -512,7 +511,6 @@ static escqrs_status provider_read(escqrs_provider *base, const escqrs_query *qu
                                    escqrs_page *page, escqrs_error *error)
 {
     py_provider *self = of(base);
-    size_t max = query->count_max < PAGE_EVENTS ? query->count_max : PAGE_EVENTS;
     escqrs_status status = escqrs_page_begin(page, query, error);
     if (status != ESCQRS_OK) {
         return status;
@@ -520,10 +518,11 @@ static escqrs_status provider_read(escqrs_provider *base, const escqrs_query *qu
     PyGILState_STATE held = enter();
     PyObject *stream = query->stream.size > 0 ? esc_py_text(query->stream) : Py_NewRef(Py_None);
     PyObject *rows =
-        stream == NULL ? NULL
-                       : PyObject_CallMethod(self->bridge, "read", "OLLOn", stream,
-                                             (long long)query->after, (long long)query->upto,
-                                             query->reverse ? Py_True : Py_False, (Py_ssize_t)max);
+        stream == NULL
+            ? NULL
+            : PyObject_CallMethod(self->bridge, "read", "OLLOn", stream, (long long)query->after,
+                                  (long long)query->upto, query->reverse ? Py_True : Py_False,
+                                  (Py_ssize_t)query->count_max);
     status = rows == NULL ? take_exception(self, error) : take_rows(self, query, rows, page, error);
     Py_XDECREF(stream);
     Py_XDECREF(rows);

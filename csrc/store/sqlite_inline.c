@@ -9,18 +9,6 @@
 #include "base/error.h"
 #include "store/event_header.h"
 
-/* Events of the same stream in earlier writes of the commit. */
-static int64_t earlier(const escqrs_commit *commit, size_t index)
-{
-    int64_t count = 0;
-    for (size_t i = 0; i < index; i++) {
-        if (escqrs_slice_equal(commit->writes[i].stream, commit->writes[index].stream)) {
-            count += (int64_t)commit->writes[i].event_count;
-        }
-    }
-    return count;
-}
-
 static escqrs_recorded describe(const esc_sqlite *sqlite, const escqrs_commit *commit,
                                 const escqrs_write *write, const escqrs_new_event *event,
                                 int64_t position, int64_t version)
@@ -45,25 +33,37 @@ static escqrs_recorded describe(const esc_sqlite *sqlite, const escqrs_commit *c
     return recorded;
 }
 
-static escqrs_status collect(esc_sqlite *sqlite, const escqrs_commit *commit)
+static escqrs_status collect_write(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                   const escqrs_write *write, int64_t *position, int64_t version)
 {
-    esc_vector *events = &sqlite->writer.inlined;
-    int64_t position = sqlite->writer.next_position;
-    esc_vector_clear(events);
-    for (size_t i = 0; i < commit->write_count; i++) {
-        const escqrs_write *write = &commit->writes[i];
-        const esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
-        ESC_ASSERT(stream != NULL);
-        int64_t version = stream->pending + (i == 0 ? 0 : earlier(commit, i));
-        for (size_t j = 0; j < write->event_count; j++) {
-            escqrs_recorded recorded =
-                describe(sqlite, commit, write, &write->events[j], position++, ++version);
-            if (esc_vector_push(events, &recorded) != ESCQRS_OK) {
-                return ESCQRS_NO_MEMORY;
-            }
+    for (size_t i = 0; i < write->event_count; i++) {
+        escqrs_recorded recorded =
+            describe(sqlite, commit, write, &write->events[i], (*position)++, ++version);
+        if (esc_vector_push(&sqlite->writer.inlined, &recorded) != ESCQRS_OK) {
+            return ESCQRS_NO_MEMORY;
         }
     }
     return ESCQRS_OK;
+}
+
+/* `planned` counts the events of each stream in the writes before, and is zero again afterwards. */
+static escqrs_status collect(esc_sqlite *sqlite, const escqrs_commit *commit)
+{
+    int64_t position = sqlite->writer.next_position;
+    escqrs_status status = ESCQRS_OK;
+    size_t done = 0;
+    esc_vector_clear(&sqlite->writer.inlined);
+    while (done < commit->write_count && status == ESCQRS_OK) {
+        const escqrs_write *write = &commit->writes[done++];
+        esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
+        ESC_ASSERT(stream != NULL);
+        status = collect_write(sqlite, commit, write, &position, stream->pending + stream->planned);
+        stream->planned += (uint32_t)write->event_count;
+    }
+    for (size_t i = 0; i < done; i++) {
+        esc_stream_index_find(&sqlite->index, commit->writes[i].stream)->planned = 0;
+    }
+    return status;
 }
 
 static bool run(esc_sqlite *sqlite, const char *sql)

@@ -296,6 +296,7 @@ static escqrs_status erased_row(esc_verifier *in, sqlite3_stmt *statement)
     }
     stream->version = stream->erased = upto;
     stream->closed = closed != 0;
+    in->counts->streams -= stream->closed; /* as statistics count them, and streams() */
     in->erased += upto;
     return ESCQRS_OK;
 }

@@ -56,9 +56,9 @@ typedef struct escqrs_new_event {
     const escqrs_slice *tags;
     size_t tag_count;
     const escqrs_origin *origin; /* NULL: as the commit says */
-    int64_t time_us; /* of an event that is moved here from elsewhere, not before the last one's
-                        (else INVALID); all events of a commit have one, or none: 0, the clock's.
-                        Say the causation as well: it would be derived from this event's time */
+    int64_t time_us;     /* of an event that is moved here from elsewhere, not before the last one's
+                            (else INVALID); all events of a commit have one, or none: 0, the clock's.
+                            Say the causation as well: it would be derived from this event's time */
     const uint8_t *link; /* of one that stands for an event that was deleted elsewhere: its link in
                             a hash chain, which cannot be made any more; NULL: made */
 } escqrs_new_event;
@@ -395,7 +395,8 @@ typedef struct escqrs_observer {
 } escqrs_observer;
 
 typedef struct escqrs_verification { /* what was read */
-    int64_t events, streams, types, snapshots, checkpoints, keys, tags, ids, read_models, links;
+    int64_t events, streams;         /* streams but those that were deleted, as in statistics */
+    int64_t types, snapshots, checkpoints, keys, tags, ids, read_models, links;
     int64_t problems;
 } escqrs_verification;
 

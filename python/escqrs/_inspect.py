@@ -47,9 +47,9 @@ class Problem:
 class Verification:
     """What ``Store.verify`` or ``System.verify_snapshots`` has read, and what was wrong with it.
 
-    links: of the hash chain, where the store keeps one. outdated: snapshots of another definition
-    of their aggregate, which are not used. problems: the first 1,000. problem_count: all of them.
-    ok: there are none.
+    streams: but those that were deleted. links: of the hash chain, where the store keeps one.
+    outdated: snapshots of another definition of their aggregate, which are not used. problems: the
+    first 1,000. problem_count: all of them. ok: there are none.
     """
 
     path: str

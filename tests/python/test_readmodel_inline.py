@@ -91,6 +91,26 @@ def test_what_is_recorded_is_what_is_stored(tmp_path: Path) -> None:
         assert shop[Emails].recorded() == stored
 
 
+def test_a_stream_that_is_written_to_several_times_in_a_commit(tmp_path: Path) -> None:
+    def joined(*emails: str) -> list[es.Event]:
+        return [Joined(email, 0) for email in emails]
+
+    with es.open(tmp_path / "a.db", Member, Emails) as shop:
+        for turn in range(2):
+            writes = [
+                *(es.Write("m/1", joined(f"{turn}{n}@a", f"{turn}{n}@b")) for n in range(3)),
+                es.Write("m/2", joined(f"{turn}@c")),
+                es.Write("m/1", ()),
+                es.Write("m/1", joined(f"{turn}@d")),
+            ]
+            shop.store.commit(writes)
+            with pytest.raises(es.Rejected):  # a refusal leaves no count behind
+                shop.store.commit([*writes, es.Write("m/2", joined(f"{turn}@c"))])
+        stored = [(one.position, one.stream, one.version) for one in shop.events()]
+        assert [row[:3] for row in shop[Emails].recorded()] == stored
+        assert (shop.store.version("m/1"), shop.store.version("m/2")) == (14, 2)
+
+
 def test_a_refused_commit_leaves_nothing(tmp_path: Path) -> None:
     with es.open(tmp_path / "a.db", Member, Emails) as shop:
         shop[Member, "1"].ask(Join("a@x"))

@@ -228,6 +228,7 @@ def test_delete(store: es.Store) -> None:
     assert store.deleted("b") and not store.deleted("a") and not store.deleted("unknown")
     assert (store.version("b"), store.truncated("b"), store.head) == (11, 11, 31)
     assert list(store.streams()) == [("a", 20)]
+    assert (store.stats().streams, store.verify().streams) == (1, 1)
     for call in (
         lambda: store.append("b", some(1)),
         lambda: store.append("b", some(1), expected=11),
