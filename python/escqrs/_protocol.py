@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from ._core import NewEvent, Recorded
+from ._feed import Feed
 from ._inspect import Statistics
 from ._match import Match
 from ._message import Event
-from ._store import Commit, Feed, Snapshot, Unless, Write
+from ._store import Commit, Snapshot, Unless, Write
 
 __all__ = ["Provider"]
 
