@@ -216,8 +216,9 @@ static void test_every_step(void **state)
     append_item(&self.base, "one", 7);
     step(&self, SIZE_MAX);
     fixture_close(&self.base);
+    const uint64_t stride = 2 * STRIDE * (uint64_t)test_stride(3) - 1;
     bool killed = true;
-    for (long n = 1; killed; n += 1 + (long)test_random_below(&random, 2 * STRIDE - 1)) {
+    for (long n = 1; killed; n += 1 + (long)test_random_below(&random, stride)) {
         char *folder = test_folder_new();
         shell("cp -r '%s/.' '%s/'", before, folder);
         killed = is_killed(folder, made->schema, script, n);
