@@ -110,6 +110,43 @@ escqrs_status esc_sqlite_remember(esc_sqlite *sqlite, escqrs_error *error)
     return ESCQRS_OK;
 }
 
+/* What the recovery of a WAL has found may be in memory alone: where an fsync has failed, Linux
+ * goes on showing what it did not write, and no later fsync writes it. A commit behind it would be
+ * lost with it when the power goes. So the WAL is written once more, as it is. */
+static int write_wal_again(sqlite3 *db)
+{
+    enum { PIECE = 1 << 16 };
+    sqlite3_file *wal = NULL;
+    sqlite3_int64 size = 0;
+    int code = sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+    if (code != SQLITE_OK || wal == NULL || wal->pMethods == NULL) {
+        return code;
+    }
+    code = wal->pMethods->xFileSize(wal, &size);
+    unsigned char *piece = code == SQLITE_OK && size > 0 ? escqrs_alloc(PIECE) : NULL;
+    if (piece == NULL) {
+        return code != SQLITE_OK || size == 0 ? code : SQLITE_NOMEM;
+    }
+    for (sqlite3_int64 at = 0; code == SQLITE_OK && at < size; at += PIECE) {
+        int part = (int)(size - at < PIECE ? size - at : PIECE);
+        code = wal->pMethods->xRead(wal, piece, part, at);
+        code = code == SQLITE_OK ? wal->pMethods->xWrite(wal, piece, part, at) : code;
+    }
+    escqrs_free(piece);
+    return code == SQLITE_OK ? wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL) : code;
+}
+
+static int keep_recovered(sqlite3 *db)
+{
+    int code = esc_sqlite_execute(db, "BEGIN IMMEDIATE"); /* nobody else writes to it meanwhile */
+    if (code == SQLITE_OK) {
+        code = write_wal_again(db);
+        int ended = esc_sqlite_execute(db, "ROLLBACK");
+        code = code == SQLITE_OK ? ended : code;
+    }
+    return code;
+}
+
 escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
 {
     escqrs_status status = esc_sqlite_remember(sqlite, error);
@@ -124,6 +161,9 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
         sqlite3_exec(sqlite->writer.connection.db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
     if (code == SQLITE_OK) {
         code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
+    }
+    if (code == SQLITE_OK && sqlite->writer.synced) {
+        code = keep_recovered(sqlite->writer.connection.db);
     }
     return code == SQLITE_OK
                ? ESCQRS_OK

@@ -158,6 +158,31 @@ static void test_normal(void **state)
     run(ESCQRS_DURABILITY_NORMAL, 150, 10, 190000);
 }
 
+/* What a failed sync has left in the WAL is read by who opens the file anew, and by no disk kept:
+ * nothing is acknowledged behind it before it is safe. */
+static void test_behind_a_failed_sync(void **state)
+{
+    (void)state;
+    const escqrs_store_options options = {.sqlite_vfs = POWER_VFS_NAME, .manual = true};
+    scene now = {.random = test_random_new(), .data_size = 700};
+    escqrs_error error = {0};
+    power_vfs_register();
+    power_vfs_begin(NULL, NULL);
+    escqrs_store *store = open_with(fixture_path, &options);
+    assert_int_equal(commit_next(store, &now, &error), ESCQRS_OK);
+    power_vfs_fail_sync();
+    assert_int_equal(commit_next(store, &now, &error), ESCQRS_IO);
+    escqrs_store_destroy(store);
+    store = open_with(fixture_path, &options);
+    assert_int_equal(version_of(store, "common"), 2); /* as who was told of an error may find */
+    assert_int_equal(commit_next(store, &now, &error), ESCQRS_OK);
+    cut one = {.loss = POWER_KEEPS_NOTHING, .tried = now.tried, .acknowledged = now.tried};
+    assert_int_equal(mkdir(image_folder(0), 0700), 0);
+    power_vfs_cut(image_folder(0), one.loss, 0);
+    look_at(image_folder(0), &one, true);
+    escqrs_store_destroy(store);
+}
+
 int main(void)
 {
     use_memory_for_files();
@@ -166,6 +191,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_small_commits, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_big_commits, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_normal, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_behind_a_failed_sync, setup_folder, teardown_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,6 +39,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static disk_file files[FILES_MAX];
 static void (*step_function)(void *context);
 static void *step_context;
+static bool next_sync_fails;
 
 static void *check(void *memory)
 {
@@ -197,18 +198,24 @@ static int power_sync(sqlite3_file *file, int flags)
     (void)flags; /* the real disk keeps its power */
     step();
     disk_file *disk = of(file)->disk;
+    bool failed = false;
     if (disk != NULL) {
         pthread_mutex_lock(&mutex);
+        failed = next_sync_fails && of(file)->journal;
+        if (failed) {
+            next_sync_fails = false;
+            forget_changes(disk);
+        }
         for (change *one = disk->first; one != NULL; one = one->next) {
             apply(disk, one);
         }
         forget_changes(disk);
-        if (of(file)->journal) {
+        if (of(file)->journal && !failed) {
             sync_folder();
         }
         pthread_mutex_unlock(&mutex);
     }
-    return SQLITE_OK;
+    return failed ? SQLITE_IOERR_FSYNC : SQLITE_OK;
 }
 
 static int power_size(sqlite3_file *file, sqlite3_int64 *size)
@@ -435,6 +442,13 @@ static void lose(disk_file *image, const disk_file *file, power_loss loss, uint6
             apply(image, one);
         }
     }
+}
+
+void power_vfs_fail_sync(void)
+{
+    pthread_mutex_lock(&mutex);
+    next_sync_fails = true;
+    pthread_mutex_unlock(&mutex);
 }
 
 void power_vfs_cut(const char *folder, power_loss loss, uint64_t seed)

@@ -30,6 +30,9 @@ void power_vfs_register(void);
 /* Forget all files, and call `step` (NULL: nothing) before every write, sync, truncation and
  * deletion from now on, with the thread that does it. */
 void power_vfs_begin(void (*step)(void *context), void *context);
+/* The next sync of a journal or WAL fails as Linux lets it: who reads goes on finding what was
+ * written since the last one, and no later sync writes it. */
+void power_vfs_fail_sync(void);
 /* Write into `folder` what the disk holds when the power goes now. From `step` too. */
 void power_vfs_cut(const char *folder, power_loss loss, uint64_t seed);
 
