@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def _export(given: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _store_for(path: str, export: Export) -> Iterator[Store]:
+def _store_for(path: str, export: Export) -> Generator[Store, None, None]:
     """The store at that path, or a new one, of which nothing stays where nothing was imported."""
     fresh = not os.path.lexists(path)
     with Store(path, chain=fresh and export.chained) as store:

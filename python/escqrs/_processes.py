@@ -57,6 +57,8 @@ class ManualClock:
 
     def advance(self, delay: datetime.timedelta) -> None:
         """Put it forward; it never goes back."""
+        if not isinstance(delay, datetime.timedelta):
+            raise TypeError(f"delay is a timedelta, not {type(delay).__name__}")
         if delay < datetime.timedelta():
             raise ValueError("a clock goes forward")
         before = self._steps[-1][1] if self._steps else datetime.timedelta()

@@ -319,6 +319,16 @@ def test_what_is_of_the_wrong_type_is_refused_at_once(shop, use):
     flush(shop)  # it goes on
 
 
+def test_a_clock_is_put_forward_by_a_timedelta(clock):
+    with pytest.raises(TypeError, match="delay is a timedelta, not int"):
+        clock.advance(3)
+    with pytest.raises(ValueError, match="goes forward"):
+        clock.advance(-HOUR)
+    before = clock()
+    clock.advance(HOUR)
+    assert clock() >= before + HOUR
+
+
 def test_a_failed_instance_is_tried_again(shop):
     refuses.add("a")
     shop[Order, "a"].ask(Place())
