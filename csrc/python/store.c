@@ -530,7 +530,7 @@ static PyObject *store_backup(PyObject *object, PyObject *given)
 static PyObject *store_restart(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     esc_py_store *self = (esc_py_store *)object;
-    if (esc_py_store_check(self) < 0) {
+    if (esc_py_store_check(self) < 0 || esc_py_store_refuse_in_projection(self) < 0) {
         return NULL;
     }
     escqrs_error error = {0};

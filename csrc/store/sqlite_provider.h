@@ -322,6 +322,8 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error) E
 escqrs_status esc_sqlite_remember(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* Overwrite in the WAL what a failed COMMIT may have left there: an SQLite code. */
 int esc_sqlite_overwrite_remains(esc_sqlite *sqlite);
+/* Write and sync all of the WAL once more, as it is: an SQLite code. */
+int esc_sqlite_write_wal_again(sqlite3 *db);
 /* Merge what is left of the tail, if that is quick, and close the connection. */
 void esc_sqlite_writer_stop(esc_sqlite *sqlite);
 escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error);

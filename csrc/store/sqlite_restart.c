@@ -8,6 +8,11 @@
  * overwritten, by a commit that changes nothing and is synced: what failed is not stored then, for
  * good, and the disk has shown that it takes writes again. Then all that memory knows is read anew.
  *
+ * What stands in the WAL before it may be on no disk either: work of read models is synced with the
+ * next commit, and a sync that fails leaves the cache of the system saying that its pages are
+ * written. Commits behind such a hole would be lost with it when the power goes. So the WAL is
+ * written again, as it stands, before the store goes on, as an open does.
+ *
  * Refused, so that the store is closed and opened, which recovers the WAL from its beginning:
  *   - where the names of the file, its WAL or its lock stand for something else than what is open;
  *   - where a checkpoint had moved a part of the WAL for a reader's sake, and the sync of a later
@@ -50,6 +55,9 @@ static escqrs_status write_again(esc_sqlite *sqlite, escqrs_error *error)
     if (code == SQLITE_OK) {
         sqlite->writer.synced = true;
         code = esc_sqlite_overwrite_remains(sqlite);
+    }
+    if (code == SQLITE_OK) {
+        code = esc_sqlite_write_wal_again(db);
     }
     sqlite->base.failed = sqlite->base.failed || esc_sqlite_is_final(code);
     return code == SQLITE_OK ? ESCQRS_OK

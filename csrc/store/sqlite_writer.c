@@ -113,7 +113,7 @@ escqrs_status esc_sqlite_remember(esc_sqlite *sqlite, escqrs_error *error)
 /* What the recovery of a WAL has found may be in memory alone: where an fsync has failed, Linux
  * goes on showing what it did not write, and no later fsync writes it. A commit behind it would be
  * lost with it when the power goes. So the WAL is written once more, as it is. */
-static int write_wal_again(sqlite3 *db)
+static int write_wal(sqlite3 *db)
 {
     enum { PIECE = 1 << 16 };
     sqlite3_file *wal = NULL;
@@ -136,11 +136,11 @@ static int write_wal_again(sqlite3 *db)
     return code == SQLITE_OK ? wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL) : code;
 }
 
-static int keep_recovered(sqlite3 *db)
+int esc_sqlite_write_wal_again(sqlite3 *db)
 {
     int code = esc_sqlite_execute(db, "BEGIN IMMEDIATE"); /* nobody else writes to it meanwhile */
     if (code == SQLITE_OK) {
-        code = write_wal_again(db);
+        code = write_wal(db);
         int ended = esc_sqlite_execute(db, "ROLLBACK");
         code = code == SQLITE_OK ? ended : code;
     }
@@ -163,7 +163,7 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
         code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
     }
     if (code == SQLITE_OK && sqlite->writer.synced) {
-        code = keep_recovered(sqlite->writer.connection.db);
+        code = esc_sqlite_write_wal_again(sqlite->writer.connection.db);
     }
     return code == SQLITE_OK
                ? ESCQRS_OK

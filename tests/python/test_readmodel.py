@@ -386,6 +386,7 @@ def test_handler_cannot_wait_for_the_system() -> None:
                 lambda: shop[Nosy].count(),
                 lambda: shop[Nosy].rebuild(),
                 lambda: list(shop[Nosy].compare()),
+                lambda: shop.store.restart(),
             ):
                 try:
                     function()  # type: ignore[operator]
@@ -407,7 +408,7 @@ def test_handler_cannot_wait_for_the_system() -> None:
     with es.open(":memory:", Cart, Items, Nosy) as shop:
         add(shop, "a")
         shop.flush(SECONDS)
-        assert caught == [es.Deadlock] * 8
+        assert caught == [es.Deadlock] * 9
         with pytest.raises(es.Closed):
             kept[0].execute("SELECT 1")
 
