@@ -311,6 +311,8 @@ typedef struct esc_py_context {
     PyObject *inside;      /* list of [function, result, exception, event] to be run in the actor */
     bool works_inside;     /* one of them is being run */
     escqrs_ref *waits_for; /* held: whom its task waits for, in the graph of waits; or NULL */
+    PyObject *waits_until; /* strong: the reply that it waits for there, or NULL */
+    escqrs_wait wait;
     esc_list_node listed;
     PyObject *weakrefs;
 } esc_py_context;

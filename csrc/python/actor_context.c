@@ -266,12 +266,18 @@ static ESC_PY_ENTERED(context_unstash_all, unstash_all)
     Py_RETURN_NONE;
 }
 
-/* _begin_wait(ref): its task waits for an answer of that actor; False: it is not noted. Deadlock
- * where that would never end. */
-static PyObject *context_begin_wait(PyObject *object, PyObject *ref)
+/* _begin_wait(ref, reply): its task waits for an answer of that actor; False: it is not noted.
+ * Deadlock where that would never end. `reply`: what its task sleeps for; None: the thread may run
+ * others for it. */
+static PyObject *context_begin_wait(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     esc_py_context *self = (esc_py_context *)object;
-    escqrs_actor *target = esc_py_ref_actor(ref);
+    PyTypeObject *reply_type = self->system->state->actor.reply_type;
+    if (count != 2 || (args[1] != Py_None && !PyObject_TypeCheck(args[1], reply_type))) {
+        PyErr_SetString(PyExc_TypeError, "_begin_wait takes a reference, and a reply or None");
+        return NULL;
+    }
+    escqrs_actor *target = esc_py_ref_actor(args[0]);
     if (esc_py_actor_system_check_fork(self->system) < 0) {
         return NULL;
     }
@@ -284,6 +290,11 @@ static PyObject *context_begin_wait(PyObject *object, PyObject *ref)
     }
     self->waits_for = (escqrs_ref *)target;
     escqrs_ref_hold(self->waits_for);
+    if (args[1] != Py_None && !self->system->manual) {
+        self->waits_until = Py_NewRef(args[1]);
+        escqrs_actor_wait_until((escqrs_actor *)self->ref, &self->wait,
+                                &((esc_py_answer *)args[1])->word);
+    }
     Py_RETURN_TRUE;
 }
 
@@ -517,6 +528,7 @@ static int context_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->outcome);
     Py_VISIT(self->inside);
     Py_VISIT(self->task_headers);
+    Py_VISIT(self->waits_until);
     return 0;
 }
 
@@ -608,7 +620,7 @@ static PyMethodDef context_methods[] = {
     {"_send", esc_py_context_send_innermost, METH_VARARGS, NULL},
     {"_spawn", context_spawn_innermost, METH_VARARGS, NULL},
     {"_call", context_call, METH_O, NULL},
-    {"_begin_wait", context_begin_wait, METH_O, NULL},
+    {"_begin_wait", (PyCFunction)(void (*)(void))context_begin_wait, METH_FASTCALL, NULL},
     {"_end_wait", context_end_wait, METH_NOARGS, NULL},
     {"_check_wait", context_check_wait, METH_O, NULL},
     {"_holds_up", context_holds_up, METH_O, NULL},

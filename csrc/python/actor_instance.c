@@ -205,6 +205,7 @@ void esc_py_context_end_wait(esc_py_context *self)
         escqrs_actor_wait_end((escqrs_actor *)self->ref);
         escqrs_ref_release(self->waits_for);
         self->waits_for = NULL;
+        Py_CLEAR(self->waits_until);
     }
 }
 

@@ -305,6 +305,9 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns)
     if (esc_py_waiting_begin(&waiting, self) < 0) {
         return -1;
     }
+    if (!self->system->manual) { /* which runs others meanwhile, on this stack */
+        escqrs_actor_wait_until(waiting.actor, &waiting.wait, &self->word);
+    }
     escqrs_actor *first = escqrs_actor_current() == NULL ? NULL : esc_py_ref_actor(self->target);
     int result = wait_for_answer(self, &waiting, first, deadline_ns);
     esc_py_waiting_end(&waiting, self);

@@ -14,7 +14,7 @@
 
 #include "python/actor.h"
 
-#define ESC_PY_ANSWER_DONE 1u
+#define ESC_PY_ANSWER_DONE 1u /* bit 0: escqrs_actor_wait_until */
 #define ESC_PY_ANSWER_SLEEPERS 2u
 #define ESC_PY_ANSWER_NOTIFY 4u
 
@@ -46,7 +46,8 @@ int esc_py_answer_wait(esc_py_answer *self, int64_t deadline_ns);
 /* What a thread that is about to wait for a reply says, and what a circle of waits is found by. */
 typedef struct esc_py_waiting {
     escqrs_actor *actor; /* that it runs; or NULL */
-    PyObject *loop;      /* what end_blocking takes, where it runs an event loop; or NULL */
+    escqrs_wait wait;
+    PyObject *loop; /* what end_blocking takes, where it runs an event loop; or NULL */
 } esc_py_waiting;
 /* 0, or -1 with Deadlock. `end` keeps the exception that is set. */
 int esc_py_waiting_begin(esc_py_waiting *self, esc_py_answer *reply);

@@ -16,7 +16,7 @@
 #include "runtime/runtime.h"
 
 #define OPEN 0u
-#define COMPLETE 1u
+#define COMPLETE 1u /* bit 0: escqrs_actor_wait_until */
 #define ABANDONED 2u
 
 /* Never called; its address is the kind. */
@@ -207,6 +207,7 @@ typedef struct asker {
     _Atomic(uint32_t) done;  /* futex; 1: answer or error is there */
     _Atomic(uint32_t) users; /* the asker, and the future */
     escqrs_envelope *answer;
+    escqrs_wait wait;
     escqrs_error error;
 } asker;
 
@@ -312,7 +313,11 @@ static escqrs_status ask(asker *self, escqrs_ref *to, escqrs_envelope *envelope,
         }
     }
     escqrs_status status = ESCQRS_OK;
-    if (!escqrs_ref_run(to, envelope, &self->future.ref)) {
+    bool ran = escqrs_ref_run(to, envelope, &self->future.ref);
+    if (target != NULL && !escqrs_ref_system(to)->manual) { /* which runs others to wait */
+        escqrs_actor_wait_until(waiter, &self->wait, &self->future.completed);
+    }
+    if (!ran) {
         escqrs_tell(to, envelope, &self->future.ref); /* what is refused completes the future */
     }
     escqrs_ref_release(&self->future.ref);

@@ -4,7 +4,9 @@
  *
  * An actor with an edge to it is held by the one that waits, until wait_end has taken the lock; so
  * the walk may follow the edges, and may hold the actors whose names it will ask for when the lock
- * is released. Names of a cycle that is longer than NAMES_MAX are left out in its middle.
+ * is released. A wait whose answer is there is over, though its thread may not have gone on: the
+ * walk ends at it, for the one that answered may ask back. Names of a cycle that is longer than
+ * NAMES_MAX are left out in its middle.
  */
 #include <escqrs/runtime.h>
 
@@ -16,6 +18,7 @@
 
 #define NAMES_MAX 8
 #define NAME_SIZE 100
+#define UNTIL ((uintptr_t)1) /* in waits_for: it is an escqrs_wait, not an actor */
 
 static esc_mutex lock;
 
@@ -58,12 +61,24 @@ static bool cycle_keeps(const cycle *found, size_t index)
     return index < NAMES_MAX / 2 || index + NAMES_MAX / 2 >= found->length;
 }
 
+/* With the lock held: whom it still waits for. */
+static escqrs_actor *waits_for(const escqrs_actor *actor)
+{
+    if ((actor->waits_for & UNTIL) == 0) {
+        return (escqrs_actor *)actor->waits_for;
+    }
+    const escqrs_wait *wait = (const escqrs_wait *)(actor->waits_for & ~UNTIL);
+    /* relaxed: nothing is read that the answer brings */
+    bool over = (atomic_load_explicit(wait->word, memory_order_relaxed) & 1) != 0;
+    return over ? NULL : wait->target;
+}
+
 /* With the lock held: does a way lead from `target` to `waiter`? Then the actors on it, from
  * `waiter` on, are held. */
 static bool find_cycle(escqrs_actor *waiter, escqrs_actor *target, cycle *found)
 {
     cycle_add(found, waiter);
-    for (escqrs_actor *actor = target; actor != waiter; actor = actor->waits_for) {
+    for (escqrs_actor *actor = target; actor != waiter; actor = waits_for(actor)) {
         if (actor == NULL) {
             return false;
         }
@@ -127,10 +142,10 @@ escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target
     }
     cycle found = {0};
     esc_mutex_lock(&lock);
-    ESC_ASSERT(waiter->waits_for == NULL);
+    ESC_ASSERT(waiter->waits_for == 0);
     bool closes = find_cycle(waiter, target, &found);
     if (!closes) {
-        waiter->waits_for = target;
+        waiter->waits_for = (uintptr_t)target;
     }
     esc_mutex_unlock(&lock);
     return closes ? refuse(&found, error) : ESCQRS_OK;
@@ -146,13 +161,25 @@ escqrs_status escqrs_actor_wait_check(escqrs_actor *waiter, escqrs_actor *target
     return closes ? refuse(&found, error) : ESCQRS_OK;
 }
 
+void escqrs_actor_wait_until(escqrs_actor *waiter, escqrs_wait *wait, const _Atomic(uint32_t) *word)
+{
+    if (waiter == NULL) {
+        return;
+    }
+    esc_mutex_lock(&lock);
+    ESC_ASSERT(waiter->waits_for != 0 && (waiter->waits_for & UNTIL) == 0);
+    *wait = (escqrs_wait){(escqrs_actor *)waiter->waits_for, word};
+    waiter->waits_for = (uintptr_t)wait | UNTIL;
+    esc_mutex_unlock(&lock);
+}
+
 void escqrs_actor_wait_end(escqrs_actor *waiter)
 {
     if (waiter == NULL) {
         return;
     }
     esc_mutex_lock(&lock);
-    ESC_ASSERT(waiter->waits_for != NULL);
-    waiter->waits_for = NULL;
+    ESC_ASSERT(waiter->waits_for != 0);
+    waiter->waits_for = 0;
     esc_mutex_unlock(&lock);
 }

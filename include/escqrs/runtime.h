@@ -94,10 +94,10 @@ struct escqrs_actor {
     _Atomic(bool) nudge_sent;     /* `nudge` is on its way */
     escqrs_actor *next;           /* in a run queue */
 
-    escqrs_host *host;       /* NULL: native */
-    escqrs_message resume;   /* stands in the mailbox for escqrs_actor_resume */
-    escqrs_message nudge;    /* stands in the mailbox for a signal */
-    escqrs_actor *waits_for; /* guarded by the lock of the waits, waits.c */
+    escqrs_host *host;     /* NULL: native */
+    escqrs_message resume; /* stands in the mailbox for escqrs_actor_resume */
+    escqrs_message nudge;  /* stands in the mailbox for a signal */
+    uintptr_t waits_for;   /* guarded by the lock of the waits, waits.c */
 };
 
 typedef struct escqrs_runtime_options {
@@ -179,6 +179,15 @@ escqrs_actor *escqrs_actor_current(void);
 ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_begin(escqrs_actor *waiter, escqrs_actor *target,
                                                       escqrs_error *error);
 void escqrs_actor_wait_end(escqrs_actor *waiter);
+/* What it has begun to wait for is there when bit 0 of the word is set: from then on it closes no
+ * cycle, though its thread may not have gone on yet. Only of one that sleeps: not while its thread
+ * runs others. `wait` and the word stay until wait_end. `waiter` may be NULL. */
+typedef struct escqrs_wait {
+    escqrs_actor *target; /* the runtime's */
+    const _Atomic(uint32_t) *word;
+} escqrs_wait;
+void escqrs_actor_wait_until(escqrs_actor *waiter, escqrs_wait *wait,
+                             const _Atomic(uint32_t) *word);
 /* Whether wait_begin would answer DEADLOCK; declares nothing. `waiter` may wait for another. */
 ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_check(escqrs_actor *waiter, escqrs_actor *target,
                                                       escqrs_error *error);

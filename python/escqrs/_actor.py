@@ -276,7 +276,7 @@ def await_reply(reply: ActorReply) -> Generator[Any, None, Any]:
                 "a reply can be awaited only while an event loop runs; elsewhere use reply.result()"
             ) from None
         future: asyncio.Future[None] = loop.create_future()
-        waiter = _begin_wait(reply._target)
+        waiter = _begin_wait(reply._target, reply)
         try:
             reply.add_done_callback(lambda _reply: _wake(loop, future))
             yield from future
@@ -309,12 +309,12 @@ def _receiver() -> tuple[Context | None, bool]:
     return ctx if _is_awaited(task, receiving) else None, False
 
 
-def _begin_wait(target: Ref) -> Context | None:
+def _begin_wait(target: Ref, reply: ActorReply | None) -> Context | None:
     """This task waits for an answer of that actor: gives the actor whose async receive it is, where
-    that is noted now. ``es.Deadlock`` where that would never end."""
+    that is noted now, until the reply is there. ``es.Deadlock`` where that would never end."""
     ctx, here = _receiver()
     if ctx is not None and here:
-        return ctx if ctx._begin_wait(target) else None
+        return ctx if ctx._begin_wait(target, reply) else None
     if ctx is not None:  # which may stop waiting for this task before it ends: it is not noted
         ctx._check_wait(target)
     return None
@@ -346,13 +346,20 @@ def _goes_on(callback: Any) -> list[asyncio.Future[Any]]:
     elif isinstance(callback, types.FunctionType):
         if _is_of_asyncio(callback):
             found = [cell.cell_contents for cell in callback.__closure__ or ()]
-            if asyncio.FIRST_COMPLETED in found:  # others may do
+            if any(_ends_sooner(one) for one in found):
                 found = ()
     else:
         whose = getattr(callback, "__self__", None)
         found = (getattr(whose, "_parent_task", whose),)  # of a TaskGroup, or a task
     futures: list[asyncio.Future[Any]] = [one for one in found if isinstance(one, asyncio.Future)]
     return futures
+
+
+def _ends_sooner(what: Any) -> bool:
+    """Whether ``asyncio.wait`` with it ends without all: by the clock, or when others do."""
+    return isinstance(what, asyncio.TimerHandle) or (
+        isinstance(what, str) and what in (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION)
+    )
 
 
 def _is_of_asyncio(function: Any) -> bool:
@@ -369,7 +376,7 @@ def begin_blocking(
     outside: no actor is being run by this very thread. Returns what ``end_blocking`` takes.
     """
     target = reply._target
-    waiter = _begin_wait(target) if outside else None
+    waiter = _begin_wait(target, None) if outside else None
     if not system._is_on_loop():
         return waiter, None, None
     before, system._blocked = system._blocked, reply  # first: others look at it last

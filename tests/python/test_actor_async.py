@@ -378,12 +378,24 @@ def test_an_async_actor_that_waits_for_others_and_itself_at_once_is_a_deadlock(s
         ref.ask(Call(waits), timeout=support.SECONDS)
 
 
-def test_an_async_actor_that_can_go_on_without_its_own_answer_does(system):
+async def fails() -> None:
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("beside", "options"),
+    [
+        (lambda: asyncio.sleep(0), {"return_when": "FIRST_COMPLETED"}),
+        (fails, {"return_when": "FIRST_EXCEPTION"}),
+        (lambda: asyncio.sleep(0), {"timeout": 0.01}),
+    ],
+)
+def test_an_async_actor_that_can_go_on_without_its_own_answer_does(system, beside, options):
     async def waits(ctx: es.Context) -> str:
         own = asyncio.ensure_future(answer(ctx))
-        await asyncio.wait(
-            [own, asyncio.ensure_future(asyncio.sleep(0))], return_when="FIRST_COMPLETED"
-        )
+        other = asyncio.ensure_future(beside())
+        await asyncio.wait([own, other], **options)
+        await asyncio.gather(other, return_exceptions=True)
         tasks.append(own)
         return "went on"
 
@@ -526,6 +538,71 @@ def test_blocking_the_loop_for_an_actor_that_sends_the_question_on_is_a_deadlock
         await asyncio.to_thread(system.close)
 
     last: es.Ref
+    asyncio.run(main())
+
+
+class Asks:
+    """Asks another one for the caller, and answers "back"."""
+
+    def receive(self, ctx: es.Context, message: Any) -> None:
+        if isinstance(message, tuple):
+            ref, question = message
+            ctx.respond(ref.submit(question).result())
+        elif message == "back":
+            ctx.respond("came back")
+
+
+@pytest.mark.parametrize("how", ["thread", "task"])
+def test_who_has_answered_may_ask_back(system, how):
+    """The one that it answered need not have gone on before that."""
+
+    class Answers:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, es.Ref):
+                ctx.respond("answered")
+                got.put(message.ask("back", timeout=support.SECONDS))
+
+    class Awaits(es.Actor):
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, tuple):
+                ctx.respond(await message[0].submit(message[1]))
+            elif message == "back":
+                ctx.respond("came back")
+
+    got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    other = system.spawn(Answers)
+    ref = system.spawn(Asks if how == "thread" else Awaits)
+    for _ in range(20):
+        assert ref.submit((other, ref)).result(timeout=support.SECONDS) == "answered"
+        assert got.get(timeout=support.SECONDS) == "came back"
+
+
+def test_blocking_the_loop_for_one_that_was_answered_is_no_deadlock():
+    class Early(es.Actor):
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "early":
+                ctx.respond("answered")
+                answered.set()
+                await goes_on.wait()
+            elif message == "next":
+                ctx.respond(message)
+
+    answered, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def main() -> None:
+        system = es.ActorSystem(loop=asyncio.get_running_loop())
+        early, middle = system.spawn(Early), system.spawn(Asks)
+        for _ in range(20):
+            reply = middle.submit((early, "early"))
+            await answered.wait()
+            answered.clear()
+            assert middle.ask("back", timeout=support.SECONDS) == "came back"
+            goes_on.set()
+            assert await reply == "answered"
+            assert await early.submit("next") == "next"
+            goes_on.clear()
+        await asyncio.to_thread(system.close)
+
     asyncio.run(main())
 
 

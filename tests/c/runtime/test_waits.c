@@ -60,6 +60,35 @@ static void test_cycle_is_named(void **state)
     runtime_end(runtime);
 }
 
+static void test_a_wait_whose_answer_is_there_is_no_link(void **state)
+{
+    (void)state;
+    escqrs_runtime *runtime = runtime_make(&(escqrs_runtime_options){.manual = true});
+    escqrs_error error = {0};
+    _Atomic(uint32_t) word = 0;
+    escqrs_wait wait;
+    named cart;
+    named stock;
+    named_init(&cart, runtime, "Cart/", 1);
+    named_init(&stock, runtime, "Stock/", 1);
+
+    assert_int_equal(escqrs_actor_wait_begin(&cart.actor, &stock.actor, NULL), ESCQRS_OK);
+    escqrs_actor_wait_until(&cart.actor, &wait, &word);
+    escqrs_actor_wait_until(NULL, &wait, &word);
+    assert_int_equal(escqrs_actor_wait_begin(&stock.actor, &cart.actor, &error), ESCQRS_DEADLOCK);
+    assert_non_null(strstr(error.message, "Stock/1 -> Cart/1 -> Stock/1"));
+    assert_int_equal(escqrs_actor_wait_check(&stock.actor, &cart.actor, NULL), ESCQRS_DEADLOCK);
+    atomic_store(&word, 2);
+    assert_int_equal(escqrs_actor_wait_check(&stock.actor, &cart.actor, NULL), ESCQRS_DEADLOCK);
+    atomic_store(&word, 3);
+    assert_int_equal(escqrs_actor_wait_check(&stock.actor, &cart.actor, NULL), ESCQRS_OK);
+    assert_int_equal(escqrs_actor_wait_begin(&stock.actor, &cart.actor, NULL), ESCQRS_OK);
+    escqrs_actor_wait_end(&cart.actor);
+    assert_int_equal(escqrs_actor_wait_begin(&cart.actor, &stock.actor, NULL), ESCQRS_DEADLOCK);
+    escqrs_actor_wait_end(&stock.actor);
+    runtime_end(runtime);
+}
+
 static void test_long_cycle_is_abbreviated(void **state)
 {
     (void)state;
@@ -160,6 +189,7 @@ int main(void)
     alarm(TEST_SECONDS_MAX);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cycle_is_named),
+        cmocka_unit_test(test_a_wait_whose_answer_is_there_is_no_link),
         cmocka_unit_test(test_long_cycle_is_abbreviated),
         cmocka_unit_test(test_two_threads_one_is_refused),
     };
