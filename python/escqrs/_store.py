@@ -609,8 +609,8 @@ class Store(_core.StoreBase):
 
         What was acknowledged is there; a commit that failed is not, but for one whose file was away
         when it was made sure of: ``head`` and ``version`` tell, and an entity that was loaded in
-        between may raise ``es.WrongVersion`` once. Iterations, feeds and read models go on. Without a
-        failure it changes nothing. ``es.StorageError``: the disk still fails (call it again), or
+        between may raise ``es.WrongVersion`` once. Iterations, feeds and read models go on. Without
+        a failure it changes nothing. ``es.StorageError``: the disk still fails (call it again), or
         the file, its WAL or its lock is not the one that was opened, or nothing but closing and
         opening will do, which the error says.
         """
