@@ -44,6 +44,7 @@ class Server:
             if file_bytes_max is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
 
+        self.hurried = reply_seconds < REPLY_SECONDS
         self.log = folder.with_suffix(".log")
         said_before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as log:
@@ -88,6 +89,8 @@ class Server:
         users, path = [], f"/users?limit={limit}"
         while True:
             status, page, _ = self.get(path)
+            if status == 503 and self.hurried:  # it took longer
+                continue
             assert status == 200
             assert page["count"] == len(page["_embedded"]["users"])
             users += page["_embedded"]["users"]
