@@ -162,7 +162,7 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
     if (code == SQLITE_OK) {
         code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
     }
-    if (code == SQLITE_OK && sqlite->writer.synced) {
+    if (code == SQLITE_OK) {
         code = esc_sqlite_write_wal_again(sqlite->writer.connection.db);
     }
     return code == SQLITE_OK
