@@ -513,6 +513,7 @@ escqrs_status esc_journal_commit(esc_journal *journal, escqrs_commit *commit, bo
             break;
         }
         if (state == STATE_WAITING) {
+            ESC_ASSERT(may_leave);
             if (leave(journal, commit, waits)) {
                 return ESCQRS_DONE;
             }
