@@ -31,6 +31,9 @@ SANITIZE_FLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=
 CFLAGS ?=
 C_FLAGS := -std=c11 -D_GNU_SOURCE -pthread -g $(OPTIMIZE) -fPIC -fvisibility=hidden $(SANITIZE_FLAGS) \
            -MMD -MP $(INCLUDES) $(CFLAGS)
+CXX := $(if $(filter default,$(origin CXX)),$(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),g++),$(CXX))
+CXX_FLAGS := -std=c++17 -pthread -g $(OPTIMIZE) -fPIC -fno-exceptions -fno-rtti $(SANITIZE_FLAGS) -MMD -MP \
+             -Wall -Wextra -Werror -pedantic -Iinclude -Itests/c
 LINK_FLAGS := -pthread $(SANITIZE_FLAGS) $(LDFLAGS)
 LIBRARIES := -lsqlite3 -lprotobuf-c -lcrypto -lm
 
@@ -43,12 +46,13 @@ LIB := $(BUILD)/libescqrs.a
 
 TEST_SOURCES := $(wildcard tests/c/*/test_*.c)
 TEST_SUPPORT := $(wildcard tests/c/support/*.c)
+CXX_SUPPORT := $(wildcard tests/c/support/*.cpp)
 TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(BUILD)/%)
 EXAMPLE_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 
-.PHONY: help run registration test lib test-c test-python examples-c tests-c benches-c asan ubsan tsan valgrind \
+.PHONY: help run registration test lib install-c test-install-c test-c test-python examples-c tests-c benches-c asan ubsan tsan valgrind \
         stress crash bench fuzz lint format docs wheel sdist clean packages-build packages-test
 
 help: ## list the targets
@@ -79,8 +83,16 @@ $(LIB): $(CORE_OBJECTS)
 	$(say) ar $@
 	$(hush)ar rcs $@ $^
 
+# The headers are for C++ programs, too.
+$(BUILD)/%.o: %.cpp Makefile | packages-build
+	@mkdir -p $(@D)
+	$(say) c++ $<
+	$(hush)$(CXX) $(CXX_FLAGS) -c -o $@ $<
+
+$(BUILD)/tests/c/runtime/test_cxx: $(CXX_SUPPORT:%.cpp=$(BUILD)/%.o)
+
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(TEST_SUPPORT:%.c=$(BUILD)/%.o) $(LIB) | packages-test
-	$(hush)$(CC) $(LINK_FLAGS) -o $@ $^ -lcmocka $(LIBRARIES)
+	$(hush)$(CC) $(LINK_FLAGS) -o $@ $(filter %.o,$^) $(LIB) -lcmocka $(LIBRARIES)
 
 $(EXAMPLE_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(LIB)
 	$(hush)$(CC) $(LINK_FLAGS) -o $@ $^ $(LIBRARIES)
@@ -97,6 +109,28 @@ PARALLEL := $(MAKE) $(if $(V),,-s) -j$(JOBS) BUILD=$(BUILD) SANITIZE=$(SANITIZE)
 
 lib: ## build the C core, $(BUILD)/libescqrs.a
 	@$(PARALLEL) $(LIB)
+
+# For programs in C and C++: headers, library, and what pkg-config says of them.
+PREFIX ?= /usr/local
+DESTDIR ?=
+install-c: lib ## install headers, library and escqrs.pc for C programs below PREFIX
+	@install -d $(DESTDIR)$(PREFIX)/include/escqrs $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	@install -m 644 include/escqrs/*.h $(DESTDIR)$(PREFIX)/include/escqrs
+	@install -m 644 $(LIB) $(DESTDIR)$(PREFIX)/lib
+	@printf '%s\n' 'prefix=$(PREFIX)' 'Name: escqrs' 'Description: event sourcing and CQRS: actors, store, read models' \
+	    "Version: $$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	    'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -lescqrs $(LIBRARIES) -pthread' \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/escqrs.pc
+
+# A program is built from what was installed, by what its escqrs.pc says, and runs.
+INSTALLED := $(abspath $(BUILD))/installed
+test-install-c:
+	@rm -rf $(INSTALLED)
+	@$(MAKE) install-c PREFIX=$(INSTALLED) DESTDIR=
+	@flags=$$(sed -n 's/^Cflags: //p; s/^Libs: //p' $(INSTALLED)/lib/pkgconfig/escqrs.pc); \
+	$(CC) -Wall -Wextra -Werror $(SANITIZE_FLAGS) examples/cart_actors.c $${flags//'$${prefix}'/$(INSTALLED)} \
+	    -o $(INSTALLED)/cart
+	@cd $(INSTALLED) && ./cart carts.db >/dev/null
 
 examples-c: ## build the C examples
 	@$(PARALLEL) $(LIB) $(EXAMPLE_PROGRAMS)
@@ -126,6 +160,7 @@ printf '%s\n' $(abspath $(TEST_PROGRAMS) $(EXAMPLE_PROGRAMS)) | xargs -P $(JOBS)
 endef
 
 test-c: tests-c ## run the C tests and examples
+	@$(MAKE) test-install-c
 	@$(call run-each,,$(TEST_SECONDS))
 
 valgrind: ## run the C tests under valgrind
@@ -286,7 +321,7 @@ fuzz-run: $(PROTO_SOURCES)
 
 # ---- lint, documentation, packages --------------------------------------------------------------
 
-C_FILES := $(shell find csrc include tests examples -name '*.[ch]' 2>/dev/null)
+C_FILES := $(shell find csrc include tests examples -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 PYTHON_PATHS := python tests examples setup.py
 
 lint: install $(PROTO_SOURCES) ## check style and types, C and Python

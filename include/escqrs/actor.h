@@ -207,11 +207,11 @@ typedef struct escqrs_future_ops {
 
 struct escqrs_future {
     escqrs_ref ref;
-    _Atomic(uint32_t) references;
-    _Atomic(uint32_t) completed;
+    ESCQRS_ATOMIC(uint32_t) references;
+    ESCQRS_ATOMIC(uint32_t) completed;
     const escqrs_future_ops *future_ops;
-    escqrs_ref *target;         /* who was asked; held */
-    _Atomic(uintptr_t) sent_to; /* the actor it was last sent on to; the runtime's */
+    escqrs_ref *target;               /* who was asked; held */
+    ESCQRS_ATOMIC(uintptr_t) sent_to; /* the actor it was last sent on to; the runtime's */
 };
 
 /* One reference, for the caller: it gives it to escqrs_tell or escqrs_ref_run as the sender (which
@@ -247,7 +247,7 @@ typedef struct escqrs_sink_ops {
 
 struct escqrs_sink {
     escqrs_ref ref;
-    _Atomic(uint32_t) references;
+    ESCQRS_ATOMIC(uint32_t) references;
     const escqrs_sink_ops *sink_ops;
     escqrs_actor_system *system; /* for its dead letters; may be NULL */
 };
@@ -402,10 +402,10 @@ escqrs_turn_end escqrs_logging_middleware(void *data, escqrs_context *context,
                                           escqrs_envelope *message, const escqrs_next *next);
 /* Counts what the actors that share it do; `data` is an escqrs_timing. */
 typedef struct escqrs_timing {
-    _Atomic(uint64_t) count;
-    _Atomic(uint64_t) failed;
-    _Atomic(uint64_t) total_ns;
-    _Atomic(uint64_t) max_ns;
+    ESCQRS_ATOMIC(uint64_t) count;
+    ESCQRS_ATOMIC(uint64_t) failed;
+    ESCQRS_ATOMIC(uint64_t) total_ns;
+    ESCQRS_ATOMIC(uint64_t) max_ns;
 } escqrs_timing;
 escqrs_turn_end escqrs_timing_middleware(void *data, escqrs_context *context,
                                          escqrs_envelope *message, const escqrs_next *next);

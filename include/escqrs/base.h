@@ -11,8 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A word that threads share, as a struct shows it to C and to C++, whose compilers lay out both
+ * alike. */
 #ifdef __cplusplus
+#include <atomic>
+#define ESCQRS_ATOMIC(type) std::atomic<type>
 extern "C" {
+#else
+#define ESCQRS_ATOMIC(type) _Atomic(type)
 #endif
 
 #if defined(__GNUC__)

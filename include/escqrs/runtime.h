@@ -77,8 +77,8 @@ typedef struct escqrs_actor_ops {
 struct escqrs_actor {
     /* Within one cache line, where it begins one: all that a message touches. */
     const escqrs_actor_ops *ops;
-    struct esc_pool *pool;        /* whose workers run it */
-    _Atomic(uintptr_t) mailbox;   /* newest message and, in the low bits, the state */
+    struct esc_pool *pool;            /* whose workers run it */
+    ESCQRS_ATOMIC(uintptr_t) mailbox; /* newest message and, in the low bits, the state */
     escqrs_message *pending;      /* taken from the mailbox, oldest first; the running thread's */
     escqrs_message *pending_last; /* valid while `pending` is not NULL; the running thread's */
     bool waiting;                 /* the last turn ended with SUSPEND; the running thread's */
@@ -89,10 +89,11 @@ struct escqrs_actor {
     bool closing;                 /* close the mailbox when it is empty; the running thread's */
     bool slow;                    /* an actor system's (cell.h); the running thread's */
     bool kept;                    /* the same */
-    _Atomic(uint32_t) references; /* atomics stay apart from the flags, which are read at once */
-    _Atomic(bool) resume_sent;    /* `resume` is on its way or not yet used up */
-    _Atomic(bool) nudge_sent;     /* `nudge` is on its way */
-    escqrs_actor *next;           /* in a run queue */
+    /* Atomics stay apart from the flags, which are read at once. */
+    ESCQRS_ATOMIC(uint32_t) references;
+    ESCQRS_ATOMIC(bool) resume_sent; /* `resume` is on its way or not yet used up */
+    ESCQRS_ATOMIC(bool) nudge_sent;  /* `nudge` is on its way */
+    escqrs_actor *next;              /* in a run queue */
 
     escqrs_host *host;     /* NULL: native */
     escqrs_message resume; /* stands in the mailbox for escqrs_actor_resume */
@@ -184,10 +185,10 @@ void escqrs_actor_wait_end(escqrs_actor *waiter);
  * runs others. `wait` and the word stay until wait_end. `waiter` may be NULL. */
 typedef struct escqrs_wait {
     escqrs_actor *target; /* the runtime's */
-    const _Atomic(uint32_t) *word;
+    const ESCQRS_ATOMIC(uint32_t) *word;
 } escqrs_wait;
 void escqrs_actor_wait_until(escqrs_actor *waiter, escqrs_wait *wait,
-                             const _Atomic(uint32_t) *word);
+                             const ESCQRS_ATOMIC(uint32_t) *word);
 /* Whether wait_begin would answer DEADLOCK; declares nothing. `waiter` may wait for another. */
 ESCQRS_MUST_USE escqrs_status escqrs_actor_wait_check(escqrs_actor *waiter, escqrs_actor *target,
                                                       escqrs_error *error);

@@ -316,7 +316,8 @@ int64_t escqrs_store_head(escqrs_store *store);
  * INT64_MAX: never) passes or the store closes. OK, TIMEOUT, CLOSED; DONE when cancelled: set
  * *cancel, then escqrs_store_wake. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_wait(escqrs_store *store, int64_t position,
-                                                const _Atomic(int) *cancel, int64_t deadline_ns);
+                                                const ESCQRS_ATOMIC(int) *cancel,
+                                                int64_t deadline_ns);
 void escqrs_store_wake(escqrs_store *store);
 
 /* ---- reading: any thread, never blocked by the writer ------------------------------------------ */
