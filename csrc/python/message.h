@@ -126,7 +126,7 @@ typedef struct esc_py_message_type {
     struct esc_py_state *state;
     esc_py_layout *layout; /* NULL while the class statement runs */
     PyObject *field_names; /* tuple of str */
-    PyObject *declared;    /* tuple: what _message.py knows of each field */
+    PyObject *declared;    /* tuple: what _field.py knows of each field */
     PyObject *post_init;   /* __post_init__ or NULL */
     PyObject *stored_name; /* str */
     PyObject *reply;       /* COMMAND: the R of Command[R], or NULL */

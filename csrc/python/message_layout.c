@@ -1,4 +1,4 @@
-/* python/message_layout.c - layouts: from what _message.py read of the annotations to sealed
+/* python/message_layout.c - layouts: from what _annotation.py read of the annotations to sealed
  * schemas.
  *
  * A layout's escqrs_schema exists from the start, so that classes may nest each other before either
@@ -17,7 +17,7 @@
 #include "base/arena.h"
 #include "base/varint.h"
 
-#define SPEC_WAS 13 /* in the tuple that _spec of _message.py makes of a field */
+#define SPEC_WAS 13 /* in the tuple that spec_of of _annotation.py makes of a field */
 #define WAS_MAX 64
 
 /* ---- life ------------------------------------------------------------------------------------- */
@@ -294,7 +294,7 @@ static int load_parts(esc_py_layout *layout, esc_py_field *field, PyObject *part
     return result;
 }
 
-/* `spec`: see _spec in _message.py. */
+/* `spec`: see spec_of in _annotation.py. */
 static int read_field(esc_py_layout *layout, esc_py_field *field, PyObject *spec,
                       PyObject **members)
 {

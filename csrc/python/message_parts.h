@@ -62,7 +62,7 @@ int esc_py_message_layout_exec(PyObject *module);
 /* A layout without fields; `name` is the stored name. New reference. */
 esc_py_layout *esc_py_layout_new(esc_py_state *state, PyObject *title, PyObject *name,
                                  PyObject *owner);
-/* Give it its fields: a tuple of the tuples that _message.py makes, and the former names of the
+/* Give it its fields: a tuple of the tuples that _annotation.py makes, and the former names of the
  * message (or NULL). Does nothing if it has them. */
 int esc_py_layout_seal(esc_py_layout *layout, PyObject *specs, PyObject *was);
 /* Make sure that it and all that it nests are sealed. */

@@ -1,7 +1,7 @@
 /* python/message_type.c - the metaclass of message classes, and the registry.
  *
- * A message class is made in three steps: _message.py prepares the namespace (it reads annotations
- * and defaults), type.__new__ makes the class, and then its instances are given one slot a field
+ * A message class is made in three steps: _message.py prepares the namespace (it reads fields and
+ * defaults), type.__new__ makes the class, and then its instances are given one slot a field
  * behind the head of esc_py_message, with no dictionary, no weak references and no garbage
  * collection, also where a base class that is no message would bring them. Its annotations are
  * resolved at once where they can be, else at the first use. No locks; the GIL is held throughout.
@@ -656,7 +656,7 @@ static PyObject *core_generation(PyObject *module, PyObject *Py_UNUSED(ignored))
 static PyMethodDef functions[] = {
     {"bind", core_bind, METH_VARARGS,
      "bind(prepare, resolve, signature): the functions of _message.py."},
-    {"declared", core_declared, METH_O, "declared(cls): what _message.py knows of each field."},
+    {"declared", core_declared, METH_O, "declared(cls): what _field.py knows of each field."},
     {"layout_of", core_layout_of, METH_O,
      "layout_of(cls): the layout of a message class, as far as it is."},
     {"new_layout", core_new_layout, METH_VARARGS,

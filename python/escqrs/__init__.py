@@ -27,6 +27,7 @@ from ._actor import (
     Topic,
 )
 from ._aggregate import Aggregate, applies, handles
+from ._annotation import int32, int64, naive_datetime, sint32, sint64, uint32, uint64
 from ._comparison import Difference
 from ._core import (
     ActorReply,
@@ -45,24 +46,13 @@ from ._core import (
 )
 from ._dead_letter import ParkedEvent, Retry
 from ._feed import Feed
+from ._field import field
 from ._foreign import ForeignReadModel
 from ._inspect import Problem, Statistics, Verification
 from ._json import from_json, to_json
 from ._lock import check_schema_lock, write_schema_lock
 from ._match import Match
-from ._message import (
-    Command,
-    Event,
-    Message,
-    field,
-    int32,
-    int64,
-    naive_datetime,
-    sint32,
-    sint64,
-    uint32,
-    uint64,
-)
+from ._message import Command, Event, Message
 from ._persist import (
     OfferSnapshot,
     PersistentActor,

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
 from . import _core
-from ._message import Message, _Names, layout_of_state
+from ._annotation import Names
+from ._message import Message, layout_of_state
 from .errors import UnknownType
 
 __all__ = ["Aggregate", "applies", "handles"]
@@ -256,7 +257,7 @@ class _Description:
 
     def __init__(self, cls: type[Aggregate]) -> None:
         marked = _marked(cls)
-        names = _Names(cls)
+        names = Names(cls)
         self.handlers = _by_class(cls, marked, "command", names)
         self.appliers = _by_class(cls, marked, "event", names)
         self.layout = layout_of_state(
@@ -311,7 +312,7 @@ def _marked(cls: type) -> dict[str, Any]:
 
 
 def _by_class(
-    cls: type, marked: dict[str, Any], kind: str, names: _Names
+    cls: type, marked: dict[str, Any], kind: str, names: Names
 ) -> dict[type, Callable[..., Any]]:
     decorator = "handles" if kind == "command" else "applies"
     found: dict[type, Callable[..., Any]] = {}
@@ -338,7 +339,7 @@ def _by_class(
 
 
 def _annotated(
-    cls: type, function: Callable[..., Any], decorator: str, names: _Names
+    cls: type, function: Callable[..., Any], decorator: str, names: Names
 ) -> tuple[Any, ...]:
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) != 2:
@@ -436,7 +437,7 @@ def _reply_annotation(command: Any) -> Any:
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     variables = vars(sys.modules.get(command.__module__, types.SimpleNamespace()))
     try:
-        return typing.get_type_hints(holder, variables, _Names(command))["it"]
+        return typing.get_type_hints(holder, variables, Names(command))["it"]
     except NameError as error:
         raise TypeError(
             f"{command.__name__}: {error}; define it before an aggregate that handles "

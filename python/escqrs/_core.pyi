@@ -19,8 +19,9 @@ from typing_extensions import Buffer, disjoint_base
 
 from ._actor import ActorSystem
 from ._aggregate import Aggregate
+from ._field import field
 from ._match import Match
-from ._message import Command, Event, Message, field
+from ._message import Command, Event, Message
 from ._process import Process
 from ._processes import Processes
 from ._props import Envelope, Props

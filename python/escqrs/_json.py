@@ -6,7 +6,6 @@ Python's, so that text is what they are taken from. The limits of values are che
 always are, by the message's class.
 """
 
-# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import base64
@@ -45,7 +44,7 @@ _LINE = re.compile(
 )
 
 
-class _Names:
+class Names:
     """Names by number: of a message's fields with their types, of an enum's members."""
 
     def __init__(self, cls: type[Message]) -> None:
@@ -514,7 +513,7 @@ def _show(value: Any) -> str:
 
 
 def _convert_item(
-    spec: tuple[Any, ...], type_name: str, names: _Names, codecs: dict[type, _Codec]
+    spec: tuple[Any, ...], type_name: str, names: Names, codecs: dict[type, _Codec]
 ) -> tuple[_Convert, _Convert]:
     kind, cls, members = spec[2], spec[8], spec[9]
     if kind == _core.ENUM:
@@ -535,7 +534,7 @@ def _convert_item(
 
 
 def _part(
-    spec: tuple[Any, ...], type_name: str, names: _Names, codecs: dict[type, _Codec]
+    spec: tuple[Any, ...], type_name: str, names: Names, codecs: dict[type, _Codec]
 ) -> _Field:
     name, inner = names.fields[type_name][spec[1]]
     write, read = _convert_item(spec, inner, names, codecs)
@@ -543,7 +542,7 @@ def _part(
 
 
 def _codec_in(
-    cls: type[Message], type_name: str, names: _Names, codecs: dict[type, _Codec]
+    cls: type[Message], type_name: str, names: Names, codecs: dict[type, _Codec]
 ) -> _Codec:
     if cls in codecs:
         return codecs[cls]
@@ -569,7 +568,7 @@ def _codec_in(
 
 @functools.lru_cache(_CODECS_MAX)
 def _codec(cls: type[Message]) -> _Codec:
-    names = _Names(cls)
+    names = Names(cls)
     return _codec_in(cls, names.root, names, {})
 
 

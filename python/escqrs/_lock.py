@@ -5,7 +5,6 @@ source code does. A test that checks it fails where a class no longer reads what
 before anything is deployed.
 """
 
-# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import os

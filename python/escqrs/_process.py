@@ -19,19 +19,12 @@ from dataclasses import KW_ONLY
 from typing import Any, ClassVar, TypeVar, cast
 
 from . import _core, _projection
+from ._annotation import Names, evaluate
 from ._core import Recorded
+from ._field import field, fields_of_state
 from ._json import from_json, to_json
 from ._mark import Mark
-from ._message import (
-    Command,
-    Event,
-    Message,
-    _evaluate,
-    _Names,
-    field,
-    fields_of_state,
-    layout_of_state,
-)
+from ._message import Command, Event, Message, layout_of_state
 from ._process_record import CommandRequested, Instance, TimerCancelled, TimerSet
 
 __all__ = ["Process", "on", "rejected", "timer"]
@@ -455,7 +448,7 @@ def _state_class(cls: type[Process], layout: _core.Layout) -> type[Event]:
         return found
     name = f"{cls.__escqrs_name__}.State"
     initial = layout.initial()
-    names = _Names(cls)
+    names = Names(cls)
     annotations: dict[str, Any] = {"_": KW_ONLY}
     namespace: dict[str, Any] = {
         "__annotations__": annotations,
@@ -464,7 +457,7 @@ def _state_class(cls: type[Process], layout: _core.Layout) -> type[Event]:
         "__doc__": f"The state of a {cls.__name__}.",
     }
     for one in fields_of_state(cls, stop=(Process,)):
-        annotations[one.name] = _evaluate(one, names)
+        annotations[one.name] = evaluate(one, names)
         if one.name in initial:
             make = functools.partial(_initial_of, layout, one.name)
             namespace[one.name] = field(one.number, default_factory=make)

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core
 from ._core import Rows
-from ._message import (
-    Event,
-)
+from ._message import Event
 from ._projection import sql
 from ._query import query
 from ._readmodel import ReadModel

@@ -32,10 +32,7 @@ from ._core import Recorded
 from ._feed import CoreFeed, core_feed
 from ._log import logger
 from ._match import Match
-from ._message import (
-    Command,
-    Event,
-)
+from ._message import Command, Event
 from ._part import event_at, is_last_of, part_of
 from ._process import Definition, Step, unpack_command
 from ._process_record import (

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from . import _deadline
-from ._message import (
-    Event,
-)
+from ._message import Event
 from ._process import Definition, Process
 from ._process_record import CLASSES, Instance, Ledger
 from ._process_runner import Clock, Runner

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import _core
+from ._annotation import Names
 from ._core import Rows
 from ._mark import Mark
-from ._message import Event, _Names
+from ._message import Event
 
 if TYPE_CHECKING:
     from ._readmodel import ReadModel
@@ -74,7 +75,7 @@ class _Handler:
         if isinstance(annotation, str):
             holder = types.SimpleNamespace(__annotations__={"it": annotation})
             try:
-                names = _Names(cls)
+                names = Names(cls)
                 annotation = typing.get_type_hints(holder, function.__globals__, names)["it"]
             except Exception:  # a name that only type checkers see, or one that comes later
                 return self._guess(annotation.rpartition(".")[2])

@@ -6,7 +6,7 @@ message. It has no instances: handlers get those of the class itself, and what i
 ``SerializeToString`` writes. Nothing here imports protobuf: who has such a class has imported it.
 """
 
-# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import sys
 from typing import Any
 
 from . import _core
-from ._message import Command, Event, Message, _Field, _Missing
+from ._field import Field, Missing
+from ._message import Command, Event, Message
 
 __all__: list[str] = []
 
@@ -73,7 +74,7 @@ def _empty(descriptor: Any, base: type[Message], module: str, qualname: str) -> 
         "__annotations__": {one.name: _LATER for one in descriptor.fields},
     }
     for one in descriptor.fields:
-        namespace[one.name] = _Field(one.number, _Missing(), _Missing(), True, ())
+        namespace[one.name] = Field(one.number, Missing(), Missing(), True, ())
     made: Any = _core.MessageMeta(descriptor.name, (base,), namespace, name=descriptor.full_name)
     twin: type[Message] = made
     return twin
@@ -138,7 +139,7 @@ class _Kind:
 
 
 def _spec(field: Any, twin: type[Message], twins: dict[str, type[Message]]) -> tuple[Any, ...]:
-    """What ``_core.seal`` wants of a field: see ``_spec`` of ``_message.py``."""
+    """What ``_core.seal`` wants of a field: see ``spec_of`` of ``_annotation.py``."""
     label, key, value = _core.ONE, 0, field
     factory: Any = None
     if _repeated(field):

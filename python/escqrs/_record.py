@@ -5,7 +5,6 @@ tuples, a text for error messages and for the schema lock, and a class that deco
 with it. The text is read back, too: :func:`parse` of :func:`text` gives the same record.
 """
 
-# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import ast
@@ -18,10 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 from . import _core
-from ._message import (
-    Event,
-    Message,
-    field,
+from ._annotation import (
     fixed32,
     fixed64,
     float32,
@@ -34,6 +30,8 @@ from ._message import (
     uint32,
     uint64,
 )
+from ._field import field
+from ._message import Event, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -393,7 +391,7 @@ globals().update(_NAMES)  # what the annotations refer to
 
 
 class _Spec(NamedTuple):
-    """What _message.py says of a field, as far as its values go."""
+    """What _annotation.py says of a field, as far as its values go."""
 
     kind: int
     label: int

@@ -30,7 +30,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from . import _upcast
 from ._core import NewEvent, Recorded, from_bytes, to_bytes
-from ._message import Event, Message, field
+from ._field import field
+from ._message import Event, Message
 from .errors import ConditionFailed, Conflict, Corrupt
 
 if TYPE_CHECKING:

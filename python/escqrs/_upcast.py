@@ -6,7 +6,6 @@ names, and the upcasters that count for it. C asks the plan once for each stored
 are read (``csrc/python/upcast.h``), and keeps the answer; only events that need it come here again.
 """
 
-# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 import hashlib

@@ -13,7 +13,7 @@ from typing import (
 
 import escqrs as es
 import pytest
-from escqrs import _message
+from escqrs import _field, _message
 from messages import AddItem, Color, Everything, ItemAdded, Money, Node, Size, again, everything
 from support import fail_allocations
 
@@ -286,7 +286,7 @@ def test_layout_of_a_state() -> None:
         layout.check("items", {"a": "b"})
     with pytest.raises(TypeError, match="no field 'other'"):
         layout.check("other", 1)
-    fields = _message.fields_of_state(Cart, stop=(object,))
+    fields = _field.fields_of_state(Cart, stop=(object,))
     assert [(one.name, one.number) for one in fields][-1] == ("note", 9)
 
     class Broken:
