@@ -567,8 +567,10 @@ class Store(_core.StoreBase):
         it stopped. ``es.Conflict``: it does not continue this store's history. ``ValueError``: it
         does not read, is cut short (what came before that is stored), or goes back in time. While
         it runs, nobody else may commit (``es.Conflict``). What the export says was deleted is
-        deleted here. Where both keep a hash chain it is the same one, else ``es.Conflict``; of an
-        export without one the store's chain is its own. Not for a provider of one's own.
+        deleted here. An export with a hash chain is read once before anything is stored: where it
+        was changed (``es.Conflict``) or cut short, nothing is. Where both keep a hash chain it is
+        the same one, else ``es.Conflict``; of an export without one the store's chain is its own.
+        Not for a provider of one's own.
         """
         if not self._is_core:
             raise TypeError(f"{type(self).__name__} is a provider of its own and cannot import")

@@ -11,6 +11,10 @@ with the batch that they came in.
 
 The links of deleted events stay in a hash chain, and are exported with the run: a store that keeps
 a chain takes them as they are, as it cannot make them, so that its chain is the same.
+
+An export with a hash chain is read twice: only its last line says where the chain has to end, and
+of one that was changed nothing is to be stored. What cannot be read twice, such as a pipe, is kept
+in a temporary file meanwhile.
 """
 
 from __future__ import annotations
@@ -23,12 +27,15 @@ import itertools
 import json
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from . import _upcast
+from ._chain import Chain
 from ._core import NewEvent, Recorded, from_bytes, to_bytes
 from ._field import field
 from ._message import Event, Message
@@ -200,7 +207,7 @@ def _read_size(source: IO[bytes]) -> int | None:
     raise ValueError("the length of a message does not read")
 
 
-def _read_protobuf(source: IO[bytes]) -> Iterator[_Line]:
+def _read_protobuf(source: IO[bytes], first: int = 1) -> Iterator[_Line]:
     while (size := _read_size(source)) is not None:
         data = source.read(size)
         if len(data) != size:
@@ -208,8 +215,8 @@ def _read_protobuf(source: IO[bytes]) -> Iterator[_Line]:
         yield from_bytes(_Line, data)
 
 
-def _read_json(source: IO[bytes]) -> Iterator[_Line]:
-    for number, text in enumerate(source, 1):
+def _read_json(source: IO[bytes], first: int = 1) -> Iterator[_Line]:
+    for number, text in enumerate(source, first):
         try:
             yield _of_json(json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -217,7 +224,7 @@ def _read_json(source: IO[bytes]) -> Iterator[_Line]:
 
 
 _WRITERS: dict[str, Callable[[_Line], bytes]] = {"jsonl": _to_json, "protobuf": _to_protobuf}
-_READERS: dict[str, Callable[[IO[bytes]], Iterator[_Line]]] = {
+_READERS: dict[str, Callable[[IO[bytes], int], Iterator[_Line]]] = {
     "jsonl": _read_json,
     "protobuf": _read_protobuf,
 }
@@ -440,10 +447,7 @@ class _Import:
 
     def take_gap(self, gap: _Gap, known: _Known) -> None:
         """Deleted events, of which the store may have some already."""
-        if gap.count < 1:
-            raise ValueError(f"the gap at position {gap.position} has no events")
-        if len(gap.chain) not in (0, gap.count * _LINK_BYTES):
-            raise ValueError(f"the gap at position {gap.position} has not a link for each event")
+        _check_gap(gap)
         for index in range(gap.count):
             position, version = gap.position + index, gap.version + index
             if position > known.head:
@@ -511,6 +515,13 @@ class _Import:
         return record
 
 
+def _check_gap(gap: _Gap, *, chained: bool = False) -> None:
+    if gap.count < 1:
+        raise ValueError(f"the gap at position {gap.position} has no events")
+    if len(gap.chain) != gap.count * _LINK_BYTES and (chained or gap.chain):
+        raise ValueError(f"the gap at position {gap.position} has not a link for each event")
+
+
 def _nothing(gap: _Gap, position: int, version: int) -> _Event:
     """What stands for a deleted event until it is deleted."""
     return _Event(position, gap.stream, version, GONE, 0, gap.time, "", "", "", {}, [], b"")
@@ -575,10 +586,12 @@ class Export:
 
 @contextlib.contextmanager
 def opened_export(file: Any, format: str) -> Generator[Export, None, None]:
-    """An export to be read; ValueError where it is none."""
+    """An export to be read; ValueError where it is none, Conflict where its hash chain says that it
+    was changed."""
     _check_format(format)
     with _opened(file, "rb") as source:
-        lines = _READERS[format](source)
+        read = _READERS[format]
+        lines = read(source, 1)
         first = next(lines, None)
         if first is None or first.export is None or first.after is None or first.upto is None:
             raise ValueError("this is no export of a store")
@@ -586,7 +599,56 @@ def opened_export(file: Any, format: str) -> Generator[Export, None, None]:
             raise ValueError(
                 f"this export has format {first.export}; known are {VERSION} and {VERSION_GAPS}"
             )
-        yield Export(first, lines)
+        if first.chain is None:
+            yield Export(first, lines)
+            return
+        with _rereadable(source, format) as rest:
+            begin = rest.tell()
+            _check_chain(first, read(rest, 2))
+            rest.seek(begin)
+            yield Export(first, read(rest, 2))
+
+
+@contextlib.contextmanager
+def _rereadable(source: IO[bytes], format: str) -> Generator[IO[bytes], None, None]:
+    """What is left of the source, where it can be read twice."""
+    if getattr(source, "seekable", bool)():
+        yield source
+        return
+    with tempfile.TemporaryFile() as kept:
+        if format == "jsonl":
+            kept.writelines(source)
+        else:
+            shutil.copyfileobj(source, kept)
+        kept.seek(0)
+        yield kept
+
+
+def _check_chain(first: _Line, lines: Iterable[_Line]) -> None:
+    """The events lead from the link in the first line to the one in the last: else Conflict."""
+    chain, ended = Chain(first.chain or b"", first.after or 0), False
+    for line in lines:
+        if (schema := line.schema) is not None:
+            chain.learn(schema.number, schema.record)
+        elif line.event is not None:
+            chain.add(line.event)
+        elif (gap := line.gap) is not None:
+            _check_gap(gap, chained=True)
+            chain.pass_over(gap.count, gap.chain[-_LINK_BYTES:])
+        elif line.end is not None:
+            ended = line.end == chain.position
+            if ended and line.chain != chain.link:
+                raise Conflict(
+                    "the events of this export do not lead to the hash chain's link at its end, "
+                    f"at position {line.end}: it was changed since it was written. Nothing was "
+                    "stored"
+                )
+            break
+    if not ended:
+        raise ValueError(
+            f"it is cut short: it ends after position {chain.position} of {first.upto}. Nothing "
+            "was stored, as the link of its hash chain at the end is missing"
+        )
 
 
 def import_(store: Store, file: Any, format: str, progress: Progress | None) -> int:

@@ -191,7 +191,7 @@ def test_a_link_that_was_noted_tells_what_was_made_anew(path: Path) -> None:
         lines = target.getvalue().splitlines(keepends=True)
         assert b'"data":"Ag=="' in lines[3]
         lines[3] = lines[3].replace(b'"data":"Ag=="', b'"data":"AQ=="')
-        lines[-1] = b'{"end":9}\n'
+        lines[0], lines[-1] = b'{"export":1,"after":0,"upto":9}\n', b'{"end":9}\n'
         other.import_(io.BytesIO(b"".join(lines)))
         assert other.verify().ok
         assert other.chain_hash(1) == noted[0]
@@ -288,3 +288,48 @@ def test_an_export_that_was_changed_is_refused(path: Path, tmp_path: Path) -> No
         with pytest.raises(es.Conflict, match="hash chain"):
             store.import_(tmp_path / "rest")
         assert store.head == 4
+
+
+class Pipe(io.RawIOBase):
+    """What cannot be read twice."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._rest.readinto(buffer)
+
+
+@pytest.mark.parametrize("chain", [True, False])
+@pytest.mark.parametrize("format", ["jsonl", "protobuf"])
+def test_of_an_export_that_was_changed_nothing_is_stored(
+    tmp_path: Path, format: str, chain: bool
+) -> None:
+    """Whatever was changed, wherever it is read from, and of what would be many batches."""
+    with es.Store(":memory:", chain=True) as store:
+        fill(store)
+        store.append("d", [event(b"%d" % number) for number in range(3000)])
+        store.append("e", [event(b"the last")])
+        store.export(tmp_path / "export", format=format)
+    data = (tmp_path / "export").read_bytes()
+    changes = [(b"the last", b"The last")] if format == "protobuf" else []
+    if format == "jsonl":
+        changes = [(b'"dGhlIGxhc3Q="', b'"VGhlIGxhc3Q="'), (b'"stream":"e"', b'"stream":"f"')]
+        changes += [(b'"t","u"', b'"u","t"'), (b'"a":"2"', b'"a":"3"')]
+    with es.Store(":memory:", chain=chain) as store:
+        for old, new in changes:
+            changed = data.replace(old, new)
+            assert changed != data
+            for source in (io.BytesIO(changed), io.BufferedReader(Pipe(changed))):
+                with pytest.raises(es.Conflict, match="it was changed"):
+                    store.import_(source, format=format)
+                assert store.head == 0
+        for source in (io.BytesIO(data[:-3]), io.BufferedReader(Pipe(data[: len(data) // 2]))):
+            with pytest.raises(ValueError, match=r"cut short|does not read|in the middle"):
+                store.import_(source, format=format)
+            assert store.head == 0
+        assert store.import_(io.BufferedReader(Pipe(data)), format=format) == EVENTS + 3001
+        assert store.verify().ok
