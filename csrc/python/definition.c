@@ -9,6 +9,7 @@
  */
 #include "python/adopted.h"
 #include "python/definition_parts.h"
+#include "python/text.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -26,13 +27,6 @@ PyObject *esc_py_definition_name(esc_py_definition *self)
 PyObject *esc_py_definition_class(esc_py_definition *self)
 {
     return self->cls;
-}
-
-escqrs_slice esc_py_slice_of(PyObject *text)
-{
-    Py_ssize_t size = 0;
-    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
-    return (escqrs_slice){data, data == NULL ? 0 : (size_t)size};
 }
 
 escqrs_status esc_py_failure(escqrs_error *error, escqrs_status status, const char *what)

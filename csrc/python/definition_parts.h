@@ -74,8 +74,6 @@ typedef struct esc_py_instance {
 } esc_py_instance;
 
 /* ---- definition.c ---- */
-/* A str that is valid UTF-8. */
-escqrs_slice esc_py_slice_of(PyObject *text);
 /* The current exception, cleared, as `what: KeyError: 'x'`; `status`, or NO_MEMORY. */
 escqrs_status esc_py_failure(escqrs_error *error, escqrs_status status, const char *what);
 /* How the class's events are applied; NULL without an exception. */

@@ -5,6 +5,7 @@
  */
 #include "python/adopted.h"
 #include "python/definition_parts.h"
+#include "python/text.h"
 #include "python/upcast.h"
 
 #define SCRATCH_BYTES_MAX 65536 /* of packing space that a definition keeps */

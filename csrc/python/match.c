@@ -2,6 +2,7 @@
 #include "python/match.h"
 
 #include "python/state.h"
+#include "python/text.h"
 
 /* The slices of a tuple of str; NULL for an empty one with *count 0. Borrowed from the str
  * objects. */
@@ -10,13 +11,11 @@ static escqrs_slice *slices_of(PyObject *tuple, size_t *count)
     *count = (size_t)PyTuple_GET_SIZE(tuple);
     escqrs_slice *slices = escqrs_alloc_array(*count + 1, sizeof *slices);
     for (size_t i = 0; slices != NULL && i < *count; i++) {
-        Py_ssize_t size;
-        const char *text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i), &size);
-        if (text == NULL) {
+        slices[i] = esc_py_slice_of(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i));
+        if (slices[i].data == NULL) {
             escqrs_free(slices);
             return NULL;
         }
-        slices[i] = (escqrs_slice){text, (size_t)size};
     }
     if (slices == NULL) {
         PyErr_NoMemory();

@@ -9,6 +9,8 @@
  */
 #include "python/message_parts.h"
 
+#include "python/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,13 +23,6 @@
 #define WAS_MAX 64
 
 /* ---- life ------------------------------------------------------------------------------------- */
-
-static escqrs_slice slice_of(PyObject *text)
-{
-    Py_ssize_t size = 0;
-    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
-    return (escqrs_slice){data, data == NULL ? 0 : (size_t)size};
-}
 
 /* A definition that cannot be accepted is a TypeError, whatever part of it refuses. */
 static int raise_definition(esc_py_state *state, const escqrs_error *error)
@@ -44,7 +39,7 @@ esc_py_layout *esc_py_layout_new(esc_py_state *state, PyObject *title, PyObject 
                                  PyObject *owner)
 {
     PyTypeObject *type = state->message.layout;
-    escqrs_slice text = slice_of(name);
+    escqrs_slice text = esc_py_slice_of(name);
     if (text.data == NULL) {
         return NULL;
     }
@@ -187,7 +182,7 @@ static int read_literals(esc_py_field *field, PyObject *literals)
         PyObject *object = PyTuple_GET_ITEM(literals, i);
         esc_py_literal *literal = &field->literals[i];
         if (field->kind == ESCQRS_KIND_STRING) {
-            escqrs_slice text = slice_of(object);
+            escqrs_slice text = esc_py_slice_of(object);
             literal->text = text.data;
             literal->size = text.size;
         } else {
@@ -359,7 +354,7 @@ static escqrs_schema *make_union(esc_py_layout *layout, const esc_py_field *fiel
     escqrs_error error = {0};
     escqrs_schema *made = NULL;
     PyObject *name = nested_name(layout, field);
-    escqrs_slice text = name == NULL ? (escqrs_slice){0} : slice_of(name);
+    escqrs_slice text = name == NULL ? (escqrs_slice){0} : esc_py_slice_of(name);
     if (text.data == NULL) {
         Py_XDECREF(name);
         return NULL;
@@ -587,7 +582,7 @@ static int add_names(esc_py_layout *layout, PyObject *was)
 {
     for (Py_ssize_t i = 0; was != NULL && i < PyTuple_GET_SIZE(was); i++) {
         escqrs_error error = {0};
-        escqrs_slice name = slice_of(PyTuple_GET_ITEM(was, i));
+        escqrs_slice name = esc_py_slice_of(PyTuple_GET_ITEM(was, i));
         if (name.data == NULL) {
             return -1;
         }

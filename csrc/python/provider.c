@@ -592,14 +592,12 @@ static escqrs_status take_snapshot(py_provider *self, PyObject *result, escqrs_s
     long long version;
     PyObject *type;
     Py_buffer data;
-    Py_ssize_t size;
     if (!PyArg_ParseTuple(result, "LUy*", &version, &type, &data)) {
         return take_exception(self, error);
     }
-    const char *name = PyUnicode_AsUTF8AndSize(type, &size);
-    escqrs_status status =
-        name == NULL ? take_exception(self, error)
-                     : saved_type(self, (escqrs_slice){name, (size_t)size}, &snapshot->type, error);
+    const escqrs_slice name = esc_py_slice_of(type);
+    escqrs_status status = name.data == NULL ? take_exception(self, error)
+                                             : saved_type(self, name, &snapshot->type, error);
     snapshot->version = version;
     snapshot->size = (size_t)data.len;
     snapshot->data = status == ESCQRS_OK ? escqrs_alloc((size_t)data.len + 1) : NULL;

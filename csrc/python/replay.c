@@ -4,6 +4,7 @@
  */
 #include "python/definition_parts.h"
 #include "python/recorded.h"
+#include "python/text.h"
 #include "python/upcast.h"
 
 static _Thread_local PyObject *interruption;

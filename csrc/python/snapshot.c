@@ -5,6 +5,8 @@
  */
 #include "python/definition_parts.h"
 
+#include "python/text.h"
+
 static escqrs_status find_state_type(esc_py_definition *self, escqrs_error *error)
 {
     if (self->state_type != NULL) {

@@ -154,15 +154,14 @@ escqrs_type *esc_py_type_of_class(esc_py_backing *backing, PyTypeObject *cls)
 {
     void *record = NULL;
     size_t size = 0;
-    Py_ssize_t length = 0;
-    const char *name = PyUnicode_AsUTF8AndSize(esc_py_class_stored_name(cls), &length);
-    if (name == NULL || esc_py_record_of(backing, cls, &record, &size) < 0) {
+    const escqrs_slice name = esc_py_slice_of(esc_py_class_stored_name(cls));
+    if (name.data == NULL || esc_py_record_of(backing, cls, &record, &size) < 0) {
         return NULL;
     }
     escqrs_type *type = NULL;
     escqrs_error error = {0};
-    escqrs_status status = escqrs_store_type(backing->core, (escqrs_slice){name, (size_t)length},
-                                             (escqrs_slice){record, size}, &type, &error);
+    escqrs_status status =
+        escqrs_store_type(backing->core, name, (escqrs_slice){record, size}, &type, &error);
     escqrs_free(record);
     if (status != ESCQRS_OK) {
         return esc_py_raise(backing->state, &error);
@@ -333,14 +332,12 @@ static escqrs_status look(esc_py_backing *backing, const escqrs_type *type, escq
     }
     escqrs_slice name = escqrs_type_name(type);
     if (found != Py_None) {
-        Py_ssize_t size = 0;
-        PyObject *now = esc_py_class_stored_name((PyTypeObject *)found);
-        const char *text = PyUnicode_AsUTF8AndSize(now, &size);
-        if (text != NULL && !escqrs_slice_equal(name, (escqrs_slice){text, (size_t)size})) {
+        const escqrs_slice now = esc_py_slice_of(esc_py_class_stored_name((PyTypeObject *)found));
+        if (now.data != NULL && !escqrs_slice_equal(name, now)) {
             *as = esc_py_type_of_class(backing, (PyTypeObject *)found);
             *reading = ESCQRS_READING_AS_TYPE;
         }
-        if (text == NULL || *as == NULL) {
+        if (now.data == NULL || *as == NULL) {
             *as = type;
             return failed(error, ESCQRS_SCHEMA_MISMATCH);
         }
