@@ -1,69 +1,18 @@
 /* python/readmodel.c - see readmodel.h.
  *
  * Threads: the GIL guards every object here. The core is called detached wherever it may wait:
- * adding, waiting, skipping, getting a reading connection. `run_handler` is called by the core on
- * the projector's thread, attached. Life: a core's contexts are the projector's until it is
- * stopped, which the system does before it lets its read models go. */
-#include "python/readmodel.h"
+ * adding, waiting, skipping. Life: a core's contexts are the projector's until it is stopped, which
+ * the system does before it lets its read models go. */
+#include "python/readmodel_parts.h"
 
-#include <sqlite3.h>
-#include <string.h>
-
-#include "base/buffer.h"
 #include "python/actor.h"
 #include "python/comparison.h"
-#include "python/recorded.h"
-#include "python/rows.h"
-#include "python/state.h"
 #include "python/text.h"
 #include "python/upcast.h"
 
-typedef struct core_object core_object;
+/* ---- entering -------------------------------------------------------------------------------- */
 
-/* Of one projection: the context of its function. */
-typedef struct handler_context {
-    core_object *core;  /* borrowed */
-    PyObject *function; /* strong */
-    /* the event's class, strong: its schema is the projection's; NULL: every event */
-    PyObject *cls;
-    escqrs_slice *tags; /* of the description alone */
-    bool wants_recorded;
-} handler_context;
-
-struct core_object {
-    PyObject_HEAD
-    /* borrowed; only for the projector's thread, which the system outlives */
-    esc_py_system *system;
-    PyObject *reference; /* weak, to the system */
-    PyObject *instance;  /* of the user's class: `self` of its methods */
-    PyObject *failure;   /* of a handler, the last: (position, traceback, exception), or NULL */
-    escqrs_readmodel *model;
-    PyObject *name;
-    handler_context *handlers;
-    size_t handler_count;
-};
-
-/* A query under way on this thread. Queries that it calls use the same connection and see the same
- * snapshot. */
-typedef struct query_frame {
-    struct query_frame *outer;
-    esc_py_system *system;
-    escqrs_readmodel *model; /* whose file it reads; NULL: the store's */
-    PyObject *rows;
-} query_frame;
-
-static _Thread_local int projections; /* @es.on methods running on this thread */
-static _Thread_local query_frame *queries;
-
-bool esc_py_in_projection(void)
-{
-    return projections > 0;
-}
-
-/* ---- entering -------------------------------------------------------------------------------------------- */
-
-/* The system, pinned, a new reference; NULL with Closed or Forked. */
-static esc_py_system *core_enter(core_object *self)
+esc_py_system *esc_py_readmodel_enter(esc_py_readmodel *self)
 {
     PyObject *system = NULL;
 #if PY_VERSION_HEX >= 0x030D0000
@@ -93,305 +42,13 @@ static esc_py_system *core_enter(core_object *self)
     return (esc_py_system *)system;
 }
 
-static void core_leave(esc_py_system *system)
+void esc_py_readmodel_leave(esc_py_system *system)
 {
     esc_py_system_unpin(system);
     Py_DECREF((PyObject *)system);
 }
 
-static int refuse_in_projection(esc_py_system *system, const char *what)
-{
-    if (projections == 0) {
-        return 0;
-    }
-    PyErr_Format(esc_py_error_class(system->state, ESCQRS_DEADLOCK),
-                 "%s cannot be called in an @es.on method: it would wait for the very transaction "
-                 "that the method is part "
-                 "of",
-                 what);
-    return -1;
-}
-
-static int slice_of(PyObject *text, escqrs_slice *slice)
-{
-    Py_ssize_t size = 0;
-    const char *data = PyUnicode_AsUTF8AndSize(text, &size);
-    *slice = (escqrs_slice){data, (size_t)size};
-    return data == NULL ? -1 : 0;
-}
-
-/* ---- handlers: the projector's thread ------------------------------------------------------------------------ */
-
-/* What the handler is called with besides self and db. New reference. */
-static PyObject *argument_of(const handler_context *handler, const escqrs_recorded *recorded)
-{
-    esc_py_system *system = handler->core->system;
-    if (handler->wants_recorded) {
-        return esc_py_recorded_new(system->keeper, recorded);
-    }
-    if (handler->cls == NULL) { /* every event: whatever class it has now, or UnknownType */
-        PyObject *whole = esc_py_recorded_new(system->keeper, recorded);
-        PyObject *event = whole == NULL ? NULL : PyObject_GetAttrString(whole, "event");
-        Py_XDECREF(whole);
-        return event;
-    }
-    /* the core gives no event that has to be upcast, or would be misread */
-    PyTypeObject *newest =
-        esc_py_system_event_class(system, esc_py_class_stored_name((PyTypeObject *)handler->cls));
-    return esc_py_message_decode(newest != NULL ? newest : (PyTypeObject *)handler->cls,
-                                 recorded->data, NULL);
-}
-
-/* The exception becomes the event's failure; it is kept, and its traceback goes to the log. */
-static escqrs_status report(core_object *core, const escqrs_recorded *recorded, escqrs_error *error)
-{
-    PyObject *type, *value, *traceback;
-    esc_py_state *state = core->system->state;
-    bool full = PyErr_ExceptionMatches(esc_py_error_class(state, ESCQRS_FULL));
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        (void)PyException_SetTraceback(value, traceback);
-    }
-    PyObject *text = PyObject_Str(value);
-    const char *name = type == NULL ? "" : ((PyTypeObject *)type)->tp_name;
-    const char *shown = text == NULL ? "" : PyUnicode_AsUTF8(text);
-    escqrs_status status = escqrs_error_set(error, full ? ESCQRS_FULL : ESCQRS_REJECTED, "%s: %s",
-                                            name, shown == NULL ? "" : shown);
-    PyErr_Clear();
-    Py_XDECREF(text);
-    if (!full) {
-        PyObject *detail = PyObject_CallFunction(state->readmodel.failed, "OLO", core->name,
-                                                 (long long)recorded->position, value);
-        escqrs_slice traceback_text = {NULL, 0};
-        if (detail == NULL || slice_of(detail, &traceback_text) < 0) {
-            PyErr_WriteUnraisable(core->name);
-        }
-        escqrs_readmodel_explain(core->model, traceback_text);
-        PyObject *failure =
-            detail == NULL ? NULL
-                           : Py_BuildValue("LNO", (long long)recorded->position, detail, value);
-        if (failure == NULL) {
-            PyErr_Clear();
-        }
-        Py_XSETREF(core->failure, failure);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    return status;
-}
-
-static escqrs_status run_handler(void *context, const escqrs_recorded *recorded, void *sqlite,
-                                 escqrs_error *error)
-{
-    const handler_context *handler = context;
-    core_object *core = handler->core;
-    escqrs_status status = ESCQRS_OK;
-    PyObject *result = NULL;
-    projections++;
-    PyObject *rows = esc_py_rows_new(core->system, sqlite, core->model, INT64_MAX);
-    PyObject *argument = rows == NULL ? NULL : argument_of(handler, recorded);
-    if (argument != NULL) {
-        PyObject *arguments[] = {NULL, core->instance, rows, argument};
-        result = PyObject_Vectorcall(handler->function, arguments + 1,
-                                     3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    if (rows != NULL) {
-        esc_py_rows_end(rows);
-    }
-    if (result == NULL) {
-        status = report(core, recorded, error);
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(argument);
-    Py_XDECREF(rows);
-    projections--;
-    return status;
-}
-
-/* ---- adding ------------------------------------------------------------------------------------------------------ */
-
-/* The defaults of a class's fields as a packed message. */
-static int pack_defaults(PyTypeObject *cls, esc_buffer *out)
-{
-    esc_py_layout *layout = esc_py_class_layout(cls);
-    if (layout == NULL) {
-        return -1;
-    }
-    PyObject **values = PyMem_Calloc(layout->count + 1, sizeof(PyObject *));
-    int failed = values == NULL ? -1 : 0;
-    if (failed) {
-        PyErr_NoMemory();
-    }
-    for (uint32_t i = 0; !failed && i < layout->count; i++) {
-        const esc_py_field *field = &layout->fields[i];
-        if (field->label == ESCQRS_ONE &&
-            (field->default_value != NULL || field->default_factory != NULL)) {
-            values[i] = esc_py_value_initial(layout, i);
-            failed = values[i] == NULL ? -1 : 0;
-        }
-    }
-    if (!failed) {
-        failed = esc_py_values_pack(layout, values, out);
-    }
-    for (uint32_t i = 0; values != NULL && i < layout->count; i++) {
-        Py_XDECREF(values[i]);
-    }
-    PyMem_Free(values);
-    return failed;
-}
-
-/* The event's class, or None for every event. */
-static int read_class(esc_py_state *state, handler_context *handler, PyObject *cls,
-                      escqrs_projection *spec)
-{
-    if (cls == Py_None) {
-        return 0;
-    }
-    if (esc_py_class_kind(state, cls) != ESC_PY_EVENT) {
-        PyErr_Format(PyExc_TypeError, "a projection is for an event class, not %R", cls);
-        return -1;
-    }
-    handler->cls = Py_NewRef(cls);
-    spec->schema = esc_py_message_schema((PyTypeObject *)cls);
-    return spec->schema == NULL
-               ? -1
-               : slice_of(esc_py_class_stored_name((PyTypeObject *)cls), &spec->type);
-}
-
-/* The tuple lives longer than the description. */
-static int read_tags(handler_context *handler, PyObject *tags, escqrs_projection *spec)
-{
-    size_t count = (size_t)PyTuple_GET_SIZE(tags);
-    handler->tags = PyMem_Calloc(count + 1, sizeof(escqrs_slice));
-    if (handler->tags == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (slice_of(PyTuple_GET_ITEM(tags, (Py_ssize_t)i), &handler->tags[i]) < 0) {
-            return -1;
-        }
-    }
-    spec->tags = handler->tags;
-    spec->tag_count = count;
-    return 0;
-}
-
-/* One of (class or None, sql or None, function or None, wants_recorded, name, each, tags). */
-static int read_projection(esc_py_state *state, handler_context *handler, PyObject *given,
-                           escqrs_projection *spec, esc_buffer *defaults)
-{
-    PyObject *cls, *sql, *function, *name, *each, *tags;
-    int wants_recorded;
-    if (!PyArg_ParseTuple(given, "OOOpUUO!", &cls, &sql, &function, &wants_recorded, &name, &each,
-                          &PyTuple_Type, &tags)) {
-        return -1;
-    }
-    handler->function = function == Py_None ? NULL : Py_NewRef(function);
-    handler->wants_recorded = wants_recorded != 0;
-    if (read_class(state, handler, cls, spec) < 0 || slice_of(name, &spec->name) < 0 ||
-        slice_of(each, &spec->each) < 0 || read_tags(handler, tags, spec) < 0) {
-        return -1;
-    }
-    if (handler->function != NULL) {
-        spec->apply = run_handler;
-        spec->context = handler;
-        return 0;
-    }
-    if (slice_of(sql, &spec->sql) < 0 ||
-        (cls != Py_None && pack_defaults((PyTypeObject *)cls, defaults) < 0)) {
-        return -1;
-    }
-    spec->defaults = esc_buffer_slice(defaults);
-    return 0;
-}
-
-/* A read model as Python describes it, with the memory that the core's description borrows. */
-typedef struct description {
-    core_object *core; /* strong; has the contexts of the handlers */
-    escqrs_projection *projections;
-    esc_buffer *defaults;
-    size_t count;
-} description;
-
-static void description_fini(description *self)
-{
-    for (size_t i = 0; self->defaults != NULL && i < self->count; i++) {
-        esc_buffer_fini(&self->defaults[i]);
-    }
-    PyMem_Free(self->defaults);
-    PyMem_Free(self->projections);
-    Py_XDECREF((PyObject *)self->core);
-}
-
-/* (further attempts, delay, longest delay, park), delays in seconds */
-static int read_policy(PyObject *given, escqrs_failure_policy *policy)
-{
-    unsigned attempts;
-    double delay, delay_max;
-    int park;
-    if (!PyArg_ParseTuple(given, "Iddp", &attempts, &delay, &delay_max, &park)) {
-        return -1;
-    }
-    *policy = (escqrs_failure_policy){.retry_count = attempts,
-                                      .retry_delay_ns = (int64_t)(delay * 1e9),
-                                      .retry_delay_max_ns = (int64_t)(delay_max * 1e9),
-                                      .then = park ? ESCQRS_FAILURE_PARK : ESCQRS_FAILURE_STOP};
-    return 0;
-}
-
-/* `given`: (name, schema, version, file, manual, inline, policy, projections, stream column). Fini
- * also after a failure.
- */
-static int description_init(description *self, esc_py_state *state, PyObject *given,
-                            escqrs_readmodel_spec *spec)
-{
-    PyObject *name, *schema, *version, *file, *policy_given, *projections_given, *column;
-    int manual, is_inline;
-    escqrs_failure_policy policy;
-    *self = (description){0};
-    if (!PyArg_ParseTuple(given, "UUUUppO!O!U", &name, &schema, &version, &file, &manual,
-                          &is_inline, &PyTuple_Type, &policy_given, &PyTuple_Type,
-                          &projections_given, &column) ||
-        read_policy(policy_given, &policy) < 0) {
-        return -1;
-    }
-    self->count = (size_t)PyTuple_GET_SIZE(projections_given);
-    self->core = (core_object *)state->readmodel.core->tp_alloc(state->readmodel.core, 0);
-    self->projections = PyMem_Calloc(self->count + 1, sizeof(escqrs_projection));
-    self->defaults = PyMem_Calloc(self->count + 1, sizeof(esc_buffer));
-    handler_context *handlers = PyMem_Calloc(self->count + 1, sizeof(handler_context));
-    if (self->core == NULL) {
-        PyMem_Free(handlers);
-        return -1;
-    }
-    self->core->handlers = handlers;
-    self->core->name = Py_NewRef(name);
-    if (self->projections == NULL || self->defaults == NULL || handlers == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    self->core->handler_count = self->count;
-    for (size_t i = 0; i < self->count; i++) {
-        handlers[i].core = self->core;
-        if (read_projection(state, &handlers[i], PyTuple_GET_ITEM(projections_given, (Py_ssize_t)i),
-                            &self->projections[i], &self->defaults[i]) < 0) {
-            return -1;
-        }
-    }
-    *spec = (escqrs_readmodel_spec){.rebuild_manual = manual != 0,
-                                    .projections = self->projections,
-                                    .projection_count = self->count,
-                                    .on_error = policy,
-                                    .is_inline = is_inline != 0};
-    return slice_of(name, &spec->name) < 0 || slice_of(schema, &spec->schema) < 0 ||
-                   slice_of(version, &spec->version) < 0 || slice_of(file, &spec->file) < 0 ||
-                   slice_of(column, &spec->stream_column) < 0
-               ? -1
-               : 0;
-}
+/* ---- adding ---------------------------------------------------------------------------------- */
 
 /* readmodel_check(descriptions): as much as can be said before a store is opened */
 static PyObject *module_check(PyObject *module, PyObject *given)
@@ -403,15 +60,15 @@ static PyObject *module_check(PyObject *module, PyObject *given)
     esc_py_state *state = esc_py_state_of(module);
     size_t count = (size_t)PyTuple_GET_SIZE(given);
     escqrs_readmodel_spec *specs = PyMem_Calloc(count + 1, sizeof(escqrs_readmodel_spec));
-    description *descriptions = PyMem_Calloc(count + 1, sizeof(description));
+    esc_py_description *descriptions = PyMem_Calloc(count + 1, sizeof(esc_py_description));
     int failed = 0;
     if (specs == NULL || descriptions == NULL) {
         PyErr_NoMemory();
         failed = -1;
     }
     for (size_t i = 0; !failed && i < count; i++) {
-        failed = description_init(&descriptions[i], state, PyTuple_GET_ITEM(given, (Py_ssize_t)i),
-                                  &specs[i]);
+        failed = esc_py_description_init(&descriptions[i], state,
+                                         PyTuple_GET_ITEM(given, (Py_ssize_t)i), &specs[i]);
     }
     if (!failed) {
         escqrs_error error = {0};
@@ -425,7 +82,7 @@ static PyObject *module_check(PyObject *module, PyObject *given)
         }
     }
     for (size_t i = 0; descriptions != NULL && i < count; i++) {
-        description_fini(&descriptions[i]);
+        esc_py_description_fini(&descriptions[i]);
     }
     PyMem_Free(descriptions);
     PyMem_Free(specs);
@@ -480,9 +137,9 @@ static PyObject *module_add(PyObject *module, PyObject *args)
         return NULL;
     }
     escqrs_readmodel_spec spec;
-    description described;
-    core_object *self = NULL;
-    if (description_init(&described, state, given, &spec) < 0) {
+    esc_py_description described;
+    esc_py_readmodel *self = NULL;
+    if (esc_py_description_init(&described, state, given, &spec) < 0) {
         goto end;
     }
     self = described.core;
@@ -504,7 +161,7 @@ static PyObject *module_add(PyObject *module, PyObject *args)
     }
 end:
     Py_XINCREF((PyObject *)self);
-    description_fini(&described);
+    esc_py_description_fini(&described);
     return (PyObject *)self;
 }
 
@@ -518,13 +175,13 @@ static PyObject *module_compare(PyObject *module, PyObject *args)
     esc_py_state *state = esc_py_state_of(module);
     esc_py_system *system = esc_py_system_cast(object);
     escqrs_readmodel_spec spec;
-    description described = {0};
+    esc_py_description described = {0};
     PyObject *result = NULL;
-    if (system == NULL || refuse_in_projection(system, "compare()") < 0 ||
-        description_init(&described, state, given, &spec) < 0) {
+    if (system == NULL || esc_py_refuse_in_projection(system, "compare()") < 0 ||
+        esc_py_description_init(&described, state, given, &spec) < 0) {
         goto end;
     }
-    core_object *core = described.core;
+    esc_py_readmodel *core = described.core;
     core->system = system;
     core->instance = Py_NewRef(instance);
     core->reference = PyWeakref_NewRef(object, NULL);
@@ -532,7 +189,7 @@ static PyObject *module_compare(PyObject *module, PyObject *args)
         result = esc_py_comparison_new(system, (PyObject *)core, &spec, &core->model);
     }
 end:
-    description_fini(&described);
+    esc_py_description_fini(&described);
     return result;
 }
 
@@ -563,7 +220,7 @@ static PyObject *module_in_projection(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    return PyBool_FromLong(projections > 0);
+    return PyBool_FromLong(esc_py_in_projection());
 }
 
 static PyObject *module_bind(PyObject *module, PyObject *failed)
@@ -573,15 +230,15 @@ static PyObject *module_bind(PyObject *module, PyObject *failed)
     Py_RETURN_NONE;
 }
 
-/* ---- status and waiting ----------------------------------------------------------------------------------------------- */
+/* ---- status and waiting ---------------------------------------------------------------------- */
 
 /* (state, position, head, rebuilding, error or None, failed position, lag in microseconds, rate,
  * parked, attempts, rebuilt or -1) */
 static PyObject *core_status(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    core_object *self = (core_object *)object;
-    esc_py_system *system = core_enter(self);
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
@@ -589,7 +246,7 @@ static PyObject *core_status(PyObject *object, PyObject *unused)
     Py_BEGIN_ALLOW_THREADS
     escqrs_readmodel_get_status(self->model, &status);
     Py_END_ALLOW_THREADS
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     PyObject *error = status.error.status == ESCQRS_OK
                           ? Py_NewRef(Py_None)
                           : esc_py_text(escqrs_slice_of(status.error.message));
@@ -636,7 +293,7 @@ static int refuse_beyond(esc_py_system *system, long long position)
 /* wait(position, timeout); position -1: until no rebuild is under way */
 static PyObject *core_wait(PyObject *object, PyObject *args)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     long long position;
     PyObject *timeout;
     int64_t deadline_ns;
@@ -644,19 +301,20 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
         esc_py_deadline(timeout, &deadline_ns) < 0) {
         return NULL;
     }
-    esc_py_system *system = core_enter(self);
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
     int status = -1;
     wait_call call = {.model = self->model, .position = position};
-    if (refuse_in_projection(system, "wait()") == 0 && refuse_beyond(system, position) == 0) {
+    if (esc_py_refuse_in_projection(system, "wait()") == 0 &&
+        refuse_beyond(system, position) == 0) {
         status = esc_py_system_wait(system, wait_core, &call, NULL, deadline_ns);
     }
     if (status > 0) {
         esc_py_raise(system->state, &call.error);
     }
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     if (status != 0) {
         return NULL;
     }
@@ -666,13 +324,13 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
 static PyObject *call_core(PyObject *object, const char *what,
                            escqrs_status (*function)(escqrs_readmodel *model, escqrs_error *error))
 {
-    core_object *self = (core_object *)object;
-    esc_py_system *system = core_enter(self);
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
     PyObject *result = NULL;
-    if (refuse_in_projection(system, what) == 0) {
+    if (esc_py_refuse_in_projection(system, what) == 0) {
         escqrs_error error = {0};
         escqrs_status status;
         Py_BEGIN_ALLOW_THREADS
@@ -684,7 +342,7 @@ static PyObject *call_core(PyObject *object, const char *what,
             esc_py_raise(system->state, &error);
         }
     }
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     return result;
 }
 
@@ -715,23 +373,23 @@ static escqrs_status wait_progress(void *context, int64_t deadline_ns)
 /* progress(seen) -> position of the rebuild, once it is another; None: it is over */
 static PyObject *core_progress(PyObject *object, PyObject *given)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     long long seen = PyLong_AsLongLong(given);
     if (seen == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    esc_py_system *system = core_enter(self);
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
     progress_call call = {.model = self->model, .seen = seen};
-    int status = refuse_in_projection(system, "rebuild()") < 0
+    int status = esc_py_refuse_in_projection(system, "rebuild()") < 0
                      ? -1
                      : esc_py_system_wait(system, wait_progress, &call, NULL, INT64_MAX);
     if (status > 0 && status != ESCQRS_DONE) {
         esc_py_raise(system->state, &call.error);
     }
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     if (status == ESCQRS_DONE) {
         Py_RETURN_NONE;
     }
@@ -753,12 +411,12 @@ static escqrs_status wait_changed(void *context, int64_t deadline_ns)
 /* changed(seen) -> another number, once the rows that queries see may be others, or at a kick */
 static PyObject *core_changed(PyObject *object, PyObject *given)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     unsigned long long seen = PyLong_AsUnsignedLongLong(given);
     if (seen == (unsigned long long)-1 && PyErr_Occurred()) {
         return NULL;
     }
-    esc_py_system *system = core_enter(self);
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
@@ -767,20 +425,20 @@ static PyObject *core_changed(PyObject *object, PyObject *given)
     if (status > 0) {
         esc_py_raise(system->state, &call.error);
     }
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     return status == ESCQRS_OK ? PyLong_FromUnsignedLongLong(call.seen) : NULL;
 }
 
 static PyObject *core_kick(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    core_object *self = (core_object *)object;
-    esc_py_system *system = core_enter(self);
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
     escqrs_readmodel_kick(self->model); /* its lock is held for a few instructions */
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     Py_RETURN_NONE;
 }
 
@@ -793,16 +451,16 @@ static PyObject *core_retry(PyObject *object, PyObject *unused)
 /* skip(reason) */
 static PyObject *core_skip(PyObject *object, PyObject *given)
 {
-    core_object *self = (core_object *)object;
-    escqrs_slice reason;
-    if (slice_of(given, &reason) < 0) {
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
+    const escqrs_slice reason = esc_py_slice_of(given);
+    if (reason.data == NULL) {
         return NULL;
     }
-    esc_py_system *system = core_enter(self);
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
-    int failed = refuse_in_projection(system, "skip()");
+    int failed = esc_py_refuse_in_projection(system, "skip()");
     if (!failed) {
         escqrs_error error = {0};
         escqrs_status status;
@@ -814,7 +472,7 @@ static PyObject *core_skip(PyObject *object, PyObject *given)
             failed = -1;
         }
     }
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
@@ -834,22 +492,23 @@ static escqrs_status wait_unparked(void *context, int64_t deadline_ns)
  * events applied, and wait for it */
 static PyObject *core_unpark(PyObject *object, PyObject *args)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     PyObject *stream, *reason;
     long long skip;
     escqrs_unpark wanted = {0};
     int rebuild;
     if (!PyArg_ParseTuple(args, "ULUp", &stream, &skip, &reason, &rebuild) ||
-        slice_of(stream, &wanted.stream) < 0 || slice_of(reason, &wanted.reason) < 0) {
+        (wanted.stream = esc_py_slice_of(stream)).data == NULL ||
+        (wanted.reason = esc_py_slice_of(reason)).data == NULL) {
         return NULL;
     }
     wanted.skip = skip;
     wanted.rebuild = rebuild != 0;
-    esc_py_system *system = core_enter(self);
+    esc_py_system *system = esc_py_readmodel_enter(self);
     if (system == NULL) {
         return NULL;
     }
-    int failed = refuse_in_projection(system, "retry(), skip() or rebuild()");
+    int failed = esc_py_refuse_in_projection(system, "retry(), skip() or rebuild()");
     if (!failed) {
         unpark_call call = {.model = self->model};
         escqrs_status asked;
@@ -864,138 +523,34 @@ static PyObject *core_unpark(PyObject *object, PyObject *args)
         }
         failed = status != 0;
     }
-    core_leave(system);
+    esc_py_readmodel_leave(system);
     return failed ? NULL : Py_NewRef(Py_None);
-}
-
-/* ---- queries -------------------------------------------------------------------------------------------------------------- */
-
-static PyObject *call_with(PyObject *function, PyObject *instance, PyObject *rows, PyObject *args,
-                           PyObject *kwargs)
-{
-    Py_ssize_t count = PyTuple_GET_SIZE(args);
-    PyObject *all = PyTuple_New(count + 2);
-    if (all == NULL) {
-        return NULL;
-    }
-    PyTuple_SET_ITEM(all, 0, Py_NewRef(instance));
-    PyTuple_SET_ITEM(all, 1, Py_NewRef(rows));
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyTuple_SET_ITEM(all, i + 2, Py_NewRef(PyTuple_GET_ITEM(args, i)));
-    }
-    PyObject *result = PyObject_Call(function, all, kwargs);
-    Py_DECREF(all);
-    return result;
-}
-
-/* A connection with a snapshot that all statements of the query see. Reading something at once
- * begins it, and has SQLite look whether the tables have changed: else a statement might be
- * compiled for those of before, with their columns. */
-static escqrs_status acquire(escqrs_readmodel *model, void **sqlite, escqrs_error *error)
-{
-    escqrs_status status = escqrs_readmodel_reader(model, sqlite, error);
-    if (status != ESCQRS_OK) {
-        return status;
-    }
-    int code =
-        sqlite3_exec(*sqlite, "BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
-    if (code == SQLITE_INTERRUPT) { /* only close interrupts */
-        status =
-            escqrs_error_set(error, ESCQRS_CLOSED, "a query cannot begin: the system is closed");
-    } else if (code != SQLITE_OK) {
-        status =
-            escqrs_error_set(error, ESCQRS_IO, "a query cannot begin: %s", sqlite3_errmsg(*sqlite));
-    }
-    if (status != ESCQRS_OK) {
-        escqrs_readmodel_reader_return(model, *sqlite);
-    }
-    return status;
-}
-
-static escqrs_readmodel *own_file(escqrs_readmodel *model)
-{
-    return escqrs_readmodel_is_in_store(model) ? NULL : model;
-}
-
-static PyObject *run_query(esc_py_system *system, escqrs_readmodel *model, PyObject *function,
-                           PyObject *instance, PyObject *args, PyObject *kwargs,
-                           int64_t deadline_ns)
-{
-    escqrs_error error = {0};
-    escqrs_status status;
-    void *sqlite = NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = acquire(model, &sqlite, &error);
-    Py_END_ALLOW_THREADS
-    if (status != ESCQRS_OK) {
-        return esc_py_raise(system->state, &error);
-    }
-    PyObject *result = NULL;
-    PyObject *rows = esc_py_rows_new(system, sqlite, NULL, deadline_ns);
-    if (rows != NULL) {
-        query_frame frame = {queries, system, own_file(model), rows};
-        queries = &frame;
-        result = call_with(function, instance, rows, args, kwargs);
-        queries = frame.outer;
-        esc_py_rows_end(rows);
-        Py_DECREF(rows);
-    }
-    Py_BEGIN_ALLOW_THREADS(void)
-    sqlite3_exec(sqlite, "ROLLBACK", NULL, NULL, NULL);
-    escqrs_readmodel_reader_return(model, sqlite);
-    Py_END_ALLOW_THREADS
-    return result;
-}
-
-/* query(function, instance, args, kwargs, timeout) */
-static PyObject *core_query(PyObject *object, PyObject *args)
-{
-    PyObject *function, *instance, *given, *kwargs, *timeout;
-    int64_t deadline_ns;
-    if (!PyArg_ParseTuple(args, "OOO!O!O", &function, &instance, &PyTuple_Type, &given,
-                          &PyDict_Type, &kwargs, &timeout) ||
-        esc_py_deadline(timeout, &deadline_ns) < 0) {
-        return NULL;
-    }
-    esc_py_system *system = core_enter((core_object *)object);
-    if (system == NULL) {
-        return NULL;
-    }
-    PyObject *result = NULL;
-    escqrs_readmodel *model = ((core_object *)object)->model;
-    if (queries != NULL && queries->system == system && queries->model == own_file(model)) {
-        result = call_with(function, instance, queries->rows, given, kwargs);
-    } else if (refuse_in_projection(system, "a query") == 0) {
-        result = run_query(system, model, function, instance, given, kwargs, deadline_ns);
-    }
-    core_leave(system);
-    return result;
 }
 
 /* The system, while it is open. */
 static PyObject *core_system(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    esc_py_system *system = core_enter((core_object *)object);
+    esc_py_system *system = esc_py_readmodel_enter((esc_py_readmodel *)object);
     if (system == NULL) {
         return NULL;
     }
     esc_py_system_unpin(system);
-    return (PyObject *)system; /* the reference of core_enter */
+    return (PyObject *)system; /* the reference of esc_py_readmodel_enter */
 }
 
-/* ---- type ------------------------------------------------------------------------------------------------------------------ */
+/* ---- type ------------------------------------------------------------------------------------ */
 
 static PyObject *core_failure(PyObject *object, void *unused)
 {
     (void)unused;
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     return Py_NewRef(self->failure == NULL ? Py_None : self->failure);
 }
 
 static int core_traverse(PyObject *object, visitproc visit, void *arg)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->instance);
     Py_VISIT(self->failure);
@@ -1009,7 +564,7 @@ static int core_traverse(PyObject *object, visitproc visit, void *arg)
 
 static int core_clear(PyObject *object)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     Py_CLEAR(self->failure);
     Py_CLEAR(self->instance);
     return 0;
@@ -1017,7 +572,7 @@ static int core_clear(PyObject *object)
 
 static void core_dealloc(PyObject *object)
 {
-    core_object *self = (core_object *)object;
+    esc_py_readmodel *self = (esc_py_readmodel *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)core_clear(object);
@@ -1045,7 +600,7 @@ static PyMethodDef core_methods[] = {
     {"changed", core_changed, METH_O, NULL},
     {"kick", core_kick, METH_NOARGS, NULL},
     {"unpark", core_unpark, METH_VARARGS, NULL},
-    {"query", core_query, METH_VARARGS, NULL},
+    {"query", esc_py_readmodel_query, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1062,7 +617,7 @@ static PyType_Slot core_slots[] = {
 
 static PyType_Spec core_spec = {
     .name = "escqrs._core.ReadModelCore",
-    .basicsize = sizeof(core_object),
+    .basicsize = sizeof(esc_py_readmodel),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
              Py_TPFLAGS_IMMUTABLETYPE,
     .slots = core_slots,
