@@ -37,7 +37,9 @@
 #include <escqrs/runtime.h>
 
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "runtime/cell.h"
 #include "runtime/mailbox.h"
@@ -286,25 +288,26 @@ static bool next_resume(escqrs_actor *actor)
     return true;
 }
 
-/* The thread that runs the actor: its next turn, if there is one now. */
-static inline bool next_turn(escqrs_actor *actor, escqrs_message **message)
+_Static_assert(offsetof(escqrs_actor, kept) == offsetof(escqrs_actor, waiting) + 7,
+               "eight flags are read at once");
+
+/* Any of them is set: there may be more to do than to hand a message over. */
+static inline bool has_flags(const escqrs_actor *actor)
 {
-    /* relaxed: a look; the nudge itself comes with the mailbox */
-    if (__builtin_expect(actor->waiting | actor->paused | actor->nudge_here | actor->nudge_again,
-                         0) ||
-        __builtin_expect(atomic_load_explicit(&actor->nudge_sent, memory_order_relaxed), 0)) {
-        if (actor->waiting) {
-            *message = NULL;
-            return next_resume(actor);
-        }
-        if (next_nudge(actor)) {
-            *message = &actor->nudge;
-            return true;
-        }
-        if (actor->paused) {
-            return false;
-        }
-    }
+    uint64_t flags;
+    memcpy(&flags, &actor->waiting, sizeof flags);
+    return flags != 0;
+}
+
+typedef enum turn_kind {
+    TURN_NONE,  /* there is nothing for it to do now */
+    TURN_PLAIN, /* a message, and no flag is set */
+    TURN_OTHER, /* a nudge, after a resume, or a message that may need a look */
+} turn_kind;
+
+/* The oldest message. */
+static inline bool next_message(escqrs_actor *actor, escqrs_message **message)
+{
     if (actor->pending == NULL) {
         esc_mailbox_drain(actor);
         if (actor->pending == NULL) {
@@ -316,20 +319,48 @@ static inline bool next_turn(escqrs_actor *actor, escqrs_message **message)
     return true;
 }
 
-static inline void run_turn(escqrs_actor *actor, escqrs_message *message)
+/* Apart, for it is rare. */
+static __attribute__((noinline)) turn_kind next_other(escqrs_actor *actor, escqrs_message **message)
 {
-    if (actor->ops->receive(actor, message) == ESCQRS_TURN_SUSPEND) {
-        actor->waiting = true;
+    if (actor->waiting) {
+        *message = NULL;
+        return next_resume(actor) ? TURN_OTHER : TURN_NONE;
     }
+    if (next_nudge(actor)) {
+        *message = &actor->nudge;
+        return TURN_OTHER;
+    }
+    return !actor->paused && next_message(actor, message) ? TURN_OTHER : TURN_NONE;
 }
 
-/* As run_turn, on a thread that may be inside another actor. */
-static void run_turn_here(escqrs_actor *actor, escqrs_message *message)
+/* The thread that runs the actor: its next turn, if there is one now. */
+static inline turn_kind next_turn(escqrs_actor *actor, escqrs_message **message)
 {
-    escqrs_actor *outer = esc_thread_here.actor;
-    esc_thread_here.actor = actor;
-    run_turn(actor, message);
-    esc_thread_here.actor = outer;
+    /* relaxed: a look; the nudge itself comes with the mailbox */
+    if (__builtin_expect(has_flags(actor), 0) ||
+        __builtin_expect(atomic_load_explicit(&actor->nudge_sent, memory_order_relaxed), 0)) {
+        return next_other(actor, message);
+    }
+    /* what comes out of the mailbox with it and sets flags has its turn after it */
+    return next_message(actor, message) ? TURN_PLAIN : TURN_NONE;
+}
+
+/* Have its next turn; false: there is none now. Inlined, as what an actor of a system does with a
+ * plain message is into it: what is done for every message counts. */
+static inline __attribute__((always_inline)) bool run_next(escqrs_actor *actor)
+{
+    escqrs_message *message;
+    turn_kind next = next_turn(actor, &message);
+    if (next == TURN_NONE) {
+        return false;
+    }
+    escqrs_turn_end end = next == TURN_PLAIN && __builtin_expect(actor->ops == &esc_cell_ops, 1)
+                              ? esc_cell_handle(esc_cell_of(actor), (escqrs_envelope *)message)
+                              : actor->ops->receive(actor, message);
+    if (end == ESCQRS_TURN_SUSPEND) {
+        actor->waiting = true;
+    }
+    return true;
 }
 
 /* Let go of the actor where it has nothing to do: true, and it is not to be touched any more.
@@ -386,9 +417,14 @@ bool escqrs_actor_run(escqrs_actor *actor, escqrs_message *message)
                                                  memory_order_acquire, memory_order_relaxed)) {
         return false;
     }
+    escqrs_actor *outer = esc_thread_here.actor; /* the thread may be inside another one */
+    esc_thread_here.actor = actor;
     esc_thread_here.run_depth++;
-    run_turn_here(actor, message);
+    if (actor->ops->receive(actor, message) == ESCQRS_TURN_SUSPEND) {
+        actor->waiting = true;
+    }
     esc_thread_here.run_depth--;
+    esc_thread_here.actor = outer;
     if (!come_to_rest(actor, NULL)) {
         esc_actor_schedule(actor);
     }
@@ -429,9 +465,7 @@ static inline __attribute__((always_inline)) bool work(esc_worker *worker, escqr
     for (bool rests = false; !rests;) {
         esc_thread_here.actor = actor;
         bool stay = true;
-        escqrs_message *message;
-        while (stay && next_turn(actor, &message)) {
-            run_turn(actor, message);
+        while (stay && run_next(actor)) {
             left--;
             licensed = hosted ? licensed && esc_worker_count(worker, &turn, ESC_TURN_STEP)
                               : !atomic_load_explicit(&worker->lost, memory_order_relaxed);
@@ -467,13 +501,15 @@ bool esc_actor_work_native(esc_worker *worker, escqrs_actor *actor)
 
 void esc_actor_work_manual(escqrs_actor *actor)
 {
-    escqrs_message *message;
-    while (!next_turn(actor, &message)) {
-        if (come_to_rest(actor, NULL)) {
+    escqrs_actor *outer = esc_thread_here.actor; /* the thread may be inside another one */
+    for (bool done = false; !done;) {
+        esc_thread_here.actor = actor;
+        done = run_next(actor);
+        esc_thread_here.actor = outer;
+        if (!done && come_to_rest(actor, NULL)) {
             return;
         }
     }
-    run_turn_here(actor, message);
     if (!come_to_rest(actor, NULL)) {
         esc_actor_schedule(actor);
     }

@@ -300,7 +300,7 @@ static void end_lease(esc_cell *cell, esc_extra *extra)
     esc_lease_drop(cell, lease);
 }
 
-static void finish_current(esc_cell *cell)
+void esc_cell_finish_current(esc_cell *cell)
 {
     escqrs_envelope *current = cell->current;
     bool kept = cell->actor.kept;
@@ -582,8 +582,6 @@ static void resume_after_failure(esc_cell *cell)
     esc_cell_set_slow(cell);
 }
 
-static escqrs_turn_end message_turn(esc_cell *cell, escqrs_envelope *envelope);
-
 static escqrs_turn_end box_turn(esc_cell *cell)
 {
     esc_extra *extra = esc_cell_has(cell);
@@ -591,7 +589,7 @@ static escqrs_turn_end box_turn(esc_cell *cell)
     if (extra->front != NULL) {
         escqrs_envelope *first = (escqrs_envelope *)extra->front;
         extra->front = extra->front->next;
-        return message_turn(cell, first);
+        return esc_cell_look(cell, first);
     }
     int64_t now_ns = esc_box_wants_time(box) ? esc_timers_now(&cell->system->timers) : 0;
     escqrs_envelope *envelope = esc_box_take(box, now_ns);
@@ -599,7 +597,7 @@ static escqrs_turn_end box_turn(esc_cell *cell)
         cell->wanted &= ~ESC_REQUEST_BOX;
         return ESCQRS_TURN_NEXT;
     }
-    return message_turn(cell, envelope);
+    return esc_cell_look(cell, envelope);
 }
 
 static escqrs_turn_end deferred_turn(esc_cell *cell)
@@ -674,7 +672,7 @@ escqrs_turn_end esc_cell_after_callback(esc_cell *cell, escqrs_turn_end turn)
     if (turn == ESCQRS_TURN_FAILED) {
         callback_failed(cell, step);
     }
-    finish_current(cell);
+    esc_cell_finish_current(cell);
     if (turn != ESCQRS_TURN_FAILED || step != ESC_STEP_STARTED) {
         after_step(cell, step);
     }
@@ -696,7 +694,7 @@ static escqrs_turn_end internal_turn(esc_cell *cell, escqrs_envelope *envelope)
     const escqrs_message_type *type = envelope->type;
     if (type == &esc_internal_types[ESC_INTERNAL_TICK]) {
         envelope = esc_tick_take(cell, envelope);
-        return envelope == NULL ? ESCQRS_TURN_NEXT : message_turn(cell, envelope);
+        return envelope == NULL ? ESCQRS_TURN_NEXT : esc_cell_look(cell, envelope);
     }
     if (type == &esc_internal_types[ESC_INTERNAL_ROUTER]) {
         return esc_router_handle(cell, envelope);
@@ -724,48 +722,24 @@ static bool look_closer(esc_cell *cell, escqrs_envelope *envelope)
     return false;
 }
 
-/* Inlined for messages of the mailbox. */
-static inline __attribute__((always_inline)) escqrs_turn_end handle(esc_cell *cell,
-                                                                    escqrs_envelope *envelope)
+escqrs_turn_end esc_cell_look(esc_cell *cell, escqrs_envelope *envelope)
 {
-    if (__builtin_expect(cell->actor.slow, 0) && look_closer(cell, envelope)) {
+    if (cell->actor.slow && look_closer(cell, envelope)) {
         return ESCQRS_TURN_NEXT;
     }
-    if (__builtin_expect(esc_type_is_internal(envelope->type), 0)) {
+    if (esc_type_is_internal(envelope->type)) {
         return internal_turn(cell, envelope);
     }
-    cell->current = envelope;
-    escqrs_turn_end turn = cell->receive(esc_cell_context(cell), cell->instance, envelope);
-    if (__builtin_expect(turn != ESCQRS_TURN_NEXT, 0)) {
-        return esc_cell_after_callback(cell, turn);
-    }
-    if (__builtin_expect(cell->actor.kept, 0)) {
-        finish_current(cell);
-        return ESCQRS_TURN_NEXT;
-    }
-    envelope = cell->current;
-    if (envelope != NULL) {
-        cell->current = NULL;
-        esc_cell_finish(cell, envelope);
-    }
-    return ESCQRS_TURN_NEXT;
-}
-
-static escqrs_turn_end message_turn(esc_cell *cell, escqrs_envelope *envelope)
-{
-    return handle(cell, envelope);
+    return esc_cell_hand_over(cell, envelope);
 }
 
 static escqrs_turn_end cell_receive(escqrs_actor *actor, escqrs_message *message)
 {
     esc_cell *cell = esc_cell_of(actor);
-    if (__builtin_expect(message == &actor->nudge, 0)) {
+    if (message == &actor->nudge) {
         return nudge_turn(cell);
     }
-    if (__builtin_expect(message == NULL, 0)) {
-        return resume_turn(cell);
-    }
-    return handle(cell, (escqrs_envelope *)message);
+    return message == NULL ? resume_turn(cell) : esc_cell_look(cell, (escqrs_envelope *)message);
 }
 
 /* Two of the same, to be told apart by their addresses. */

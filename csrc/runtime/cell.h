@@ -179,6 +179,20 @@ static inline bool esc_type_is_lifecycle(const escqrs_message_type *type)
            type == &escqrs_terminated;
 }
 
+/* Types of messages that the system itself handles, in esc_cell_look. */
+typedef enum esc_internal {
+    ESC_INTERNAL_POISON = 0,
+    ESC_INTERNAL_TICK = 1,
+    ESC_INTERNAL_ROUTER = 2,
+    ESC_INTERNAL_COUNT = 3,
+} esc_internal;
+extern const escqrs_message_type esc_internal_types[ESC_INTERNAL_COUNT];
+
+static inline bool esc_type_is_internal(const escqrs_message_type *type)
+{
+    return (uintptr_t)type - (uintptr_t)esc_internal_types < sizeof esc_internal_types;
+}
+
 /* ---- rare parts ------------------------------------------------------------------------------- */
 
 typedef struct esc_tree {
@@ -274,11 +288,46 @@ escqrs_turn_end esc_cell_behave(esc_cell *cell, escqrs_envelope *message);
 void esc_cell_set_receive(esc_cell *cell);
 /* Destroy the message; where it was a question without an answer, remember it. */
 void esc_cell_finish(esc_cell *cell, escqrs_envelope *envelope);
+/* The same of the present one, which may be kept. */
+void esc_cell_finish_current(esc_cell *cell);
 void esc_cell_set_slow(esc_cell *cell);
 /* A callback of it has answered: finish the message, or the step, or fail. */
 escqrs_turn_end esc_cell_after_callback(esc_cell *cell, escqrs_turn_end turn);
+/* A message of the mailbox that may need more than to be handed over. */
+escqrs_turn_end esc_cell_look(esc_cell *cell, escqrs_envelope *envelope);
 /* Run user code other than for a message from the mailbox, e.g. Terminated. */
 escqrs_turn_end esc_cell_deliver(esc_cell *cell, escqrs_envelope *message);
+
+/* A message goes to the actor's receive. */
+static inline __attribute__((always_inline)) escqrs_turn_end esc_cell_hand_over(
+    esc_cell *cell, escqrs_envelope *envelope)
+{
+    cell->current = envelope;
+    escqrs_turn_end turn = cell->receive(esc_cell_context(cell), cell->instance, envelope);
+    if (__builtin_expect(turn != ESCQRS_TURN_NEXT, 0)) {
+        return esc_cell_after_callback(cell, turn);
+    }
+    if (__builtin_expect(cell->actor.kept, 0)) {
+        esc_cell_finish_current(cell);
+        return ESCQRS_TURN_NEXT;
+    }
+    envelope = cell->current;
+    if (envelope != NULL) {
+        cell->current = NULL;
+        esc_cell_finish(cell, envelope);
+    }
+    return ESCQRS_TURN_NEXT;
+}
+
+/* A message of the mailbox, and the actor is not `slow`. For the loop over them (actor.c). */
+static inline __attribute__((always_inline)) escqrs_turn_end esc_cell_handle(
+    esc_cell *cell, escqrs_envelope *envelope)
+{
+    if (__builtin_expect(esc_type_is_internal(envelope->type), 0)) {
+        return esc_cell_look(cell, envelope);
+    }
+    return esc_cell_hand_over(cell, envelope);
+}
 
 /* ---- children.c ------------------------------------------------------------------------------- */
 
@@ -420,20 +469,6 @@ bool esc_box_stats(esc_box *box, escqrs_mailbox_stats *stats);
 size_t esc_box_length(esc_box *box);
 
 /* ---- send.c ----------------------------------------------------------------------------------- */
-
-/* Types of messages that the system itself handles, in esc_cell_receive. */
-typedef enum esc_internal {
-    ESC_INTERNAL_POISON = 0,
-    ESC_INTERNAL_TICK = 1,
-    ESC_INTERNAL_ROUTER = 2,
-    ESC_INTERNAL_COUNT = 3,
-} esc_internal;
-extern const escqrs_message_type esc_internal_types[ESC_INTERNAL_COUNT];
-
-static inline bool esc_type_is_internal(const escqrs_message_type *type)
-{
-    return (uintptr_t)type - (uintptr_t)esc_internal_types < sizeof esc_internal_types;
-}
 
 /* Past the bounds of its mailbox; CLOSED: it is still the caller's. */
 ESCQRS_MUST_USE escqrs_status esc_send_forced(esc_cell *cell, escqrs_envelope *envelope);

@@ -44,10 +44,22 @@ typedef enum esc_pushed {
 } esc_pushed;
 
 /* Any thread. It starts where it was idle, or suspended and `resumes`. */
-static inline esc_pushed esc_mailbox_push(escqrs_actor *actor, escqrs_message *message,
-                                          bool resumes)
+static inline __attribute__((always_inline)) esc_pushed esc_mailbox_push(escqrs_actor *actor,
+                                                                         escqrs_message *message,
+                                                                         bool resumes)
 {
     uintptr_t word = atomic_load_explicit(&actor->mailbox, memory_order_relaxed);
+    /* first what most sends to a busy actor find; the general case comes to the same */
+    while (__builtin_expect((word & ESC_MAILBOX_FLAGS) == ESC_MAILBOX_BUSY, 1)) {
+        message->next = (escqrs_message *)(word - ESC_MAILBOX_BUSY);
+        /* orders: as below */
+        if (__builtin_expect(atomic_compare_exchange_weak_explicit(
+                                 &actor->mailbox, &word, (uintptr_t)message + ESC_MAILBOX_BUSY,
+                                 memory_order_acq_rel, memory_order_relaxed),
+                             1)) {
+            return ESC_PUSHED;
+        }
+    }
     uintptr_t next;
     bool starts;
     do {
@@ -70,21 +82,25 @@ static inline esc_pushed esc_mailbox_push(escqrs_actor *actor, escqrs_message *m
     return starts ? ESC_PUSHED_STARTS : ESC_PUSHED;
 }
 
+/* It is `resume` or `nudge`. */
+static inline bool esc_mailbox_is_own(const escqrs_actor *actor, const escqrs_message *message)
+{
+    return (uintptr_t)message - (uintptr_t)actor < sizeof *actor;
+}
+
 /* The owner of the actor at this moment: append what was taken from the mailbox to `pending`,
  * oldest first. */
 static inline void esc_mailbox_accept(escqrs_actor *actor, escqrs_message *message)
 {
     escqrs_message *oldest = NULL;
-    escqrs_message *newest = NULL;
+    escqrs_message *newest = message;
     while (message != NULL) {
         escqrs_message *next = message->next;
-        if (__builtin_expect(message == &actor->resume, 0)) {
-            actor->resumed = true;
-        } else if (__builtin_expect(message == &actor->nudge, 0)) {
-            actor->nudge_here = true;
+        if (__builtin_expect(esc_mailbox_is_own(actor, message), 0)) {
+            *(message == &actor->resume ? &actor->resumed : &actor->nudge_here) = true;
+            newest = newest == message ? next : newest;
         } else {
             message->next = oldest;
-            newest = oldest == NULL ? message : newest;
             oldest = message;
         }
         message = next;

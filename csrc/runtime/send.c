@@ -155,16 +155,43 @@ escqrs_status esc_tell_set(escqrs_ref *to, escqrs_envelope *envelope)
     }
 }
 
+/* Apart, as the next one, so that a send to an actor that is busy needs no frame. */
+static __attribute__((noinline)) escqrs_status schedule(escqrs_actor *actor)
+{
+    esc_actor_schedule(actor);
+    return ESCQRS_OK;
+}
+
+/* What most sends are: to an actor without a box that has not stopped. */
+static inline escqrs_status tell(escqrs_ref *to, escqrs_envelope *envelope)
+{
+    if (__builtin_expect(to->ops == &esc_cell_ops, 1)) {
+        escqrs_actor *actor = (escqrs_actor *)to;
+        switch (esc_mailbox_push(actor, &envelope->message, false)) {
+        case ESC_PUSHED:
+            return ESCQRS_OK;
+        case ESC_PUSHED_STARTS:
+            return schedule(actor);
+        case ESC_PUSHED_CLOSED:
+            break;
+        }
+    }
+    return esc_tell_set(to, envelope);
+}
+
+static __attribute__((noinline)) escqrs_status tell_from(escqrs_ref *to, escqrs_envelope *envelope,
+                                                         escqrs_ref *sender)
+{
+    set_sender(envelope, sender);
+    return tell(to, envelope);
+}
+
 escqrs_status escqrs_tell(escqrs_ref *to, escqrs_envelope *envelope, escqrs_ref *sender)
 {
     if (__builtin_expect(sender != NULL || envelope->sender != NULL, 0)) {
-        set_sender(envelope, sender);
+        return tell_from(to, envelope, sender);
     }
-    /* what most sends are: to an actor without a box that has not stopped */
-    if (__builtin_expect(to->ops == &esc_cell_ops, 1) && push((esc_cell *)to, envelope)) {
-        return ESCQRS_OK;
-    }
-    return esc_tell_set(to, envelope);
+    return tell(to, envelope);
 }
 
 escqrs_status escqrs_tell_now(escqrs_ref *to, escqrs_envelope *envelope, escqrs_ref *sender)
