@@ -5,7 +5,8 @@ state, commands that it wants sent (the outbox), timers, and what became of them
 from one event is in one commit, with the checkpoint ``escqrs.process/{name}``.
 
 The classes are read here. What is stored is ``_process_record.py``, the thread that runs them
-``_process_runner.py``, what a program sees of them ``_processes.py``.
+``_process_runner.py`` (with ``_process_batch.py``, ``_process_outbox.py`` and
+``_process_timers.py``), what a program sees of them ``_processes.py``.
 """
 
 from __future__ import annotations

@@ -15,15 +15,12 @@ import concurrent.futures
 import contextlib
 import datetime
 import functools
-import heapq
-import itertools
 import os
 import select
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import _core, _deadline
@@ -35,6 +32,8 @@ from ._match import Match
 from ._message import Command, Event
 from ._part import event_at, is_last_of, part_of
 from ._process import Definition, Step, unpack_command
+from ._process_batch import Abandon, Batch, Failure, Several, Stop
+from ._process_outbox import BACKOFF_MAX, Entry, Outbox
 from ._process_record import (
     CommandDelivered,
     CommandRejected,
@@ -47,10 +46,9 @@ from ._process_record import (
     ProcessFailed,
     ProcessResumed,
     ProcessStarted,
-    TimerCancelled,
     TimerFired,
-    TimerSet,
 )
+from ._process_timers import Timers
 from .errors import (
     Aborted,
     Closed,
@@ -73,86 +71,11 @@ if TYPE_CHECKING:
 _BATCH = 256  # inputs that go into one commit
 _KEPT = 10_000  # instances that are kept in memory
 _SAVE_EVENTS = 10_000  # events that nobody wanted, after which the position is stored all the same
-_BACKOFF_MAX = 30.0  # seconds between two attempts to deliver, or to store
-_STALE_MAX = 1_000  # timers in the heap that were taken back, beyond as many as are set
 _LOOK_SECONDS = 60.0  # while timers are set: the clock may have been set, or the machine have slept
 _TRANSIENT = (Aborted, Closed, MailboxFull, MemoryError, StorageError, Timeout)
 
 Clock = Callable[..., datetime.datetime]
 _R = TypeVar("_R")
-
-
-class _Batch:
-    """What goes into one commit."""
-
-    def __init__(self) -> None:
-        self.writes: dict[str, tuple[int, list[Event]]] = {}  # expected version, events
-        self.touched: dict[str, Instance] = {}
-        self.deliveries: list[tuple[str, int, CommandRequested]] = []
-        self.timers: list[tuple[datetime.datetime, str, str]] = []  # that are set
-        self.unset: list[tuple[str, str]] = []
-        self.inputs: list[Callable[[_Batch], None]] = []  # to be done again if it cannot be stored
-        self.after: list[Callable[[], None]] = []  # to be done once it is stored
-        self.checkpoint: int | None = None
-        self.resumes = False  # somebody has had the process go on
-
-    def add(self, instance: Instance, event: Event) -> None:
-        stream = instance.stream
-        match event:
-            case TimerSet(timer=name, due=due):
-                self.timers.append((due, stream, name))
-            case TimerCancelled(timer=name) | TimerFired(timer=name):
-                self.unset.append((stream, name))
-            case ProcessEnded():
-                self.unset += [(stream, name) for name in instance.timers]
-            case _:
-                pass
-        if stream not in self.writes:
-            self.writes[stream] = (instance.version, [])
-            self.touched[stream] = instance
-        instance.fold(event)
-        self.writes[stream][1].append(event)
-        if isinstance(event, CommandRequested):
-            self.deliveries.append((stream, instance.version, event))
-
-
-class _Several:
-    """An event that has become several. What follows from it is a commit of its own: all of it or,
-    where a method raises, nothing."""
-
-    def __init__(self, runner: Runner, parts: list[Recorded]) -> None:
-        self.runner = runner
-        self.parts = parts
-
-    def __call__(self, batch: _Batch) -> None:
-        for part in self.parts:
-            self.runner.react(part, batch)
-
-
-@dataclass
-class Stop:
-    """Where a process has stopped."""
-
-    position: int
-    stream: str | None
-    timer: str
-    error: BaseException
-    request: int = 0
-    part: int = 0
-    cuts: bool = False  # the feed has ended there
-
-    def text(self) -> str:
-        return f"{type(self.error).__name__}: {self.error}"
-
-
-class _Failure(Exception):
-    """An input cannot be handled. is_theirs: code of the program has raised, whatever class of
-    exception; else the store, which may be tried again."""
-
-    def __init__(self, stop: Stop, is_theirs: bool) -> None:
-        super().__init__(stop.text())
-        self.stop = stop
-        self.is_theirs = is_theirs
 
 
 class Bell:
@@ -171,10 +94,6 @@ class Bell:
             os.eventfd_read(self.descriptor)
 
 
-class _Abandon(Exception):
-    """The commit failed: begin again from what is stored."""
-
-
 class Runner:
     """Runs the instances of one class."""
 
@@ -188,7 +107,7 @@ class Runner:
         self.clock = clock
         self.lock = threading.Condition(threading.Lock())
         # `lock`
-        self.inbox: collections.deque[Callable[[_Batch], None]] = collections.deque()
+        self.inbox: collections.deque[Callable[[Batch], None]] = collections.deque()
         self.settled = -1  # nothing is under way, and all up to that position was seen
         self.activity = 0  # commits with events
         self.stop: Stop | None = None
@@ -201,17 +120,12 @@ class Runner:
         self.feed: CoreFeed | None = None
         self.saved = 0
         self.instances: collections.OrderedDict[str, Instance] = collections.OrderedDict()
-        self.heap: list[tuple[datetime.datetime, str, str]] = []  # timers; more than are set
-        self.timers: dict[tuple[str, str], datetime.datetime] = {}  # that are set
-        self.outbox: collections.deque[tuple[str, int, CommandRequested]] = collections.deque()
-        self.later: list[tuple[float, int, tuple[str, int, CommandRequested]]] = []
-        self.again: collections.deque[Callable[[_Batch], None]] = collections.deque()
-        self.stopped: Callable[[_Batch], None] | None = None  # what `stop` is about
+        self.timers = Timers()
+        self.outbox = Outbox(definition.cls.__escqrs_in_flight__)
+        self.again: collections.deque[Callable[[Batch], None]] = collections.deque()
+        self.stopped: Callable[[Batch], None] | None = None  # what `stop` is about
         self.generation = -1  # of the classes in `commands`
         self.commands: dict[tuple[str, str], type[Command[Any]]] = {}  # by aggregate and command
-        self.in_flight: set[tuple[str, int]] = set()
-        self.attempts: dict[tuple[str, int], int] = {}
-        self.numbers = itertools.count()
         self.calling = False  # code of the program runs, or has raised
         self.held = 0.0  # by time.monotonic: no commit before
         self.failures = 0  # commits, in a row
@@ -226,7 +140,7 @@ class Runner:
             self.settled = -1
             self.bell.ring()
 
-    def put(self, item: Callable[[_Batch], None]) -> None:
+    def put(self, item: Callable[[Batch], None]) -> None:
         with self.lock:
             self.settled = -1
             self.inbox.append(item)
@@ -297,7 +211,7 @@ class Runner:
     def recover(self) -> None:
         """What is pending, and where to go on."""
         definition = self.definition
-        for several in (self.instances, self.outbox, self.timers, self.again):
+        for several in (self.instances, self.again):
             several.clear()
         stored = self.store.checkpoint(definition.checkpoint)
         if stored is None:
@@ -308,16 +222,20 @@ class Runner:
                 self.store.set_checkpoint(definition.checkpoint, stored)
         self.saved = self.looked = stored
         self.level()
-        for stream, version in self.ledger.commands(definition.prefix):
-            instance = self.instance(stream)
-            if version in instance.pending and version not in instance.failures:
-                self.outbox.append((stream, version, instance.pending[version]))
-        for due, stream, name in self.ledger.timers(definition.prefix):
-            self.timers[stream, name] = datetime.datetime.fromisoformat(due)
-        self.make_heap()
+        self.outbox.load(self.undelivered())
+        self.timers.load(
+            (datetime.datetime.fromisoformat(due), stream, name)
+            for due, stream, name in self.ledger.timers(definition.prefix)
+        )
         for stream, *place in self.ledger.untaken(definition.prefix):
             self.again.append(functools.partial(self.take_parked, stream, tuple(place)))
         self.follow()
+
+    def undelivered(self) -> Iterable[Entry]:
+        for stream, version in self.ledger.commands(self.definition.prefix):
+            instance = self.instance(stream)
+            if version in instance.pending and version not in instance.failures:
+                yield stream, version, instance.pending[version]
 
     def level(self) -> None:
         """Wait for the ledger. Deleted events are no loss to it: with the stream of an instance
@@ -351,8 +269,8 @@ class Runner:
         system = self.system()
         with self.lock:
             ending = self.ending or system is None
-            rests = not (self.in_flight or self.inbox) and (not self.again or self.stop is not None)
-            leaves = self.leaving or system is None or (ending and rests)
+            waits = self.outbox.in_flight or self.inbox or (self.again and self.stop is None)
+            leaves = self.leaving or system is None or (ending and not waits)
         if self.feed is None and self.stop is None and not leaves:
             self.begin()
         if leaves:
@@ -364,7 +282,7 @@ class Runner:
         if time.monotonic() >= self.held:
             try:
                 busy = self.turn(ending)
-            except _Abandon:
+            except Abandon:
                 busy = True
         if not ending and self.feed is not None:
             self.deliver(system)
@@ -379,12 +297,12 @@ class Runner:
         poll = select.poll()
         poll.register(self.bell.descriptor, select.POLLIN)
         held = time.monotonic() < self.held
-        takes = not (ending or held or self.stop) and self.has_room() and until != 0
+        takes = not (ending or held or self.stop) and self.outbox.has_room and until != 0
         feed = self.feed if takes else None
         if feed is not None:
             poll.register(feed._arm(), select.POLLIN)
         with self.lock:
-            quiet = not (self.in_flight or self.outbox or self.later or self.inbox or self.again)
+            quiet = self.outbox.is_empty and not (self.inbox or self.again)
             self.settled = self.looked if quiet and until != 0 else -1
             self.lock.notify_all()
         try:
@@ -401,24 +319,21 @@ class Runner:
         found: float | None = None
         if self.held > time.monotonic():
             return self.held - time.monotonic()
-        if self.later:
-            found = max(0.0, self.later[0][0] - time.monotonic())
-        if self.heap and self.stop is None and not self.ending:
-            left = max(0.0, (self.heap[0][0] - self.clock()).total_seconds())
+        retry_at, next_due = self.outbox.retry_at(), self.timers.next_due()
+        if retry_at is not None:
+            found = max(0.0, retry_at - time.monotonic())
+        if next_due is not None and self.stop is None and not self.ending:
+            left = max(0.0, (next_due - self.clock()).total_seconds())
             left = min(left, _LOOK_SECONDS)
             found = left if found is None else min(found, left)
         return found
 
-    def has_room(self) -> bool:
-        under_way = len(self.in_flight) + len(self.outbox) + len(self.later)
-        return under_way < self.definition.cls.__escqrs_in_flight__
-
     def turn(self, ending: bool) -> bool:
         """Take what there is, and store what follows; whether there was something."""
-        batch = _Batch()
+        batch = Batch()
         done = 0
         for item in self.inputs(ending):
-            if done > 0 and isinstance(item, _Several):
+            if done > 0 and isinstance(item, Several):
                 self.again.appendleft(item)
                 break
             done += 1
@@ -429,12 +344,12 @@ class Runner:
                 batch = self.fail(batch, item, error)
                 break
             batch.inputs.append(item)
-            if done >= _BATCH or isinstance(item, _Several):
+            if done >= _BATCH or isinstance(item, Several):
                 break
         self.commit(batch)
         return done > 0
 
-    def inputs(self, ending: bool) -> Iterable[Callable[[_Batch], None]]:
+    def inputs(self, ending: bool) -> Iterable[Callable[[Batch], None]]:
         """One after another what there is to do."""
         while True:
             with self.lock:
@@ -447,9 +362,9 @@ class Runner:
                 yield self.again.popleft()
             elif ending:
                 return
-            elif self.heap and self.heap[0][0] <= self.clock():
-                yield functools.partial(self.fire, heapq.heappop(self.heap))
-            elif self.has_room() and (recorded := self.next_event()) is not None:
+            elif (due := self.timers.next_due()) is not None and due <= self.clock():
+                yield functools.partial(self.fire, self.timers.take())
+            elif self.outbox.has_room and (recorded := self.next_event()) is not None:
                 yield self.whole(recorded)
             else:
                 return
@@ -458,7 +373,7 @@ class Runner:
         shown: Clock | None = getattr(self.clock, "_at", None)  # a clock that was put forward
         return recorded.time if shown is None else shown(recorded.time)
 
-    def whole(self, recorded: Recorded) -> Callable[[_Batch], None]:
+    def whole(self, recorded: Recorded) -> Callable[[Batch], None]:
         """What to do with an event that the feed has given, with all its parts that are wanted."""
         assert self.feed is not None
         parts = [recorded]
@@ -467,7 +382,7 @@ class Runner:
             if further is None:
                 break
             parts.append(further)
-        return functools.partial(self.react, recorded) if len(parts) == 1 else _Several(self, parts)
+        return functools.partial(self.react, recorded) if len(parts) == 1 else Several(self, parts)
 
     def next_event(self) -> Recorded | None:
         assert self.feed is not None
@@ -493,24 +408,24 @@ class Runner:
                 position = recorded.position
         return position + 1
 
-    def fail(self, batch: _Batch, item: Callable[[_Batch], None], error: Exception) -> _Batch:
+    def fail(self, batch: Batch, item: Callable[[Batch], None], error: Exception) -> Batch:
         """An input cannot be handled: what was done before it, which is to be stored, and then the
         process stops there."""
-        if not isinstance(error, _Failure):
+        if not isinstance(error, Failure):
             batch.inputs.append(item)
             self.abandon(batch, error)
-            raise _Abandon from error
+            raise Abandon from error
         stop = error.stop
         if not error.is_theirs and isinstance(stop.error, (Closed, StorageError, MemoryError)):
             batch.inputs.append(item)
             if stop.stream is not None:
                 self.instances.pop(stop.stream, None)
             self.abandon(batch, stop.error)
-            raise _Abandon from stop.error
-        if isinstance(item, _Several):
+            raise Abandon from stop.error
+        if isinstance(item, Several):
             for stream in batch.touched:
                 self.instances.pop(stream, None)
-            batch = _Batch()
+            batch = Batch()
         batch.inputs.append(item)  # should the commit of what came before it fail
 
         def halt() -> None:
@@ -533,7 +448,7 @@ class Runner:
             self.stop = stop
             self.lock.notify_all()
 
-    def commit(self, batch: _Batch) -> None:
+    def commit(self, batch: Batch) -> None:
         from ._store import Write
 
         position = batch.checkpoint
@@ -552,11 +467,11 @@ class Runner:
                 )
             except Exception as error:
                 self.abandon(batch, error)
-                raise _Abandon from error
+                raise Abandon from error
             if moved:
                 self.saved = position or 0
         self.failures = 0
-        self.outbox.extend(batch.deliveries)
+        self.outbox.add(batch.deliveries)
         self.keep_timers(batch)
         if position is not None:
             self.looked = max(self.looked, position)
@@ -568,25 +483,19 @@ class Runner:
         while len(self.instances) > _KEPT:
             self.instances.popitem(last=False)
 
-    def keep_timers(self, batch: _Batch) -> None:
+    def keep_timers(self, batch: Batch) -> None:
         """Those that were set and not taken back in the same batch come last."""
-        for place in batch.unset:
-            self.timers.pop(place, None)
-        for due, stream, name in batch.timers:
+        for stream, name in batch.unset:
+            self.timers.unset(stream, name)
+        for timer in batch.timers:
+            due, stream, name = timer
             instance = self.instances.get(stream)
             one = None if instance is None else instance.timers.get(name)
             if one is not None and one.due == due:
-                self.timers[stream, name] = due
-                heapq.heappush(self.heap, (due, stream, name))
-        if len(self.heap) > 2 * len(self.timers) + _STALE_MAX:
-            self.make_heap()
+                self.timers.set(timer)
+        self.timers.compact()
 
-    def make_heap(self) -> None:
-        """Without the timers that were taken back or set anew."""
-        self.heap = [(due, stream, name) for (stream, name), due in self.timers.items()]
-        heapq.heapify(self.heap)
-
-    def abandon(self, batch: _Batch, error: BaseException) -> None:
+    def abandon(self, batch: Batch, error: BaseException) -> None:
         """Nothing of the batch is stored: forget it, and do it again a little later."""
         if isinstance(error, Closed) and self.store.closed:
             raise error
@@ -594,7 +503,7 @@ class Runner:
             self.instances.pop(stream, None)
         self.again.extendleft(reversed(batch.inputs))
         self.failures += 1
-        self.held = time.monotonic() + min(_BACKOFF_MAX, 0.1 * 2.0 ** min(self.failures - 1, 30))
+        self.held = time.monotonic() + min(BACKOFF_MAX, 0.1 * 2.0 ** min(self.failures - 1, 30))
         logger.error("process %s could not store what it did", self.definition.name, exc_info=error)
         with self.lock:
             self.trouble = f"{type(error).__name__}: {error}"
@@ -626,11 +535,11 @@ class Runner:
         self.calling = False
         return result
 
-    def react(self, recorded: Recorded, batch: _Batch) -> None:
+    def react(self, recorded: Recorded, batch: Batch) -> None:
         self.react_to(recorded, batch)
         batch.checkpoint = recorded.position
 
-    def react_to(self, recorded: Recorded, batch: _Batch, *first: Event) -> None:
+    def react_to(self, recorded: Recorded, batch: Batch, *first: Event) -> None:
         """first: what is stored before; given for an event that was parked."""
         definition = self.definition
         if recorded.type not in definition.reactions:
@@ -662,9 +571,9 @@ class Runner:
             self.step(instance, step, function, arguments, batch, *first)
         except Exception as error:
             stop = Stop(recorded.position, stream, "", error, 0, part)
-            raise _Failure(stop, self.calling) from error
+            raise Failure(stop, self.calling) from error
 
-    def fire(self, due: tuple[datetime.datetime, str, str], batch: _Batch) -> None:
+    def fire(self, due: tuple[datetime.datetime, str, str], batch: Batch) -> None:
         when, stream, name = due
         instance = self.instance(stream)
         one = instance.timers.get(name)
@@ -698,9 +607,9 @@ class Runner:
                 )
             self.step(instance, step, function, (), batch, fired)
         except Exception as error:
-            raise _Failure(Stop(self.looked, stream, name, error), self.calling) from error
+            raise Failure(Stop(self.looked, stream, name, error), self.calling) from error
 
-    def settle(self, stream: str, version: int, error: BaseException | None, batch: _Batch) -> None:
+    def settle(self, stream: str, version: int, error: BaseException | None, batch: Batch) -> None:
         """A command was answered."""
         instance = self.instance(stream)
         request = instance.pending.get(version)
@@ -733,7 +642,7 @@ class Runner:
             self.step(instance, step, function, (command, error), batch, heard)
         except Exception as failure:
             stop = Stop(self.looked, stream, "", failure, version)
-            raise _Failure(stop, self.calling) from failure
+            raise Failure(stop, self.calling) from failure
 
     def step(
         self,
@@ -741,7 +650,7 @@ class Runner:
         step: Step,
         function: Callable[..., Any],
         arguments: tuple[Any, ...],
-        batch: _Batch,
+        batch: Batch,
         *first: Event,
     ) -> None:
         """Run a method, and add what it did to the batch."""
@@ -793,13 +702,9 @@ class Runner:
 
     def deliver(self, system: System) -> None:
         """Send what is in the outbox, as far as there is room."""
-        now = time.monotonic()
-        while self.later and self.later[0][0] <= now:
-            self.outbox.append(heapq.heappop(self.later)[2])
-        limit = self.definition.cls.__escqrs_in_flight__
-        while self.outbox and len(self.in_flight) < limit and self.stop is None:
-            stream, version, request = self.outbox[0]
-            place = (stream, version)
+        self.outbox.make_ready()
+        while self.stop is None and (entry := self.outbox.first()) is not None:
+            stream, version, request = entry
             try:
                 command = self.command_of(request)
             except Exception as error:
@@ -814,25 +719,19 @@ class Runner:
                     metadata=dict(request.metadata),
                 )
             except _TRANSIENT as error:
-                self.outbox.popleft()
+                self.outbox.drop()
                 if not isinstance(error, Closed):
-                    self.postpone(stream, version, request, error)
+                    self.postpone(entry, error)
                 continue
             except Exception as error:
                 self.halt(Stop(self.looked, stream, "", error, version))
                 return
-            self.outbox.popleft()
-            self.in_flight.add(place)
+            place = self.outbox.send()
             reply.add_done_callback(functools.partial(_answered, self, request, place))
 
-    def postpone(
-        self, stream: str, version: int, request: CommandRequested, error: BaseException
-    ) -> None:
-        place = (stream, version)
-        attempts = self.attempts[place] = self.attempts.get(place, 0) + 1
-        delay = min(_BACKOFF_MAX, 0.05 * 2.0 ** min(attempts - 1, 30))
-        entry = (time.monotonic() + delay, next(self.numbers), (stream, version, request))
-        heapq.heappush(self.later, entry)
+    def postpone(self, entry: Entry, error: BaseException) -> None:
+        self.outbox.postpone(entry)
+        request = entry[2]
         with self.lock:
             self.trouble = f"{request.command} to {request.aggregate}/{request.id}: {error!r}"
 
@@ -842,15 +741,15 @@ class Runner:
         place: tuple[str, int],
         error: Any,
         is_rejected: bool,
-        batch: _Batch,
+        batch: Batch,
     ) -> None:
         """is_rejected: the handler has raised that, not the engine."""
-        self.in_flight.discard(place)
+        self.outbox.answered(place)
         if isinstance(error, _TRANSIENT) and not is_rejected:
             if not isinstance(error, Closed):
-                self.postpone(*place, request, error)
+                self.postpone((*place, request), error)
             return
-        self.attempts.pop(place, None)
+        self.outbox.settled(place)
         self.again.appendleft(functools.partial(self.settle, *place, error))
 
     # ---- control
@@ -858,7 +757,7 @@ class Runner:
     def resume(self, done: concurrent.futures.Future[None], skips: bool, reason: str) -> None:
         """Go on, where it has stopped: with the same again, or with what comes after it."""
 
-        def run(batch: _Batch) -> None:
+        def run(batch: Batch) -> None:
             stop = self.stop
             if batch.resumes or (not self.mend_ledger(stop, skips, reason) and stop is None):
                 text = f"process {self.definition.name} has not stopped"
@@ -893,7 +792,7 @@ class Runner:
                 self.ledger.retry()
         return True
 
-    def leave_out(self, stop: Stop, reason: str, batch: _Batch) -> None:
+    def leave_out(self, stop: Stop, reason: str, batch: Batch) -> None:
         stream = stop.stream
         try:
             gone = stream is None or self.store.deleted(stream)
@@ -905,22 +804,19 @@ class Runner:
             batch.add(instance, TimerFired(stop.timer))
         elif stop.request:
             batch.add(instance, CommandRejected(stop.request, stop.text()))
-            place = (stop.stream, stop.request)
-            batch.after.append(lambda: self.strike(place))
+            place = (str(stream), stop.request)
+            batch.after.append(lambda: self.outbox.strike(place))
         elif (stop.position, stop.part) in instance.parked:
             batch.add(instance, EventUnparked(stop.position, stop.part))
         elif self.feed is not None:  # else it has not begun, and was at none of its events
             batch.checkpoint = stop.position
-
-    def strike(self, place: tuple[str | None, int]) -> None:
-        self.outbox = collections.deque(one for one in self.outbox if one[:2] != place)
 
     def resume_instance(
         self, id: str, done: concurrent.futures.Future[None], skips: bool, reason: str
     ) -> None:
         """Go on with an instance that has failed: send its commands again, or go on without."""
 
-        def run(batch: _Batch) -> None:
+        def run(batch: Batch) -> None:
             instance = self.instance(self.definition.prefix + id)
             if instance.status != "failed":
                 text = f"{self.definition.name} {id!r} has not failed: it is {instance.status}"
@@ -946,7 +842,7 @@ class Runner:
     def put_parked(self, stream: str, parked: Iterable[tuple[int, int]]) -> None:
         self.again.extend(functools.partial(self.take_parked, stream, one) for one in parked)
 
-    def take_parked(self, stream: str, place: tuple[int, int], batch: _Batch) -> None:
+    def take_parked(self, stream: str, place: tuple[int, int], batch: Batch) -> None:
         """An event that came while its instance had failed."""
         instance = self.instance(stream)
         if instance.status == "failed" or place not in instance.parked:
