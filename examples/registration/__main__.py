@@ -10,6 +10,7 @@ what was answered is there when it starts again.
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 import uvicorn
@@ -23,6 +24,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--folder", type=Path, default=Path("registration-data"))
     given = parser.parse_args()
+    gc.freeze()  # the modules stay as long as the server; actors come and go by thousands
+    gc.set_threshold(10_000, 50)
     uvicorn.run(
         create(given.folder),
         host=given.host,

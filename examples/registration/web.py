@@ -29,7 +29,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -82,12 +82,16 @@ def parse_form(body: bytes) -> Mapping[str, Any]:
 
 
 async def body_of(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body, more = b"", True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > BODY_BYTES_MAX:
             raise HTTPException(413, f"the body has more than {BODY_BYTES_MAX} bytes")
-    return bytes(body)
+        more = message.get("more_body", False)
+    return body
 
 
 async def parse_multipart(headers: Headers, body: bytes) -> Mapping[str, Any]:
@@ -146,14 +150,9 @@ async def register(request: Request) -> Response:
     application: Application = request.app.state.application
     stream = application.system.stream()
     application.registrations.tell(command, sender=stream)
-    try:
-        async with asyncio.timeout(REPLY_SECONDS):
-            answer = await anext(stream)
-    except TimeoutError:
-        log.error("no answer within %g s to a registration", REPLY_SECONDS)
-        raise HTTPException(503, "the registration takes too long; try again") from None
-    finally:
-        stream.close()
+    deadline = asyncio.get_running_loop().call_later(REPLY_SECONDS, stream.close)
+    answer = await anext(stream, None)
+    deadline.cancel()
     match answer:
         case Registered(user_id=user_id):
             return Json({"user_id": user_id})
@@ -161,8 +160,9 @@ async def register(request: Request) -> Response:
             return Json({"Message": reason}, 400)
         case Failed(reason=reason):
             log.error("a registration failed: %s", reason)
-        case _:
-            pass
+        case _:  # the stream was closed
+            log.error("no answer within %g s to a registration", REPLY_SECONDS)
+            raise HTTPException(503, "the registration takes too long; try again")
     raise HTTPException(503, "the registration could not be stored; try again")
 
 
@@ -265,8 +265,8 @@ def create(folder: Path) -> Starlette:
 
     handlers: dict[Any, Callable[..., Any]] = {HTTPException: explain, Exception: fail}
     routes = [
-        Route("/", hello),
         Route("/user/registration", register, methods=["POST"]),
+        Route("/", hello),
         Route("/users", list_users),
         Route("/users/{id}", show_user),
     ]

@@ -318,6 +318,39 @@ def test_a_full_disk_is_no_answer(tmp_path: Path) -> None:
     server.stop()
 
 
+PATIENCE = """
+import asyncio, json, types
+import escqrs as es
+from examples.registration import web
+
+async def main():
+    body = json.dumps({"username": "ann", "email": "ann@example.org"}).encode()
+    heads = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/user/registration", "headers": heads}
+    sent = []
+    async def receive():
+        return {"type": "http.request", "body": body}
+    async def send(message):
+        sent.append(message)
+    with es.ActorSystem() as system, system.stream() as nobody:
+        app = web.create(None)
+        app.state.application = types.SimpleNamespace(system=system, registrations=nobody)
+        await app(scope, receive, send)
+    print(sent[0]["status"], sent[1]["body"].decode())
+
+web.REPLY_SECONDS = 0.01
+asyncio.run(main())
+"""
+
+
+def test_an_answer_that_never_comes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PATIENCE], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert "503" in done.stdout and "takes too long; try again" in done.stdout, done
+    assert "no answer within 0.01 s" in done.stderr
+
+
 def hurried(folder: Path) -> Server:
     """One that soon gives up, with a user in its table."""
     server = Server(folder)
