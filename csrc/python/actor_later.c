@@ -165,8 +165,7 @@ static int seconds_of(PyObject *object, const char *what, bool zero, int64_t *ns
 {
     double seconds = -1;
     if (PyFloat_Check(object) || (PyLong_Check(object) && !PyBool_Check(object))) {
-        seconds = PyFloat_AsDouble(object);
-        if (PyErr_Occurred()) {
+        if (esc_py_as_double(object, &seconds) < 0) {
             return -1;
         }
     } else {

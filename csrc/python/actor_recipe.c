@@ -54,9 +54,10 @@ static escqrs_directive recipe_decide(void *context, escqrs_ref *Py_UNUSED(child
 static int number_of(PyObject *object, const char *name, double *number)
 {
     PyObject *value = PyObject_GetAttrString(object, name);
-    *number = value == NULL ? -1.0 : PyFloat_AsDouble(value);
+    *number = -1.0;
+    int result = value == NULL ? -1 : esc_py_as_double(value, number);
     Py_XDECREF(value);
-    return PyErr_Occurred() ? -1 : 0;
+    return result;
 }
 
 /* Seconds to ns, what is beyond is for ever. */

@@ -3,6 +3,21 @@
 
 #include "base/thread.h"
 
+int esc_py_as_double(PyObject *number, double *value)
+{
+    *value = PyFloat_AsDouble(number);
+    if (*value != -1.0 || !PyErr_Occurred()) {
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        return -1;
+    }
+    PyErr_Clear(); /* an int of more than 300 digits */
+    int positive = PyObject_RichCompareBool(number, Py_False, Py_GT);
+    *value = positive ? Py_HUGE_VAL : -Py_HUGE_VAL;
+    return positive < 0 ? -1 : 0;
+}
+
 int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
 {
     *deadline_ns = INT64_MAX;
@@ -14,17 +29,9 @@ int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
                      Py_TYPE(timeout)->tp_name);
         return -1;
     }
-    double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return -1;
-        }
-        PyErr_Clear(); /* an int of more than 300 digits */
-        int positive = PyObject_RichCompareBool(timeout, Py_False, Py_GT);
-        if (positive < 0) {
-            return -1;
-        }
-        seconds = positive ? Py_HUGE_VAL : -Py_HUGE_VAL;
+    double seconds;
+    if (esc_py_as_double(timeout, &seconds) < 0) {
+        return -1;
     }
     if (seconds != seconds) {
         PyErr_SetString(PyExc_ValueError, "timeout is NaN");

@@ -151,7 +151,9 @@ class EventStream:
         return made
 
     def publish(self, event: object) -> None:
-        """Hand an event to all who subscribed to its type. What a function raises is logged."""
+        """Hand an event to all who subscribed to its type. What a function raises is logged;
+        ``KeyboardInterrupt`` and ``SystemExit`` are raised when all have it."""
+        interrupt: BaseException | None = None
         for subscription, (type_, target) in self._subscribed.items():  # never changed in place
             if not isinstance(event, type_):
                 continue
@@ -164,6 +166,10 @@ class EventStream:
                     self._cancel(subscription)
             except Exception:
                 _log.exception("a subscriber of %s failed", type_.__name__)
+            except BaseException as error:
+                interrupt = interrupt or error
+        if interrupt is not None:
+            raise interrupt
 
     def _cancel(self, subscription: EventSubscription) -> None:
         with self._lock:
@@ -892,10 +898,14 @@ def failed(
 
 
 def decide(supervisor: OneForOne, error: BaseException) -> int:
-    """The number of the directive."""
+    """The number of the directive; where it raises, that is logged, and somebody above decides."""
     if supervisor.decide is None:
         return 0
-    return _DIRECTIVES.index(Directive(supervisor.decide(error)))
+    try:
+        return _DIRECTIVES.index(Directive(supervisor.decide(error)))
+    except BaseException:
+        _log.exception("the supervisor's decide failed at %s: escalated", type(error).__name__)
+        return _DIRECTIVES.index(Directive.ESCALATE)
 
 
 def abandoned(system: ActorSystem, own_thread: bool) -> None:

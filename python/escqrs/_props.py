@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
-import math
 import sys
 import threading
 import time
@@ -95,13 +94,16 @@ stop = Directive.STOP
 escalate = Directive.ESCALATE
 
 
+_FOR_EVER = 1e18  # seconds: an int may be too large for a float
+
+
 def check_seconds(name: str, value: Any, zero: bool = False) -> float:
     """It as a float; TypeError or ValueError where it is no number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {type(value).__name__}")
-    if math.isnan(value) or value < 0 or (value == 0 and not zero):
+    if not (value >= 0 if zero else value > 0):  # NaN is neither
         raise ValueError(f"{name} is a positive number of seconds, not {value}")
-    return float(value)
+    return float(min(value, _FOR_EVER))
 
 
 def _count(name: str, value: Any, least: int) -> int:
@@ -231,6 +233,8 @@ Spawner = Callable[[Any, "Props", "str | None"], "Ref"]
 
 
 def _functions(name: str, given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} is a list of functions, not {type(given).__name__}")
     functions = tuple(given)
     for one in functions:
         if not callable(one):

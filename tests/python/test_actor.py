@@ -607,6 +607,17 @@ def test_a_subscriber_that_raises_is_logged_and_harms_nobody(system, seen, caplo
         system.events.subscribe(int, 7)
 
 
+def test_who_ends_the_program_in_a_subscriber_keeps_nobody_from_the_event(system, seen):
+    def leave(event: object) -> None:
+        raise SystemExit(event)
+
+    system.events.subscribe(int, leave)
+    system.events.subscribe(int, seen.put)
+    with pytest.raises(SystemExit):
+        system.events.publish(7)
+    assert get(seen) == 7
+
+
 def test_references_cannot_be_pickled(system):
     with pytest.raises(TypeError, match="process"):
         pickle.dumps(system.spawn(Echo))

@@ -203,20 +203,25 @@ def test_the_supervisor_of_the_system(seen):
         assert ref.ask("count") == 2
 
 
-def test_a_decide_that_raises_or_says_nonsense_escalates(system, seen):
+def nonsense(error: BaseException) -> str:
+    return "nonsense"
+
+
+def raises(error: BaseException) -> str:
+    raise SystemExit("nonsense")
+
+
+@pytest.mark.parametrize("decide", [nonsense, raises])
+def test_a_decide_that_raises_or_says_nonsense_is_logged_and_escalates(
+    system, seen, caplog, decide
+):
     failed: queue.SimpleQueue[Any] = queue.SimpleQueue()
     system.events.subscribe(es.ActorFailed, failed.put)
-
-    def decide(error: BaseException) -> str:
-        return "nonsense"
-
-    with pytest.MonkeyPatch.context() as patch:
-        said: list[Any] = []
-        patch.setattr("sys.unraisablehook", said.append)
-        ref = boss(system, seen, es.OneForOne(decide)).ask("w")
-        fail(ref)
-        assert get(failed).directive == "escalate"
-    assert "nonsense" in str(said[0].exc_value)
+    ref = boss(system, seen, es.OneForOne(decide)).ask("w")
+    fail(ref)
+    assert get(failed).directive == "escalate"
+    said = [one for one in caplog.records if "decide" in one.getMessage()]
+    assert "nonsense" in str(said[0].exc_info[1])
 
 
 def test_a_failure_is_in_the_log_and_on_the_event_stream(system, seen, caplog):
@@ -320,6 +325,7 @@ def test_a_restart_forgets_behaviours_and_timers(system, seen):
         lambda: es.Props(Worker, supervisor="restart"),
         lambda: es.Props(Worker, mailbox=5),
         lambda: es.Props(Worker, middleware=[5]),
+        lambda: es.Props(Worker, middleware=None),
         lambda: es.ActorSystem(supervisor=5),
         lambda: es.ActorSystem(loop=5),
     ],
@@ -327,6 +333,22 @@ def test_a_restart_forgets_behaviours_and_timers(system, seen):
 def test_what_cannot_be_is_a_type_error(make):
     with pytest.raises(TypeError):
         make()
+
+
+def test_a_time_without_end(system):
+    ages = 10**400  # seconds, more than a float holds
+
+    class Patient(Worker):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "wait":
+                ctx.set_receive_timeout(ages)
+                ctx.schedule_once(ages, "never")
+                ctx.schedule_every(ages, "never").cancel()
+                ctx.respond("waits")
+
+    supervisor = es.OneForOne(within=ages, backoff=es.Backoff(limit=ages))
+    props = es.Props(lambda: Patient(None), receive_timeout=ages, supervisor=supervisor)
+    assert system.spawn(props).ask("wait", timeout=ages) == "waits"
 
 
 @pytest.mark.parametrize(
