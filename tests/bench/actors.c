@@ -4,6 +4,7 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -309,10 +310,36 @@ static double many_to_one(void)
 
 /* ---- ask from outside ------------------------------------------------------------------------- */
 
+/* A letter that its sender uses again: when it has been destroyed, which comes after its answer. */
+typedef struct loan {
+    escqrs_envelope envelope;
+    _Atomic bool away;
+} loan;
+
+static void loan_destroy(escqrs_envelope *envelope)
+{
+    /* release: pairs with the acquire in loan_is_away */
+    atomic_store_explicit(&((loan *)envelope)->away, false, memory_order_release);
+}
+
+static const escqrs_message_type LOAN = {.name = "Loan", .destroy = loan_destroy};
+
+static bool loan_is_away(loan *self)
+{
+    return atomic_load_explicit(&self->away, memory_order_acquire);
+}
+
+static escqrs_envelope *loan_send(loan *self)
+{
+    self->envelope.type = &LOAN;
+    atomic_store_explicit(&self->away, true, memory_order_relaxed);
+    return &self->envelope;
+}
+
 static escqrs_turn_end answer(escqrs_context *context, void *state, escqrs_envelope *message)
 {
     (void)state;
-    if (message->type == &LETTER) {
+    if (message->type == &LOAN) {
         static letter reply = {.envelope = {.type = &LETTER}};
         reply.envelope.sender = NULL;
         escqrs_context_respond(context, &reply.envelope);
@@ -328,11 +355,15 @@ static double ask_idle(void)
     escqrs_actor_system *system = begin(1);
     escqrs_props *props = props_of(&ANSWERER, NULL);
     escqrs_ref *ref = spawn(system, props);
-    letter question = {.envelope = {.type = &LETTER}};
+    loan question = {0};
     int64_t start = now_ns();
     for (int64_t i = 0; i < count; i++) {
         escqrs_envelope *got;
-        require(escqrs_ask(ref, &question.envelope, INT64_MAX, &got, NULL) == ESCQRS_OK, "ask");
+        escqrs_envelope *asked = loan_send(&question);
+        require(escqrs_ask(ref, asked, INT64_MAX, &got, NULL) == ESCQRS_OK, "ask");
+        while (loan_is_away(&question)) {
+            sched_yield();
+        }
     }
     double result = (double)count / (double)(now_ns() - start) * 1e3;
     escqrs_ref_release(ref);
@@ -346,6 +377,8 @@ static double ask_idle(void)
 typedef struct nursery {
     escqrs_props *props;
     letter mail;
+    loan mayfly_mail[1024]; /* used in turn */
+    size_t next;
     int64_t left;
     _Atomic int64_t finished;
 } nursery;
@@ -353,7 +386,7 @@ typedef struct nursery {
 static escqrs_turn_end live(escqrs_context *context, void *state, escqrs_envelope *message)
 {
     (void)state;
-    if (message->type == &LETTER) {
+    if (message->type == &LOAN) {
         escqrs_stop(escqrs_context_self(context));
     }
     return ESCQRS_TURN_NEXT;
@@ -361,7 +394,15 @@ static escqrs_turn_end live(escqrs_context *context, void *state, escqrs_envelop
 
 static const escqrs_actor_class MAYFLY = {.name = "Mayfly", .receive = live};
 
-static letter mayfly_mail[256];
+static escqrs_envelope *mayfly_letter(nursery *self)
+{
+    loan *next = &self->mayfly_mail[self->next];
+    if (loan_is_away(next)) {
+        return NULL;
+    }
+    self->next = (self->next + 1) % (sizeof self->mayfly_mail / sizeof self->mayfly_mail[0]);
+    return loan_send(next);
+}
 
 /* Some at a time, so that the parent has a turn. */
 static escqrs_turn_end nurse(escqrs_context *context, void *state, escqrs_envelope *message)
@@ -371,11 +412,15 @@ static escqrs_turn_end nurse(escqrs_context *context, void *state, escqrs_envelo
         return ESCQRS_TURN_NEXT;
     }
     for (int i = 0; i < 8 && self->left > 0; i++, self->left--) {
+        escqrs_envelope *mail = mayfly_letter(self);
+        if (mail == NULL) {
+            break;
+        }
         escqrs_ref *ref;
         require(escqrs_context_spawn(context, self->props, (escqrs_slice){0}, &ref, NULL) ==
                     ESCQRS_OK,
                 "spawn");
-        escqrs_tell(ref, &mayfly_mail[i].envelope, NULL);
+        escqrs_tell(ref, mail, NULL);
         escqrs_ref_release(ref);
     }
     if (self->left > 0) {
@@ -392,9 +437,6 @@ static double lives(void)
 {
     int64_t count = counted(1000000);
     escqrs_actor_system *system = begin(1);
-    for (int i = 0; i < 256; i++) {
-        mayfly_mail[i].envelope.type = &LETTER;
-    }
     nursery self = {
         .props = props_of(&MAYFLY, NULL), .left = count, .mail = {.envelope = {.type = &LETTER}}};
     escqrs_props *props = props_of(&NURSE, &self);
@@ -624,11 +666,11 @@ static void print_json(void)
     printf("}\n");
 }
 
-/* actors [--json [SHARE OF THE WORK] | PART OF A NAME] */
+/* actors [--json [SHARE OF THE WORK] | PART OF A NAME [SHARE OF THE WORK]] */
 int main(int argc, char **argv)
 {
+    part = argc > 2 ? strtod(argv[2], NULL) : 1;
     if (argc > 1 && strcmp(argv[1], "--json") == 0) {
-        part = argc > 2 ? strtod(argv[2], NULL) : 1;
         print_json();
         return 0;
     }
