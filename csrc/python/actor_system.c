@@ -561,6 +561,35 @@ static PyObject *system_step(PyObject *object, PyObject *until)
     return PyBool_FromLong(due);
 }
 
+static escqrs_status wait_condition(void *context, int64_t Py_UNUSED(deadline_ns))
+{
+    PyObject *result = PyObject_CallNoArgs(context);
+    int met = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    return met < 0 ? ESCQRS_DONE : met > 0 ? ESCQRS_OK : ESCQRS_TIMEOUT;
+}
+
+/* _wait(condition, seconds): run a seeded system until the condition is met; False where so much of
+ * its time has passed, or nothing is left to do; None where another thread runs it. */
+static PyObject *system_wait(PyObject *object, PyObject *args)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    PyObject *condition, *timeout;
+    int64_t deadline_ns;
+    if (!PyArg_ParseTuple(args, "OO", &condition, &timeout) ||
+        esc_py_deadline(timeout, &deadline_ns) < 0 || esc_py_actor_system_check_fork(self) < 0) {
+        return NULL;
+    }
+    if (!esc_py_simulation_is_here(self)) {
+        Py_RETURN_NONE;
+    }
+    int status = esc_py_actor_wait(self, wait_condition, condition, NULL, deadline_ns);
+    if (status == ESCQRS_TIMEOUT) { /* the last step may have met it */
+        status = (int)wait_condition(condition, 0);
+    }
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(status == ESCQRS_OK);
+}
+
 static PyObject *system_get_now(PyObject *object, void *Py_UNUSED(closure))
 {
     esc_py_actor_system *self = (esc_py_actor_system *)object;
@@ -801,6 +830,7 @@ static PyMethodDef system_methods[] = {
     {"_begin_close", system_begin_close, METH_NOARGS, NULL},
     {"_stop", system_stop, METH_O, NULL},
     {"_step", system_step, METH_O, NULL},
+    {"_wait", system_wait, METH_VARARGS, NULL},
     {"_leave_behind", system_leave_behind, METH_NOARGS, NULL},
     {"_listen", system_listen, METH_O, NULL},
     {"_add_routee", system_add_routee, METH_VARARGS, NULL},

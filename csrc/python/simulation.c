@@ -5,6 +5,8 @@
  *     are manual: each does one piece of work when it is stepped. A step draws from the seed which
  *     of them is next; the runtimes draw which actor. So the seed decides the order of messages,
  *     how many commands make one batch of the journal, and how far a read model is behind.
+ *   - What is written in Python and would have a thread (a process) is stepped as well, outside of
+ *     every message only: what it does then is nobody's.
  *   - Nothing runs but while the thread waits for something, or steps. Outside of every message it
  *     steps all. Inside of one it stands upon that message, which cannot go on meanwhile: a handler
  *     of an entity therefore steps no entity but the one that it waits for (whose handler may do
@@ -176,12 +178,79 @@ static bool step_part(esc_py_system *system, part which, escqrs_actor *target)
     return false;
 }
 
+/* Whether what stands beside a system may go on: it commits, for which the writer is needed, and
+ * what it sends is to be no handler's. */
+static bool may_step_beside(const esc_py_system *system)
+{
+    return system->beside != NULL && system->outside == NULL && escqrs_actor_current() == NULL &&
+           esc_py_turn_current() == NULL;
+}
+
+static bool take_turn(PyObject *one)
+{
+    PyObject *result = PyObject_CallMethod(one, "take_turn", NULL);
+    int done = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    if (done < 0) {
+        PyErr_WriteUnraisable(one);
+    }
+    return done > 0;
+}
+
+/* One of them, the first that has something to do from one that is drawn on. */
+static bool step_beside(esc_py_actor_system *self, esc_py_system *system)
+{
+    if (!may_step_beside(system)) {
+        return false;
+    }
+    PyObject *beside = Py_NewRef(system->beside);
+    Py_ssize_t count = PyTuple_GET_SIZE(beside);
+    uint64_t first = count > 1 ? next_number(&self->seeded->order) % (uint64_t)count : 0;
+    bool done = false;
+    for (Py_ssize_t i = 0; i < count && !done; i++) {
+        done = take_turn(PyTuple_GET_ITEM(beside, (i + (Py_ssize_t)first) % count));
+    }
+    Py_DECREF(beside);
+    return done;
+}
+
+/* Seconds from now, in ns; INT64_MAX: never. */
+static int64_t due_in_ns(PyObject *one)
+{
+    PyObject *result = PyObject_CallMethod(one, "due_in", NULL);
+    double seconds = result == NULL || result == Py_None ? 1e9 : PyFloat_AsDouble(result);
+    Py_XDECREF(result);
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(one);
+        return INT64_MAX;
+    }
+    return seconds >= 1e9 ? INT64_MAX : (int64_t)(seconds * 1e9 + 0.5);
+}
+
+static int64_t beside_due_ns(esc_py_actor_system *self, const esc_py_system *system)
+{
+    int64_t due_ns = INT64_MAX;
+    if (!may_step_beside(system)) {
+        return due_ns;
+    }
+    int64_t now_ns = escqrs_actor_system_now(self->core);
+    PyObject *beside = Py_NewRef(system->beside);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(beside); i++) {
+        int64_t left_ns = due_in_ns(PyTuple_GET_ITEM(beside, i));
+        if (left_ns != INT64_MAX && now_ns + left_ns < due_ns) {
+            due_ns = now_ns + left_ns;
+        }
+    }
+    Py_DECREF(beside);
+    return due_ns;
+}
+
 /* One of `count` that has something to do, drawn; false: none has. */
 static bool step_any(esc_py_actor_system *self, size_t count,
                      bool (*step)(esc_py_actor_system *self, size_t index, void *context),
                      void *context)
 {
-    size_t left[1 + SYSTEMS_MAX * PART_COUNT];
+    size_t left[1 + SYSTEMS_MAX * (PART_COUNT + 1)];
     for (size_t i = 0; i < count; i++) {
         left[i] = i;
     }
@@ -195,17 +264,38 @@ static bool step_any(esc_py_actor_system *self, size_t count,
     return false;
 }
 
+static esc_py_system *simulated_at(esc_py_actor_system *self, size_t index)
+{
+    esc_list_node *node = esc_list_first(&self->simulated);
+    for (; index > 0 && node != NULL; index--) {
+        node = esc_list_next(&self->simulated, node);
+    }
+    return node == NULL ? NULL : ESC_CONTAINER_OF(node, esc_py_system, simulated);
+}
+
+/* The actors, the parts of each system, and what stands beside each. */
 static bool step_outside(esc_py_actor_system *self, size_t index, void *Py_UNUSED(context))
 {
     if (index == 0) {
         return escqrs_runtime_step(self->runtime);
     }
-    esc_list_node *node = esc_list_first(&self->simulated);
-    for (size_t i = (index - 1) / PART_COUNT; i > 0 && node != NULL; i--) {
-        node = esc_list_next(&self->simulated, node);
+    size_t parts = self->simulated_count * PART_COUNT;
+    if (--index < parts) {
+        esc_py_system *system = simulated_at(self, index / PART_COUNT);
+        return system != NULL && step_part(system, (part)(index % PART_COUNT), NULL);
     }
-    return node != NULL && step_part(ESC_CONTAINER_OF(node, esc_py_system, simulated),
-                                     (part)((index - 1) % PART_COUNT), NULL);
+    esc_py_system *system = simulated_at(self, index - parts);
+    return system != NULL && step_beside(self, system);
+}
+
+static bool has_beside(esc_py_actor_system *self)
+{
+    bool found = false;
+    for (esc_list_node *node = esc_list_first(&self->simulated); node != NULL && !found;
+         node = esc_list_next(&self->simulated, node)) {
+        found = ESC_CONTAINER_OF(node, esc_py_system, simulated)->beside != NULL;
+    }
+    return found;
 }
 
 static bool step_all(void *context)
@@ -214,7 +304,8 @@ static bool step_all(void *context)
     if (self->simulated_count == 0) {
         return escqrs_runtime_step(self->runtime);
     }
-    return step_any(self, 1 + self->simulated_count * PART_COUNT, step_outside, NULL);
+    size_t each = PART_COUNT + (has_beside(self) ? 1 : 0);
+    return step_any(self, 1 + self->simulated_count * each, step_outside, NULL);
 }
 
 static int64_t next_due_ns(void *context)
@@ -228,6 +319,8 @@ static int64_t next_due_ns(void *context)
             int64_t one_ns = escqrs_projector_next_due_ns(system->projector);
             due_ns = one_ns < due_ns ? one_ns : due_ns;
         }
+        int64_t beside_ns = beside_due_ns(self, system);
+        due_ns = beside_ns < due_ns ? beside_ns : due_ns;
     }
     return due_ns;
 }

@@ -399,6 +399,7 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->definitions);
     Py_VISIT(self->events);
     Py_VISIT(self->readmodels);
+    Py_VISIT(self->beside);
     Py_VISIT((PyObject *)self->keeper);
     return 0;
 }
@@ -408,6 +409,7 @@ static int system_clear(PyObject *object)
     esc_py_system *self = (esc_py_system *)object;
     if (atomic_load(&self->closed) == 2 && esc_py_is_own(self->fork_generation)) {
         Py_CLEAR(self->readmodels);
+        Py_CLEAR(self->beside);
     }
     return 0;
 }
@@ -421,6 +423,7 @@ static void system_dealloc(PyObject *object)
     }
     bool own = esc_py_is_own(self->fork_generation);
     Py_CLEAR(self->readmodels);
+    Py_CLEAR(self->beside);
     if (own) {
         if (self->keeper != NULL) {
             esc_py_simulation_leave(self);
@@ -632,6 +635,17 @@ static PyMethodDef module_functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* _run_beside(tuple): what a simulation steps besides. */
+static PyObject *system_run_beside(PyObject *object, PyObject *given)
+{
+    if (!PyTuple_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "_run_beside takes a tuple");
+        return NULL;
+    }
+    Py_XSETREF(((esc_py_system *)object)->beside, Py_NewRef(given));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef system_methods[] = {
     {"close", _PyCFunction_CAST(system_close), METH_VARARGS | METH_KEYWORDS,
      "close($self, timeout=None)\n--\n\nRefuse new commands, finish those accepted and what they "
@@ -647,6 +661,7 @@ static PyMethodDef system_methods[] = {
      "head as it is now."},
     {"_add_aggregate", system_add_aggregate, METH_O, NULL},
     {"_drain", system_drain, METH_VARARGS, NULL},
+    {"_run_beside", system_run_beside, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -52,9 +52,11 @@ typedef struct esc_py_system {
     PyObject *definitions; /* dict: aggregate class -> Definition */
     PyObject *events;      /* dict: stored name -> event class; the store's */
     PyObject *readmodels;  /* dict: read-model class -> its instance */
-    /* Of a simulation, see simulation.h: a place in its list, and the thread that runs the
-     * projector, which left Python for that; NULL: none does. */
+    /* Of a simulation, see simulation.h: a place in its list; what it steps besides, a tuple of
+     * objects with take_turn() and due_in(), or NULL; and the thread that runs the projector, which
+     * left Python for that; NULL: none does. */
     esc_list_node simulated;
+    PyObject *beside;
     PyThreadState *outside;
     PyObject *path; /* str */
     PyObject *weakrefs;

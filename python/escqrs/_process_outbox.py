@@ -9,8 +9,7 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ._process_record import CommandRequested
 
@@ -21,9 +20,13 @@ Entry = tuple[str, int, CommandRequested]
 
 
 class Outbox:
-    """Belongs to its process's thread; times are those of time.monotonic."""
+    """Belongs to its process's thread.
 
-    def __init__(self, in_flight_max: int) -> None:
+    now: the time in seconds, time.monotonic or a seeded system's.
+    """
+
+    def __init__(self, in_flight_max: int, now: Callable[[], float]) -> None:
+        self._now = now
         self.in_flight: set[Place] = set()
         self._in_flight_max = in_flight_max
         self._ready: collections.deque[Entry] = collections.deque()
@@ -56,11 +59,12 @@ class Outbox:
         """When the first that was postponed is ready again."""
         return self._later[0][0] if self._later else None
 
-    def make_ready(self) -> None:
-        """Those whose time has come."""
-        now = time.monotonic()
+    def make_ready(self) -> bool:
+        """Those whose time has come; whether there were any."""
+        now, before = self._now(), len(self._ready)
         while self._later and self._later[0][0] <= now:
             self._ready.append(heapq.heappop(self._later)[2])
+        return len(self._ready) > before
 
     def first(self) -> Entry | None:
         """What is to be delivered next; None where nothing is ready or too many are in flight."""
@@ -82,7 +86,7 @@ class Outbox:
         place = entry[:2]
         attempts = self._attempts[place] = self._attempts.get(place, 0) + 1
         delay = min(BACKOFF_MAX, 0.05 * 2.0 ** min(attempts - 1, 30))
-        heapq.heappush(self._later, (time.monotonic() + delay, next(self._numbers), entry))
+        heapq.heappush(self._later, (self._now() + delay, next(self._numbers), entry))
 
     def answered(self, place: Place) -> None:
         """It is no longer in flight."""

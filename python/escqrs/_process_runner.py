@@ -1,4 +1,4 @@
-"""The thread that runs the instances of one process class.
+"""What runs the instances of one process class: a thread, or the steps of a seeded system.
 
 It takes events from a feed, replies to its commands and timers that are due, one at a time, and
 sleeps on two descriptors otherwise. What it commits it delivers: commands are submitted with a key
@@ -97,7 +97,17 @@ class Bell:
 class Runner:
     """Runs the instances of one class."""
 
-    def __init__(self, system: System, definition: Definition, ledger: ReadModel, clock: Clock):
+    def __init__(
+        self,
+        system: System,
+        definition: Definition,
+        ledger: ReadModel,
+        clock: Clock,
+        simulation: _core.ActorSystemBase | None = None,
+    ) -> None:
+        self.simulation = simulation
+        # in seconds, for what is tried again
+        self.now = time.monotonic if simulation is None else lambda: simulation._now
         bell = self.bell = Bell()
         # when it is dropped, on a thread that may hold any lock
         self.system = weakref.ref(system, lambda _: bell.ring())
@@ -121,17 +131,25 @@ class Runner:
         self.saved = 0
         self.instances: collections.OrderedDict[str, Instance] = collections.OrderedDict()
         self.timers = Timers()
-        self.outbox = Outbox(definition.cls.__escqrs_in_flight__)
+        self.outbox = Outbox(definition.cls.__escqrs_in_flight__, self.now)
         self.again: collections.deque[Callable[[Batch], None]] = collections.deque()
         self.stopped: Callable[[Batch], None] | None = None  # what `stop` is about
         self.generation = -1  # of the classes in `commands`
         self.commands: dict[tuple[str, str], type[Command[Any]]] = {}  # by aggregate and command
         self.calling = False  # code of the program runs, or has raised
-        self.held = 0.0  # by time.monotonic: no commit before
+        self.held = 0.0  # by now(): no commit before
         self.failures = 0  # commits, in a row
-        self.thread = threading.Thread(
-            target=self.run, name=f"escqrs-{definition.name}", daemon=True
-        )
+        self.thread: threading.Thread | None = None
+        self.stepping = 0  # the thread that is in take_turn()
+        if simulation is None:
+            name = f"escqrs-{definition.name}"
+            self.thread = threading.Thread(target=self.run, name=name, daemon=True)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this thread is in it."""
+        current = threading.current_thread()
+        return current is self.thread or current.ident == self.stepping
 
     # ---- from other threads
 
@@ -148,10 +166,15 @@ class Runner:
 
     def wait(self, position: int, until: float | None) -> None:
         """Until all up to the position is done, with what it caused."""
+
+        def is_over() -> bool:
+            return self.stop is not None or self.ended or self.settled >= position
+
+        rests = self.simulate(is_over, until) is False
         with self.lock:
-            while not (self.stop or self.ended or self.settled >= position):
+            while not is_over():
                 left = _deadline.left(until)
-                if left is not None and left <= 0:
+                if rests or (left is not None and left <= 0):
                     raise Timeout(f"process {self.definition.name} is still at {self.looked:,}")
                 self.lock.wait(left)
             stop, settled = self.stop, self.settled
@@ -164,6 +187,13 @@ class Runner:
             ) from stop.error
         if settled < position:
             raise Closed(f"process {self.definition.name} has ended")
+
+    def simulate(self, is_over: Callable[[], bool], until: float | None) -> bool | None:
+        """Run a seeded system until then: False where nothing is left to do before; None where no
+        seeded system runs it, or another thread does."""
+        if self.simulation is None:
+            return None
+        return self.simulation._wait(is_over, _deadline.left(until))
 
     def end(self) -> None:
         """Tell it to end: it waits for replies to what it has sent, and stores them."""
@@ -180,15 +210,42 @@ class Runner:
 
     def run(self) -> None:
         try:
-            while self.go_on():
-                pass
+            while (busy := self.go_on()) is not None:
+                if not busy:
+                    self.sleep()
         except BaseException as error:
-            if not (isinstance(error, Closed) and self.store.closed):
-                logger.error("process %s has ended", self.definition.name, exc_info=error)
-                with self.lock:
-                    self.stop = self.stop or Stop(self.looked, None, "", error)
+            self.break_off(error)
         finally:
             self.finish()
+
+    def take_turn(self) -> bool:
+        """In place of the thread: one turn. Whether that has changed anything."""
+        if self.ended or self.stepping:
+            return False
+        before = self.settled
+        self.stepping = threading.get_ident()
+        try:
+            busy = self.go_on()
+        except BaseException as error:
+            self.break_off(error)
+            busy = None
+        finally:
+            self.stepping = 0
+        if busy is None:
+            self.finish()
+            return True
+        if busy:
+            self.settled = -1
+        else:
+            self.note_settled(self.due_in())
+        return busy or self.settled != before
+
+    def break_off(self, error: BaseException) -> None:
+        if isinstance(error, Closed) and self.store.closed:
+            return
+        logger.error("process %s has ended", self.definition.name, exc_info=error)
+        with self.lock:
+            self.stop = self.stop or Stop(self.looked, None, "", error)
 
     def finish(self) -> None:
         if self.feed is not None:
@@ -264,8 +321,8 @@ class Runner:
         match = Match(list(self.definition.reactions))
         self.feed = core_feed(self.store, self.saved, match)
 
-    def go_on(self) -> bool:
-        """One turn; False at the end."""
+    def go_on(self) -> bool | None:
+        """One turn: whether there was something to do; None at the end."""
         system = self.system()
         with self.lock:
             ending = self.ending or system is None
@@ -276,35 +333,36 @@ class Runner:
         if leaves:
             if not self.store.closed and self.stop is None:
                 self.save_position()
-            return False
+            return None
         assert system is not None
         busy = False
-        if time.monotonic() >= self.held:
+        if self.now() >= self.held:
             try:
                 busy = self.turn(ending)
             except Abandon:
                 busy = True
         if not ending and self.feed is not None:
-            self.deliver(system)
-        del system
-        if not busy:
-            self.sleep(ending)
-        return True
+            busy = self.deliver(system) or busy
+        return busy
 
-    def sleep(self, ending: bool) -> None:
-        """Until there is something to do."""
-        until = self.due_in()
-        poll = select.poll()
-        poll.register(self.bell.descriptor, select.POLLIN)
-        held = time.monotonic() < self.held
-        takes = not (ending or held or self.stop) and self.outbox.has_room and until != 0
-        feed = self.feed if takes else None
-        if feed is not None:
-            poll.register(feed._arm(), select.POLLIN)
+    def note_settled(self, until: float | None) -> None:
         with self.lock:
             quiet = self.outbox.is_empty and not (self.inbox or self.again)
             self.settled = self.looked if quiet and until != 0 else -1
             self.lock.notify_all()
+
+    def sleep(self) -> None:
+        """Until there is something to do."""
+        ending = self.ending
+        until = self.due_in()
+        poll = select.poll()
+        poll.register(self.bell.descriptor, select.POLLIN)
+        held = self.now() < self.held
+        takes = not (ending or held or self.stop) and self.outbox.has_room and until != 0
+        feed = self.feed if takes else None
+        if feed is not None:
+            poll.register(feed._arm(), select.POLLIN)
+        self.note_settled(until)
         try:
             poll.poll(None if until is None else max(0, int(until * 1000) + 1))
         finally:
@@ -317,14 +375,16 @@ class Runner:
     def due_in(self) -> float | None:
         """Seconds until there is something to do, whatever happens."""
         found: float | None = None
-        if self.held > time.monotonic():
-            return self.held - time.monotonic()
+        now = self.now()
+        if self.held > now:
+            return self.held - now
         retry_at, next_due = self.outbox.retry_at(), self.timers.next_due()
         if retry_at is not None:
-            found = max(0.0, retry_at - time.monotonic())
+            found = max(0.0, retry_at - now)
         if next_due is not None and self.stop is None and not self.ending:
             left = max(0.0, (next_due - self.clock()).total_seconds())
-            left = min(left, _LOOK_SECONDS)
+            if self.simulation is None:
+                left = min(left, _LOOK_SECONDS)
             found = left if found is None else min(found, left)
         return found
 
@@ -503,7 +563,7 @@ class Runner:
             self.instances.pop(stream, None)
         self.again.extendleft(reversed(batch.inputs))
         self.failures += 1
-        self.held = time.monotonic() + min(BACKOFF_MAX, 0.1 * 2.0 ** min(self.failures - 1, 30))
+        self.held = self.now() + min(BACKOFF_MAX, 0.1 * 2.0 ** min(self.failures - 1, 30))
         logger.error("process %s could not store what it did", self.definition.name, exc_info=error)
         with self.lock:
             self.trouble = f"{type(error).__name__}: {error}"
@@ -700,16 +760,17 @@ class Runner:
             type=name,
         )
 
-    def deliver(self, system: System) -> None:
-        """Send what is in the outbox, as far as there is room."""
-        self.outbox.make_ready()
+    def deliver(self, system: System) -> bool:
+        """Send what is in the outbox, as far as there is room; whether there was something."""
+        busy = self.outbox.make_ready()
         while self.stop is None and (entry := self.outbox.first()) is not None:
+            busy = True
             stream, version, request = entry
             try:
                 command = self.command_of(request)
             except Exception as error:
                 self.halt(Stop(self.looked, stream, "", error, version))
-                return
+                return busy
             try:
                 handle = system[request.aggregate, request.id]
                 reply = handle.submit(
@@ -725,9 +786,10 @@ class Runner:
                 continue
             except Exception as error:
                 self.halt(Stop(self.looked, stream, "", error, version))
-                return
+                return busy
             place = self.outbox.send()
             reply.add_done_callback(functools.partial(_answered, self, request, place))
+        return busy
 
     def postpone(self, entry: Entry, error: BaseException) -> None:
         self.outbox.postpone(entry)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import bisect
 import concurrent.futures
 import datetime
-import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from . import _deadline
+from . import _core, _deadline
 from ._message import Event
 from ._process import Definition, Process
 from ._process_record import CLASSES, Instance, Ledger
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ManualClock", "ProcessInstance", "ProcessStatus", "Processes"]
 
 _P = TypeVar("_P", bound="Process")
+_EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # where every seeded system begins
 
 
 class ManualClock:
@@ -126,14 +126,19 @@ class Processes(Generic[_P]):
     """The instances of a process class in a system: ``system[Fulfilment]``."""
 
     def __init__(
-        self, system: System, definition: Definition, ledger: ReadModel, clock: Clock | None
+        self,
+        system: System,
+        definition: Definition,
+        ledger: ReadModel,
+        clock: Clock | None,
+        simulation: _core.ActorSystemBase | None,
     ) -> None:
         self._system = weakref.ref(system)
         self._definition = definition
         self._ledger = cast("Ledger", ledger)
         self._runner: Runner | None = None
         if clock is not None:
-            self._runner = Runner(system, definition, ledger, clock)
+            self._runner = Runner(system, definition, ledger, clock, simulation)
 
     @property
     def name(self) -> str:
@@ -240,6 +245,8 @@ class Processes(Generic[_P]):
             runner.resume(done, skips, reason)
         else:
             runner.resume_instance(id, done, skips, reason)
+        if runner.simulate(lambda: done.done() or runner.ended, None) is False:
+            raise Deadlock(f"process {self.name} goes on when the handlers that wait have ended")
         while True:
             try:
                 return done.result(timeout=1.0)
@@ -259,7 +266,7 @@ class Processes(Generic[_P]):
         self._opened()
         if self._runner is None:
             raise ReadOnly(f"process {self.name} does not run: the system is read-only")
-        if self._runner.thread is threading.current_thread():
+        if self._runner.is_here:
             raise Deadlock(f"process {self.name} cannot wait for itself")
         return self._runner
 
@@ -290,20 +297,33 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+def simulated_clock(simulation: _core.ActorSystemBase) -> Clock:
+    """That by which a seeded system stores its events."""
+    return lambda: _EPOCH + datetime.timedelta(microseconds=round(simulation._now * 1e6))
+
+
 def attach(
-    system: System, definitions: Iterable[Definition], clock: Clock | None
+    system: System,
+    definitions: Iterable[Definition],
+    clock: Clock | None,
+    simulation: _core.ActorSystemBase | None,
 ) -> dict[type[Process], Processes[Any]]:
     """Begin to run the processes of a system that has just been opened."""
     found: dict[type[Process], Processes[Any]] = {}
+    if simulation is not None:
+        clock = simulated_clock(simulation)
     for definition in definitions:
         runs = None if system.readonly else clock or utc_now
-        one = Processes[Any](system, definition, system[Ledger], runs)
+        one = Processes[Any](system, definition, system[Ledger], runs, simulation)
         found[definition.cls] = one
     for one in found.values():
-        if one._runner is not None:
-            if isinstance(clock, ManualClock):
-                clock._watch(one._runner)
-            one._runner.thread.start()
+        runner = one._runner
+        if runner is not None and isinstance(clock, ManualClock):
+            clock._watch(runner)
+        if runner is not None and runner.thread is not None:
+            runner.thread.start()
+    if simulation is not None and found:
+        system._run_beside(tuple(one._runner for one in found.values()))
     return found
 
 
@@ -331,10 +351,17 @@ def before_close(system: System, until: float | None) -> None:
     for one in runners:
         one.end()
     for one in runners:
-        if one.thread is threading.current_thread() or one.thread.ident is None:
-            continue
-        one.thread.join(_deadline.left(until))
-        one.leave()
+        if one.thread is None:
+            _end_simulated(one, until)
+        elif not one.is_here and one.thread.ident is not None:
+            one.thread.join(_deadline.left(until))
+            one.leave()
+
+
+def _end_simulated(runner: Runner, until: float | None) -> None:
+    runner.simulate(lambda: runner.ended, until)
+    runner.leave()
+    runner.take_turn()
 
 
 def _runners(system: System) -> list[Runner]:
@@ -344,4 +371,4 @@ def _runners(system: System) -> list[Runner]:
 
 def is_runner(system: System) -> bool:
     """Whether this thread runs a process of the system."""
-    return any(one.thread is threading.current_thread() for one in _runners(system))
+    return any(one.is_here for one in _runners(system))

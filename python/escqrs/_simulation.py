@@ -23,21 +23,22 @@ _GO = object()
 
 
 class System(ActorSystem):
-    """An actor system for tests, with entities and read models beside the actors: one thread, an
-    order that a seed decides, a clock that does not wait.
+    """An actor system for tests, with entities, read models and processes beside the actors: one
+    thread, an order that a seed decides, a clock that does not wait.
 
     ``open`` gives a system of entities and read models, as ``es.open`` does. All of it runs only
     while the thread that made this one waits for something of theirs (``ask``, ``Reply.result``,
     ``Stream.get``, ``flush``, ``close``) or calls ``run``. What goes next is drawn from the seed:
     which actor or entity handles a message, whether what entities decided is committed now (all of
-    it in one batch) or later, whether read models take what is committed. So the same seed gives
-    the same order, and the same history: positions, times, ids (``es.new_id`` in this thread, too).
+    it in one batch) or later, whether read models and processes take what is committed. So the same
+    seed gives the same order, and the same history: positions, times, ids (``es.new_id`` in this
+    thread, too).
 
     Timers, timeouts and retries go by ``now``, which moves to the next of them when nothing else is
     left to do; an answer that can no longer come is ``es.Timeout`` at once. Persistent actors
     commit before the next message is handled. A handler that asks waits on this thread, and only
     what it waits for goes on meanwhile. What needs threads is refused: async actors, ``await``,
-    processes, durable subscriptions, ``watch``.
+    durable subscriptions, ``watch``.
 
     seed: any int.
     supervisor: as for ``es.ActorSystem``.
@@ -67,7 +68,7 @@ class System(ActorSystem):
         """A system of entities and read models that runs beside the actors, in the same order.
 
         store: the path of a file; where a class stands in its place, a store in memory.
-        classes: aggregates, read models, events, as for ``es.open``; the rest likewise.
+        classes: aggregates, read models, processes, events, as for ``es.open``; the rest likewise.
 
         It is closed with this one, after the actors.
         """

@@ -268,12 +268,8 @@ def open_with(
     """:func:`open`, by threads, or by a seeded actor system instead."""
     aggregates, readmodels, processes, events = _sort(classes)
     check_numbers(max_in_flight=max_in_flight, max_entities=max_entities)
-    if simulation is not None and (isinstance(store, Store) or processes):
-        raise TypeError(
-            "a seeded system opens the store itself, by its path"
-            if isinstance(store, Store)
-            else "a process has a thread of its own, and a seeded system has none; es.open has"
-        )
+    if simulation is not None and isinstance(store, Store):
+        raise TypeError("a seeded system opens the store itself, by its path")
     if isinstance(store, Store):
         if (durability, readonly, max_message_bytes, chain) != (
             "full",
@@ -313,7 +309,7 @@ def open_with(
         if isinstance(below, ProviderStore) and any(map(_readmodel.has_file, readmodels)):
             below.keep_files()
         system._readmodels.update(_readmodel.attach(system, readmodels))
-        system._processes.update(_processes.attach(system, processes, clock))
+        system._processes.update(_processes.attach(system, processes, clock, simulation))
     except BaseException:
         system.close()
         raise

@@ -478,15 +478,9 @@ def test_clients() -> None:
 
 
 def test_what_needs_threads_is_refused(tmp_path: Path) -> None:
-    class Follow(es.Process):
-        @es.on(Deposited)
-        def on(self, event: Deposited) -> None:
-            pass
-
     with System() as system:
         bank = system.open(Account, Moves)
         for refused in (
-            lambda: system.open(Follow),
             lambda: system.open(bank.store, Account),  # type: ignore[arg-type]
             lambda: bank.subscribe("durable"),
             lambda: bank[Moves].watch(Moves.count),
