@@ -106,7 +106,9 @@ static PyObject *do_spawn(esc_py_context *self, PyObject *args, PyObject *kwargs
 {
     static char *names[] = {"producer_or_props", "name", NULL};
     PyObject *what, *name = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O", names, &what, &name)) {
+    if (kwargs == NULL && PyTuple_GET_SIZE(args) == 1) { /* the usual, quickly */
+        what = PyTuple_GET_ITEM(args, 0);
+    } else if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O", names, &what, &name)) {
         return NULL;
     }
     if (self->spawn_chain != NULL) {

@@ -23,9 +23,10 @@ PyObject *esc_py_context_call_receiver(esc_py_context *self, PyObject *message)
                         "this actor has no instance: it could not be made anew");
         return NULL;
     }
-    PyObject *receiver = Py_NewRef(self->receiver); /* a become may replace it meanwhile */
-    PyObject *arguments[] = {(PyObject *)self, message};
-    PyObject *result = PyObject_Vectorcall(receiver, arguments, 2, NULL);
+    PyObject *receiver = Py_NewRef(self->receiver);       /* a become may replace it meanwhile */
+    PyObject *room[] = {NULL, (PyObject *)self, message}; /* a bound method puts its self there */
+    PyObject *result =
+        PyObject_Vectorcall(receiver, room + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(receiver);
     return result;
 }
