@@ -107,14 +107,3 @@ char *esc_arena_strdup(esc_arena *arena, escqrs_slice text)
     copy[text.size] = '\0';
     return copy;
 }
-
-void *esc_arena_callback_alloc(void *arena, size_t size)
-{
-    return esc_arena_alloc(arena, size);
-}
-
-void esc_arena_callback_free(void *arena, void *memory)
-{
-    (void)arena;
-    (void)memory;
-}

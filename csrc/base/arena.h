@@ -27,8 +27,4 @@ void *esc_arena_alloc_zero(esc_arena *arena, size_t size);
 /* A copy with a NUL behind it. NULL when out of memory. */
 char *esc_arena_strdup(esc_arena *arena, escqrs_slice text);
 
-/* The pair of functions of a ProtobufCAllocator whose allocator_data is the arena. */
-void *esc_arena_callback_alloc(void *arena, size_t size);
-void esc_arena_callback_free(void *arena, void *memory); /* does nothing */
-
 #endif

@@ -162,11 +162,6 @@ void esc_thread_join(esc_thread *thread)
     ESC_ASSERT(failed == 0);
 }
 
-bool esc_thread_is_current(const esc_thread *thread)
-{
-    return pthread_equal(thread->handle, pthread_self()) != 0;
-}
-
 /* ---- futex ---------------------------------------------------------------------------------- */
 
 bool esc_futex_wait(_Atomic uint32_t *address, uint32_t expected, int64_t deadline_ns)

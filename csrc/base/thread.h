@@ -86,7 +86,6 @@ escqrs_status esc_thread_create(esc_thread *thread, const char *name, size_t sta
 
 void esc_thread_join(
     esc_thread *thread); /* blocks until it has ended; aborts on the thread itself */
-bool esc_thread_is_current(const esc_thread *thread);
 
 /* ---- futex ---------------------------------------------------------------------------------- */
 

@@ -63,23 +63,6 @@ escqrs_status esc_vector_push(esc_vector *vector, const void *item)
     return status;
 }
 
-escqrs_status esc_vector_extend(esc_vector *vector, size_t count, void **items)
-{
-    escqrs_status status = esc_vector_reserve(vector, count);
-    if (status != ESCQRS_OK) {
-        return status;
-    }
-    void *first = count == 0 ? vector->items : item_at(vector, vector->count);
-    if (count > 0) {
-        memset(first, 0, count * vector->item_size);
-        vector->count += count;
-    }
-    if (items != NULL) {
-        *items = first;
-    }
-    return ESCQRS_OK;
-}
-
 void esc_vector_pop(esc_vector *vector)
 {
     ESC_ASSERT(vector->count > 0);

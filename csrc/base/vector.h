@@ -28,8 +28,6 @@ escqrs_status esc_vector_reserve(esc_vector *vector,
                                  size_t extra) ESCQRS_MUST_USE; /* beyond count */
 /* Append a copy of *item. */
 escqrs_status esc_vector_push(esc_vector *vector, const void *item) ESCQRS_MUST_USE;
-/* Append `count` items set to zero; *items (may be NULL) is the first. */
-escqrs_status esc_vector_extend(esc_vector *vector, size_t count, void **items) ESCQRS_MUST_USE;
 
 void esc_vector_pop(esc_vector *vector); /* the last; count must not be 0 */
 void esc_vector_remove_unordered(esc_vector *vector, size_t index); /* the last takes its place */

@@ -137,7 +137,5 @@ void esc_command_inherit(escqrs_command *command, escqrs_command *parent);
 /* Send the commands linked by sent_next. */
 void esc_outbox_deliver(escqrs_command *first, uint8_t epoch);
 void esc_outbox_drop(escqrs_command *first);
-/* `done` of every record's commit. */
-void esc_record_done(escqrs_commit *commit);
 
 #endif

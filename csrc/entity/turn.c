@@ -124,8 +124,8 @@ escqrs_status escqrs_turn_send(escqrs_turn *turn, escqrs_entity *entity, escqrs_
 
 /* ---- answering ------------------------------------------------------------------------------ */
 
-/* `done` of a commit, by the journal. */
-void esc_record_done(escqrs_commit *commit)
+/* `done` of every record's commit, called by the journal. */
+static void record_done(escqrs_commit *commit)
 {
     esc_record *record = commit->context;
     escqrs_entity *entity = record->entity;
@@ -254,7 +254,7 @@ static void fill_commit(const escqrs_turn *turn, esc_record *record)
         commit->reply = (escqrs_slice){NULL, 0};
     }
     commit->lane = &entity->lane;
-    commit->done = esc_record_done;
+    commit->done = record_done;
     commit->context = record;
     commit->error = record->error;
     record->entity = entity;

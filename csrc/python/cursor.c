@@ -212,8 +212,8 @@ PyObject *esc_py_cursor_new(esc_py_store *store, PyObject *owner, escqrs_slice s
         self->left = evolves && limit >= 0 ? limit : -1;
         PyObject_GC_Track((PyObject *)self);
         failed = keep_streams(self, stream.size == 0 ? STREAMS_KEPT : 1) < 0 ||
-                 esc_py_matches_widen(&matches, store->state, match, store->backing,
-                                      raw ? NULL : &self->parts) < 0;
+                 esc_py_matches_init(&matches, store->state, match, store->backing,
+                                     raw ? NULL : &self->parts) < 0;
     }
     if (!failed && upto != 0 && limit != 0) { /* with either nothing can be meant */
         escqrs_range range = {.after = after,

@@ -24,11 +24,6 @@ PyObject *esc_py_definition_name(esc_py_definition *self)
     return self->name;
 }
 
-PyObject *esc_py_definition_class(esc_py_definition *self)
-{
-    return self->cls;
-}
-
 escqrs_status esc_py_failure(escqrs_error *error, escqrs_status status, const char *what)
 {
     bool memory = PyErr_ExceptionMatches(PyExc_MemoryError);

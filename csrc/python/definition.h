@@ -49,9 +49,8 @@ typedef struct esc_py_definition_state {
 
 /* What the handle needs. */
 escqrs_aggregate *esc_py_definition_core(esc_py_definition *self);
-PyObject *esc_py_definition_name(esc_py_definition *self);  /* borrowed str */
-PyObject *esc_py_definition_class(esc_py_definition *self); /* borrowed */
-extern const escqrs_aggregate_ops esc_py_aggregate_ops;     /* their context: the Definition */
+PyObject *esc_py_definition_name(esc_py_definition *self); /* borrowed str */
+extern const escqrs_aggregate_ops esc_py_aggregate_ops;    /* their context: the Definition */
 /* Take newer definitions of the class and its messages up; -1 with an exception. */
 int esc_py_definition_refresh(esc_py_definition *self);
 /* 0 if the aggregate handles commands of this one's class; -1 with TypeError, UnknownType or

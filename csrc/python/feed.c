@@ -425,7 +425,7 @@ static PyObject *feed_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     self->position = after;
     self->skip_deleted = skip;
     self->descriptor = -1;
-    if (esc_py_matches_widen(&self->matches, state, match, store->backing, &self->parts) < 0) {
+    if (esc_py_matches_init(&self->matches, state, match, store->backing, &self->parts) < 0) {
         Py_DECREF((PyObject *)self);
         return NULL;
     }

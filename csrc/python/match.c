@@ -53,13 +53,8 @@ static escqrs_match *matches_of(PyObject *list, size_t *count)
     return matches;
 }
 
-int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match)
-{
-    return esc_py_matches_widen(self, state, match, NULL, NULL);
-}
-
-int esc_py_matches_widen(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
-                         esc_py_backing *backing, esc_py_parts *parts)
+int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
+                        esc_py_backing *backing, esc_py_parts *parts)
 {
     *self = (esc_py_matches){.list = PyObject_CallOneArg(state->recorded.matches, match)};
     if (self->list != NULL && parts != NULL) {

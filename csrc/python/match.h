@@ -12,11 +12,10 @@ typedef struct esc_py_matches {
     size_t count;
 } esc_py_matches;
 
-/* From a match, a list of them, or None; all zero after a failure. */
-int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match);
-/* The same for who reads with `parts`: types that may become wanted ones are among them. */
-int esc_py_matches_widen(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
-                         esc_py_backing *backing, esc_py_parts *parts);
+/* From a match, a list of them, or None; all zero after a failure. For who reads with `parts` (else
+ * NULL, and NULL for `backing`), types that may become wanted ones are among them. */
+int esc_py_matches_init(esc_py_matches *self, struct esc_py_state *state, PyObject *match,
+                        esc_py_backing *backing, esc_py_parts *parts);
 void esc_py_matches_fini(esc_py_matches *self);
 
 #endif

@@ -595,7 +595,7 @@ static PyMethodDef functions[] = {
 
 /* ---- section ---------------------------------------------------------------------------------- */
 
-int esc_py_message_object_exec(PyObject *module)
+static int object_exec(PyObject *module)
 {
     esc_py_message_state *section = &esc_py_state_of(module)->message;
     section->base = (PyTypeObject *)PyType_FromModuleAndSpec(module, &base_spec, NULL);
@@ -614,7 +614,7 @@ int esc_py_message_exec(PyObject *module)
         esc_py_message_read_exec(module) < 0 || esc_py_form_exec(module) < 0 ||
         esc_py_message_pack_exec(module) < 0 || esc_py_message_layout_exec(module) < 0 ||
         esc_py_adopted_exec(module) < 0 || esc_py_message_field_exec(module) < 0 ||
-        esc_py_message_type_exec(module) < 0 || esc_py_message_object_exec(module) < 0) {
+        esc_py_message_type_exec(module) < 0 || object_exec(module) < 0) {
         return -1;
     }
     return 0;

@@ -202,8 +202,6 @@ PyObject *esc_py_class_stored_name(PyTypeObject *cls);
 /* The newest definition of any registered class of the same module and qualified name: `cls` itself
  * where there is no newer one. New reference. */
 PyObject *esc_py_newest(struct esc_py_state *state, PyObject *cls);
-/* Enter a class (message, aggregate, read model) as the newest of its module and qualified name. */
-int esc_py_register(struct esc_py_state *state, PyObject *cls);
 /* Grows with every registered definition, so that an open system knows when to look for newer ones.
  */
 uint64_t esc_py_definition_generation(struct esc_py_state *state);
@@ -256,9 +254,5 @@ int esc_py_values_pack(esc_py_layout *layout, PyObject *const *values, esc_buffe
 /* Fill `values` with `layout->count` new references, as a reader gets them (lists and dicts are new
  * and mutable); a field that is absent gets its initial value, or NULL. On failure all are NULL. */
 int esc_py_values_unpack(esc_py_layout *layout, const ProtobufCMessage *packed, PyObject **values);
-/* One field of a decoded struct in stored form (nested messages are copies that own their block).
- */
-PyObject *esc_py_value_unpack(esc_py_layout *layout, uint32_t index,
-                              const ProtobufCMessage *packed);
 
 #endif

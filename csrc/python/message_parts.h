@@ -155,7 +155,6 @@ PyObject *esc_py_form_read(esc_py_state *state, escqrs_kind kind, const Protobuf
 PyObject *esc_py_duration_read(const escqrs_duration *duration);
 
 /* ---- message.c ---- */
-int esc_py_message_object_exec(PyObject *module);
 void esc_py_message_dealloc(PyObject *self);
 /* An object with empty slots. */
 esc_py_message *esc_py_message_alloc(esc_py_message_type *type);

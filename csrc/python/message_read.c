@@ -318,11 +318,6 @@ PyObject *esc_py_value_read(esc_py_layout *layout, uint32_t index, const Protobu
     return value;
 }
 
-PyObject *esc_py_value_unpack(esc_py_layout *layout, uint32_t index, const ProtobufCMessage *packed)
-{
-    return esc_py_value_read(layout, index, packed, NULL);
-}
-
 int esc_py_values_unpack(esc_py_layout *layout, const ProtobufCMessage *packed, PyObject **values)
 {
     for (uint32_t i = 0; i < layout->count; i++) {

@@ -30,7 +30,8 @@ static PyObject *registry_key(PyObject *cls)
     return key;
 }
 
-int esc_py_register(esc_py_state *state, PyObject *cls)
+/* Enter a class (message, aggregate, read model) as the newest of its module and qualified name. */
+static int enter_class(esc_py_state *state, PyObject *cls)
 {
     PyObject *key = registry_key(cls);
     PyObject *weak = key == NULL ? NULL : PyWeakref_NewRef(cls, NULL);
@@ -306,7 +307,7 @@ static int complete(esc_py_state *state, esc_py_message_type *type, const prepar
         return -1;
     }
     Py_DECREF(done);
-    return esc_py_register(state, (PyObject *)cls);
+    return enter_class(state, (PyObject *)cls);
 }
 
 static PyObject *make_class(PyTypeObject *meta, PyObject *name, PyObject *bases,
@@ -623,7 +624,7 @@ static PyObject *core_set_base(PyObject *module, PyObject *args)
 
 static PyObject *core_register(PyObject *module, PyObject *cls)
 {
-    if (esc_py_register(esc_py_state_of(module), cls) < 0) {
+    if (enter_class(esc_py_state_of(module), cls) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -151,7 +151,10 @@ void esc_binding_plan_fini(esc_binding_plan *plan)
 
 /* ---- times ------------------------------------------------------------------------------------ */
 
-bool esc_binding_format_time(int64_t seconds, int32_t micros, char text[ESC_BINDING_TIME_SIZE])
+#define TIME_SIZE 33
+
+/* "2026-01-31 12:00:00.000000+00:00". Times outside the years 1 to 9999: false. */
+static bool format_time(int64_t seconds, int32_t micros, char text[TIME_SIZE])
 {
     /* Days to civil date, proleptic Gregorian: eras of 400 years that begin on the first of
      * March. */
@@ -178,10 +181,10 @@ bool esc_binding_format_time(int64_t seconds, int32_t micros, char text[ESC_BIND
     int size = snprintf(wide, sizeof wide, "%04d-%02d-%02d %02d:%02d:%02d.%06d+00:00", (int)year,
                         (int)month, (int)day, (int)(rest / 3600), (int)(rest / 60 % 60),
                         (int)(rest % 60), (int)micros);
-    if (size != ESC_BINDING_TIME_SIZE - 1) {
+    if (size != TIME_SIZE - 1) {
         return false;
     }
-    memcpy(text, wide, ESC_BINDING_TIME_SIZE);
+    memcpy(text, wide, TIME_SIZE);
     return true;
 }
 
@@ -239,13 +242,13 @@ static int bind_text_or_blob(sqlite3_stmt *statement, int index, const void *val
 static int bind_time(sqlite3_stmt *statement, int index, const char *name, int64_t seconds,
                      int32_t micros, escqrs_error *error)
 {
-    char text[ESC_BINDING_TIME_SIZE];
-    if (!esc_binding_format_time(seconds, micros, text)) {
+    char text[TIME_SIZE];
+    if (!format_time(seconds, micros, text)) {
         (void)escqrs_error_set(error, ESCQRS_INVALID, "%s: a time outside the years 1 to 9999",
                                name);
         return -1;
     }
-    return sqlite3_bind_text(statement, index, text, ESC_BINDING_TIME_SIZE - 1, SQLITE_TRANSIENT);
+    return sqlite3_bind_text(statement, index, text, TIME_SIZE - 1, SQLITE_TRANSIENT);
 }
 
 static int bind_uint64(sqlite3_stmt *statement, int index, const escqrs_field *field,

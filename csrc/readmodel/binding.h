@@ -76,8 +76,4 @@ escqrs_status esc_binding_plan_bind(const esc_binding_plan *plan, sqlite3_stmt *
                                     const esc_binding_event *event, size_t item, esc_buffer *json,
                                     int *code, escqrs_error *error) ESCQRS_MUST_USE;
 
-/* "2026-01-31 12:00:00.000000+00:00". Times outside the years 1 to 9999: false. */
-#define ESC_BINDING_TIME_SIZE 33
-bool esc_binding_format_time(int64_t seconds, int32_t micros, char text[ESC_BINDING_TIME_SIZE]);
-
 #endif

@@ -97,17 +97,6 @@ escqrs_status esc_rmsql_prepare(sqlite3 *db, escqrs_slice sql, sqlite3_stmt **st
     return ESCQRS_OK;
 }
 
-escqrs_status esc_rmsql_bind_text(sqlite3_stmt *statement, int index, escqrs_slice text,
-                                  escqrs_error *error)
-{
-    int code = sqlite3_bind_text64(statement, index, text.data == NULL ? "" : text.data, text.size,
-                                   SQLITE_STATIC, SQLITE_UTF8);
-    if (code != SQLITE_OK) {
-        return esc_rmsql_error(error, sqlite3_db_handle(statement), code, "binding a text");
-    }
-    return ESCQRS_OK;
-}
-
 escqrs_status esc_rmsql_run(sqlite3_stmt *statement, escqrs_error *error)
 {
     int code = SQLITE_ROW;

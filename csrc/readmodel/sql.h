@@ -25,8 +25,6 @@ escqrs_status esc_rmsql_end(sqlite3 *db, escqrs_status status, escqrs_error *err
 /* Prepare one statement, to be kept. */
 escqrs_status esc_rmsql_prepare(sqlite3 *db, escqrs_slice sql, sqlite3_stmt **statement,
                                 escqrs_error *error) ESCQRS_MUST_USE;
-escqrs_status esc_rmsql_bind_text(sqlite3_stmt *statement, int index, escqrs_slice text,
-                                  escqrs_error *error) ESCQRS_MUST_USE;
 /* Step a statement that gives no rows (or whose rows do not matter) to its end and reset it. */
 escqrs_status esc_rmsql_run(sqlite3_stmt *statement, escqrs_error *error) ESCQRS_MUST_USE;
 

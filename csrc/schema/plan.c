@@ -57,7 +57,7 @@ static const esc_plan_field duration_plan_fields[] = {
 };
 static const uint16_t timestamp_dense[] = {2, 0, 1};
 
-const esc_plan esc_timestamp_plan = {
+static const esc_plan timestamp_plan = {
     .name = "google.protobuf.Timestamp",
     .cost = sizeof(escqrs_timestamp),
     .descriptor = &escqrs_timestamp_descriptor,
@@ -67,7 +67,7 @@ const esc_plan esc_timestamp_plan = {
     .dense = timestamp_dense,
 };
 
-const esc_plan esc_duration_plan = {
+static const esc_plan duration_plan = {
     .name = "google.protobuf.Duration",
     .cost = sizeof(escqrs_duration),
     .descriptor = &escqrs_duration_descriptor,
@@ -181,9 +181,9 @@ static void fill_field(esc_plan_field *out, const escqrs_field *field)
     if (field->kind == ESCQRS_KIND_MESSAGE) {
         out->nested = &field->message->plan;
     } else if (field->kind == ESCQRS_KIND_TIME) {
-        out->nested = &esc_timestamp_plan;
+        out->nested = &timestamp_plan;
     } else if (field->kind == ESCQRS_KIND_DURATION) {
-        out->nested = &esc_duration_plan;
+        out->nested = &duration_plan;
     }
 }
 

@@ -26,7 +26,7 @@ static bool is_letter(unsigned char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c >= 0x80;
 }
 
-bool esc_schema_is_identifier(const char *data, size_t size)
+static bool is_identifier(const char *data, size_t size)
 {
     if (size == 0 || !is_letter((unsigned char)data[0])) {
         return false;
@@ -40,7 +40,8 @@ bool esc_schema_is_identifier(const char *data, size_t size)
     return esc_utf8_valid((escqrs_slice){data, size});
 }
 
-bool esc_schema_is_name(escqrs_slice name)
+/* One or more identifiers with dots between them, of at most ESC_SCHEMA_NAME_SIZE_MAX bytes. */
+static bool is_name(escqrs_slice name)
 {
     if (name.size == 0 || name.size > ESC_SCHEMA_NAME_SIZE_MAX) {
         return false;
@@ -50,7 +51,7 @@ bool esc_schema_is_name(escqrs_slice name)
     for (;;) {
         const char *dot = memchr(at, '.', (size_t)(end - at));
         const char *stop = dot != NULL ? dot : end;
-        if (!esc_schema_is_identifier(at, (size_t)(stop - at))) {
+        if (!is_identifier(at, (size_t)(stop - at))) {
             return false;
         }
         if (dot == NULL) {
@@ -102,7 +103,7 @@ size_t escqrs_kind_size(escqrs_kind kind)
 escqrs_status escqrs_schema_create(escqrs_slice name, escqrs_schema **schema, escqrs_error *error)
 {
     *schema = NULL;
-    if (!esc_schema_is_name(name)) {
+    if (!is_name(name)) {
         int shown = name.size > 300 ? 300 : (int)name.size;
         return escqrs_error_set(
             error, ESCQRS_INVALID,
@@ -176,7 +177,7 @@ const char *const *escqrs_schema_was(const escqrs_schema *schema, size_t *count)
 escqrs_status escqrs_schema_add_was(escqrs_schema *schema, escqrs_slice name, escqrs_error *error)
 {
     ESC_ASSERT(!schema->sealed);
-    if (!esc_schema_is_name(name)) {
+    if (!is_name(name)) {
         return escqrs_error_set(error, ESCQRS_INVALID,
                                 "%s: a former name is one that a message can have",
                                 schema->descriptor.name);
@@ -211,7 +212,7 @@ escqrs_status escqrs_schema_own(escqrs_schema *owner, escqrs_schema *nested)
 static escqrs_status check_enum(const escqrs_schema *schema, const escqrs_field_spec *spec,
                                 escqrs_error *error)
 {
-    if (spec->enum_name == NULL || !esc_schema_is_name(escqrs_slice_of(spec->enum_name))) {
+    if (spec->enum_name == NULL || !is_name(escqrs_slice_of(spec->enum_name))) {
         return escqrs_error_set(error, ESCQRS_INVALID, "%s.%s: an enum needs a name",
                                 schema->descriptor.name, spec->name);
     }
@@ -227,7 +228,7 @@ static escqrs_status check_enum(const escqrs_schema *schema, const escqrs_field_
     }
     for (size_t i = 0; i < spec->enum_value_count; i++) {
         const char *name = spec->enum_values[i].name;
-        if (name == NULL || !esc_schema_is_identifier(name, strlen(name))) {
+        if (name == NULL || !is_identifier(name, strlen(name))) {
             return escqrs_error_set(
                 error, ESCQRS_INVALID, "%s.%s: `%s` cannot be the name of a member of the enum %s",
                 schema->descriptor.name, spec->name, name != NULL ? name : "", spec->enum_name);
@@ -242,8 +243,7 @@ static escqrs_status check_spec(const escqrs_schema *schema, const escqrs_field_
     const char *message = schema->descriptor.name;
     const char *name = spec->name != NULL ? spec->name : "";
     size_t name_size = strlen(name);
-    if (name_size > ESC_SCHEMA_NAME_SIZE_MAX || !esc_schema_is_identifier(name, name_size) ||
-        name[0] == '_') {
+    if (name_size > ESC_SCHEMA_NAME_SIZE_MAX || !is_identifier(name, name_size) || name[0] == '_') {
         return escqrs_error_set(
             error, ESCQRS_INVALID,
             "%s: `%.300s` cannot be the name of a field: a name is an identifier of "
@@ -411,7 +411,7 @@ static escqrs_status copy_was(escqrs_schema *schema, const escqrs_field_spec *sp
     }
     for (size_t i = 0; i < spec->was_count; i++) {
         size_t size = spec->was[i] == NULL ? 0 : strlen(spec->was[i]);
-        if (size > ESC_SCHEMA_NAME_SIZE_MAX || !esc_schema_is_identifier(spec->was[i], size)) {
+        if (size > ESC_SCHEMA_NAME_SIZE_MAX || !is_identifier(spec->was[i], size)) {
             return escqrs_error_set(error, ESCQRS_INVALID,
                                     "%s.%s: a former name is one that a field can have",
                                     schema->descriptor.name, spec->name);

@@ -107,9 +107,6 @@ static inline void esc_plan_store_varint(const esc_plan_field *field, uint64_t v
     }
 }
 
-extern const esc_plan esc_timestamp_plan;
-extern const esc_plan esc_duration_plan;
-
 struct escqrs_schema {
     ProtobufCMessageDescriptor descriptor; /* magic is 0 until sealed */
     esc_plan plan;
@@ -129,11 +126,6 @@ struct escqrs_schema {
     bool is_union;
     _Atomic uint64_t fingerprint; /* 0: not yet computed */
 };
-
-/* `name` of the author's text, in backquotes by the caller. */
-bool esc_schema_is_identifier(const char *data, size_t size);
-/* One or more identifiers with dots between them, of at most ESC_SCHEMA_NAME_SIZE_MAX bytes. */
-bool esc_schema_is_name(escqrs_slice name);
 
 /* Build plan and descriptor of a schema whose fields are complete. NO_MEMORY. */
 escqrs_status esc_plan_build(escqrs_schema *schema) ESCQRS_MUST_USE;

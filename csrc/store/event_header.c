@@ -55,7 +55,8 @@ int64_t esc_event_id_position(const escqrs_uuid *id, uint32_t salt)
     return (int64_t)((high & 0xFFFu) << 28 | ((low >> 34) & 0xFFFFFFFu));
 }
 
-escqrs_uuid esc_cause_id(int64_t time_us, int64_t position, uint32_t salt)
+/* The same as esc_event_id of the command whose first event stands at a position. */
+static escqrs_uuid cause_id(int64_t time_us, int64_t position, uint32_t salt)
 {
     return derive(time_us, position, salt, 0);
 }
@@ -295,8 +296,7 @@ escqrs_status esc_event_header_decode(escqrs_slice header, int64_t ordinal, uint
         recorded->id = esc_event_id(recorded->time_us, recorded->position, salt);
     }
     if (!found[2]) {
-        recorded->causation_id =
-            esc_cause_id(recorded->time_us, recorded->position - ordinal, salt);
+        recorded->causation_id = cause_id(recorded->time_us, recorded->position - ordinal, salt);
     }
     if (!found[1]) {
         recorded->correlation_id = recorded->causation_id;

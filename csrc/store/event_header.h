@@ -28,7 +28,5 @@ escqrs_status esc_event_header_decode(escqrs_slice header, int64_t ordinal, uint
 escqrs_uuid esc_event_id(int64_t time_us, int64_t position, uint32_t salt);
 /* The position in an id that this store may have made; 0 for others. */
 int64_t esc_event_id_position(const escqrs_uuid *id, uint32_t salt);
-/* The same as esc_event_id of the command whose first event stands at a position. */
-escqrs_uuid esc_cause_id(int64_t time_us, int64_t position, uint32_t salt);
 
 #endif

@@ -25,21 +25,6 @@ static void items_keep_their_order(void **state)
     assert_int_equal(vector.item_size, sizeof(int));
 }
 
-static void new_items_are_zero(void **state)
-{
-    (void)state;
-    esc_vector vector;
-    esc_vector_init(&vector, sizeof(uint64_t));
-    void *items = NULL;
-    assert_int_equal(esc_vector_extend(&vector, 0, &items), ESCQRS_OK);
-    assert_int_equal(esc_vector_extend(&vector, 100, &items), ESCQRS_OK);
-    for (int i = 0; i < 100; i++) {
-        assert_int_equal(((uint64_t *)items)[i], 0);
-    }
-    assert_int_equal(esc_vector_extend(&vector, 1, NULL), ESCQRS_OK);
-    esc_vector_fini(&vector);
-}
-
 static void out_of_memory_changes_nothing(void **state)
 {
     (void)state;
@@ -60,7 +45,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(items_keep_their_order),
-        cmocka_unit_test(new_items_are_zero),
         cmocka_unit_test(out_of_memory_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
