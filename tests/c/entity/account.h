@@ -789,4 +789,11 @@ static inline int64_t bank_stored_version(bank *b, escqrs_entity *entity)
     return version;
 }
 
+/* A test that runs twice: without a host, and with one. */
+#define BOTH(test)                                                                                 \
+    {.name = #test, .test_func = (test)},                                                          \
+    {                                                                                              \
+        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
+    }
+
 #endif

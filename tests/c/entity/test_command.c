@@ -411,12 +411,6 @@ static void test_drains_of_many_threads(void **state)
     bank_close(&b);
 }
 
-#define BOTH(test)                                                                                 \
-    {.name = #test, .test_func = (test)},                                                          \
-    {                                                                                              \
-        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

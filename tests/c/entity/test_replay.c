@@ -453,12 +453,6 @@ static void test_what_is_used_stays(void **state)
     bank_close(&b);
 }
 
-#define BOTH(test)                                                                                 \
-    {.name = #test, .test_func = (test)},                                                          \
-    {                                                                                              \
-        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -548,12 +548,6 @@ static void test_the_disk_is_full(void **state)
     bank_close(&b);
 }
 
-#define BOTH(test)                                                                                 \
-    {.name = #test, .test_func = (test)},                                                          \
-    {                                                                                              \
-        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -665,12 +665,6 @@ static void test_many_threads_and_another_writer(void **state)
     run_customers(state, true);
 }
 
-#define BOTH(test)                                                                                 \
-    {.name = #test, .test_func = (test)},                                                          \
-    {                                                                                              \
-        .name = #test " (hosted)", .test_func = (test), .initial_state = (void *)1                 \
-    }
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
