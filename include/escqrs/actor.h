@@ -104,7 +104,8 @@ escqrs_actor_system *escqrs_ref_system(const escqrs_ref *ref);
 typedef struct escqrs_message_type {
     const char *name; /* for people */
     /* Free the message; `sender` has been released already. NULL: escqrs_free(envelope). Any
-     * thread, attached or not, at any time. */
+     * thread, attached or not, at any time. Who would rather send the same memory again may do so
+     * from here on, not before: an answer comes while the worker still has the question. */
     void (*destroy)(escqrs_envelope *envelope);
     /* Another message with the same content, its `message` and `sender` zero; NULL: out of memory.
      * Needed for what goes to several: broadcast, subscribing actors, repeating timers. May be
