@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "base/alloc.h"
+
 /* How many allocations until one fails; 0 is off. Relaxed throughout: it guards no other memory. */
 static atomic_long fail_countdown;
 static atomic_bool fail_sticky;
@@ -78,6 +84,13 @@ char *escqrs_strdup(escqrs_slice text)
 void escqrs_free(void *memory)
 {
     free(memory);
+}
+
+void esc_alloc_trim(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
 }
 
 void escqrs_alloc_fail(long countdown, bool sticky)

@@ -66,8 +66,14 @@ typedef struct esc_py_actor_system {
     unsigned long thread;         /* the one that made it */
     esc_list simulated;           /* esc_py_system.simulated: what is open beside the actors */
     size_t simulated_count;
+    size_t objects, objects_max; /* references and contexts; the most since memory was given back */
     PyObject *weakrefs;
 } esc_py_actor_system;
+
+/* With the GIL: a reference or a context is made, or gone. Where most of very many are gone, the
+ * memory of their actors goes back to the operating system. */
+void esc_py_actor_made(esc_py_actor_system *system);
+void esc_py_actor_gone(esc_py_actor_system *system);
 
 /* Section of the module's state. */
 typedef struct esc_py_actor_state {

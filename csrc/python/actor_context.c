@@ -563,6 +563,7 @@ static void context_dealloc(PyObject *object)
     Py_CLEAR(self->log);
     Py_CLEAR(self->task_headers);
     Py_DECREF((PyObject *)self->recipe);
+    esc_py_actor_gone(self->system);
     Py_DECREF((PyObject *)self->system);
     PyObject_GC_Del(self);
     Py_DECREF(type);

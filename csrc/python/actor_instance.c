@@ -132,6 +132,7 @@ static esc_py_context *context_new(escqrs_context *core, esc_py_recipe *recipe)
     }
     memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
     self->system = (esc_py_actor_system *)Py_NewRef((PyObject *)system);
+    esc_py_actor_made(system);
     self->recipe = (esc_py_recipe *)Py_NewRef((PyObject *)recipe);
     self->core = core;
     self->ref = escqrs_context_self(core);

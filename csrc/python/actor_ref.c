@@ -8,6 +8,7 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "base/alloc.h"
 #include "python/actor_persist.h"
 #include "python/actor_reply.h"
 #include "python/errors.h"
@@ -15,6 +16,24 @@
 #include "python/state.h"
 
 #define PATH_SIZE 512
+#define TRIM_MIN 100000 /* objects: fewer are not worth the time */
+
+void esc_py_actor_made(esc_py_actor_system *system)
+{
+    system->objects++;
+    if (system->objects > system->objects_max) {
+        system->objects_max = system->objects;
+    }
+}
+
+void esc_py_actor_gone(esc_py_actor_system *system)
+{
+    system->objects--;
+    if (system->objects_max >= TRIM_MIN && system->objects < system->objects_max / 8) {
+        system->objects_max = system->objects;
+        esc_alloc_trim();
+    }
+}
 
 PyObject *esc_py_ref_new(esc_py_actor_system *system, escqrs_ref *core)
 {
@@ -26,6 +45,7 @@ PyObject *esc_py_ref_new(esc_py_actor_system *system, escqrs_ref *core)
     escqrs_ref_hold(core);
     self->core = core;
     self->weakrefs = NULL;
+    esc_py_actor_made(system);
     PyObject_GC_Track((PyObject *)self);
     return (PyObject *)self;
 }
@@ -522,7 +542,8 @@ static void ref_dealloc(PyObject *object)
     if (self->core != NULL && esc_py_is_own(self->system->fork_generation)) {
         escqrs_ref_release(self->core);
     }
-    Py_XDECREF((PyObject *)self->system);
+    esc_py_actor_gone(self->system);
+    Py_DECREF((PyObject *)self->system);
     type->tp_free(object);
     Py_DECREF(type);
 }

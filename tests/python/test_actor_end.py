@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import queue
 import signal
 import threading
@@ -241,6 +242,33 @@ def test_actors_that_stopped_are_freed(system):
     end(ref)
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="it keeps what is freed")
+def test_many_actors_leave_no_memory_behind():
+    """Nor does the C library keep it."""
+    support.run(
+        """
+        import gc
+        def used():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1])
+        class Idle:
+            def receive(self, ctx, message):
+                pass
+        with es.ActorSystem() as system:
+            before = used()
+            refs = [system.spawn(Idle) for _ in range(200_000)]
+            most = used()
+            for ref in refs:
+                ref.stop()
+            for ref in refs:
+                ref.wait_stopped()
+            del refs, ref
+            gc.collect()
+            assert used() - before < (most - before) / 4, (before, most, used())
+        """
+    )
 
 
 def test_a_dropped_system_whose_actors_know_each_other_lets_go():
