@@ -11,9 +11,11 @@ import importlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ._core import MessageMeta, proto
@@ -26,18 +28,36 @@ from .errors import Error, NameClash, SchemaMismatch
 _PROGRESS_SECONDS = 0.1  # between two lines
 
 
-def _classes(text: str) -> list[MessageMeta]:
-    """The class that ``module:Class`` names, or all that the module itself defines."""
+def _named(text: str) -> Any:
+    """What ``module:Class`` names, or the module."""
     name, _, path = text.partition(":")
     try:
         module = importlib.import_module(name)
-        if path:
-            found: list[Any] = [functools.reduce(getattr, path.split("."), module)]
-        else:
-            found = [one for one in vars(module).values() if _is_message(one)]
-            found = newest_of(one for one in found if one.__module__ == module.__name__)
-    except (ImportError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever the module raises
+        raise argparse.ArgumentTypeError(f"{text}: {_import_fault(error)}") from None
+    try:
+        return functools.reduce(getattr, path.split("."), module) if path else module
+    except AttributeError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def _import_fault(error: Exception) -> str:
+    """In a line: what was raised, and where in the code of those who wrote the module."""
+    text = f"{type(error).__name__}: {error}"
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename not in (__file__, importlib.__file__) and frame.filename[0] != "<":
+            return f"{text} ({frame.filename}, line {frame.lineno})"
+    return text
+
+
+def _classes(text: str) -> list[MessageMeta]:
+    """The class that ``module:Class`` names, or all that the module itself defines."""
+    named = _named(text)
+    if isinstance(named, ModuleType):
+        every = [one for one in vars(named).values() if _is_message(one)]
+        found: list[Any] = newest_of(one for one in every if one.__module__ == named.__name__)
+    else:
+        found = [named]
     if not found or not all(_is_message(one) for one in found):
         raise argparse.ArgumentTypeError(
             f"{text} is no message class; name a class derived from es.Event, es.Command or "
@@ -74,16 +94,6 @@ def _print_proto(given: argparse.Namespace) -> int:
     if classes:
         sys.stdout.write(proto(*classes))
     return 0
-
-
-def _lockable(text: str) -> Any:
-    """What ``module:Class`` names, or the module."""
-    name, _, path = text.partition(":")
-    try:
-        module = importlib.import_module(name)
-        return functools.reduce(getattr, path.split("."), module) if path else module
-    except (ImportError, ValueError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def _lock(given: argparse.Namespace) -> int:
@@ -271,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command.set_defaults(run=_lock)
     command.add_argument(
-        "classes", nargs="+", type=_lockable, metavar="MODULE[:CLASS]", help="e.g. shop"
+        "classes", nargs="+", type=_named, metavar="MODULE[:CLASS]", help="e.g. shop"
     )
     command.add_argument("--file", default="escqrs.schema.lock")
     command.add_argument("--check", action="store_true", help="compare only")

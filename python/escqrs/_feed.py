@@ -237,6 +237,10 @@ class ProviderFeed(Feed):
             self._news.remove(loop, future)
 
 
+for _kind in (CoreFeed, ProviderFeed):  # errors name the class that people know
+    _kind.__name__ = _kind.__qualname__ = Feed.__name__
+
+
 class _News:
     """Tells who follows a provider that it has changed."""
 

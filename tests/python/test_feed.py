@@ -286,3 +286,9 @@ def test_exit_with_feeds_waiting():
         """,
         warnings="ignore",
     )
+
+
+def test_an_error_names_the_class_that_people_know(store):
+    with pytest.raises(AttributeError, match="'Feed' object has no attribute 'nothing'"):
+        store.subscribe().nothing
+    assert type(store.subscribe()).__name__ == es.Feed.__name__

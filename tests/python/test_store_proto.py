@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import escqrs as es
+import pytest
 
 
 def versions(path: Path, *programs: Callable[[Path], None]) -> str:
@@ -148,3 +149,25 @@ def test_the_command_line(tmp_path: Path) -> None:
     done = run(tmp_path / "other.db")
     assert (done.returncode, done.stdout) == (2, "")
     assert "other.db: no such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this"),
+        ("def broken(:", "SyntaxError: "),
+        ("raise ZeroDivisionError('planted')", "ZeroDivisionError: planted"),
+        ("None.planted", "AttributeError: 'NoneType' object has no attribute 'planted'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_line(
+    tmp_path: Path, source: str, said: str
+) -> None:
+    (tmp_path / "planted_shop.py").write_text(f"\n{source}\n")
+    command = [sys.executable, "-m", "escqrs", "proto", "planted_shop:Item"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "planted_shop:Item: " + said in last
+    assert "planted_shop.py, line 2)" in last
