@@ -8,7 +8,9 @@ others has fixtures of its own.
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Iterator
+from typing import Any
 
 import escqrs as es
 import pytest
@@ -41,6 +43,12 @@ def door() -> Iterator[Door]:
     DOORS["d"] = Door()
     yield DOORS["d"]
     DOORS["d"].open.set()
+
+
+@pytest.fixture
+def seen() -> queue.SimpleQueue[Any]:
+    """What actors have received, where they tell."""
+    return queue.SimpleQueue()
 
 
 @pytest.fixture(autouse=True)

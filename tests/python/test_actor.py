@@ -19,11 +19,6 @@ def system():
         yield system
 
 
-@pytest.fixture
-def seen():
-    return queue.SimpleQueue()
-
-
 # ---- sending and asking --------------------------------------------------------------------------
 
 

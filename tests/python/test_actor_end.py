@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import queue
 import signal
 import threading
 import weakref
@@ -21,11 +20,6 @@ from actors import Call, Doer, Echo, Recorder, end, get
 def system():
     with es.ActorSystem() as system:
         yield system
-
-
-@pytest.fixture
-def seen():
-    return queue.SimpleQueue()
 
 
 def test_close_finishes_what_was_sent_and_stops_all(seen):

@@ -48,11 +48,6 @@ class Boss(es.Actor):
 
 
 @pytest.fixture
-def seen():
-    return queue.SimpleQueue()
-
-
-@pytest.fixture
 def system():
     with es.ActorSystem() as system:
         yield system

@@ -129,19 +129,33 @@ static void test_create_as_fails_alone(void **state)
     assert_look(self, "SELECT count(*) FROM sqlite_schema WHERE name = 't'", "0");
 }
 
-static void test_readonly(void **state)
+/* A read model that has one item, and is level. */
+static escqrs_readmodel *add_one_item(fixture *self)
 {
-    fixture *self = *state;
-    escqrs_error error = {0};
     escqrs_readmodel *items = add_items(self);
     start(self);
     append_item(self, "book", 1);
     flush(self, items);
+    return items;
+}
 
-    escqrs_store_options options = {.readonly = true};
+/* The same file, read-only. */
+static fixture open_reader(const fixture *self)
+{
+    const escqrs_store_options options = {.readonly = true};
     fixture reader = {.schema = self->schema, .log = self->log};
+    escqrs_error error = {0};
     check(escqrs_store_open(self->path, &options, &reader.store, &error), &error);
     fixture_open_projector(&reader);
+    return reader;
+}
+
+static void test_readonly(void **state)
+{
+    fixture *self = *state;
+    escqrs_error error = {0};
+    (void)add_one_item(self);
+    fixture reader = open_reader(self);
     escqrs_readmodel *missing = NULL;
     assert_int_equal(try_add(&reader, "Missing", "CREATE TABLE m (a)", NULL, "", &missing, &error),
                      ESCQRS_READ_ONLY);
@@ -163,15 +177,8 @@ static void test_readonly_change_is_told_to_all(void **state)
 {
     fixture *self = *state;
     escqrs_error error = {0};
-    escqrs_readmodel *items = add_items(self);
-    start(self);
-    append_item(self, "book", 1);
-    flush(self, items);
-
-    escqrs_store_options options = {.readonly = true};
-    fixture reader = {.schema = self->schema, .log = self->log};
-    check(escqrs_store_open(self->path, &options, &reader.store, &error), &error);
-    fixture_open_projector(&reader);
+    escqrs_readmodel *items = add_one_item(self);
+    fixture reader = open_reader(self);
     escqrs_readmodel *same = add_items(&reader);
     start(&reader);
     escqrs_readmodel_status status;

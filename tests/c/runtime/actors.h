@@ -181,6 +181,7 @@ static inline void settle(escqrs_actor_system *system)
     }
 }
 
+/* After it every note has been destroyed, once. */
 static inline void system_end(escqrs_actor_system *system)
 {
     escqrs_error error = {0};
@@ -188,6 +189,7 @@ static inline void system_end(escqrs_actor_system *system)
         fail_msg("stop: %s", error.message);
     }
     escqrs_actor_system_destroy(system);
+    assert_int_equal(notes_alive, 0);
 }
 
 static inline escqrs_props *props_make(const escqrs_props_options *options)

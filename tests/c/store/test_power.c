@@ -160,22 +160,29 @@ static void test_normal(void **state)
     run(ESCQRS_DURABILITY_NORMAL, 150, 10, 190000);
 }
 
+static const escqrs_store_options by_hand = {.sqlite_vfs = POWER_VFS_NAME, .manual = true};
+
+/* A store whose power goes when the test says so. */
+static escqrs_store *open_manual(void)
+{
+    power_vfs_register();
+    power_vfs_begin(NULL, NULL);
+    return open_with(fixture_path, &by_hand);
+}
+
 /* What a failed sync has left in the WAL is read by who opens the file anew, and by no disk kept:
  * nothing is acknowledged behind it before it is safe. */
 static void test_behind_a_failed_sync(void **state)
 {
     (void)state;
-    const escqrs_store_options options = {.sqlite_vfs = POWER_VFS_NAME, .manual = true};
     scene now = {.random = test_random_new(), .data_size = 700};
     escqrs_error error = {0};
-    power_vfs_register();
-    power_vfs_begin(NULL, NULL);
-    escqrs_store *store = open_with(fixture_path, &options);
+    escqrs_store *store = open_manual();
     assert_int_equal(commit_next(store, &now, &error), ESCQRS_OK);
     power_vfs_fail_sync();
     assert_int_equal(commit_next(store, &now, &error), ESCQRS_IO);
     escqrs_store_destroy(store);
-    store = open_with(fixture_path, &options);
+    store = open_with(fixture_path, &by_hand);
     assert_int_equal(version_of(store, "common"), 2); /* as who was told of an error may find */
     assert_int_equal(commit_next(store, &now, &error), ESCQRS_OK);
     cut one = {.loss = POWER_KEEPS_NOTHING, .tried = now.tried, .acknowledged = now.tried};
@@ -202,12 +209,9 @@ static escqrs_status write_rows(void *context, void *sqlite, escqrs_error *error
 static void test_restart_behind_a_failed_sync(void **state)
 {
     (void)state;
-    const escqrs_store_options options = {.sqlite_vfs = POWER_VFS_NAME, .manual = true};
     scene now = {.random = test_random_new(), .data_size = 700};
     escqrs_error error = {0};
-    power_vfs_register();
-    power_vfs_begin(NULL, NULL);
-    escqrs_store *store = open_with(fixture_path, &options);
+    escqrs_store *store = open_manual();
     assert_int_equal(commit_next(store, &now, &error), ESCQRS_OK);
     assert_int_equal(escqrs_store_run(store, false, write_rows, NULL, &error), ESCQRS_OK);
     power_vfs_fail_sync();
