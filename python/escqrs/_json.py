@@ -593,7 +593,7 @@ def to_json(message: Message) -> str:
 
     Names are in lowerCamelCase, integers of 64 bits and bytes (base64) are text, enums are the
     names of their values in ``es.proto``, times and timedeltas are like ``"2024-02-29T23:59:59Z"``
-    and ``"1.5s"``. Left out is what is None or empty; a set is sorted by the texts of its items.
+    and ``"1.500s"``. Left out is what is None or empty; a set is sorted by the texts of its items.
 
         >>> import escqrs as es
         >>> class Paid(es.Event):
