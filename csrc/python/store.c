@@ -702,9 +702,10 @@ static PyMethodDef store_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyObject *store_get_simulated(PyObject *object, void *Py_UNUSED(closure))
+static PyObject *store_get_simulation(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(((esc_py_store *)object)->simulation != NULL);
+    PyObject *simulation = (PyObject *)((esc_py_store *)object)->simulation;
+    return Py_NewRef(simulation == NULL ? Py_None : simulation);
 }
 
 static PyGetSetDef store_getset[] = {
@@ -717,7 +718,7 @@ static PyGetSetDef store_getset[] = {
     {"_plan", store_get_plan, NULL, NULL, NULL},
     {"_forked", store_get_forked, NULL, NULL, NULL},
     {"_opened", store_get_opened, NULL, NULL, NULL},
-    {"_simulated", store_get_simulated, NULL, NULL, NULL},
+    {"_simulation", store_get_simulation, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -38,7 +38,7 @@ class System(ActorSystem):
     left to do; an answer that can no longer come is ``es.Timeout`` at once. Persistent actors
     commit before the next message is handled. A handler that asks waits on this thread, and only
     what it waits for goes on meanwhile. What needs threads is refused: async actors, ``await``,
-    durable subscriptions, ``watch``.
+    durable subscriptions.
 
     seed: any int.
     supervisor: as for ``es.ActorSystem``.

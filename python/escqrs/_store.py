@@ -728,7 +728,7 @@ def open_store(
 
 def refuse_simulated(store: _core.StoreBase, what: str) -> None:
     """TypeError where a seeded system runs the store."""
-    if store._simulated:
+    if store._simulation is not None:
         raise TypeError(
             f"{what} has a thread of its own, and a seeded system has none; es.open has"
         )

@@ -324,7 +324,7 @@ def _is_provider(store: Store) -> bool:
 def _carry(store: Store) -> Store:
     """The store of the core that stands for the one that was given, which has no system yet."""
     before = _carried.get(store)
-    if (before is not None and not before.closed) or store._simulated:
+    if (before is not None and not before.closed) or store._simulation is not None:
         what = "that of a seeded system" if before is None else repr(before)
         raise Locked(f"{store!r} has a system already: {what}", path=store.path)
     return ProviderStore(store) if _is_provider(store) else store
@@ -335,7 +335,7 @@ def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> Sys
     system = System(store, owned, max_in_flight, max_entities)
     system._owns_store = owned
     system._processes = {}
-    if not store._simulated:  # which its simulation keeps, and with it the system
+    if store._simulation is None:  # which its simulation keeps, and with it the system
         _carried[store.provider if isinstance(store, ProviderStore) else store] = system
     return system
 

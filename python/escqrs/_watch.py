@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._query import core_of
-from .errors import Error
+from .errors import Error, Timeout
 
 if TYPE_CHECKING:
+    from ._core import ActorSystemBase
     from ._readmodel import ReadModel
 
 __all__ = ["Watch"]
@@ -81,11 +82,15 @@ class Watch(Generic[_R]):
     def __init__(self, model: ReadModel, query: Callable[[], _R]) -> None:
         self._core = core_of(model)
         self._query = query
+        self._simulation: ActorSystemBase | None = self._core.system().store._simulation
         self._moved = threading.Event()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._failure: BaseException | None = None
         self._closed = False
         self._last: list[_R] = []  # none yet, or one
+        self._hub: Hub | None = None
+        if self._simulation is not None:  # which is run, and has no thread
+            return
         with _hub_lock:
             if model._escqrs_hub is None:
                 model._escqrs_hub = Hub(self._core)
@@ -104,7 +109,8 @@ class Watch(Generic[_R]):
     def close(self) -> None:
         """End the iteration, also of a thread or task that waits in it."""
         self._closed = True
-        self._hub.remove(self)
+        if self._hub is not None:
+            self._hub.remove(self)
         self._wake(None)
 
     def _check(self) -> bool:
@@ -126,7 +132,20 @@ class Watch(Generic[_R]):
     def __iter__(self) -> Watch[_R]:
         return self
 
+    def _run(self, simulation: ActorSystemBase) -> _R:
+        """The next result of a seeded system, which goes on until there is one."""
+        found = simulation._wait(lambda: self._closed or self._changed(), None)
+        if found is None:
+            raise TypeError("a watch of a seeded system is for the thread that runs it")
+        if not found:
+            raise Timeout("nothing is left to do that could change the result of the query")
+        if self._closed:
+            raise StopIteration
+        return self._last[0]
+
     def __next__(self) -> _R:
+        if self._simulation is not None:
+            return self._run(self._simulation)
         while True:
             self._moved.wait()
             self._moved.clear()
@@ -139,6 +158,8 @@ class Watch(Generic[_R]):
         return self
 
     async def __anext__(self) -> _R:
+        if self._simulation is not None:
+            raise TypeError("an event loop does not run a seeded system: iterate without `async`")
         event = asyncio.Event()
         self._waiter = (asyncio.get_running_loop(), event)
         try:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -483,7 +484,7 @@ def test_what_needs_threads_is_refused(tmp_path: Path) -> None:
         for refused in (
             lambda: system.open(bank.store, Account),  # type: ignore[arg-type]
             lambda: bank.subscribe("durable"),
-            lambda: bank[Moves].watch(Moves.count),
+            lambda: bank[Moves].watch(Moves.count).__anext__().send(None),
             lambda: bank[Account, "1"].submit(Deposit(1)).__await__(),
         ):
             with pytest.raises(TypeError, match="seeded"):
@@ -492,6 +493,33 @@ def test_what_needs_threads_is_refused(tmp_path: Path) -> None:
             system.open("a.db", int)
         with pytest.raises(es.Locked):
             es.open(bank.store, Account)
+
+
+def test_a_watch_runs_the_system() -> None:
+    def seen(seed: int) -> list[int]:
+        with System(seed) as system:
+            bank = system.open(Account, Moves)
+            with bank[Moves].watch(Moves.count) as watch:
+                results = [next(watch)]
+                for one in "123":
+                    bank[Account, one].tell(Deposit(1))
+                while results[-1] < 3:
+                    results.append(next(watch))
+                with pytest.raises(es.Timeout):
+                    next(watch)
+            with pytest.raises(StopIteration):
+                next(watch)
+            other = bank[Moves].watch(Moves.count)
+            with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError, match="thread"):
+                pool.submit(next, other).result()
+        with pytest.raises(es.Closed):
+            next(other)
+        return results
+
+    several = [seen(seed) for seed in range(10)]
+    assert several == [seen(seed) for seed in range(10)]
+    assert [0, 1, 2, 3] in several
+    assert [0, 3] in several
 
 
 def test_ids_are_of_chance_again_when_it_is_over() -> None:
