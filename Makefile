@@ -53,7 +53,7 @@ BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/b
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 
 .PHONY: help run registration test lib install-c test-install-c test-c test-python examples-c tests-c benches-c asan ubsan tsan valgrind \
-        stress crash bench fuzz lint format docs wheel sdist clean packages-build packages-test
+        stress chaos crash bench fuzz lint format docs wheel sdist clean packages-build packages-test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -281,9 +281,23 @@ asan-python: install packages-test
 
 stress: install ## the kill loop and other long tests, in their long form
 	@$(MAKE) $(VENV)/extra-test
-	@$(PARALLEL) $(LIB) $(BUILD)/tests/c/runtime/test_stress
+	@$(MAKE) chaos
 	ESCQRS_STRESS=long $(BUILD)/tests/c/runtime/test_stress
 	ESCQRS_STRESS=long $(VENV_PYTHON) -m pytest tests/stress $(PYTEST_ARGS)
+
+CHAOS := $(BUILD)/tests/stress/chaos.so
+CHAOS_PROGRAMS := $(filter $(BUILD)/tests/c/runtime/%,$(TEST_PROGRAMS))
+
+$(CHAOS): $(BUILD)/tests/stress/chaos.o
+	$(hush)$(CC) -shared -o $@ $^ -ldl
+
+chaos: packages-test ## run the tests of the runtime with delays at random where threads meet
+	@$(PARALLEL) $(LIB) $(CHAOS_PROGRAMS) $(CHAOS)
+	@for program in $(CHAOS_PROGRAMS); do \
+	    echo "--- $$program"; \
+	    timeout -k 5 $(TEST_SECONDS) env LD_PRELOAD=$(abspath $(CHAOS)) $$program || \
+	        { echo "FAILED ($$?): $$program"; exit 1; }; \
+	done
 
 crash: install ## only those of them that kill processes and fail writes
 	@$(MAKE) $(VENV)/extra-test
