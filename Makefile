@@ -52,8 +52,8 @@ EXAMPLE_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 
-.PHONY: help run registration test lib install-c test-install-c test-c test-python examples-c tests-c benches-c asan ubsan tsan valgrind \
-        stress chaos crash bench fuzz lint format docs wheel sdist clean packages-build packages-test
+.PHONY: help run registration test lib install-c test-install-c test-c test-python examples-c tests-c benches-c asan \
+        ubsan tsan valgrind stress chaos crash bench fuzz lint format docs wheel sdist clean packages-build packages-test
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16

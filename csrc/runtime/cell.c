@@ -245,7 +245,9 @@ escqrs_turn_end esc_cell_behave(esc_cell *cell, escqrs_envelope *message)
 void esc_cell_set_receive(esc_cell *cell)
 {
     esc_extra *extra = esc_cell_has(cell);
-    if (cell->props->receive_middleware_count > 0) {
+    if (cell->props->guard != NULL) {
+        cell->receive = esc_guard_receive;
+    } else if (cell->props->receive_middleware_count > 0) {
         cell->receive = esc_middleware_receive;
     } else if (extra != NULL && extra->behaviours.count > 0) {
         cell->receive =
@@ -347,6 +349,9 @@ static void instance_destroy(esc_cell *cell)
     const escqrs_actor_class *actor_class = cell->props->actor_class;
     if (actor_class->destroy != NULL) {
         actor_class->destroy(instance, cell->props->user_data);
+    }
+    if (cell->props->guard != NULL) {
+        cell->props->guard->end(cell);
     }
 }
 
@@ -681,7 +686,10 @@ escqrs_turn_end esc_cell_after_callback(esc_cell *cell, escqrs_turn_end turn)
 
 static escqrs_turn_end resume_turn(esc_cell *cell)
 {
-    escqrs_turn_end turn = cell->props->actor_class->resume(esc_cell_context(cell), cell->instance);
+    escqrs_turn_end turn =
+        cell->props->guard != NULL
+            ? esc_guard_resume(cell)
+            : cell->props->actor_class->resume(esc_cell_context(cell), cell->instance);
     turn = esc_cell_after_callback(cell, turn);
     if (turn != ESCQRS_TURN_SUSPEND) {
         cell->actor.nudge_again = cell->actor.nudge_again || next_action(cell) != ACTION_NONE;

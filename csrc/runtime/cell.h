@@ -64,11 +64,29 @@ typedef struct esc_signal {
     uintptr_t kind;
 } esc_signal;
 
+/* ---- guards ----------------------------------------------------------------------------------- */
+
+/* Stands around all that an actor handles; all on the actor's thread. See guard.c. */
+typedef struct esc_guard {
+    /* Before the instance handles `message`; NULL: a continuation. False: it does not, and *turn
+     * stands for what it would have answered. */
+    bool (*before)(esc_cell *cell, const escqrs_envelope *message, escqrs_turn_end *turn);
+    /* It has answered `turn`; returns what that comes to. The message may be gone. */
+    escqrs_turn_end (*after)(esc_cell *cell, escqrs_turn_end turn);
+    /* A suspension has ended. True: the guard's own, and *turn is what the turn comes to. */
+    bool (*resume)(esc_cell *cell, escqrs_turn_end *turn);
+    /* In place of escqrs_tell, for what the actor sends by its context. */
+    escqrs_status (*send)(esc_cell *cell, escqrs_ref *to, escqrs_envelope *envelope,
+                          escqrs_ref *sender);
+    void (*end)(esc_cell *cell); /* the instance has ended */
+} esc_guard;
+
 /* ---- props ------------------------------------------------------------------------------------ */
 
 struct escqrs_props {
     _Atomic(uint32_t) references;
-    bool boxed; /* its mailboxes are boxes */
+    bool boxed;       /* its mailboxes are boxes */
+    bool wraps_sends; /* by middleware, or by its guard */
     const escqrs_actor_class *actor_class;
     void (*failure_release)(void *detail); /* the class's; of a router its options' */
     void *user_data;
@@ -85,6 +103,8 @@ struct escqrs_props {
     size_t spawn_middleware_count;
     int64_t receive_timeout_ns;
     size_t stash_max;
+    const esc_guard *guard; /* NULL: none */
+    void *guard_data;       /* freed with the props */
 };
 
 /* The same, whose mailboxes have statistics. */
@@ -245,6 +265,7 @@ struct esc_extra {
         *failure; /* what escqrs_context_fail has said, or what waits for a decision */
     _Atomic(esc_router *) router; /* of a router */
     struct esc_lease *lease;      /* of `current`, where continuations share it */
+    void *guarded;                /* the guard's */
 
     char *last_words; /* what its failure said, until it runs again; the actor's thread writes, with
                          the system's words_lock, which others read with */
@@ -328,6 +349,13 @@ static inline __attribute__((always_inline)) escqrs_turn_end esc_cell_handle(
     }
     return esc_cell_hand_over(cell, envelope);
 }
+
+/* ---- guard.c ---------------------------------------------------------------------------------- */
+
+/* Of actors that have a guard: their receive, the end of a suspension, a continuation. */
+escqrs_turn_end esc_guard_receive(escqrs_context *context, void *state, escqrs_envelope *message);
+escqrs_turn_end esc_guard_resume(esc_cell *cell);
+escqrs_turn_end esc_guard_continue(esc_cell *cell, escqrs_continuation *continuation);
 
 /* ---- children.c ------------------------------------------------------------------------------- */
 

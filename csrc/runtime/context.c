@@ -74,7 +74,7 @@ escqrs_envelope *escqrs_context_take(escqrs_context *context)
 static inline escqrs_status send(esc_cell *cell, escqrs_ref *to, escqrs_envelope *envelope,
                                  escqrs_ref *sender)
 {
-    if (__builtin_expect(cell->props->send_middleware_count > 0, 0)) {
+    if (__builtin_expect(cell->props->wraps_sends, 0)) {
         return esc_middleware_send(cell, to, envelope, sender);
     }
     return escqrs_tell(to, envelope, sender);

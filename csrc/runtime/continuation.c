@@ -106,7 +106,10 @@ escqrs_turn_end esc_continuation_run(esc_cell *cell, escqrs_continuation *contin
         esc_cell_has(cell)->lease = lease;
         cell->actor.kept = true;
     }
-    escqrs_turn_end turn = continuation->run(esc_cell_context(cell), cell->instance, continuation);
+    escqrs_turn_end turn =
+        cell->props->guard != NULL
+            ? esc_guard_continue(cell, continuation)
+            : continuation->run(esc_cell_context(cell), cell->instance, continuation);
     end(continuation);
     return esc_cell_after_callback(cell, turn);
 }

@@ -45,7 +45,9 @@ escqrs_status escqrs_next_send(const escqrs_next *next, escqrs_context *context,
 {
     const escqrs_props *props = esc_context_cell(context)->props;
     if (next->index == props->send_middleware_count) {
-        return escqrs_tell(to, envelope, sender);
+        return props->guard != NULL
+                   ? props->guard->send(esc_context_cell(context), to, envelope, sender)
+                   : escqrs_tell(to, envelope, sender);
     }
     const escqrs_send_middleware *middleware = &props->send_middleware[next->index];
     escqrs_next after = {.index = next->index + 1};

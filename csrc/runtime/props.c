@@ -24,6 +24,7 @@ static void props_free(escqrs_props *props)
     escqrs_free(props->receive_middleware);
     escqrs_free(props->send_middleware);
     escqrs_free(props->spawn_middleware);
+    escqrs_free(props->guard_data);
     escqrs_free(props);
 }
 
@@ -65,6 +66,7 @@ escqrs_status escqrs_props_create(const escqrs_props_options *options, escqrs_pr
     }
     made->receive_middleware_count = options->receive_middleware_count;
     made->send_middleware_count = options->send_middleware_count;
+    made->wraps_sends = made->send_middleware_count > 0;
     made->spawn_middleware_count = options->spawn_middleware_count;
     made->release = options->release;
     *props = made;

@@ -475,6 +475,11 @@ static escqrs_status check(const escqrs_router_options *options, escqrs_error *e
     if (options->routing == ESCQRS_ROUTING_CONSISTENT_HASH && options->key == NULL) {
         return escqrs_error_set(error, ESCQRS_INVALID, "consistent hashing needs a key");
     }
+    if (options->pool != NULL && options->pool->guard != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "a pool of persistent actors has no names for them; spawn them and "
+                                "make a group");
+    }
     if (options->pool != NULL && options->group_size > 0) {
         return escqrs_error_set(error, ESCQRS_INVALID, "a router is a pool or a group, not both");
     }
