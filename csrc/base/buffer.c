@@ -1,3 +1,4 @@
+/* See buffer.h. */
 #include "base/buffer.h"
 
 #include <stdarg.h>

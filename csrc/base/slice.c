@@ -1,3 +1,4 @@
+/* See escqrs/base.h. No locks. */
 #include <escqrs/base.h>
 
 #include <string.h>

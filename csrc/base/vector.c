@@ -1,3 +1,4 @@
+/* See vector.h. */
 #include "base/vector.h"
 
 #include <string.h>

@@ -611,9 +611,9 @@ static PyObject *handle_repr(PyObject *object)
     PyObject *id = handle_get_id(object, NULL);
     PyObject *text = NULL;
     if (id != NULL) {
-        text = PyUnicode_FromFormat("<%U %R in %U%s>", esc_py_definition_name(self->definition), id,
-                                    self->system->path,
-                                    atomic_load(&self->system->closed) ? ", closed" : "");
+        text = PyUnicode_FromFormat(
+            "<%U %R in %U%s>", esc_py_definition_name(self->definition), id, self->system->path,
+            atomic_load_explicit(&self->system->closed, memory_order_relaxed) ? ", closed" : "");
         Py_DECREF(id);
     }
     return text;

@@ -810,7 +810,8 @@ PyObject *esc_py_store_open_provider(PyObject *object, PyObject *args)
 PyObject *esc_py_store_provider_changed(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     esc_py_store *self = (esc_py_store *)object;
-    if (self->core == NULL || !esc_py_is_own(self->fork_generation) || atomic_load(&self->closed)) {
+    if (self->core == NULL || !esc_py_is_own(self->fork_generation) ||
+        atomic_load_explicit(&self->closed, memory_order_relaxed)) {
         Py_RETURN_NONE;
     }
     Py_BEGIN_ALLOW_THREADS

@@ -240,7 +240,8 @@ static PyObject *store_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 static void store_finalize(PyObject *object)
 {
     esc_py_store *self = (esc_py_store *)object;
-    if (self->core == NULL || atomic_load(&self->closed) || !esc_py_is_own(self->fork_generation)) {
+    if (self->core == NULL || atomic_load_explicit(&self->closed, memory_order_relaxed) ||
+        !esc_py_is_own(self->fork_generation)) {
         return;
     }
     PyObject *type, *value, *traceback;
@@ -623,7 +624,8 @@ static PyObject *store_get_head(PyObject *object, void *Py_UNUSED(closure))
 
 static PyObject *store_get_closed(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(atomic_load(&((esc_py_store *)object)->closed) != 0);
+    return PyBool_FromLong(
+        atomic_load_explicit(&((esc_py_store *)object)->closed, memory_order_relaxed) != 0);
 }
 
 static PyObject *store_get_forked(PyObject *object, void *Py_UNUSED(closure))

@@ -45,7 +45,7 @@ typedef struct esc_py_store {
     struct esc_py_state *state;
     escqrs_store *core; /* NULL until it is open; then never changes */
     unsigned fork_generation;
-    _Atomic uint32_t closed; /* written with the GIL */
+    _Atomic uint32_t closed; /* read and written with the GIL: relaxed */
     bool readonly;
     esc_py_backing *backing;
     PyObject *path;  /* str */

@@ -158,7 +158,7 @@ static PyObject *system_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF((PyObject *)self);
         return NULL;
     }
-    atomic_store(&self->closed, 0);
+    atomic_store_explicit(&self->closed, 0, memory_order_relaxed);
     return (PyObject *)self;
 }
 
@@ -374,7 +374,8 @@ static PyObject *system_close(PyObject *object, PyObject *args, PyObject *kwargs
 static void system_finalize(PyObject *object)
 {
     esc_py_system *self = (esc_py_system *)object;
-    if (atomic_load(&self->closed) == 2 || !esc_py_is_own(self->fork_generation)) {
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) == 2 ||
+        !esc_py_is_own(self->fork_generation)) {
         return;
     }
     PyObject *type, *value, *traceback;
@@ -386,7 +387,7 @@ static void system_finalize(PyObject *object)
         PyErr_WriteUnraisable(NULL);
     }
     Py_XDECREF(result);
-    if (atomic_load(&self->closed) != 2 && !is_inside(self)) {
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) != 2 && !is_inside(self)) {
         leave_behind(self); /* its threads run: to join them with the GIL held would never end */
     }
     PyErr_Restore(type, value, traceback);
@@ -407,7 +408,8 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
 static int system_clear(PyObject *object)
 {
     esc_py_system *self = (esc_py_system *)object;
-    if (atomic_load(&self->closed) == 2 && esc_py_is_own(self->fork_generation)) {
+    if (atomic_load_explicit(&self->closed, memory_order_relaxed) == 2 &&
+        esc_py_is_own(self->fork_generation)) {
         Py_CLEAR(self->readmodels);
         Py_CLEAR(self->beside);
     }
@@ -549,7 +551,8 @@ static PyObject *system_get_head(PyObject *object, void *Py_UNUSED(closure))
 
 static PyObject *system_get_closed(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(atomic_load(&((esc_py_system *)object)->closed) != 0);
+    return PyBool_FromLong(
+        atomic_load_explicit(&((esc_py_system *)object)->closed, memory_order_relaxed) != 0);
 }
 
 static PyObject *system_get_forked(PyObject *object, void *Py_UNUSED(closure))

@@ -37,9 +37,10 @@ typedef struct esc_py_system {
     escqrs_projector *projector;
     escqrs_host *host; /* of the runtime: Python, one worker at a time */
     unsigned fork_generation;
-    _Atomic uint32_t pins;   /* calls that are under way without the GIL; close() sleeps on it */
-    _Atomic uint32_t closed; /* written with the GIL: 0 open, 1 closing, 2 closed; a second closer
-                                sleeps on it */
+    _Atomic uint32_t pins; /* calls that are under way without the GIL; close() sleeps on it */
+    /* 0 open, 1 closing, 2 closed; read and written with the GIL: relaxed. Without it a second
+     * closer sleeps on it: acquire, which pairs with the release that ends the closing. */
+    _Atomic uint32_t closed;
     _Atomic int64_t close_until_ns; /* monotonic; when the thread that closes gives up */
     bool readonly;
     bool left_behind; /* a handler did not come back: the C parts are never destroyed */
