@@ -157,7 +157,9 @@ static escqrs_turn_end router_create(escqrs_context *context, void *user_data, v
         return escqrs_context_fail(context, ESCQRS_NO_MEMORY, NULL, "out of memory");
     }
     if (router->random == 0) {
-        escqrs_random_fill(&config->options.random, &router->random, sizeof router->random);
+        const escqrs_runtime *runtime = esc_context_cell(context)->system->runtime;
+        escqrs_random_fill(esc_runtime_random(runtime, &config->options.random), &router->random,
+                           sizeof router->random);
         router->random |= 1; /* xorshift does not leave 0 */
     }
     escqrs_error error = {0};

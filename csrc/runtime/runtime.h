@@ -158,6 +158,13 @@ struct escqrs_runtime {
     escqrs_actor *orphans; /* parked and without a reference; destroyed with the runtime */
 };
 
+/* What chance is for an actor of it: as given or, where that is zero, a manual runtime's own. */
+static inline const escqrs_random *esc_runtime_random(const escqrs_runtime *self,
+                                                      const escqrs_random *given)
+{
+    return given->fill == NULL && self->manual ? &self->random : given;
+}
+
 /* ---- actor.c ---------------------------------------------------------------------------------- */
 
 /* Handle up to batch_max messages of an actor that came from a queue; puts it back where more are

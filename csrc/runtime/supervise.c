@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "runtime/cell.h"
+#include "runtime/runtime.h"
 
 /* ---- records ---------------------------------------------------------------------------------- */
 
@@ -326,7 +327,8 @@ static bool count_restart(esc_extra *extra, const escqrs_supervisor *supervisor,
 }
 
 /* How long to wait before the restart. */
-static int64_t backoff(esc_extra *extra, const escqrs_supervisor *supervisor, int64_t now_ns)
+static int64_t backoff(const escqrs_runtime *runtime, esc_extra *extra,
+                       const escqrs_supervisor *supervisor, int64_t now_ns)
 {
     if (supervisor->backoff_first_ns <= 0) {
         return 0;
@@ -346,7 +348,8 @@ static int64_t backoff(esc_extra *extra, const escqrs_supervisor *supervisor, in
     extra->backoff_count++;
     if (supervisor->backoff_jitter > 0) {
         uint32_t number;
-        escqrs_random_fill(&supervisor->backoff_random, &number, sizeof number);
+        escqrs_random_fill(esc_runtime_random(runtime, &supervisor->backoff_random), &number,
+                           sizeof number);
         wait *= 1 + supervisor->backoff_jitter * ((double)number / UINT32_MAX * 2 - 1);
     }
     return (int64_t)wait;
@@ -404,7 +407,7 @@ static escqrs_directive decide(esc_cell *parent, esc_failure_record *record, int
         if (!count_restart(extra, supervisor, now_ns)) {
             return ESCQRS_DIRECTIVE_STOP;
         }
-        *wait_ns = backoff(extra, supervisor, now_ns);
+        *wait_ns = backoff(parent->system->runtime, extra, supervisor, now_ns);
     }
     /* who is at the top has nobody to turn to */
     return directive == ESCQRS_DIRECTIVE_ESCALATE && parent->parent == NULL ? ESCQRS_DIRECTIVE_STOP

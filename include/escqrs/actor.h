@@ -294,7 +294,7 @@ typedef struct escqrs_supervisor {
     int64_t backoff_max_ns;       /* 0: 30 s */
     double backoff_factor;        /* 0: 2 */
     double backoff_jitter;        /* share, 0 to 1; 0: none */
-    escqrs_random backoff_random; /* zero: the system's */
+    escqrs_random backoff_random; /* zero: a manual runtime's, else chance */
 } escqrs_supervisor;
 
 /* ---- props ------------------------------------------------------------------------------------ */
@@ -691,7 +691,7 @@ typedef struct escqrs_router_options {
     escqrs_ref *const *group; /* the first routees of a group; held */
     size_t group_size;
     const escqrs_supervisor *supervisor; /* of a pool's routees; NULL: default */
-    escqrs_random random;                /* RANDOM; zero: the system's */
+    escqrs_random random;                /* RANDOM; zero: a manual runtime's, else chance */
     void (*release)(void *context);      /* the props are gone; may be NULL */
 } escqrs_router_options;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,40 @@ def test_persistent_actors(tmp_path: Path) -> None:
         assert store.head == 16
         with System(2) as system:
             assert system.spawn(props, name="c4").ask(1) == 7
+
+
+def test_chance_is_the_seeds() -> None:
+    """How long a backoff differs, and whom a random router chooses."""
+
+    def history(seed: int) -> list[object]:
+        seen: list[object] = []
+        made = itertools.count()
+
+        class Worker:
+            def __init__(self) -> None:
+                self.number = next(made)
+
+            def receive(self, ctx: es.Context, message: object) -> None:
+                if isinstance(message, es.Started):
+                    seen.append((self.number, system.now))
+                elif message == "fail":
+                    raise LookupError
+                elif message == "who":
+                    seen.append(self.number)
+
+        backoff = es.Backoff(first=1.0, factor=1.0, jitter=0.5)
+        with System(seed, supervisor=es.OneForOne(backoff=backoff)) as system:
+            worker = system.spawn(Worker)
+            for _ in range(3):
+                worker.tell("fail")
+            pool = system.spawn(es.Props(Worker, router=es.random(8)))
+            for _ in range(20):
+                pool.tell("who")
+            system.run()
+        return seen
+
+    assert all(history(seed) == history(seed) for seed in range(5))
+    assert history(0) != history(1)
 
 
 def test_async_actors_are_refused() -> None:
