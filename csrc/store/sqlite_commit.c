@@ -51,6 +51,9 @@ escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stre
             return status;
         }
         version = version > erased.upto ? version : erased.upto;
+        if (version == 0) { /* it would be written to from version 1 once more */
+            return esc_sqlite_not_indexed(sqlite, name, id, error);
+        }
         status = esc_stream_index_add(index, id, name, version, true, result);
     }
     if (status != ESCQRS_OK) {

@@ -136,6 +136,18 @@ escqrs_status esc_sqlite_bad_number(const esc_sqlite *sqlite, escqrs_slice strea
     return ESCQRS_CORRUPT;
 }
 
+escqrs_status esc_sqlite_not_indexed(const esc_sqlite *sqlite, escqrs_slice stream, int64_t number,
+                                     escqrs_error *error)
+{
+    (void)escqrs_error_set(error, ESCQRS_CORRUPT,
+                           "%s is damaged: stream %.*s has the number %lld, and the index of "
+                           "streams has none of its events",
+                           sqlite->shown, (int)stream.size, (const char *)stream.data,
+                           (long long)number);
+    esc_error_subject(error, stream);
+    return ESCQRS_CORRUPT;
+}
+
 /* ---- before SQLite opens it ------------------------------------------------------------------- */
 
 static uint32_t big_endian(const uint8_t *bytes, unsigned count)
@@ -436,10 +448,54 @@ escqrs_status esc_sqlite_ends(const esc_sqlite *sqlite, esc_connection *connecti
     return status;
 }
 
+/* Gaps in a file whose number of deletions is lost: nobody would look at them. In one statement, as
+ * the first deletion may be written meanwhile. */
+static escqrs_status check_deletions(const esc_sqlite *sqlite, sqlite3 *db, escqrs_error *error)
+{
+    int64_t tables = 0, lost = 0;
+    int code = esc_sqlite_pragma(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'escqrs_gap'",
+                                 &tables);
+    if (code == SQLITE_OK && tables > 0) {
+        code = esc_sqlite_pragma(db,
+                                 "SELECT EXISTS(SELECT 1 FROM escqrs_gap) AND NOT EXISTS(SELECT 1"
+                                 " FROM escqrs_store WHERE name = 'deletions' AND value > 0 AND"
+                                 " typeof(value) = 'integer')",
+                                 &lost);
+    }
+    if (code != SQLITE_OK) {
+        return esc_sqlite_error(sqlite, db, code, error, "cannot read");
+    }
+    return lost == 0 ? ESCQRS_OK
+                     : esc_sqlite_refuse(sqlite, ESCQRS_CORRUPT, error,
+                                         "is damaged: its table escqrs_store lacks the number of "
+                                         "deletions");
+}
+
+/* Does it keep a hash chain? Its table says so as well: a file does not cease to keep one with the
+ * row that says it. */
+static escqrs_status read_chain(esc_sqlite *sqlite, esc_connection *connection, bool *chained,
+                                escqrs_error *error)
+{
+    int64_t chain = 0, tables = 0;
+    escqrs_status status = esc_sqlite_meta(sqlite, connection, "chain", &chain, chained, error);
+    if (status == ESCQRS_OK && *chained && chain != 1) {
+        return esc_sqlite_refuse(sqlite, ESCQRS_NOT_A_STORE, error,
+                                 "keeps a hash chain of a kind that this escqrs does not know");
+    }
+    if (status != ESCQRS_OK || *chained) {
+        return status;
+    }
+    int code = esc_sqlite_pragma(
+        connection->db, "SELECT count(*) FROM sqlite_schema WHERE name = 'escqrs_chain'", &tables);
+    *chained = tables > 0;
+    return code == SQLITE_OK ? status
+                             : esc_sqlite_error(sqlite, connection->db, code, error, "cannot read");
+}
+
 escqrs_status esc_sqlite_read_numbers(esc_sqlite *sqlite, esc_connection *connection,
                                       escqrs_error *error)
 {
-    int64_t salt = 0, indexed = 0, chain = 0;
+    int64_t salt = 0, indexed = 0;
     bool found[3] = {false, false, false};
     escqrs_status status = esc_sqlite_meta(sqlite, connection, "salt", &salt, &found[0], error);
     if (status == ESCQRS_OK) {
@@ -450,11 +506,10 @@ escqrs_status esc_sqlite_read_numbers(esc_sqlite *sqlite, esc_connection *connec
                                    "is damaged: its table escqrs_store lacks rows");
     }
     if (status == ESCQRS_OK) {
-        status = esc_sqlite_meta(sqlite, connection, "chain", &chain, &found[2], error);
+        status = check_deletions(sqlite, connection->db, error);
     }
-    if (status == ESCQRS_OK && found[2] && chain != 1) {
-        status = esc_sqlite_refuse(sqlite, ESCQRS_NOT_A_STORE, error,
-                                   "keeps a hash chain of a kind that this escqrs does not know");
+    if (status == ESCQRS_OK) {
+        status = read_chain(sqlite, connection, &found[2], error);
     }
     if (status == ESCQRS_OK && sqlite->chained && !found[2]) {
         status = esc_sqlite_refuse(

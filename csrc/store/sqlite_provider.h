@@ -232,6 +232,9 @@ escqrs_status esc_sqlite_check_ends(const esc_sqlite *sqlite, int64_t head, int6
 /* Always CORRUPT: the stream cannot have that number. */
 escqrs_status esc_sqlite_bad_number(const esc_sqlite *sqlite, escqrs_slice stream, int64_t number,
                                     escqrs_error *error) ESCQRS_MUST_USE;
+/* Always CORRUPT: the stream has a number, and no events that the index knows. */
+escqrs_status esc_sqlite_not_indexed(const esc_sqlite *sqlite, escqrs_slice stream, int64_t number,
+                                     escqrs_error *error) ESCQRS_MUST_USE;
 /* Load all types of the file into the registry. */
 escqrs_status esc_sqlite_load_types(esc_sqlite *sqlite, esc_connection *connection,
                                     escqrs_error *error) ESCQRS_MUST_USE;

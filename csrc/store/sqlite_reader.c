@@ -259,6 +259,29 @@ escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, 
     return status;
 }
 
+/* A stream with a number and no version: it was made a moment ago and memory knows it, or its row
+ * of the index is lost. Its connection is in no transaction, so what memory forgot is read. */
+static escqrs_status prove_empty(esc_sqlite *sqlite, esc_connection *connection,
+                                 escqrs_slice stream, int64_t id, int64_t *version,
+                                 escqrs_error *error)
+{
+    escqrs_erased erased = {0};
+    escqrs_status status = ESCQRS_OK;
+    hold_index(sqlite);
+    bool known = esc_stream_index_look_id(&sqlite->index, id, version);
+    if (!known) {
+        status = esc_sqlite_index_last(sqlite, connection, id, version, error);
+    }
+    if (!known && status == ESCQRS_OK) {
+        status = esc_sqlite_erased_of(sqlite, connection, id, &erased, error);
+    }
+    release_index(sqlite);
+    *version = *version > erased.upto ? *version : erased.upto;
+    return known || status != ESCQRS_OK || *version > 0
+               ? status
+               : esc_sqlite_not_indexed(sqlite, stream, id, error);
+}
+
 escqrs_status esc_sqlite_version(escqrs_provider *self, escqrs_slice stream, int64_t *version,
                                  int64_t *hint, escqrs_error *error)
 {
@@ -268,8 +291,18 @@ escqrs_status esc_sqlite_version(escqrs_provider *self, escqrs_slice stream, int
     }
     esc_connection *connection;
     escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
-    if (status == ESCQRS_OK) {
-        status = esc_sqlite_stream(sqlite, connection, stream, hint, version, error);
+    if (status != ESCQRS_OK) {
+        return status;
+    }
+    status = esc_sqlite_stream(sqlite, connection, stream, hint, version, error);
+    esc_sqlite_give_reader(sqlite, connection);
+    if (status != ESCQRS_OK || *hint == 0 || *version > 0) {
+        return status;
+    }
+    status = esc_sqlite_refresh(self, error); /* it may be younger than what is known here */
+    if (status == ESCQRS_OK &&
+        (status = esc_sqlite_take_reader(sqlite, &connection, error)) == ESCQRS_OK) {
+        status = prove_empty(sqlite, connection, stream, *hint, version, error);
         esc_sqlite_give_reader(sqlite, connection);
     }
     return status;

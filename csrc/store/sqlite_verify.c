@@ -445,6 +445,26 @@ static escqrs_status check_streams(esc_verifier *in)
 
 /* ---- the whole -------------------------------------------------------------------------------- */
 
+static escqrs_status stored_row(esc_verifier *in, sqlite3_stmt *statement)
+{
+    escqrs_slice name = esc_verifier_column(statement, 0);
+    return esc_verifier_report(in, "file", (esc_verified_place){0},
+                               "escqrs_store lacks the number \"%.*s\"", (int)name.size,
+                               (const char *)name.data);
+}
+
+/* Without them it does not open, or is read as what it is not. */
+static escqrs_status check_stored(esc_verifier *in)
+{
+    return esc_verifier_each(
+        in, "file",
+        "SELECT column1 FROM (VALUES ('created'), ('indexed'), ('salt'), ('chain')) WHERE"
+        " (column1 <> 'chain' OR EXISTS(SELECT 1 FROM sqlite_schema WHERE name = 'escqrs_chain'))"
+        " AND NOT EXISTS(SELECT 1 FROM escqrs_store WHERE name = column1 AND"
+        " typeof(value) = 'integer')",
+        stored_row);
+}
+
 static escqrs_status check_numbers(esc_verifier *in)
 {
     int64_t salt = 0;
@@ -472,6 +492,9 @@ static escqrs_status check_numbers(esc_verifier *in)
                                      "it goes on to position %" PRId64
                                      ", and the store ends at %" PRId64,
                                      in->watermark, in->head);
+    }
+    if (status == ESCQRS_OK) {
+        status = check_stored(in);
     }
     return status == ESCQRS_OK ? esc_verifier_progress(in, 0) : status;
 }

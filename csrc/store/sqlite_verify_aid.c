@@ -107,8 +107,14 @@ escqrs_status esc_verifier_snapshot_row(esc_verifier *in, sqlite3_stmt *statemen
 /* (name, position) */
 static escqrs_status position_row(esc_verifier *in, sqlite3_stmt *statement, const char *part)
 {
+    bool is_number = sqlite3_column_type(statement, 1) == SQLITE_INTEGER;
     escqrs_slice name = esc_verifier_column(statement, 0);
     int64_t position = sqlite3_column_int64(statement, 1);
+    if (!is_number) {
+        return esc_verifier_report(
+            in, part, (esc_verified_place){0}, "the position of %.*s is no number",
+            (int)(name.size < 128 ? name.size : 128), (const char *)name.data);
+    }
     return position >= 0 && position <= in->head
                ? ESCQRS_OK
                : esc_verifier_report(in, part, (esc_verified_place){0, 0, position},
@@ -132,16 +138,17 @@ static escqrs_status read_model_row(esc_verifier *in, sqlite3_stmt *statement)
 
 escqrs_status esc_verifier_key_row(esc_verifier *in, sqlite3_stmt *statement)
 {
+    int64_t position = sqlite3_column_int64(statement, 1);
     escqrs_slice key = esc_verifier_column(statement, 0), rest = esc_verifier_column(statement, 2);
     uint64_t version;
     in->counts->keys++;
     while (rest.size > 0) {
         size_t used = esc_varint_decode(rest.data, rest.size, &version);
-        if (used == 0 || version > (uint64_t)in->head) {
-            return esc_verifier_report(
-                in, "key", (esc_verified_place){0, 0, sqlite3_column_int64(statement, 1)},
-                "the versions of key %.*s do not read", (int)(key.size < 128 ? key.size : 128),
-                (const char *)key.data);
+        if (used == 0 || version > (uint64_t)(position > 0 ? position : 0)) {
+            return esc_verifier_report(in, "key", (esc_verified_place){0, 0, position},
+                                       "the versions of key %.*s do not read",
+                                       (int)(key.size < 128 ? key.size : 128),
+                                       (const char *)key.data);
         }
         rest = (escqrs_slice){(const uint8_t *)rest.data + used, rest.size - used};
     }
@@ -157,6 +164,14 @@ static escqrs_status object_row(esc_verifier *in, sqlite3_stmt *statement)
                                (const char *)name.data);
 }
 
+static escqrs_status owner_row(esc_verifier *in, sqlite3_stmt *statement)
+{
+    escqrs_slice model = esc_verifier_column(statement, 0);
+    return esc_verifier_report(
+        in, "read model", (esc_verified_place){0}, "%.*s has tables, and its position is lost",
+        (int)(model.size < 128 ? model.size : 128), (const char *)model.data);
+}
+
 escqrs_status esc_verifier_check_read_models(esc_verifier *in)
 {
     int64_t tables;
@@ -170,6 +185,12 @@ escqrs_status esc_verifier_check_read_models(esc_verifier *in)
     }
     status = esc_verifier_each(in, "read model", "SELECT name, position FROM escqrs_readmodel",
                                read_model_row);
+    if (status == ESCQRS_OK) {
+        status = esc_verifier_each(in, "read model",
+                                   "SELECT DISTINCT readmodel FROM escqrs_readmodel_object WHERE"
+                                   " readmodel NOT IN (SELECT name FROM escqrs_readmodel)",
+                                   owner_row);
+    }
     return status != ESCQRS_OK
                ? status
                : esc_verifier_each(

@@ -223,8 +223,20 @@ escqrs_status esc_verifier_check_chain(esc_verifier *in)
                                      "events up to position %" PRId64 " were removed", last);
 }
 
+/* SQLite puts any value into any column; what is no number would be read as 0. */
+static bool has_numbers(sqlite3_stmt *statement)
+{
+    static const int columns[] = {0, 1, 2, 3, 4, 5, 8};
+    bool all = true;
+    for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++) {
+        all = all && sqlite3_column_type(statement, columns[i]) == SQLITE_INTEGER;
+    }
+    return all;
+}
+
 static escqrs_status event_row(esc_verifier *in, sqlite3_stmt *statement)
 {
+    bool numbers = has_numbers(statement);
     esc_row row = {
         .position = sqlite3_column_int64(statement, 0),
         .stream = sqlite3_column_int64(statement, 1),
@@ -241,6 +253,9 @@ static escqrs_status event_row(esc_verifier *in, sqlite3_stmt *statement)
     escqrs_recorded recorded = {
         .position = row.position, .version = row.version, .time_us = row.time_us, .data = data};
     escqrs_status status = check_order(in, &row, stream);
+    if (status == ESCQRS_OK && !numbers) {
+        status = esc_verifier_report(in, "event", where, "a column of numbers has something else");
+    }
     if (status == ESCQRS_OK && (stream == NULL || type == NULL)) {
         return esc_verifier_report(in, "event", where, "it is of no known %s",
                                    stream == NULL ? "stream" : "type");
@@ -272,13 +287,16 @@ static escqrs_status event_row(esc_verifier *in, sqlite3_stmt *statement)
 
 escqrs_status esc_verifier_check_events(esc_verifier *in)
 {
-    sqlite3_prepare_v2(in->db, "SELECT 1 FROM escqrs_tag WHERE tag = ?1 AND position = ?2", -1,
-                       &in->look_tag, NULL);
-    sqlite3_prepare_v2(in->db, "SELECT 1 FROM escqrs_id WHERE id = ?1 AND position = ?2", -1,
-                       &in->look_id, NULL);
-    if (in->look_tag == NULL || in->look_id == NULL) {
+    int code =
+        sqlite3_prepare_v2(in->db, "SELECT 1 FROM escqrs_tag WHERE tag = ?1 AND position = ?2", -1,
+                           &in->look_tag, NULL);
+    if (code == SQLITE_OK) {
+        code = sqlite3_prepare_v2(in->db, "SELECT 1 FROM escqrs_id WHERE id = ?1 AND position = ?2",
+                                  -1, &in->look_id, NULL);
+    }
+    if (code != SQLITE_OK) {
         in->partial = true;
-        return esc_verifier_refused(in, "file", (esc_verified_place){0}, sqlite3_errcode(in->db));
+        return esc_verifier_refused(in, "file", (esc_verified_place){0}, code);
     }
     if (in->sqlite->chained &&
         (sqlite3_prepare_v2(in->db, "SELECT hash FROM escqrs_chain WHERE position = ?1", -1,

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/checksum.h"
 #include "base/error.h"
+#include "base/utf8.h"
 
 #define TABLE_CAPACITY_MIN 64
 #define RECORD_SIZE_MAX (16u << 20)
@@ -114,7 +115,8 @@ static escqrs_type *create(int64_t id, escqrs_slice name, escqrs_slice record)
 escqrs_status esc_type_registry_load(esc_type_registry *registry, int64_t id, escqrs_slice name,
                                      escqrs_slice record, escqrs_type **type, escqrs_error *error)
 {
-    if (id < 1 || id > ESC_TYPE_COUNT_MAX || name.size == 0 || name.size > ESCQRS_TYPE_NAME_MAX) {
+    if (id < 1 || id > ESC_TYPE_COUNT_MAX || name.size == 0 || name.size > ESCQRS_TYPE_NAME_MAX ||
+        memchr(name.data, 0, name.size) != NULL || !esc_utf8_valid(name)) {
         return escqrs_error_set(error, ESCQRS_CORRUPT, "the stored type %lld does not read",
                                 (long long)id);
     }

@@ -126,7 +126,10 @@ class Statistics:
 def _time(microseconds: int) -> datetime | None:
     if microseconds == 0:
         return None
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    except OverflowError:  # a damaged one: verify() says more
+        return None
 
 
 def stats(store: Store) -> Statistics:

@@ -220,6 +220,21 @@ def test_an_unknown_kind_is_refused(path: Path) -> None:
         es.Store(path)
 
 
+def test_a_file_does_not_cease_to_keep_one(path: Path) -> None:
+    """Its links say that it does, whatever became of the row that says so."""
+    with es.Store(path) as store:
+        noted = store.chain_hash()
+    change(path, "DELETE FROM escqrs_store WHERE name = 'chain'")
+    with es.Store(path) as store:
+        assert store.chain_hash() == noted
+        store.append("a", [event(b"one more")])
+        assert store.chain_hash() != noted
+    with es.Store(path, readonly=True) as store:
+        assert [one.part for one in store.verify().problems] == ["file"]
+    change(path, "UPDATE escqrs_journal SET data = x'00' WHERE position = 4")
+    assert ("chain", 4) in [(one.part, one.position) for one in problems(path)]
+
+
 def test_deleting_keeps_the_links(path: Path) -> None:
     with es.Store(path) as store:
         before = links(store)

@@ -136,6 +136,15 @@ def test_a_whole_store_has_no_problems(whole):
         ("UPDATE escqrs_key SET position = 207 WHERE key = 'key'", "key", None, None, 207),
         ("UPDATE escqrs_key SET versions = x'ff' WHERE key = 'key'", "key", None, None, 206),
         ("UPDATE escqrs_readmodel SET position = 207", "read model", None, None, 207),
+        ("UPDATE escqrs_journal SET ordinal = 'x' WHERE position = 6", "event", "third", 1, 6),
+        ("DROP TABLE escqrs_tag", "file", None, None, None),
+        ("DROP TABLE escqrs_id", "file", None, None, None),
+        ("UPDATE escqrs_checkpoint SET position = 'x'", "checkpoint", None, None, None),
+        ("UPDATE escqrs_key SET position = 200 WHERE key = 'key'", "key", None, None, 200),
+        ("UPDATE escqrs_key SET position = x'07' WHERE key = 'k0'", "key", None, None, None),
+        ("UPDATE escqrs_readmodel SET position = 'x'", "read model", None, None, None),
+        ("DELETE FROM escqrs_readmodel", "read model", None, None, None),
+        ("DELETE FROM escqrs_store WHERE name = 'created'", "file", None, None, None),
         ("DROP TABLE names", "read model", None, None, None),
         ("DROP TABLE escqrs_snapshot", "snapshot", None, None, None),
     ],
@@ -145,6 +154,23 @@ def test_what_is_wrong_is_named(damaged, statement, part, stream, version, posit
     where = [(one.part, one.stream, one.version, one.position) for one in found]
     assert (part, stream, version, position) in where, found
     assert all(one.text for one in found)
+
+
+def test_statistics_of_a_damaged_file(damaged):
+    path = damaged(
+        "DELETE FROM escqrs_store WHERE name = 'created'",
+        "UPDATE escqrs_journal SET time = 1 << 62 WHERE position = 206",
+    )
+    with es.Store(path, readonly=True) as store:
+        found = store.stats()
+    assert (found.events, found.created, found.last) == (206, None, None)
+
+
+def test_a_type_without_a_readable_name(damaged):
+    for name in ("x'fffe'", "x'410042'"):
+        path = damaged(f"UPDATE escqrs_type SET name = {name} WHERE name = 'Thing'")
+        with pytest.raises(es.Corrupt, match="type"):
+            es.Store(path, readonly=True)
 
 
 def test_an_event_that_does_not_decode(tmp_path):
@@ -318,3 +344,37 @@ def test_from_the_shell(whole, damaged):
 def test_stats_from_the_shell(whole):
     status, out, _ = shell("stats", str(whole))
     assert (status, "type verify.Added  204" in out) == (0, True)
+
+
+def test_a_stream_that_the_index_has_lost(damaged):
+    """It is not empty, and not written to from its first version once more."""
+    path = damaged(
+        "DELETE FROM escqrs_index WHERE stream ="
+        " (SELECT id FROM escqrs_stream WHERE name = 'other')"
+    )
+    for readonly in (True, False):
+        with es.Store(path, readonly=readonly) as store:
+            for read in (store.version, lambda name: list(store.history(name))):
+                with pytest.raises(es.Corrupt, match="other") as caught:
+                    read("other")
+                assert caught.value.stream == "other"
+            assert store.version("third") == 201
+            assert list(store.history("none")) == []
+    with es.Store(path) as store:
+        with pytest.raises(es.Corrupt, match="other"):
+            store.append("other", [es.NewEvent("Thing", b"z")])
+        assert store.append("new", [es.NewEvent("Thing", b"z")]).versions == {"new": 1}
+
+
+def test_the_number_of_deletions_is_not_lost_silently(damaged):
+    """Without it nobody would look at what says that events were deleted."""
+    path = damaged()
+    with es.Store(path) as store:
+        store.truncate("third", 100, force=True)
+    db = sqlite3.connect(path)
+    db.execute("DELETE FROM escqrs_store WHERE name = 'deletions'")
+    db.commit()
+    db.close()
+    for readonly in (True, False):
+        with pytest.raises(es.Corrupt, match="deletions"):
+            es.Store(path, readonly=readonly)
