@@ -534,17 +534,18 @@ def as_nobody(code: str, *arguments: object) -> str:
 
 
 @pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A folder that another user may look into; where the way to it is closed, there is no test."""
-    one = tmp_path
-    while one != one.parent:
-        if not one.stat().st_mode & stat.S_IXOTH:
-            try:
-                one.chmod(one.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-            except OSError:
+def reachable() -> Iterator[Path]:
+    """A folder that another user may look into; where the way to it is closed, there is no test.
+
+    Not below tmp_path: each pytest that begins, of whichever program, closes pytest's own folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="escqrs-") as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        for one in folder.parents:
+            if not one.stat().st_mode & stat.S_IXOTH:
                 pytest.skip(f"{one} is closed to others")
-        one = one.parent
-    return tmp_path
+        yield folder
 
 
 def test_a_file_that_may_only_be_read(reachable: Path) -> None:
