@@ -233,7 +233,7 @@ Spawner = Callable[[Any, "Props", "str | None"], "Ref"]
 
 
 def _functions(name: str, given: Any) -> tuple[Any, ...]:
-    if not isinstance(given, Iterable):
+    if not hasattr(given, "__iter__"):
         raise TypeError(f"{name} is a list of functions, not {type(given).__name__}")
     functions = tuple(given)
     for one in functions:
