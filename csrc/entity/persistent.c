@@ -82,9 +82,9 @@ typedef struct persistent {
     within within;
     bool starting; /* Started was handled, or is; recovery is to come */
     bool recovering;
-    bool recovered;
-    bool applied; /* the turn has persisted something */
-    bool broken;  /* receive has refused an event of the turn */
+    bool recovered; /* to its end, ReplayComplete, or at that */
+    bool applied;   /* the turn has persisted something */
+    bool broken;    /* receive has refused an event of the turn */
     bool stale;
     escqrs_ref *asker; /* of the message of the turn: a future, held; or NULL */
     flight *flight;    /* the turn's, or NULL */
@@ -223,6 +223,7 @@ static void tell_asker(esc_cell *cell, const persistent *self)
 static escqrs_turn_end turn_failed(esc_cell *cell, persistent *self)
 {
     self->stale = self->stale || self->applied;
+    self->recovered = self->recovered && cell->step != ESC_STEP_STARTED;
     tell_asker(cell, self);
     turn_close(self);
     return ESCQRS_TURN_FAILED;
@@ -236,7 +237,7 @@ static escqrs_turn_end commit_failed(esc_cell *cell, persistent *self, escqrs_st
     escqrs_context_fail(context, status, NULL, "%s: its events could not be stored: %s", self->name,
                         error->message[0] == '\0' ? escqrs_status_name(status) : error->message);
     self->stale = true;
-    if (cell->step == ESC_STEP_STARTED) {
+    if (cell->step != ESC_STEP_NONE) { /* it starts, which would fail again, or ends anyway */
         return turn_failed(cell, self);
     }
     if (escqrs_context_restart(context, false, NULL) != ESCQRS_OK) {
@@ -384,6 +385,9 @@ static void request_snapshot(esc_cell *cell, persistent *self)
     }
     if (give_within(cell, self, &request_snapshot_message, WITHIN_SNAPSHOT) == ESCQRS_TURN_FAILED) {
         esc_failure_note(cell, &request_snapshot_message, ESCQRS_DIRECTIVE_RESUME);
+        if (self->flight != NULL) {
+            self->flight->has_snapshot = false;
+        }
     }
 }
 
@@ -540,16 +544,30 @@ static void instead_of_stale(esc_cell *cell, const escqrs_envelope *message, esc
     }
 }
 
+/* A supervisor said resume to one that could not be recovered, which has nothing to go on with: it
+ * stops, and what it was sent are dead letters. */
+static void instead_of_unrecovered(esc_cell *cell, const escqrs_envelope *message,
+                                   escqrs_turn_end *turn)
+{
+    instead_of_stale(cell, message, turn);
+    escqrs_stop(esc_cell_ref(cell)); /* goes before a restart */
+}
+
 static bool guard_before(esc_cell *cell, const escqrs_envelope *message, escqrs_turn_end *turn)
 {
-    if (message != NULL && message->type == &escqrs_started && persistent_of(cell) == NULL) {
+    bool starts = message != NULL && message->type == &escqrs_started;
+    if (starts && persistent_of(cell) == NULL) {
         *turn = begin(cell);
         if (*turn != ESCQRS_TURN_NEXT) {
             return false;
         }
     }
     persistent *self = persistent_of(cell);
-    if (self == NULL) { /* its beginning has failed: it may end, and has nothing to lose */
+    if (!starts && !ends(message) && (self == NULL || !self->recovered)) {
+        instead_of_unrecovered(cell, message, turn);
+        return false;
+    }
+    if (self == NULL) { /* its beginning has failed: it ends, and has nothing to lose */
         return true;
     }
     if (self->stale) {

@@ -36,9 +36,11 @@
  * nothing of the message is stored and nothing leaves; its asker gets the error; the failure is
  * logged and published; and the actor is restarted from what is stored, whatever its supervisor
  * would say, for its state has seen what is not there. The old instance gets nothing more. While it
- * starts (a ReplayComplete that persists) its supervisor decides, so that it does not try for ever.
- * A message whose handling fails leaves neither events nor messages behind; a supervisor that says
- * resume gets an actor that is restarted before its next message.
+ * starts (a ReplayComplete that persists) its supervisor decides, so that it does not try for ever;
+ * one that could not be recovered has nothing to go on with: where its supervisor says resume, it
+ * stops at its next message. In Restarting, Stopping and Stopped what had begun goes on. A message
+ * whose handling fails leaves neither events nor messages behind; a supervisor that says resume
+ * gets an actor that is restarted before its next message.
  *
  * An event that cannot be read (CORRUPT) or that receive answers with FAILED (its own status) is a
  * failure of the actor, with stream, version and type in its text. A snapshot that cannot be read,

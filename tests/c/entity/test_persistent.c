@@ -21,6 +21,7 @@ typedef enum order_kind {
     DELETE_SNAPSHOTS,
     ASK_ECHO, /* persist in the continuation of a question to the echo */
     BECOME,   /* and persist by another behaviour from then on */
+    FAIL,     /* having done nothing */
 } order_kind;
 
 typedef struct order {
@@ -61,6 +62,9 @@ typedef struct world {
     bool fail_requests;
     bool refuse_replay;
     bool persist_at_start;
+    int starts_refused;   /* how many ReplayComplete persist and fail; the actor's thread counts */
+    int restarts_refused; /* how many Restarting persist in vain; the actor's thread counts down */
+    _Atomic int restarts;
 } world;
 
 typedef struct counter {
@@ -153,6 +157,8 @@ static escqrs_turn_end counter_order(escqrs_context *context, counter *self, con
     case BECOME:
         assert_int_equal(escqrs_context_become(context, twice, NULL), ESCQRS_OK);
         return answer(context, self, ESCQRS_OK);
+    case FAIL:
+        return escqrs_context_fail(context, ESCQRS_REJECTED, NULL, "on purpose");
     }
     return ESCQRS_TURN_NEXT;
 }
@@ -205,6 +211,19 @@ static escqrs_turn_end counter_snapshot(escqrs_context *context, counter *self)
     return ESCQRS_TURN_NEXT;
 }
 
+static void write_elsewhere(world *self, const char *name, int64_t number);
+
+static escqrs_turn_end counter_restarting(escqrs_context *context, counter *self)
+{
+    atomic_fetch_add(&self->world->restarts, 1);
+    if (self->world->restarts_refused == 0) {
+        return ESCQRS_TURN_NEXT;
+    }
+    self->world->restarts_refused--;
+    write_elsewhere(self->world, "a", 10);
+    return add(context, self, 1) == ESCQRS_OK ? ESCQRS_TURN_NEXT : ESCQRS_TURN_FAILED;
+}
+
 static escqrs_turn_end counter_receive(escqrs_context *context, void *state,
                                        escqrs_envelope *message)
 {
@@ -228,11 +247,19 @@ static escqrs_turn_end counter_receive(escqrs_context *context, void *state,
                                                 (escqrs_slice){&one, sizeof one}, NULL),
                          ESCQRS_INVALID);
     }
+    if (message->type == &escqrs_replay_complete && self->world->starts_refused > 0) {
+        self->world->starts_refused--;
+        assert_int_equal(add(context, self, 1), ESCQRS_OK);
+        return escqrs_context_fail(context, ESCQRS_REJECTED, NULL, "on purpose");
+    }
     if (message->type == &escqrs_replay_complete && self->world->persist_at_start) {
         return add(context, self, 1) == ESCQRS_OK ? ESCQRS_TURN_NEXT : ESCQRS_TURN_FAILED;
     }
     if (message->type == &escqrs_stopped) {
         atomic_fetch_add(&self->world->stopped, 1);
+    }
+    if (message->type == &escqrs_restarting) {
+        return counter_restarting(context, self);
     }
     return ESCQRS_TURN_NEXT;
 }
@@ -589,6 +616,61 @@ static void test_behaviours_and_continuations_persist(void **state)
     world_close(&w);
 }
 
+/* Asked, it has stopped without an answer. */
+static void assert_stops(world *self, const char *name)
+{
+    escqrs_ref *ref = counter_of(self, name);
+    escqrs_envelope *answered = NULL;
+    assert_int_equal(escqrs_ask(ref, order_new(GET, 0), INT64_MAX, &answered, NULL), ESCQRS_CLOSED);
+    assert_int_equal(escqrs_ref_wait_stopped(ref, INT64_MAX, NULL), ESCQRS_OK);
+    escqrs_ref_release(ref);
+}
+
+/* Whatever its supervisor says, here resume. */
+static void test_nobody_goes_on_who_was_not_recovered(void **state)
+{
+    (void)state;
+    world w = {0};
+    world_open(&w, 0, false);
+    assert_int_equal(ask(&w, "a", ADD, 5, NULL), ESCQRS_OK);
+    world_actors_end(&w);
+    world_actors(&w, 0, true, false);
+    w.refuse_replay = true;
+    assert_stops(&w, "a");
+    w.starts_refused = 5;
+    assert_stops(&w, "b");
+    assert_int_equal(w.starts_refused, 4);
+    assert_int_equal(stored_version(&w, "b"), 0);
+    world_close(&w);
+}
+
+static void test_who_persists_at_its_restart_is_restarted_once(void **state)
+{
+    (void)state;
+    world w = {.restarts_refused = 5};
+    world_open(&w, 0, false);
+    assert_int_equal(ask(&w, "a", ADD, 1, NULL), ESCQRS_OK);
+    assert_int_equal(ask(&w, "a", FAIL, 0, NULL), ESCQRS_REJECTED);
+    assert_counter(&w, "a", 11, 2);
+    assert_int_equal(atomic_load(&w.restarts), 1);
+    world_close(&w);
+}
+
+static void test_deleted_events_need_a_snapshot(void **state)
+{
+    (void)state;
+    world w = {0};
+    world_open(&w, 2, false);
+    assert_int_equal(ask(&w, "a", ADD, 1, NULL), ESCQRS_OK);
+    assert_int_equal(ask(&w, "a", ADD, 2, NULL), ESCQRS_OK); /* with a snapshot */
+    assert_int_equal(ask(&w, "a", ADD, 3, NULL), ESCQRS_OK);
+    assert_int_equal(ask(&w, "a", DELETE_EVENTS, 2, NULL), ESCQRS_OK);
+    w.refuse_snapshots = true;
+    world_again(&w, 2);
+    assert_stops(&w, "a");
+    world_close(&w);
+}
+
 static void test_deleting(void **state)
 {
     (void)state;
@@ -689,6 +771,9 @@ int main(void)
         cmocka_unit_test(test_an_event_that_receive_refuses_names_itself),
         cmocka_unit_test(test_a_poison_waits_for_what_is_under_way),
         cmocka_unit_test(test_behaviours_and_continuations_persist),
+        cmocka_unit_test(test_nobody_goes_on_who_was_not_recovered),
+        cmocka_unit_test(test_who_persists_at_its_restart_is_restarted_once),
+        cmocka_unit_test(test_deleted_events_need_a_snapshot),
         cmocka_unit_test(test_deleting),
         cmocka_unit_test(test_a_manual_system_commits_itself),
         cmocka_unit_test(test_each_allocation_may_fail),
