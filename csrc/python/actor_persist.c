@@ -56,9 +56,10 @@ struct esc_py_persist {
     int64_t version;        /* with what is under way */
     int64_t version_before; /* at the beginning of the turn */
     bool open;
-    bool applied; /* the turn has persisted something */
+    bool applied;  /* the turn has persisted something */
+    bool starting; /* Started is being handled */
     bool recovering;
-    bool recovered;    /* ReplayComplete has come, or is about to */
+    bool recovered;    /* to its end, ReplayComplete, or at that */
     bool applying;     /* an event that was just persisted is being handled */
     bool snapshotting; /* RequestSnapshot is being handled */
     bool broken;       /* an event was not taken: the message has failed, whatever it does */
@@ -350,6 +351,23 @@ static void turn_close(esc_py_persist *self)
     }
 }
 
+/* The instance is not to handle it: the next one is. Where a supervisor said resume to one that
+ * could not be recovered, there is nothing to go on with: it stops, which goes before a restart,
+ * and what it was sent are dead letters. */
+static int instead_of_handling(esc_py_context *context, const escqrs_envelope *envelope)
+{
+    esc_py_persist *self = context->persist;
+    escqrs_error error = {0};
+    if (escqrs_context_restart(context->core, envelope != NULL, &error) != ESCQRS_OK) {
+        esc_py_raise(self->system->state, &error);
+        return -1;
+    }
+    if (!self->recovered) {
+        escqrs_stop(self->actor);
+    }
+    return 1;
+}
+
 int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
 {
     esc_py_persist *self = context->persist;
@@ -364,15 +382,9 @@ int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
     if (stale && ends) {
         return 1;
     }
-    if (stale &&
-        (envelope == NULL || envelope->type == &esc_py_mail_type ||
-         envelope->type == &escqrs_terminated || envelope->type == &escqrs_receive_timeout)) {
-        escqrs_error error = {0};
-        if (escqrs_context_restart(context->core, envelope != NULL, &error) != ESCQRS_OK) {
-            esc_py_raise(self->system->state, &error);
-            return -1;
-        }
-        return 1;
+    self->starting = envelope != NULL && envelope->type == &escqrs_started;
+    if ((stale || !self->recovered) && !self->starting && !ends) {
+        return instead_of_handling(context, envelope);
     }
     if (turn_begin(self) < 0) {
         return -1;
@@ -767,6 +779,7 @@ PyObject *esc_py_persist_finish(esc_py_context *context, PyObject *result)
         Py_CLEAR(result);
     }
     if (result == NULL) {
+        self->recovered = self->recovered && !self->starting;
         if (self->applied) { /* the instance has seen what is not stored */
             atomic_store_explicit(&self->stale, true, memory_order_relaxed);
         }

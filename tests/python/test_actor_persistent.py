@@ -210,6 +210,32 @@ def test_resuming_after_a_failure_forgets_what_was_not_stored(store):
         assert ref.ask(Add(2)) == (3, 2)
 
 
+@pytest.mark.parametrize("at", [Added, es.ReplayComplete])
+def test_who_was_not_recovered_does_not_go_on_whatever_its_supervisor_says(store, at):
+    """Nor does it try for ever."""
+    starts: list[Any] = []
+
+    class Refusing(Counter):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            super().receive(ctx, message)
+            if isinstance(message, es.Started):
+                starts.append(message)
+            if isinstance(message, es.ReplayComplete):
+                self.persist(Added(1))
+            if isinstance(message, at) and len(starts) < 5:
+                raise LookupError("on purpose")
+
+    with es.ActorSystem() as system:
+        system.spawn(props(store), name="c").ask(Add(5))
+    with es.ActorSystem(supervisor=es.OneForOne(lambda error: es.resume)) as system:
+        ref = system.spawn(es.Props(Refusing, middleware=[es.persistence(store)]), name="c")
+        with pytest.raises(es.Error, match="stopped"):
+            ref.ask("get")
+        ref.wait_stopped()
+    assert len(starts) == 1
+    assert store.version("c") == 1
+
+
 def test_what_a_message_sends_leaves_once_it_is_durable(system, tmp_path: Path):
     seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
