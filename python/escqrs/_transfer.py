@@ -12,9 +12,9 @@ with the batch that they came in.
 The links of deleted events stay in a hash chain, and are exported with the run: a store that keeps
 a chain takes them as they are, as it cannot make them, so that its chain is the same.
 
-An export with a hash chain is read twice: only its last line says where the chain has to end, and
-of one that was changed nothing is to be stored. What cannot be read twice, such as a pipe, is kept
-in a temporary file meanwhile.
+An export with a hash chain is read twice: only what comes behind its events, in a gap or the last
+line, says where the chain has to lead, and of one that was changed nothing is to be stored. What
+cannot be read twice, such as a pipe, is kept in a temporary file meanwhile.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class _Line(Message, name="escqrs.v1.ExportLine"):
     schema: _Schema | None = field(4, default=None)
     event: _Event | None = field(5, default=None)
     end: int | None = field(6, default=None)
-    chain: bytes | None = field(7, default=None)  # in both, where the store keeps a hash chain
+    # in both, and before a gap, where the store keeps a hash chain
+    chain: bytes | None = field(7, default=None)
     gap: _Gap | None = field(8, default=None)
     closed: str | None = field(9, default=None)  # a stream that was deleted
 
@@ -323,11 +324,13 @@ class _Gone:
             count = min(last - version + 1, upto - position + 1)
             if deadline < position:
                 raise self._changed()
-            chain = b""
+            chain, before = b"", None
             if self.chained:
+                before = self._link(position - 1)
                 count = min(count, _BATCH_EVENTS)
                 chain = b"".join(self._link(position + index) for index in range(count))
-            put(_Line(gap=_Gap(position, count, stream, version, time, chain)))
+            gap = _Gap(position, count, stream, version, time, chain)
+            put(_Line(gap=gap, chain=before))
             position += count
             if version + count > last:
                 heapq.heappop(self.left)
@@ -576,7 +579,7 @@ class Export:
         running = _Import(store, head)
         if self.after > head:
             raise Conflict(f"it begins after position {self.after}, and the store ends at {head}")
-        _compare_link(store, self.after, self.first.chain)
+        _compare_link(store, min(self.after, upto), self.first.chain)
         known = _Known(store, self.after, head)
         if not _take_all(running, self.lines, known, upto, progress):
             running.flush()
@@ -625,8 +628,10 @@ def _rereadable(source: IO[bytes], format: str) -> Generator[IO[bytes], None, No
 
 
 def _check_chain(first: _Line, lines: Iterable[_Line]) -> None:
-    """The events lead from the link in the first line to the one in the last: else Conflict."""
-    chain, ended = Chain(first.chain or b"", first.after or 0), False
+    """The events lead from the link in the first line to the one in the last, and to each that
+    stands before deleted ones, of which the links alone are left: else Conflict."""
+    upto = first.upto or 0
+    chain, ended = Chain(first.chain or b"", min(first.after or 0, upto)), False
     for line in lines:
         if (schema := line.schema) is not None:
             chain.learn(schema.number, schema.record)
@@ -634,21 +639,26 @@ def _check_chain(first: _Line, lines: Iterable[_Line]) -> None:
             chain.add(line.event)
         elif (gap := line.gap) is not None:
             _check_gap(gap, chained=True)
+            if gap.position != chain.position + 1 or line.chain not in (None, chain.link):
+                raise _was_changed(chain)
             chain.pass_over(gap.count, gap.chain[-_LINK_BYTES:])
         elif line.end is not None:
-            ended = line.end == chain.position
+            ended = line.end == chain.position == upto
             if ended and line.chain != chain.link:
-                raise Conflict(
-                    "the events of this export do not lead to the hash chain's link at its end, "
-                    f"at position {line.end}: it was changed since it was written. Nothing was "
-                    "stored"
-                )
+                raise _was_changed(chain)
             break
     if not ended:
         raise ValueError(
-            f"it is cut short: it ends after position {chain.position} of {first.upto}. Nothing "
-            "was stored, as the link of its hash chain at the end is missing"
+            f"it is cut short: it ends after position {chain.position} of {upto}. Nothing was "
+            "stored, as the link of its hash chain at the end is missing"
         )
+
+
+def _was_changed(chain: Chain) -> Conflict:
+    return Conflict(
+        "the events of this export do not lead to its hash chain's link at position "
+        f"{chain.position}: it was changed since it was written. Nothing was stored"
+    )
 
 
 def import_(store: Store, file: Any, format: str, progress: Progress | None) -> int:

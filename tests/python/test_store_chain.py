@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import sqlite3
@@ -348,3 +349,54 @@ def test_of_an_export_that_was_changed_nothing_is_stored(
             assert store.head == 0
         assert store.import_(io.BufferedReader(Pipe(data)), format=format) == EVENTS + 3001
         assert store.verify().ok
+
+
+@pytest.mark.parametrize("chain", [True, False])
+@pytest.mark.parametrize("format", ["jsonl", "protobuf"])
+def test_what_was_changed_before_deleted_events_is_not_stored(
+    tmp_path: Path, format: str, chain: bool
+) -> None:
+    """The links of deleted events are taken as they are: also there the chain has to lead."""
+    with es.Store(":memory:", chain=True) as store:
+        for number in range(6):
+            store.append("abcabc"[number], [event(b"data %d" % number)])
+        store.append("d", [event()])
+        store.delete("b")
+        store.export(tmp_path / "export", format=format)
+    data = (tmp_path / "export").read_bytes()
+    text = {"jsonl": base64.b64encode, "protobuf": bytes}[format]
+    with es.Store(":memory:", chain=chain) as store:
+        for number in (0, 2, 3, 5):
+            changed = data.replace(text(b"data %d" % number), text(b"DATA %d" % number))
+            assert changed != data
+            with pytest.raises(es.Conflict, match="it was changed"):
+                store.import_(io.BytesIO(changed), format=format)
+            assert store.head == 0
+        assert store.import_(io.BytesIO(data), format=format) == 5
+        assert store.verify().ok
+
+
+def test_an_export_whose_first_line_was_changed_is_not_stored(path: Path) -> None:
+    target = io.BytesIO()
+    with es.Store(path) as store:
+        store.export(target)
+    data = target.getvalue()
+    assert b'"upto":9,' in data
+    with es.Store(":memory:") as store:
+        for upto in (0, 8, 10):
+            changed = data.replace(b'"upto":9,', b'"upto":%d,' % upto)
+            with pytest.raises(ValueError, match="cut short"):
+                store.import_(io.BytesIO(changed))
+            assert store.head == 0
+
+
+@pytest.mark.parametrize("chain", [True, False])
+def test_an_export_of_no_events_is_none_that_was_cut_short(path: Path, chain: bool) -> None:
+    with es.Store(path) as store, es.Store(":memory:", chain=chain) as other:
+        for after, upto in ((0, None), (EVENTS, None), (EVENTS + 5, None), (5, 2), (0, 0)):
+            target = io.BytesIO()
+            count = store.export(target, after=after, upto=upto)
+            target.seek(0)
+            if after > other.head:
+                other.append("more", [event()] * (after - other.head))
+            assert other.import_(target) == count
