@@ -214,7 +214,8 @@ static bool step_beside(esc_py_actor_system *self, esc_py_system *system)
     return done;
 }
 
-/* Seconds from now, in ns; INT64_MAX: never. */
+/* Seconds from now, in ns; INT64_MAX: never. What is left of a ns, since a float is not exact, is
+ * one: else time would not go on. */
 static int64_t due_in_ns(PyObject *one)
 {
     PyObject *result = PyObject_CallMethod(one, "due_in", NULL);
@@ -224,7 +225,8 @@ static int64_t due_in_ns(PyObject *one)
         PyErr_WriteUnraisable(one);
         return INT64_MAX;
     }
-    return seconds >= 1e9 ? INT64_MAX : (int64_t)(seconds * 1e9 + 0.5);
+    int64_t left_ns = seconds >= 1e9 ? INT64_MAX : (int64_t)(seconds * 1e9 + 0.5);
+    return left_ns == 0 && seconds > 0 ? 1 : left_ns;
 }
 
 static int64_t beside_due_ns(esc_py_actor_system *self, const esc_py_system *system)

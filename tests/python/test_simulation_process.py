@@ -132,6 +132,32 @@ def test_what_has_stopped_goes_on() -> None:
             shop[Fragile].skip()
 
 
+def test_what_could_not_be_stored_is_tried_again_at_any_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seconds in a float are not exact: time goes on by a nanosecond at least."""
+    commit = es.Store.commit
+    attempts = 0
+
+    def fail_twice(store: es.Store, *arguments: Any, **named: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        if attempts % 3 != 0:
+            raise es.StorageError("not now")
+        return commit(store, *arguments, **named)
+
+    monkeypatch.setattr(es.Store, "commit", fail_twice)
+    with System(3) as system:
+        shop = system.open(Order, Fulfilment)
+        for i in range(50):
+            system.run(977.123456789)
+            shop[Order, f"{i}"].ask(Place())
+            shop[Order, f"{i}"].ask(Pay())
+            shop.flush()
+            assert steps(shop, f"{i}") == ["Placed", "Paid", "Shipped"]
+    assert attempts > 150
+
+
 def test_a_wait_that_cannot_end_ends_at_once() -> None:
     with System(2) as system:
         shop = system.open(Order, Fulfilment)
