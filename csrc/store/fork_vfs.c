@@ -237,16 +237,6 @@ static int layered_shm_unmap(sqlite3_file *file, int delete)
     return code;
 }
 
-static int layered_fetch(sqlite3_file *file, sqlite3_int64 offset, int size, void **page)
-{
-    return real_of(file)->pMethods->xFetch(real_of(file), offset, size, page);
-}
-
-static int layered_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *page)
-{
-    return real_of(file)->pMethods->xUnfetch(real_of(file), offset, page);
-}
-
 #define METHODS_COMMON                                                                             \
     .xClose = layered_close, .xRead = layered_read, .xWrite = layered_write,                       \
     .xTruncate = layered_truncate, .xSync = layered_sync, .xFileSize = layered_size,               \
@@ -254,31 +244,21 @@ static int layered_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *page)
     .xFileControl = layered_control, .xSectorSize = layered_sector,                                \
     .xDeviceCharacteristics = layered_device
 
-/* A file offers what the platform's offers: everything, no shared memory, or the first version. */
-static const sqlite3_io_methods methods_whole = {
+/* A file offers shared memory where the platform's does, and never a mapping of itself (version 3):
+ * whoever truncates a mapped file kills the process that reads it. */
+static const sqlite3_io_methods methods_shared = {
     METHODS_COMMON,
-    .iVersion = 3,
+    .iVersion = 2,
     .xShmMap = layered_shm_map,
     .xShmLock = layered_shm_lock,
     .xShmBarrier = layered_shm_barrier,
     .xShmUnmap = layered_shm_unmap,
-    .xFetch = layered_fetch,
-    .xUnfetch = layered_unfetch,
 };
-static const sqlite3_io_methods methods_private = {
-    METHODS_COMMON,
-    .iVersion = 3,
-    .xFetch = layered_fetch,
-    .xUnfetch = layered_unfetch,
-};
-static const sqlite3_io_methods methods_first = {METHODS_COMMON, .iVersion = 1};
+static const sqlite3_io_methods methods_private = {METHODS_COMMON, .iVersion = 1};
 
 static const sqlite3_io_methods *methods_over(const sqlite3_io_methods *real)
 {
-    if (real->iVersion < 3) {
-        return &methods_first;
-    }
-    return real->xShmMap != NULL ? &methods_whole : &methods_private;
+    return real->iVersion >= 2 && real->xShmMap != NULL ? &methods_shared : &methods_private;
 }
 
 /* ---- the file system -------------------------------------------------------------------------- */

@@ -233,15 +233,13 @@ escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_con
         code = sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     }
     if (code == SQLITE_OK) {
-        /* One connection alone checkpoints, and when it chooses to. Readers map the file: beside a
-         * writer the cache of a connection is dropped with each of its transactions. */
+        /* One connection alone checkpoints, and when it chooses to. */
         code = esc_sqlite_execute(connection->db, writes ? "PRAGMA wal_autocheckpoint = 0;"
                                                            "PRAGMA temp_store = MEMORY;"
                                                            "PRAGMA cache_size = -16384;"
                                                          : "PRAGMA wal_autocheckpoint = 0;"
                                                            "PRAGMA query_only = 1;"
-                                                           "PRAGMA temp_store = MEMORY;"
-                                                           "PRAGMA mmap_size = 2147418112;");
+                                                           "PRAGMA temp_store = MEMORY;");
     }
     if (code == SQLITE_OK && !writes) {
         code = esc_wanted_register(connection->db, &connection->wanted);

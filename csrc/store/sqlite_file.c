@@ -29,16 +29,27 @@
 
 /* ---- its place -------------------------------------------------------------------------------- */
 
-/* Which file has that name: 0 or errno. It asks for nothing but the number: a kernel that was asked
- * for times gives the next write one of its own, and that costs the WAL 100 us a commit. */
+/* Which file has that name: 0 or errno. It asks for nothing but number and size: a kernel that was
+ * asked for times gives the next write one of its own, and that costs the WAL 100 us a commit. */
 static int find_place(const char *path, esc_place *place)
 {
     struct statx now;
-    if (statx(AT_FDCWD, path, 0, STATX_INO, &now) != 0) {
+    if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_SIZE, &now) != 0) {
         return errno;
     }
-    *place = (esc_place){((uint64_t)now.stx_dev_major << 32) | now.stx_dev_minor, now.stx_ino};
+    *place = (esc_place){.device = ((uint64_t)now.stx_dev_major << 32) | now.stx_dev_minor,
+                         .number = now.stx_ino,
+                         .size = now.stx_size};
     return 0;
+}
+
+static escqrs_status refuse_place(const esc_sqlite *sqlite, const char *suffix, const char *what,
+                                  escqrs_error *error)
+{
+    (void)escqrs_error_set(error, ESCQRS_IO, "%s%s was %s while it was open", sqlite->shown, suffix,
+                           what);
+    esc_error_subject(error, escqrs_slice_of(sqlite->shown));
+    return ESCQRS_IO;
 }
 
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
@@ -51,15 +62,53 @@ escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
         int failed = find_place(path, &now);
         if (failed == 0 && known->number == 0) {
             *known = now;
-        } else if (failed == ENOENT || failed == ENOTDIR ||
-                   (failed == 0 && (known->device != now.device || known->number != now.number))) {
-            (void)escqrs_error_set(error, ESCQRS_IO,
-                                   "%s%s was deleted, moved or replaced while it was open",
-                                   sqlite->shown, suffixes[i]);
-            esc_error_subject(error, escqrs_slice_of(sqlite->shown));
-            return ESCQRS_IO;
+            continue;
+        }
+        if (failed == ENOENT || failed == ENOTDIR ||
+            (failed == 0 && (known->device != now.device || known->number != now.number))) {
+            return refuse_place(sqlite, suffixes[i], "deleted, moved or replaced", error);
+        }
+        if (failed == 0 && i == 0 && now.size < known->size) {
+            return refuse_place(sqlite, "", "truncated", error);
         }
     }
+    return ESCQRS_OK;
+}
+
+void esc_sqlite_note_size(esc_sqlite *sqlite)
+{
+    esc_place now, *known = &sqlite->writer.places[0];
+    if (sqlite->lock != NULL && find_place(sqlite->path, &now) == 0 &&
+        now.device == known->device && now.number == known->number) {
+        known->size = now.size;
+    }
+}
+
+static bool wal_is_short(sqlite3 *db, int frames)
+{
+    sqlite3_file *wal = NULL;
+    sqlite3_int64 size;
+    return frames > 0 &&
+           sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal) == SQLITE_OK &&
+           wal != NULL && wal->pMethods != NULL &&
+           wal->pMethods->xFileSize(wal, &size) == SQLITE_OK &&
+           size < ESC_WAL_HEADER_SIZE + (sqlite3_int64)frames * ESC_WAL_FRAME_SIZE;
+}
+
+/* Another program may have moved all of the WAL into the file and truncated it, which does no harm:
+ * then SQLite knows of fewer frames, and says so when it is asked for a checkpoint. */
+escqrs_status esc_sqlite_check_wal(esc_sqlite *sqlite, escqrs_error *error)
+{
+    sqlite3 *db = sqlite->writer.connection.db;
+    int frames = 0, done = 0;
+    if (sqlite->lock == NULL || !wal_is_short(db, sqlite->writer.wal_end)) {
+        return ESCQRS_OK;
+    }
+    int code = sqlite3_wal_checkpoint_v2(db, "main", SQLITE_CHECKPOINT_PASSIVE, &frames, &done);
+    if (code != SQLITE_OK || wal_is_short(db, frames)) {
+        return refuse_place(sqlite, "-wal", "truncated", error);
+    }
+    sqlite->writer.wal_end = frames;
     return ESCQRS_OK;
 }
 

@@ -47,6 +47,8 @@
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
 #define ESC_FORMAT_VERSION 2
 #define ESC_PAGE_SIZE 4096
+#define ESC_WAL_HEADER_SIZE 32 /* as SQLite lays it out */
+#define ESC_WAL_FRAME_SIZE (24 + ESC_PAGE_SIZE)
 #define ESC_POSITION_MAX                                                                           \
     (INT64_MAX / 2)                /* of positions and numbers; a file with more is damaged        \
                                     */
@@ -118,6 +120,7 @@ typedef enum esc_statement {
 
 typedef struct esc_place {   /* a file, as the file system numbers it */
     uint64_t device, number; /* 0: not known yet */
+    uint64_t size;           /* bytes that are there at least */
 } esc_place;
 
 typedef struct esc_connection {
@@ -163,7 +166,8 @@ typedef struct esc_sqlite {
         esc_chain chain;
         uint8_t batch_link[ESCQRS_CHAIN_LINK_SIZE]; /* chain.link as the running batch found it */
         esc_place places[2]; /* what the names of the file and of its WAL stood for at first */
-        int wal_frames;      /* in the WAL after the last commit */
+        int wal_frames;      /* in the WAL after the last commit, 0 if the file has them, too */
+        int wal_end;         /* the same, whether the file has them or not; 0: not known yet */
         int checkpoint_at;   /* wal_frames from which to try again */
         bool half_moved;     /* a checkpoint left off where a reader stood, its pages not synced */
         bool lost;           /* ... and a later one's sync failed: they may be on no disk */
@@ -258,6 +262,11 @@ escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error) ESCQRS
 /* Are the file and its WAL still what their names stand for? What is written after somebody has
  * deleted, moved or replaced one is lost. IO. */
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* The file may be shorter from now on than it was: a checkpoint has given pages back. */
+void esc_sqlite_note_size(esc_sqlite *sqlite);
+/* ESCQRS_IO if somebody took a part of the WAL away: what is written behind it would be lost. Not
+ * within a transaction. */
+escqrs_status esc_sqlite_check_wal(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* Is the lock file? Otherwise another process may be writing too. IO. */
 escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 

@@ -14,7 +14,8 @@
  * written again, as it stands, before the store goes on, as an open does.
  *
  * Refused, so that the store is closed and opened, which recovers the WAL from its beginning:
- *   - where the names of the file, its WAL or its lock stand for something else than what is open;
+ *   - where the names of the file, its WAL or its lock stand for something else than what is open,
+ *     or the file or its WAL were truncated;
  *   - where a checkpoint had moved a part of the WAL for a reader's sake, and the sync of a later
  *     one failed: nobody would write that part again, and only that sync would have made it safe.
  */
@@ -27,6 +28,9 @@ static escqrs_status check_files(esc_sqlite *sqlite, escqrs_error *error)
     escqrs_status status = esc_sqlite_check_lock(sqlite, error);
     if (status == ESCQRS_OK) {
         status = esc_sqlite_check_places(sqlite, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_check_wal(sqlite, error);
     }
     if (status == ESCQRS_OK && sqlite->writer.lost) {
         (void)escqrs_error_set(error, ESCQRS_IO,

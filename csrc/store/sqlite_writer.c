@@ -26,7 +26,9 @@ static int note_wal_frames(void *context, sqlite3 *db, const char *name, int fra
 {
     (void)db;
     (void)name;
-    ((esc_sqlite *)context)->writer.wal_frames = frames;
+    esc_sqlite *sqlite = context;
+    sqlite->writer.wal_frames = frames;
+    sqlite->writer.wal_end = frames;
     return SQLITE_OK;
 }
 
@@ -193,6 +195,9 @@ escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error)
     ESC_ASSERT(!sqlite->writer.in_batch && !self->failed);
     self->broken = false;
     escqrs_status status = esc_sqlite_check_lock(sqlite, error);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_check_wal(sqlite, error);
+    }
     if (status != ESCQRS_OK) {
         self->failed = true;
         return status;
@@ -351,10 +356,18 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
 {
     sqlite3 *db = sqlite->writer.connection.db;
     int in_wal = 0, done = 0;
+    escqrs_error error = {0};
+    if (esc_sqlite_check_places(sqlite, &error) != ESCQRS_OK) {
+        sqlite->base.failed =
+            true; /* the next commit says so, too; nothing covers it up till then */
+        escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING, "%s", error.message);
+        return;
+    }
     if (set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL) != SQLITE_OK) {
         return;
     }
     int code = sqlite3_wal_checkpoint_v2(db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_wal, &done);
+    esc_sqlite_note_size(sqlite);
     if (code == SQLITE_OK && in_wal == done) {
         sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES; /* the next commit begins it anew */
         sqlite->writer.wal_frames = 0;
@@ -367,7 +380,6 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
         sqlite->writer.half_moved = sqlite->writer.half_moved || done > 0;
         return;
     }
-    escqrs_error error = {0};
     (void)esc_sqlite_error(sqlite, db, code, &error, "cannot move events from the WAL into");
     if (esc_sqlite_is_final(sqlite3_extended_errcode(db))) {
         sqlite->base.failed = true;

@@ -227,6 +227,50 @@ def test_a_truncated_file(tmp_path: Path, part: float, readonly: bool) -> None:
     refused(path, (es.Corrupt, es.NotAStore), readonly=readonly)
 
 
+CUT = """
+path, role, cut = sys.argv[1:]
+large = [es.NewEvent("Large", bytes(1000))] * 1000
+with es.Store(path) as store:
+    for _ in range(3):  # 3 MB: more than a connection keeps in memory
+        store.append("a", large)
+    store.append("b", large[:20])
+    held = es.Store(path, readonly=True) if role == "reader" else store
+    assert len(list(held.events())) == 3020
+    if cut == "checkpoint":
+        import sqlite3
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        connection.close()
+        assert os.path.getsize(path + "-wal") == 0
+    else:
+        os.truncate(path + ("-wal" if cut == "wal" else ""), 8192)
+    for read in (held.events, lambda: held.history("a"), lambda: held.history("b")):
+        try:
+            print(len(list(read())), end=" ")
+        except (es.Corrupt, es.StorageError) as error:
+            print(type(error).__name__, end=" ")
+    for change in (lambda: store.append("b", large[:1]), store.restart):
+        try:
+            change()
+            print("done", end=" ")
+        except es.StorageError as error:
+            print("truncated" if "truncated while it was open" in str(error) else error, end=" ")
+"""
+
+
+@pytest.mark.parametrize("role", ["writer", "reader"])
+@pytest.mark.parametrize("cut", ["file", "wal", "checkpoint"])
+def test_a_file_is_truncated_while_it_is_open(tmp_path: Path, role: str, cut: str) -> None:
+    """By another program: an error where it is read, and nothing is acknowledged any more."""
+    said = support.run(CUT, tmp_path / "shop.db", role, cut)[0].split()
+    reads, changes = said[:3], said[3:]
+    if cut == "checkpoint":  # it took nothing away
+        assert (reads, changes) == (["3020", "3000", "20"], ["done", "done"])
+    else:
+        assert set(reads[:2]) <= {"Corrupt", "StorageError"}
+        assert changes == ["truncated", "truncated"]
+
+
 def test_damage_is_found_when_read(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     with es.open(path, Counter) as system:

@@ -112,9 +112,6 @@ static int fault_reserved(sqlite3_file *file, int *result)
 
 static int fault_control(sqlite3_file *file, int operation, void *argument)
 {
-    if (operation == SQLITE_FCNTL_MMAP_SIZE) { /* every read is to be seen */
-        return SQLITE_NOTFOUND;
-    }
     return real_of(file)->pMethods->xFileControl(real_of(file), operation, argument);
 }
 
