@@ -3,8 +3,8 @@
  * It stands on runtime.h, which knows mailboxes and threads; here are names, references, messages
  * with a type, lifecycle, supervision, timers, topics and routers. A program:
  *
- *     static escqrs_turn_end receive(escqrs_context *context, void *state, escqrs_envelope
- * *message)
+ *     static escqrs_turn_end receive(escqrs_context *context, void *state,
+ *                                    escqrs_envelope *message)
  *     {
  *         if (message->type == &HELLO) { ... }
  *         return ESCQRS_TURN_NEXT;

@@ -11,8 +11,8 @@
  *
  * For example (examples/cart_actors.c is a program of such actors):
  *
- *     static escqrs_turn_end receive(escqrs_context *context, void *state, escqrs_envelope
- * *message)
+ *     static escqrs_turn_end receive(escqrs_context *context, void *state,
+ *                                    escqrs_envelope *message)
  *     {
  *         cart *self = state;
  *         if (message->type == &escqrs_persisted) {
