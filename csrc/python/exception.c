@@ -84,8 +84,10 @@ fail:
 
 static PyObject *traceback_text(const char *where, PyObject *what, PyObject *traceback)
 {
+    bool frames = traceback != NULL && traceback != Py_None; /* else what C raised */
     PyObject *text =
-        PyUnicode_FromFormat("%s%s for %U (most recent call last):", note_prefix, where, what);
+        PyUnicode_FromFormat("%s%s for %U%s", note_prefix, where, what,
+                             frames ? " (most recent call last):" : ": no frames of Python");
     PyObject *entry = Py_XNewRef(traceback);
     for (int i = 0; text != NULL && entry != NULL && entry != Py_None && i < FRAMES_MAX; i++) {
         PyObject *frame = frame_text(entry);

@@ -188,6 +188,19 @@ def test_an_exception_reaches_the_asker(system):
     assert ref.ask(Call(lambda ctx: 1)) == 1
 
 
+def test_an_exception_without_frames_says_so(system):
+    class Odd:
+        def receive(self, ctx: es.Context) -> None:
+            """Without a message: Python cannot call it."""
+
+    failed: queue.SimpleQueue[es.ActorFailed] = queue.SimpleQueue()
+    system.events.subscribe(es.ActorFailed, failed.put)
+    with pytest.raises(es.Closed, match="positional argument"):
+        system.spawn(Odd, name="odd").ask("hi")
+    (note,) = get(failed).error.__notes__
+    assert note == "Traceback in the handler of /odd for Started: no frames of Python"
+
+
 def test_request_with_a_sender(system, seen):
     recorder = system.spawn(lambda: Recorder(seen))
     echo = system.spawn(Echo)
