@@ -148,16 +148,14 @@ class Users:
         if after is not None:
             found = self._rows("position > ? ORDER BY position", after, limit + 1)
             more = len(found) > limit
-            return Page(found[:limit][::-1], more, bool(found) and self._older(found[0]), total)
+            older = bool(self._rows("position <= ?", after, 1))
+            return Page(found[:limit][::-1], more, older, total)
         if before is not None:
             found = self._rows("position < ? ORDER BY position DESC", before, limit + 1)
             newer = bool(self._rows("position >= ?", before, 1))
             return Page(found[:limit], newer, len(found) > limit, total)
         found = self._rows("position > ? ORDER BY position DESC", 0, limit + 1)
         return Page(found[:limit], False, len(found) > limit, total)
-
-    def _older(self, user: User) -> bool:
-        return bool(self._rows("position < ?", user.position, 1))
 
     def _rows(self, where: str, value: int | str, limit: int) -> list[User]:
         rows = self.db.execute(

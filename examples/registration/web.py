@@ -201,7 +201,7 @@ def links(page: Page, path: str, limit: int) -> dict[str, Any]:
 
     found: dict[str, Any] = {"self": {"href": path}}
     if page.older:
-        found["next"] = link(before=page.users[-1].position)
+        found["next"] = link(before=page.users[-1].position) if page.users else link()
     if page.newer:
         found["prev"] = link(after=page.users[0].position) if page.users else link()
     return found

@@ -238,6 +238,12 @@ def test_pages(server: Server) -> None:
     assert third["count"] == 5 and "next" not in third["_links"]
     assert server.get(third["_links"]["prev"]["href"])[1]["_embedded"] == second["_embedded"]
     assert server.get(second["_links"]["prev"]["href"])[1]["_embedded"] == first["_embedded"]
+    _, none, _ = server.get("/users?limit=10&after=1000000")  # a client that waits for newer ones
+    assert none["count"] == 0 and "prev" not in none["_links"]
+    assert server.get(none["_links"]["next"]["href"])[1]["_embedded"] == first["_embedded"]
+    _, none, _ = server.get("/users?limit=10&before=1")
+    assert none["count"] == 0 and "next" not in none["_links"]
+    assert server.get(none["_links"]["prev"]["href"])[1]["_embedded"] == first["_embedded"]
     for bad in ("limit=0", "limit=101", "limit=x", "limit=-1", "before=x", "limit=%C2%B2"):
         assert server.get(f"/users?{bad}")[0] == 400, bad
 
