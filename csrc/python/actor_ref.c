@@ -569,7 +569,8 @@ static PyMethodDef ref_methods[] = {
      "answer.\n\n"
      "Raises what the actor raised, es.Closed at once where it has stopped, es.Unanswered where "
      "nobody can answer\nany more, es.Timeout after so many seconds, es.Deadlock where waiting "
-     "would never end."},
+     "would never end. An idle\nactor handles the message on this thread, where no timeout ends "
+     "it: submit(message).result(timeout) waits no longer."},
     {"submit", _PyCFunction_CAST(ref_submit), METH_FASTCALL | METH_KEYWORDS,
      "submit($self, message, *, headers=None)\n--\n\nSend, and return the es.ActorReply that the "
      "answer comes to."},
