@@ -77,7 +77,7 @@ escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
 
 void esc_sqlite_note_size(esc_sqlite *sqlite)
 {
-    esc_place now, *known = &sqlite->writer.places[0];
+    esc_place now = {0}, *known = &sqlite->writer.places[0];
     if (sqlite->lock != NULL && find_place(sqlite->path, &now) == 0 &&
         now.device == known->device && now.number == known->number) {
         known->size = now.size;
