@@ -872,6 +872,7 @@ escqrs_status esc_sqlite_read(escqrs_provider *self, const escqrs_query *query, 
     if (status != ESCQRS_OK) {
         return status;
     }
+    ESC_ASSERT(in.connection != NULL);
     if (query->stream.size == 0 && by_tags(query)) {
         status = in_transaction(&in, read_tagged);
     } else if (query->stream.size == 0) {
