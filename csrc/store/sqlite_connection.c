@@ -7,6 +7,16 @@
 #include "base/assert.h"
 #include "base/error.h"
 
+#define TEXT_OF(macro) TEXT_OF_TOKENS(macro)
+#define TEXT_OF_TOKENS(tokens) #tokens
+
+/* One connection alone checkpoints, and when it chooses to. */
+#define WRITER_SETTINGS                                                                            \
+    "PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"       \
+    "PRAGMA journal_size_limit = " TEXT_OF(ESC_LONG_WAL_BYTES)
+#define READER_SETTINGS                                                                            \
+    "PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA query_only = 1"
+
 #define EVENT_COLUMNS "position, stream, version, type, time, ordinal, header, data, checksum"
 #define EVENT_COLUMNS_J "j." EVENT_COLUMNS /* `position` alone is in both tables */
 
@@ -233,13 +243,7 @@ escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_con
         code = sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     }
     if (code == SQLITE_OK) {
-        /* One connection alone checkpoints, and when it chooses to. */
-        code = esc_sqlite_execute(connection->db, writes ? "PRAGMA wal_autocheckpoint = 0;"
-                                                           "PRAGMA temp_store = MEMORY;"
-                                                           "PRAGMA cache_size = -16384;"
-                                                         : "PRAGMA wal_autocheckpoint = 0;"
-                                                           "PRAGMA query_only = 1;"
-                                                           "PRAGMA temp_store = MEMORY;");
+        code = esc_sqlite_execute(connection->db, writes ? WRITER_SETTINGS : READER_SETTINGS);
     }
     if (code == SQLITE_OK && !writes) {
         code = esc_wanted_register(connection->db, &connection->wanted);

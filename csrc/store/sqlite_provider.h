@@ -50,10 +50,11 @@
 #define ESC_WAL_HEADER_SIZE 32 /* as SQLite lays it out */
 #define ESC_WAL_FRAME_SIZE (24 + ESC_PAGE_SIZE)
 #define ESC_POSITION_MAX                                                                           \
-    (INT64_MAX / 2)                /* of positions and numbers; a file with more is damaged        \
-                                    */
-#define ESC_CHECKPOINT_FRAMES 1000 /* the WAL is checkpointed from that many pages on */
-#define ESC_BUSY_TIMEOUT_MS 5000   /* another program's transaction on our file */
+    (INT64_MAX / 2)                 /* of positions and numbers; a file with more is damaged       \
+                                     */
+#define ESC_CHECKPOINT_FRAMES 1000  /* the WAL is checkpointed from that many pages on */
+#define ESC_LONG_WAL_BYTES 67108864 /* longer by a reader: said, and cut when it is begun anew */
+#define ESC_BUSY_TIMEOUT_MS 5000    /* another program's transaction on our file */
 #define ESC_INDEX_ROW_POSITIONS 128
 #define ESC_EVENT_COLUMN_COUNT 9
 #define ESC_MERGE_SLICE_MIN 512 /* index rows written together */
@@ -169,6 +170,7 @@ typedef struct esc_sqlite {
         int wal_frames;      /* in the WAL after the last commit, 0 if the file has them, too */
         int wal_end;         /* the same, whether the file has them or not; 0: not known yet */
         int checkpoint_at;   /* wal_frames from which to try again */
+        int long_wal_frames; /* from which on its length is said once more */
         bool half_moved;     /* a checkpoint left off where a reader stood, its pages not synced */
         bool lost;           /* ... and a later one's sync failed: they may be on no disk */
         size_t merge_credit;

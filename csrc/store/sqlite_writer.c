@@ -14,6 +14,8 @@
 #include "base/error.h"
 
 #define MERGE_REST_SLICE 16384
+#define LONG_WAL_FRAMES (ESC_LONG_WAL_BYTES / ESC_PAGE_SIZE)
+#define FRAMES_IN_MB (1048576 / ESC_PAGE_SIZE)
 
 static esc_sqlite *of(escqrs_provider *self)
 {
@@ -157,6 +159,7 @@ escqrs_status esc_sqlite_writer_start(esc_sqlite *sqlite, escqrs_error *error)
     }
     sqlite->writer.opened_at = esc_provider_head(&sqlite->base);
     sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES;
+    sqlite->writer.long_wal_frames = LONG_WAL_FRAMES;
     sqlite->writer.synced = false;
     sqlite3_wal_hook(sqlite->writer.connection.db, note_wal_frames, sqlite);
     int code =
@@ -352,6 +355,21 @@ escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error)
 
 /* ---- upkeep ----------------------------------------------------------------------------------- */
 
+/* Said again when it has doubled: who watches the disk wants to know whose space it is. */
+static void say_long_wal(esc_sqlite *sqlite)
+{
+    int frames = sqlite->writer.wal_frames;
+    if (frames < sqlite->writer.long_wal_frames) {
+        return;
+    }
+    sqlite->writer.long_wal_frames = 2 * frames;
+    escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING,
+                     "the WAL of %s has grown to %d MB, as a reader stays in an old state: a "
+                     "query or a transaction that was not ended. Commits go on; it shrinks once "
+                     "the reader has gone",
+                     sqlite->shown, frames / FRAMES_IN_MB);
+}
+
 void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
 {
     sqlite3 *db = sqlite->writer.connection.db;
@@ -371,6 +389,7 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
     if (code == SQLITE_OK && in_wal == done) {
         sqlite->writer.checkpoint_at = ESC_CHECKPOINT_FRAMES; /* the next commit begins it anew */
         sqlite->writer.wal_frames = 0;
+        sqlite->writer.long_wal_frames = LONG_WAL_FRAMES;
         sqlite->writer.half_moved = false;
         return;
     }
@@ -378,6 +397,7 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
     sqlite->writer.checkpoint_at = sqlite->writer.wal_frames + ESC_CHECKPOINT_FRAMES;
     if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY) {
         sqlite->writer.half_moved = sqlite->writer.half_moved || done > 0;
+        say_long_wal(sqlite);
         return;
     }
     (void)esc_sqlite_error(sqlite, db, code, &error, "cannot move events from the WAL into");

@@ -793,3 +793,33 @@ def test_what_was_acknowledged_survives_the_death_of_the_process(
     assert out == "done\n"
     with es.open(path, Counter) as system:
         assert system[Counter, "a"].state.total == 100
+
+
+# ---- a reader that stays -------------------------------------------------------------------------
+
+
+def test_a_long_wal_is_said_and_shrinks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, mebibyte = tmp_path / "log.db", bytes(1 << 20)
+    with es.Store(path, durability="normal") as store:
+
+        def write(count: int) -> int:
+            store.append("s", [es.NewEvent("T", mebibyte) for _ in range(count)])
+            return os.stat(f"{path}-wal").st_size
+
+        write(1)
+        reader = sqlite3.connect(path, isolation_level=None)
+        try:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM escqrs_journal").fetchone() == (1,)
+            write(40)
+            write(40)
+            assert write(8) > 80 << 20
+            reader.execute("COMMIT")
+        finally:
+            reader.close()
+        write(8)
+        assert write(8) <= 64 << 20
+    support.until(lambda: "has grown to" in caplog.text)
+    assert caplog.text.count("has grown to") == 1
+    with es.Store(path) as store:
+        assert not store.verify().problems
