@@ -29,17 +29,15 @@
 
 /* ---- its place -------------------------------------------------------------------------------- */
 
-/* Which file has that name: 0 or errno. It asks for nothing but number and size: a kernel that was
- * asked for times gives the next write one of its own, and that costs the WAL 100 us a commit. */
+/* Which file has that name: 0 or errno. It asks for nothing but the number: a kernel that was asked
+ * for times gives the next write one of its own, and that costs the WAL 100 us a commit. */
 static int find_place(const char *path, esc_place *place)
 {
     struct statx now;
-    if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_SIZE, &now) != 0) {
+    if (statx(AT_FDCWD, path, 0, STATX_INO, &now) != 0) {
         return errno;
     }
-    *place = (esc_place){.device = ((uint64_t)now.stx_dev_major << 32) | now.stx_dev_minor,
-                         .number = now.stx_ino,
-                         .size = now.stx_size};
+    *place = (esc_place){((uint64_t)now.stx_dev_major << 32) | now.stx_dev_minor, now.stx_ino};
     return 0;
 }
 
@@ -62,54 +60,85 @@ escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
         int failed = find_place(path, &now);
         if (failed == 0 && known->number == 0) {
             *known = now;
-            continue;
-        }
-        if (failed == ENOENT || failed == ENOTDIR ||
-            (failed == 0 && (known->device != now.device || known->number != now.number))) {
+        } else if (failed == ENOENT || failed == ENOTDIR ||
+                   (failed == 0 && (known->device != now.device || known->number != now.number))) {
             return refuse_place(sqlite, suffixes[i], "deleted, moved or replaced", error);
-        }
-        if (failed == 0 && i == 0 && now.size < known->size) {
-            return refuse_place(sqlite, "", "truncated", error);
         }
     }
     return ESCQRS_OK;
 }
 
+/* -1 where SQLite does not say. */
+static int64_t size_of(sqlite3 *db, int which)
+{
+    sqlite3_file *file = NULL;
+    sqlite3_int64 size;
+    return sqlite3_file_control(db, "main", which, &file) == SQLITE_OK && file != NULL &&
+                   file->pMethods != NULL && file->pMethods->xFileSize(file, &size) == SQLITE_OK
+               ? size
+               : -1;
+}
+
 void esc_sqlite_note_size(esc_sqlite *sqlite)
 {
-    esc_place now = {0}, *known = &sqlite->writer.places[0];
-    if (sqlite->lock != NULL && find_place(sqlite->path, &now) == 0 &&
-        now.device == known->device && now.number == known->number) {
-        known->size = now.size;
+    int64_t size = size_of(sqlite->writer.connection.db, SQLITE_FCNTL_FILE_POINTER);
+    sqlite->writer.file_size = size > 0 ? size : 0;
+}
+
+/* Another program may have given pages back, which does no harm: then SQLite counts fewer. */
+static escqrs_status check_file_size(esc_sqlite *sqlite, escqrs_error *error)
+{
+    sqlite3 *db = sqlite->writer.connection.db;
+    int64_t pages = 0;
+    int64_t size = size_of(db, SQLITE_FCNTL_FILE_POINTER);
+    if (size < 0 || size >= sqlite->writer.file_size) {
+        return ESCQRS_OK;
     }
+    int code = esc_sqlite_pragma(db, "PRAGMA page_count", &pages);
+    if (code != SQLITE_OK && (code & 0xff) != SQLITE_CORRUPT) {
+        return esc_sqlite_error(sqlite, db, code, error, "cannot read");
+    }
+    if (code != SQLITE_OK || size < pages * ESC_PAGE_SIZE) {
+        return refuse_place(sqlite, "", "truncated", error);
+    }
+    sqlite->writer.file_size = size;
+    return ESCQRS_OK;
 }
 
 static bool wal_is_short(sqlite3 *db, int frames)
 {
-    sqlite3_file *wal = NULL;
-    sqlite3_int64 size;
-    return frames > 0 &&
-           sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal) == SQLITE_OK &&
-           wal != NULL && wal->pMethods != NULL &&
-           wal->pMethods->xFileSize(wal, &size) == SQLITE_OK &&
-           size < ESC_WAL_HEADER_SIZE + (sqlite3_int64)frames * ESC_WAL_FRAME_SIZE;
+    int64_t size = size_of(db, SQLITE_FCNTL_JOURNAL_POINTER);
+    return frames > 0 && size >= 0 &&
+           size < ESC_WAL_HEADER_SIZE + (int64_t)frames * ESC_WAL_FRAME_SIZE;
 }
 
 /* Another program may have moved all of the WAL into the file and truncated it, which does no harm:
  * then SQLite knows of fewer frames, and says so when it is asked for a checkpoint. */
-escqrs_status esc_sqlite_check_wal(esc_sqlite *sqlite, escqrs_error *error)
+static escqrs_status check_wal_size(esc_sqlite *sqlite, escqrs_error *error)
 {
     sqlite3 *db = sqlite->writer.connection.db;
     int frames = 0, done = 0;
-    if (sqlite->lock == NULL || !wal_is_short(db, sqlite->writer.wal_end)) {
+    if (!wal_is_short(db, sqlite->writer.wal_end)) {
         return ESCQRS_OK;
     }
     int code = sqlite3_wal_checkpoint_v2(db, "main", SQLITE_CHECKPOINT_PASSIVE, &frames, &done);
+    if ((code & 0xff) == SQLITE_BUSY) {
+        return ESCQRS_OK; /* it is about to: the next batch asks again */
+    }
     if (code != SQLITE_OK || wal_is_short(db, frames)) {
         return refuse_place(sqlite, "-wal", "truncated", error);
     }
     sqlite->writer.wal_end = frames;
     return ESCQRS_OK;
+}
+
+escqrs_status esc_sqlite_check_sizes(esc_sqlite *sqlite, escqrs_error *error)
+{
+    if (sqlite->lock == NULL) {
+        return ESCQRS_OK;
+    }
+    escqrs_status status = check_wal_size(sqlite, error);
+    return status == ESCQRS_OK ? check_file_size(sqlite, error) : status;
 }
 
 escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error)
@@ -304,6 +333,7 @@ static escqrs_status open_for_writing(esc_sqlite *sqlite, escqrs_error *error)
     }
     if (status == ESCQRS_OK && sqlite->lock != NULL) {
         (void)find_place(sqlite->path, &sqlite->writer.places[0]);
+        esc_sqlite_note_size(sqlite);
     }
     return status;
 }

@@ -121,7 +121,6 @@ typedef enum esc_statement {
 
 typedef struct esc_place {   /* a file, as the file system numbers it */
     uint64_t device, number; /* 0: not known yet */
-    uint64_t size;           /* bytes that are there at least */
 } esc_place;
 
 typedef struct esc_connection {
@@ -167,6 +166,7 @@ typedef struct esc_sqlite {
         esc_chain chain;
         uint8_t batch_link[ESCQRS_CHAIN_LINK_SIZE]; /* chain.link as the running batch found it */
         esc_place places[2]; /* what the names of the file and of its WAL stood for at first */
+        int64_t file_size;   /* bytes after the last checkpoint */
         int wal_frames;      /* in the WAL after the last commit, 0 if the file has them, too */
         int wal_end;         /* the same, whether the file has them or not; 0: not known yet */
         int checkpoint_at;   /* wal_frames from which to try again */
@@ -264,11 +264,11 @@ escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error) ESCQRS
 /* Are the file and its WAL still what their names stand for? What is written after somebody has
  * deleted, moved or replaced one is lost. IO. */
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
-/* The file may be shorter from now on than it was: a checkpoint has given pages back. */
+/* ESCQRS_IO if somebody took a part of the file or of its WAL away: what is written behind it would
+ * be lost. Not within a transaction. */
+escqrs_status esc_sqlite_check_sizes(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* The file has another size from now on: a checkpoint made it longer, or gave pages back. */
 void esc_sqlite_note_size(esc_sqlite *sqlite);
-/* ESCQRS_IO if somebody took a part of the WAL away: what is written behind it would be lost. Not
- * within a transaction. */
-escqrs_status esc_sqlite_check_wal(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* Is the lock file? Otherwise another process may be writing too. IO. */
 escqrs_status esc_sqlite_check_lock(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 

@@ -30,7 +30,7 @@ static escqrs_status check_files(esc_sqlite *sqlite, escqrs_error *error)
         status = esc_sqlite_check_places(sqlite, error);
     }
     if (status == ESCQRS_OK) {
-        status = esc_sqlite_check_wal(sqlite, error);
+        status = esc_sqlite_check_sizes(sqlite, error);
     }
     if (status == ESCQRS_OK && sqlite->writer.lost) {
         (void)escqrs_error_set(error, ESCQRS_IO,

@@ -199,10 +199,10 @@ escqrs_status esc_sqlite_begin(escqrs_provider *self, escqrs_error *error)
     self->broken = false;
     escqrs_status status = esc_sqlite_check_lock(sqlite, error);
     if (status == ESCQRS_OK) {
-        status = esc_sqlite_check_wal(sqlite, error);
+        status = esc_sqlite_check_sizes(sqlite, error);
     }
     if (status != ESCQRS_OK) {
-        self->failed = true;
+        self->failed = status == ESCQRS_IO;
         return status;
     }
     int code = set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);
@@ -375,7 +375,7 @@ void esc_sqlite_checkpoint_wal(esc_sqlite *sqlite)
     sqlite3 *db = sqlite->writer.connection.db;
     int in_wal = 0, done = 0;
     escqrs_error error = {0};
-    if (esc_sqlite_check_places(sqlite, &error) != ESCQRS_OK) {
+    if (esc_sqlite_check_sizes(sqlite, &error) == ESCQRS_IO) {
         sqlite->base.failed =
             true; /* the next commit says so, too; nothing covers it up till then */
         escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING, "%s", error.message);
