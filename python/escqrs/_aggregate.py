@@ -164,8 +164,11 @@ class Aggregate(_core.AggregateBase):
         more than ``max_entities`` or the system is closed. False by default.
     snapshot_keep: how many of a stream are kept, the newest ones (2 by default); 0: all.
 
-    No command waits for a snapshot. One that is damaged, or of another definition of the class, is
-    passed over and said in the log, and the history is read instead.
+    No command waits until a snapshot is stored; the next one of the same entity waits while the
+    state is packed, which takes long where the state is large. A snapshot that is damaged, or of
+    another definition of the class, is passed over and said in the log, and the history is read
+    instead. A class of the same module and qualified name as another (a function that makes both)
+    is that one redefined: the newest serves.
 
     In its methods the engine offers ``self.emit(event)``, ``self.id``, ``self.version`` and
     ``self.system``.
