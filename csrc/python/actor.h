@@ -141,10 +141,13 @@ static inline void esc_py_errands_tidy(esc_py_actor_system *system)
 
 /* 0, or -1 with Forked, or (open) Closed. */
 int esc_py_actor_system_check_fork(esc_py_actor_system *system);
+/* As esc_py_deadline for those that follow: by a seeded system's own time where this thread runs
+ * it. NULL: no such system. */
+int esc_py_actor_deadline(esc_py_actor_system *self, PyObject *timeout, int64_t *deadline_ns);
 /* esc_py_wait for something that the system's actors do. A seeded system runs them here, on this
- * thread, until `wait` is content; TIMEOUT when so much of its own time has passed, or when nothing
- * is left to do. `first`, or NULL: the actor that goes before all others, where this thread is
- * inside another one, which cannot go on before this wait is over. */
+ * thread, until `wait` is content; TIMEOUT when its own time is the deadline's, to which it moves
+ * where nothing is left to do before. `first`, or NULL: the actor that goes before all others,
+ * where this thread is inside another one, which cannot go on before this wait is over. */
 int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
                       escqrs_actor *first, int64_t deadline_ns);
 int esc_py_actor_system_check_open(esc_py_actor_system *system);

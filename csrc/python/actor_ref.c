@@ -337,7 +337,7 @@ static PyObject *ref_ask(PyObject *object, PyObject *const *args, Py_ssize_t cou
     sending given;
     int64_t deadline_ns;
     if (take_arguments(&given, args, count, names, "ask", true) < 0 || check_asked(self) < 0 ||
-        esc_py_deadline(given.timeout, &deadline_ns) < 0) {
+        esc_py_actor_deadline(self->system, given.timeout, &deadline_ns) < 0) {
         return NULL;
     }
     esc_py_mail *mail = make_mail(self, given.message, given.headers);
@@ -403,7 +403,7 @@ static PyObject *ref_wait_stopped(PyObject *object, PyObject *args, PyObject *kw
     PyObject *timeout = Py_None;
     int64_t deadline_ns;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &timeout) ||
-        esc_py_deadline(timeout, &deadline_ns) < 0 || check_asked(self) < 0) {
+        esc_py_actor_deadline(self->system, timeout, &deadline_ns) < 0 || check_asked(self) < 0) {
         return NULL;
     }
     room wait = {.ref = self->core};

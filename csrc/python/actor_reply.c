@@ -371,7 +371,7 @@ static int wait_argument(esc_py_answer *self, PyObject *const *args, Py_ssize_t 
         return -1;
     }
     int64_t deadline_ns;
-    if (esc_py_deadline(given == 1 ? args[0] : Py_None, &deadline_ns) < 0) {
+    if (esc_py_actor_deadline(self->system, given == 1 ? args[0] : Py_None, &deadline_ns) < 0) {
         return -1;
     }
     return esc_py_answer_wait(self, deadline_ns);

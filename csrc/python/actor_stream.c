@@ -220,7 +220,7 @@ static PyObject *stream_get(PyObject *object, PyObject *args, PyObject *kwargs)
     PyObject *timeout = Py_None;
     int64_t deadline_ns;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &timeout) ||
-        esc_py_deadline(timeout, &deadline_ns) < 0) {
+        esc_py_actor_deadline(((stream *)object)->ref.system, timeout, &deadline_ns) < 0) {
         return NULL;
     }
     return next_message((stream *)object, deadline_ns, false);

@@ -518,9 +518,6 @@ int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, voi
     if (!esc_py_simulation_is_here(self)) {
         return esc_py_wait(wait, context, deadline_ns);
     }
-    int64_t left_ns = deadline_ns == INT64_MAX ? INT64_MAX : deadline_ns - esc_deadline_after(0);
-    int64_t now_ns = escqrs_actor_system_now(self->core);
-    int64_t end_ns = left_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + left_ns;
     for (;;) {
         escqrs_status status = wait(context, 0);
         if (status != ESCQRS_TIMEOUT) {
@@ -529,11 +526,32 @@ int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, voi
         if (PyErr_CheckSignals() < 0) {
             return -1;
         }
-        if (escqrs_actor_system_now(self->core) > end_ns ||
-            !(step_first(self, first) || escqrs_actor_system_step(self->core))) {
+        if (step_first(self, first) || escqrs_actor_system_step_now(self->core)) {
+            continue;
+        }
+        int64_t due_ns = escqrs_actor_system_next_due(self->core);
+        bool due = due_ns != INT64_MAX && due_ns <= deadline_ns;
+        if (due || deadline_ns != INT64_MAX) {
+            escqrs_actor_system_advance(self->core, due ? due_ns : deadline_ns);
+        }
+        if (!due) {
             return ESCQRS_TIMEOUT;
         }
     }
+}
+
+int esc_py_actor_deadline(esc_py_actor_system *self, PyObject *timeout, int64_t *deadline_ns)
+{
+    if (!esc_py_simulation_is_here(self)) {
+        return esc_py_deadline(timeout, deadline_ns);
+    }
+    int64_t left_ns;
+    if (esc_py_timeout(timeout, &left_ns) < 0) {
+        return -1;
+    }
+    int64_t now_ns = escqrs_actor_system_now(self->core);
+    *deadline_ns = left_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + left_ns;
+    return 0;
 }
 
 /* _step(until): run one message, or move the clock to the next timer, which is due at `until`
@@ -577,7 +595,8 @@ static PyObject *system_wait(PyObject *object, PyObject *args)
     PyObject *condition, *timeout;
     int64_t deadline_ns;
     if (!PyArg_ParseTuple(args, "OO", &condition, &timeout) ||
-        esc_py_deadline(timeout, &deadline_ns) < 0 || esc_py_actor_system_check_fork(self) < 0) {
+        esc_py_actor_system_check_fork(self) < 0 ||
+        esc_py_actor_deadline(self, timeout, &deadline_ns) < 0) {
         return NULL;
     }
     if (!esc_py_simulation_is_here(self)) {
@@ -595,7 +614,7 @@ static PyObject *system_get_now(PyObject *object, void *Py_UNUSED(closure))
     esc_py_actor_system *self = (esc_py_actor_system *)object;
     return esc_py_actor_system_check_fork(self) < 0
                ? NULL
-               : PyFloat_FromDouble((double)escqrs_actor_system_now(self->core) * 1e-9);
+               : PyFloat_FromDouble((double)escqrs_actor_system_now(self->core) / 1e9);
 }
 
 static PyObject *system_find(PyObject *object, PyObject *address)
@@ -652,6 +671,19 @@ static PyObject *system_get_ended(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *system_get_forked(PyObject *object, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(!esc_py_is_own(((esc_py_actor_system *)object)->fork_generation));
+}
+
+/* _runs_here: whether this thread runs the seeded system that it is. */
+static PyObject *system_get_runs_here(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(esc_py_simulation_is_here((esc_py_actor_system *)object));
+}
+
+/* _rests: whether nothing is left that would move the clock of a seeded system. */
+static PyObject *system_get_rests(PyObject *object, void *Py_UNUSED(closure))
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    return PyBool_FromLong(self->manual && escqrs_actor_system_next_due(self->core) == INT64_MAX);
 }
 
 static PyObject *system_get_inside(PyObject *object, void *Py_UNUSED(closure))
@@ -846,6 +878,8 @@ static PyGetSetDef system_getset[] = {
     {"_ended", system_get_ended, NULL, NULL, NULL},
     {"_forked", system_get_forked, NULL, NULL, NULL},
     {"_inside", system_get_inside, NULL, NULL, NULL},
+    {"_runs_here", system_get_runs_here, NULL, NULL, NULL},
+    {"_rests", system_get_rests, NULL, NULL, NULL},
     {"_now", system_get_now, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

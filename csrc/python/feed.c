@@ -11,11 +11,11 @@
 #include <unistd.h>
 
 #include "base/list.h"
+#include "python/actor.h"
 #include "python/cursor.h"
 #include "python/match.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
-#include "python/simulation.h"
 #include "python/state.h"
 #include "python/system.h"
 #include "python/upcast.h"
@@ -313,7 +313,7 @@ static PyObject *feed_next(PyObject *object, PyObject *args, PyObject *kwargs)
     PyObject *timeout = Py_None;
     int64_t deadline_ns;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &timeout) ||
-        esc_py_deadline(timeout, &deadline_ns) < 0) {
+        esc_py_actor_deadline(self->store->simulation, timeout, &deadline_ns) < 0) {
         return NULL;
     }
     PyObject *recorded = enter(self, deadline_ns, false);

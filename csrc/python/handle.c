@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "python/actor.h"
 #include "python/adopted.h"
 #include "python/argument.h"
 #include "python/cursor.h"
@@ -15,7 +16,6 @@
 #include "python/provider.h"
 #include "python/readmodel.h"
 #include "python/recorded.h"
-#include "python/simulation.h"
 #include "python/state.h"
 #include "python/text.h"
 
@@ -364,7 +364,8 @@ static PyObject *ask(handle_object *self, esc_py_reply *reply, const esc_py_turn
                      PyObject *timeout)
 {
     int64_t deadline_ns = INT64_MAX;
-    if (timeout != NULL && timeout != Py_None && esc_py_deadline(timeout, &deadline_ns) < 0) {
+    if (timeout != NULL && timeout != Py_None &&
+        esc_py_actor_deadline(self->system->keeper->simulation, timeout, &deadline_ns) < 0) {
         return NULL;
     }
     reply->asked = true;

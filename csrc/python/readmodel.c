@@ -297,8 +297,7 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
     long long position;
     PyObject *timeout;
     int64_t deadline_ns;
-    if (!PyArg_ParseTuple(args, "LO", &position, &timeout) ||
-        esc_py_deadline(timeout, &deadline_ns) < 0) {
+    if (!PyArg_ParseTuple(args, "LO", &position, &timeout)) {
         return NULL;
     }
     esc_py_system *system = esc_py_readmodel_enter(self);
@@ -307,7 +306,8 @@ static PyObject *core_wait(PyObject *object, PyObject *args)
     }
     int status = -1;
     wait_call call = {.model = self->model, .position = position};
-    if (esc_py_refuse_in_projection(system, "wait()") == 0 &&
+    if (esc_py_actor_deadline(system->keeper->simulation, timeout, &deadline_ns) == 0 &&
+        esc_py_refuse_in_projection(system, "wait()") == 0 &&
         refuse_beyond(system, position) == 0) {
         status = esc_py_system_wait(system, wait_core, &call, NULL, deadline_ns);
     }

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "python/actor.h"
 #include "python/definition.h"
 #include "python/loop.h"
 #include "python/readmodel.h"
-#include "python/simulation.h"
 #include "python/state.h"
 #include "python/text.h"
 
@@ -451,7 +451,7 @@ static int wait_argument(esc_py_reply *self, PyObject *const *args, Py_ssize_t c
         timeout = args[0];
     }
     int64_t deadline_ns;
-    if (esc_py_deadline(timeout, &deadline_ns) < 0) {
+    if (esc_py_actor_deadline(self->system->keeper->simulation, timeout, &deadline_ns) < 0) {
         return -1;
     }
     return esc_py_reply_wait(self, deadline_ns);

@@ -499,7 +499,8 @@ static PyObject *system_drain(PyObject *object, PyObject *args)
     esc_py_system *self = (esc_py_system *)object;
     PyObject *timeout;
     int64_t deadline_ns;
-    if (!PyArg_ParseTuple(args, "O", &timeout) || esc_py_deadline(timeout, &deadline_ns) < 0) {
+    if (!PyArg_ParseTuple(args, "O", &timeout) ||
+        esc_py_actor_deadline(self->keeper->simulation, timeout, &deadline_ns) < 0) {
         return NULL;
     }
     if (is_inside(self)) {

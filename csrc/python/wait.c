@@ -18,9 +18,9 @@ int esc_py_as_double(PyObject *number, double *value)
     return positive < 0 ? -1 : 0;
 }
 
-int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
+int esc_py_timeout(PyObject *timeout, int64_t *left_ns)
 {
-    *deadline_ns = INT64_MAX;
+    *left_ns = INT64_MAX;
     if (timeout == NULL || timeout == Py_None) {
         return 0;
     }
@@ -38,8 +38,18 @@ int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
         return -1;
     }
     if (seconds < 1e9) {
-        *deadline_ns = esc_deadline_after(seconds <= 0 ? 0 : (int64_t)(seconds * 1e9));
+        *left_ns = seconds <= 0 ? 0 : (int64_t)(seconds * 1e9 + 0.5);
     }
+    return 0;
+}
+
+int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns)
+{
+    int64_t left_ns;
+    if (esc_py_timeout(timeout, &left_ns) < 0) {
+        return -1;
+    }
+    *deadline_ns = left_ns == INT64_MAX ? INT64_MAX : esc_deadline_after(left_ns);
     return 0;
 }
 

@@ -26,6 +26,8 @@ int esc_py_wait_in_slices(esc_py_wait_function *wait, void *context, int64_t dea
 /* Seconds from Python (None: never; negative: now) as a monotonic deadline; -1 with an exception
  * set. */
 int esc_py_deadline(PyObject *timeout, int64_t *deadline_ns);
+/* The same as ns from now; INT64_MAX: never. */
+int esc_py_timeout(PyObject *timeout, int64_t *left_ns);
 /* A float or an int, which is infinite where a double cannot hold it; -1 with an exception set. */
 int esc_py_as_double(PyObject *number, double *value);
 

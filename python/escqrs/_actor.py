@@ -702,8 +702,8 @@ class ActorSystem(_core.ActorSystemBase):
                 "close() waits for async actors, which run on this event loop: "
                 "use `await asyncio.to_thread(system.close)`"
             )
-        until = _deadline.until(timeout)
-        left = _deadline.left(until)
+        until = _deadline.until(timeout, self)
+        left = _deadline.left(until, self)
         if not self._close_lock.acquire(timeout=-1 if left is None else left):
             raise Timeout(
                 "another thread is closing the actor system, and has not finished in time"
@@ -760,7 +760,7 @@ class ActorSystem(_core.ActorSystemBase):
             for ref in refs[first : first + size]:
                 ref.poison()
             for ref in refs[first : first + size]:
-                if _deadline.left(until) == 0.0:
+                if _deadline.left(until, self) == 0.0:
                     return
                 try:
                     _patiently(self, functools.partial(_await_end, self, ref), until)
@@ -792,19 +792,18 @@ class ActorSystem(_core.ActorSystemBase):
 def _await_end(system: ActorSystem, ref: Ref, timeout: float | None) -> None:
     """Wait until it has stopped. One that has failed, and that a backoff holds back from the poison
     in its mailbox, is stopped."""
-    until = _deadline.until(timeout)
+    until = _deadline.until(timeout, system)
     rested = False
     while True:
         system._look_at_loop()
-        left = _deadline.left(until)
-        now = system._now
+        left = _deadline.left(until, system)
         try:
             ref.wait_stopped(_REST_SECONDS if left is None else min(left, _REST_SECONDS))
         except Timeout:
             if left is not None and left <= _REST_SECONDS:
                 raise
             rests = ref.state == "failed"
-            if not rests and system._now == now:  # a seeded system with nothing left to do
+            if not rests and system._rests:  # nothing will ever happen
                 raise
             if rests and rested:
                 ref.stop()
@@ -837,7 +836,7 @@ def _patiently(
     """Wait until then; with no limit, say so after a while, and from then on for no event loop that
     was given and stands still."""
     if until is not None:
-        wait(_deadline.left(until))
+        wait(_deadline.left(until, system))
         return
     system._loop_ran = False
     try:

@@ -173,7 +173,7 @@ class Runner:
         rests = self.simulate(is_over, until) is False
         with self.lock:
             while not is_over():
-                left = _deadline.left(until)
+                left = _deadline.left(until, self.simulation)
                 if rests or (left is not None and left <= 0):
                     raise Timeout(f"process {self.definition.name} is still at {self.looked:,}")
                 self.lock.wait(left)
@@ -193,7 +193,7 @@ class Runner:
         seeded system runs it, or another thread does."""
         if self.simulation is None:
             return None
-        return self.simulation._wait(is_over, _deadline.left(until))
+        return self.simulation._wait(is_over, _deadline.left(until, self.simulation))
 
     def end(self) -> None:
         """Tell it to end: it waits for replies to what it has sent, and stores them."""

@@ -232,7 +232,7 @@ class Processes(Generic[_P]):
         system = self._opened()
         if position is not None:
             check_position(position)
-        until = _deadline.until(timeout)
+        until = _deadline.until(timeout, system.store._simulation)
         self._running().wait(system.head if position is None else position, until)
 
     def _control(self, id: str | None, skips: bool, reason: str) -> None:
@@ -354,7 +354,7 @@ def before_close(system: System, until: float | None) -> None:
         if one.thread is None:
             _end_simulated(one, until)
         elif not one.is_here and one.thread.ident is not None:
-            one.thread.join(_deadline.left(until))
+            one.thread.join(_deadline.left(until, system.store._simulation))
             one.leave()
 
 

@@ -498,13 +498,14 @@ def flush(system: System, position: int, timeout: float | None) -> None:
 
     Raises for one that has stopped once the others are there.
     """
-    until = _deadline.until(timeout)
+    simulation = system.store._simulation
+    until = _deadline.until(timeout, simulation)
     stopped: ReadModelStopped | None = None
     readmodels = list(system._readmodels.values())  # another thread may add to it
     for core in {id(one._escqrs_core): one._escqrs_core for one in readmodels}.values():
         try:
             for target in (position, -1):
-                wait_for(core, target, _deadline.left(until))
+                wait_for(core, target, _deadline.left(until, simulation))
         except ReadModelStopped as error:
             stopped = stopped or error
     if stopped is not None:

@@ -93,13 +93,14 @@ class System(_core.SystemBase):
         """
         if _processes.is_runner(self):
             raise Deadlock("flush() waits for every process, so it cannot be called by one")
-        until = _deadline.until(timeout)
-        self._drain(_deadline.left(until))
+        simulation = self.store._simulation
+        until = _deadline.until(timeout, simulation)
+        self._drain(_deadline.left(until, simulation))
         try:
             while _processes.flush(self, until):
-                self._drain(_deadline.left(until))
+                self._drain(_deadline.left(until, simulation))
         finally:
-            _readmodel.flush(self, self.head, _deadline.left(until))
+            _readmodel.flush(self, self.head, _deadline.left(until, simulation))
 
     @overload
     def subscribe(
@@ -151,11 +152,12 @@ class System(_core.SystemBase):
                 pass
             except Deadlock:  # in a handler
                 return super().close(timeout)
-        until = _deadline.until(timeout)
+        simulation = self.store._simulation
+        until = _deadline.until(timeout, simulation)
         _processes.before_close(self, until)
         if self._owns_store:
             _subscription_group.before_close(self.store)
-        return super().close(_deadline.left(until))
+        return super().close(_deadline.left(until, simulation))
 
     def verify_snapshots(
         self, *, progress: Callable[[int, int], object] | None = None
