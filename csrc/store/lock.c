@@ -3,12 +3,19 @@
  * fork: the child shares the open file and would hold the lock for as long as it lives. A handler
  * of pthread_atfork closes the descriptors of all locks in the child; that needs a list of them.
  *
- * Names: every connection of SQLite's to a WAL store holds a shared lock (fcntl) on bytes of the
- * file itself, whatever name it was opened by, and the kernel tells whether somebody has one. Only
- * files with several names are asked, through a descriptor of our own. Closing it would drop the
- * locks that connections of this process have, which may be others beside the one that the kernel
- * names, so where anybody has one the descriptor is kept, one a file. Two that open one file at the
- * same instant find none: so a writer has an flock on such a file, too, by that descriptor.
+ * Names (hard links): each has a WAL of its own, so of two that use a file by two names neither
+ * sees what the other commits, and a WAL that is left under one is read into the file long after it
+ * was changed by the other. Nobody can find the other names. The rule: who opens a file for writing
+ * finds one name, before SQLite opens it and once more after that. So whoever writes it opened it
+ * while it had one, and has held SQLite's locks since before the second was made: a shared lock
+ * (fcntl) on bytes of the file itself, whatever name it is opened by. Who opens it to read, and
+ * finds several names and somebody who has such a lock, is refused, unless it is by this name that
+ * others have it open. However the openings and the making of the link fall together, no two go on
+ * of which one writes.
+ *
+ * The kernel tells who has such locks, through a descriptor of our own. Closing it would drop those
+ * that connections of this process have, which may be others beside the one that the kernel names,
+ * so where anybody has one the descriptor is kept, one a file.
  *
  * Lock order: `registry.mutex` is a leaf, held over fork. */
 #include "store/lock.h"
@@ -33,7 +40,6 @@ struct esc_lock {
     esc_list_node node; /* registry.mutex */
     int descriptor;     /* -1 in a child of fork */
     bool created;
-    struct kept_file *claimed; /* registry.mutex: what it has besides; NULL: nothing */
     char path[];
 };
 
@@ -42,7 +48,6 @@ typedef struct kept_file { /* one whose descriptor cannot be closed */
     dev_t device;
     ino_t number;
     int descriptor;
-    bool claimed; /* by a lock of this process */
 } kept_file;
 
 static struct {
@@ -292,28 +297,32 @@ static kept_file *find_kept(const struct stat *file)
     return kept;
 }
 
-/* Under the registry's mutex: the descriptor of that file; NULL where it cannot be had. */
-static kept_file *keep(const char *path, const struct stat *file)
+/* Under the registry's mutex: the descriptor of that file. IO, NO_MEMORY. */
+static escqrs_status keep(const char *path, const struct stat *file, kept_file **result,
+                          escqrs_error *error)
 {
     kept_file *kept = find_kept(file);
-    if (kept != NULL) {
-        return kept;
+    if (kept == NULL) {
+        kept = escqrs_alloc_zero(sizeof *kept);
+        if (kept == NULL) {
+            return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory to open %s", path);
+        }
+        int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+        if (descriptor < 0) {
+            escqrs_free(kept);
+            return esc_error_system(error, ESCQRS_IO, errno, "cannot open %s", path);
+        }
+        *kept = (kept_file){registry.kept, file->st_dev, file->st_ino, descriptor};
+        registry.kept = kept;
     }
-    kept = escqrs_alloc_zero(sizeof *kept);
-    int descriptor = kept == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
-    if (descriptor < 0) {
-        escqrs_free(kept);
-        return NULL;
-    }
-    *kept = (kept_file){registry.kept, file->st_dev, file->st_ino, descriptor, false};
-    registry.kept = kept;
-    return kept;
+    *result = kept;
+    return ESCQRS_OK;
 }
 
 /* Under the registry's mutex: it goes where that drops no lock of anybody. */
 static void drop_unused(kept_file *kept)
 {
-    if (kept->claimed || who_has(kept->descriptor) != 0) {
+    if (who_has(kept->descriptor) != 0) {
         return;
     }
     kept_file **at = &registry.kept;
@@ -325,8 +334,8 @@ static void drop_unused(kept_file *kept)
     escqrs_free(kept);
 }
 
-static escqrs_status refuse_name(const char *path, const struct stat *file, pid_t holder,
-                                 escqrs_error *error)
+static escqrs_status refuse_holder(const char *path, const struct stat *file, pid_t holder,
+                                   escqrs_error *error)
 {
     char shown[48] = "another process";
     if (holder > 0) {
@@ -339,44 +348,52 @@ static escqrs_status refuse_name(const char *path, const struct stat *file, pid_
                             path, (long)file->st_nlink, shown);
 }
 
+static escqrs_status refuse_names(const char *path, const struct stat *file, escqrs_error *error)
+{
+    return escqrs_error_set(error, ESCQRS_IO,
+                            "%s has %ld names (hard links), each of which would have a WAL of its "
+                            "own: it can be read, but not opened for writing. Delete the other "
+                            "names (find -samefile), or put a copy in its place; a hard link is no "
+                            "backup, as it is the same file",
+                            path, (long)file->st_nlink);
+}
+
+static escqrs_status find_holder(const char *path, const struct stat *file, pid_t *holder,
+                                 escqrs_error *error)
+{
+    kept_file *kept = NULL;
+    pthread_once(&registry.once, registry_start);
+    pthread_mutex_lock(&registry.mutex);
+    escqrs_status status = keep(path, file, &kept, error);
+    if (status == ESCQRS_OK) {
+        *holder = who_has(kept->descriptor);
+        drop_unused(kept);
+    }
+    pthread_mutex_unlock(&registry.mutex);
+    return status;
+}
+
 escqrs_status esc_lock_check_names(const char *path, bool writes, escqrs_error *error)
 {
     struct stat file;
+    pid_t holder = 0;
     if (stat(path, &file) != 0 || file.st_nlink < 2 || (!writes && stands_beside(path, "-shm"))) {
         return ESCQRS_OK;
     }
-    pthread_once(&registry.once, registry_start);
-    pthread_mutex_lock(&registry.mutex);
-    kept_file *kept = keep(path, &file);
-    pid_t holder = 0;
-    if (kept != NULL) {
-        holder = who_has(kept->descriptor);
-        drop_unused(kept);
+    escqrs_status status = find_holder(path, &file, &holder, error);
+    if (status == ESCQRS_OK && holder != 0) {
+        status = refuse_holder(path, &file, holder, error);
+    } else if (status == ESCQRS_OK && writes) {
+        status = refuse_names(path, &file, error);
     }
-    pthread_mutex_unlock(&registry.mutex);
-    return holder == 0 ? ESCQRS_OK : refuse_name(path, &file, holder, error);
+    return status;
 }
 
-escqrs_status esc_lock_claim(esc_lock *lock, const char *path, escqrs_error *error)
+escqrs_status esc_lock_check_one_name(const char *path, escqrs_error *error)
 {
     struct stat file;
-    pid_t holder = 0;
-    if (lock->claimed != NULL || stat(path, &file) != 0 || file.st_nlink < 2) {
-        return ESCQRS_OK;
-    }
-    pthread_mutex_lock(&registry.mutex);
-    kept_file *kept = keep(path, &file);
-    if (kept != NULL && kept->claimed) {
-        holder = getpid();
-    } else if (kept != NULL && flock(kept->descriptor, LOCK_EX | LOCK_NB) == 0) {
-        kept->claimed = true;
-        lock->claimed = kept;
-    } else if (kept != NULL) {
-        holder = errno == EWOULDBLOCK ? -1 : 0; /* else the file system has no such locks */
-        drop_unused(kept);
-    }
-    pthread_mutex_unlock(&registry.mutex);
-    return holder == 0 ? ESCQRS_OK : refuse_name(path, &file, holder, error);
+    return stat(path, &file) != 0 || file.st_nlink < 2 ? ESCQRS_OK
+                                                       : refuse_names(path, &file, error);
 }
 
 /* ---- holding ---------------------------------------------------------------------------------- */
@@ -405,11 +422,6 @@ void esc_lock_release(esc_lock *lock, bool discard)
         (void)!flock(lock->descriptor, LOCK_UN);
         close(lock->descriptor);
         esc_list_remove(&lock->node);
-        if (lock->claimed != NULL) {
-            (void)!flock(lock->claimed->descriptor, LOCK_UN);
-            lock->claimed->claimed = false;
-            drop_unused(lock->claimed);
-        }
     }
     pthread_mutex_unlock(&registry.mutex);
     escqrs_free(lock);

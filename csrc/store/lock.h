@@ -21,17 +21,14 @@ escqrs_status esc_lock_acquire(const char *path, esc_lock **lock,
 /* Tell the watches of other processes (store/watch.h) that something was committed; NULL is fine.
  * It costs a system call that leaves nothing to be written. */
 void esc_lock_announce(const esc_lock *lock);
-/* Has the file at `path` several names (hard links), and does somebody have it open, in this
- * process or another? Each name has a lock and a WAL of its own, so what is written by two of them
- * would not be one store: LOCKED. Who only reads may, where others have it open by this name. A
- * file that is not there is fine. */
+/* Has the file at `path` several names (hard links)? Each has a lock and a WAL of its own, so what
+ * is written by two of them would not be one store. LOCKED: somebody has it open, in this process
+ * or another; who only reads may go on where others have it open by this name. IO: nobody has, but
+ * it is to be written. A file that is not there is fine. */
 escqrs_status esc_lock_check_names(const char *path, bool writes,
                                    escqrs_error *error) ESCQRS_MUST_USE;
-/* Who writes a file with several names holds a lock on the file itself besides, until this one is
- * released: two that open it by two names at the same instant do not both pass the check above.
- * LOCKED. Asked before SQLite opens the file and after it, as it may get its second name meanwhile.
- */
-escqrs_status esc_lock_claim(esc_lock *lock, const char *path, escqrs_error *error) ESCQRS_MUST_USE;
+/* The same once it is open for writing, as it may have got its second name meanwhile: IO. */
+escqrs_status esc_lock_check_one_name(const char *path, escqrs_error *error) ESCQRS_MUST_USE;
 /* Whether the file of that name is still the one that is locked. */
 bool esc_lock_is_held(const esc_lock *lock);
 /* Let go; NULL is fine. With `discard`, a lock file that this lock created is removed again. In a

@@ -1,6 +1,7 @@
 /* See sqlite_provider.h. How a file is opened for writing:
  *
- *   1. What is no regular file is refused. The lock is taken.
+ *   1. What is no regular file is refused. The lock is taken. What has several names is refused
+ * (lock.c), once more at the end.
  *   2. The first 100 bytes are read through SQLite's own VFS (a descriptor of ours, closed, would
  * drop the POSIX locks that other connections of this process hold on the file). Only an empty
  * file, or one that bears our application id and a format we know, goes on to SQLite; others are
@@ -449,9 +450,6 @@ static escqrs_status find_file(esc_sqlite *sqlite, escqrs_error *error)
     if (status == ESCQRS_OK) {
         status = esc_lock_check_names(sqlite->path, !sqlite->readonly, error);
     }
-    if (status == ESCQRS_OK && sqlite->lock != NULL) {
-        status = esc_lock_claim(sqlite->lock, sqlite->path, error);
-    }
     if (status == ESCQRS_OK) {
         sqlite->had_wal = esc_sqlite_has_companion(sqlite, "-wal", false);
         status = esc_sqlite_check_header(sqlite, error);
@@ -503,9 +501,9 @@ escqrs_status esc_sqlite_open(const char *path, const escqrs_store_options *opti
             sqlite->readonly ? open_for_reading(sqlite, error) : open_for_writing(sqlite, error);
     }
     if (status == ESCQRS_OK && sqlite->lock != NULL) {
-        status = esc_lock_claim(sqlite->lock, sqlite->path, error);
+        status = esc_lock_check_one_name(sqlite->path, error);
     }
-    if (status == ESCQRS_LOCKED) {
+    if (status == ESCQRS_LOCKED || status == ESCQRS_IO) {
         esc_error_subject(error, escqrs_slice_of(sqlite->shown));
     }
     if (status != ESCQRS_OK) {

@@ -493,13 +493,35 @@ static void test_hard_link(void **state)
     escqrs_store_destroy(reader);
     append(store, "s", 10, 10);
     escqrs_store_destroy(store);
-    store = open_store(other); /* nobody has it open: it is a name like any */
+    refused(fixture_path, NULL, ESCQRS_IO, &error); /* nobody has it open, and it is not written */
+    assert_non_null(strstr(error.message, "2 names"));
+    assert_string_equal(error.subject, fixture_path);
+    reader = open_with(other, &(escqrs_store_options){.readonly = true});
+    assert_int_equal(check_stream(reader, "s"), 20);
+    escqrs_store_destroy(reader);
+    assert_int_equal(unlink(fixture_path), 0);
+    store = open_store(other); /* a name like any */
     assert_int_equal(check_stream(store, "s"), 20);
     append(store, "s", 20, 1);
-    refused(fixture_path, NULL, ESCQRS_LOCKED, &error);
     escqrs_store_destroy(store);
-    store = open_store(fixture_path);
-    assert_int_equal(check_stream(store, "s"), 21);
+}
+
+/* A WAL that stands beside one name, while the file is used by another one, would be read into it
+ * later. */
+static void test_hard_link_of_a_file_in_use(void **state)
+{
+    (void)state;
+    char other[400];
+    escqrs_error error;
+    snprintf(other, sizeof other, "%s/other.db", fixture_folder);
+    assert_true(WIFSIGNALED(in_child(hold_and_die, NULL)));
+    assert_true(exists(fixture_path, "-wal"));
+    assert_int_equal(link(fixture_path, other), 0);
+    refused(other, NULL, ESCQRS_IO, &error);
+    refused(fixture_path, NULL, ESCQRS_IO, &error);
+    assert_int_equal(unlink(other), 0);
+    escqrs_store *store = open_store(fixture_path);
+    assert_int_equal(check_stream(store, "s"), 100);
     escqrs_store_destroy(store);
 }
 
@@ -533,47 +555,104 @@ static pid_t holder_seen_by_another(const char *path)
     return seen;
 }
 
-/* The kernel names one holder, which may be another process though we have the file open, too. */
-static void claim_other(void *context)
+static void link_and_fill(void *other, void *buffer, size_t size)
 {
-    esc_lock *lock = NULL;
-    escqrs_error error = {0};
-    assert_int_equal(esc_lock_acquire(context, &lock, &error), ESCQRS_OK);
-    assert_int_equal(esc_lock_check_names(context, true, &error), ESCQRS_OK);
-    assert_int_equal(esc_lock_claim(lock, context, &error), ESCQRS_LOCKED);
-    assert_non_null(strstr(error.message, "open in another process:"));
-    esc_lock_release(lock, false);
+    assert_int_equal(link(fixture_path, other), 0);
+    memset(buffer, 7, size);
 }
 
-/* Two that open a file by two names pass the check, as neither has opened it; one goes on. */
+/* It had one name when it was looked at, and has two once it is open. */
+static void test_hard_link_of_a_file_that_is_being_opened(void **state)
+{
+    (void)state;
+    char other[400];
+    escqrs_error error;
+    snprintf(other, sizeof other, "%s/other.db", fixture_folder);
+    escqrs_random random = {.fill = link_and_fill, .context = other};
+    refused(fixture_path, &(escqrs_store_options){.random = random}, ESCQRS_IO, &error);
+    assert_non_null(strstr(error.message, "2 names"));
+}
+
+typedef struct opener {
+    const char *path;
+    bool writes;
+    int start[2], answer[2], end[2];
+} opener;
+
+static void open_and_hold(const opener *in)
+{
+    char byte;
+    escqrs_store *store = NULL;
+    close(in->start[1]);
+    close(in->end[1]);
+    (void)!read(in->start[0], &byte, 1);
+    escqrs_status status =
+        escqrs_store_open(in->path, &(escqrs_store_options){.readonly = !in->writes}, &store, NULL);
+    byte = status == ESCQRS_OK ? 'y' : 'n';
+    (void)!write(in->answer[1], &byte, 1);
+    (void)!read(in->end[0], &byte, 1);
+    escqrs_store_destroy(store);
+    test_child_end(true);
+}
+
+/* Whatever comes first: of those that have it open by two names, none writes. */
+static void one_instant(const char *other, bool linked)
+{
+    enum { COUNT = 4 };
+    opener openers[COUNT] = {{.path = fixture_path, .writes = true},
+                             {.path = fixture_path},
+                             {.path = other, .writes = true},
+                             {.path = other}};
+    pid_t children[COUNT];
+    bool is_open[COUNT];
+    make_store(3);
+    if (linked) {
+        assert_int_equal(link(fixture_path, other), 0);
+    }
+    int start[2], end[2], answers[COUNT][2];
+    assert_int_equal(pipe(start), 0);
+    assert_int_equal(pipe(end), 0);
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_int_equal(pipe(answers[i]), 0);
+        memcpy(openers[i].start, start, sizeof start);
+        memcpy(openers[i].end, end, sizeof end);
+        memcpy(openers[i].answer, answers[i], sizeof answers[i]);
+        children[i] = fork();
+        if (children[i] == 0) {
+            open_and_hold(&openers[i]);
+        }
+    }
+    close(start[1]);
+    bool same = linked || link(fixture_path, other) == 0; /* else one of them has made a store */
+    for (size_t i = 0; i < COUNT; i++) {
+        char byte;
+        assert_int_equal(read(answers[i][0], &byte, 1), 1);
+        is_open[i] = byte == 'y';
+    }
+    assert_false(same && ((is_open[0] && (is_open[2] || is_open[3])) ||
+                          (is_open[2] && (is_open[0] || is_open[1]))));
+    close(end[1]);
+    for (size_t i = 0; i < COUNT; i++) {
+        int status;
+        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+        assert_int_equal(status, 0);
+        close(answers[i][0]);
+        close(answers[i][1]);
+    }
+    close(start[0]);
+    close(end[0]);
+}
+
 static void test_hard_links_at_the_same_instant(void **state)
 {
     (void)state;
-    char other[400], number[40];
-    esc_lock *first = NULL, *second = NULL;
-    escqrs_error error = {0};
-    snprintf(other, sizeof other, "%s/other.db", fixture_folder);
-    snprintf(number, sizeof number, "this process, %ld", (long)getpid());
-    escqrs_store_destroy(open_store(fixture_path));
-    assert_int_equal(link(fixture_path, other), 0);
-    for (int turn = 0; turn < 3; turn++) {
-        assert_int_equal(esc_lock_acquire(fixture_path, &first, &error), ESCQRS_OK);
-        assert_int_equal(esc_lock_acquire(other, &second, &error), ESCQRS_OK);
-        assert_int_equal(esc_lock_check_names(fixture_path, true, &error), ESCQRS_OK);
-        assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_OK);
-        assert_int_equal(esc_lock_claim(first, fixture_path, &error), ESCQRS_OK);
-        assert_int_equal(esc_lock_claim(first, fixture_path, &error), ESCQRS_OK);
-        assert_int_equal(esc_lock_claim(second, other, &error), ESCQRS_LOCKED);
-        assert_non_null(strstr(error.message, number));
-        esc_lock_release(second, false);
-        assert_int_equal(in_child(claim_other, other), 0);
-        esc_lock_release(first, false); /* and the child has kept nothing of it */
+    char other[400];
+    for (int round = 0; round < 10; round++) {
+        teardown_folder(NULL);
+        assert_int_equal(setup_folder(NULL), 0);
+        snprintf(other, sizeof other, "%s/other.db", fixture_folder);
+        one_instant(other, round % 2 == 0);
     }
-    escqrs_store *store = open_store(other);
-    append(store, "s", 0, 1);
-    assert_int_equal(unlink(other), 0); /* one name is left: taken away all the same */
-    assert_int_equal(append_many(store, "s", 1, 1, NULL, &error), ESCQRS_IO);
-    escqrs_store_destroy(store);
 }
 
 static void test_asking_costs_no_lock(void **state)
@@ -585,7 +664,7 @@ static void test_asking_costs_no_lock(void **state)
     char byte = 0;
     escqrs_error error = {0};
     snprintf(other, sizeof other, "%s/other.db", fixture_folder);
-    write_file(fixture_path, "x", 1);
+    make_store(3);
     assert_int_equal(link(fixture_path, other), 0);
     assert_int_equal(pipe(ready), 0);
     assert_int_equal(pipe(end), 0);
@@ -606,7 +685,8 @@ static void test_asking_costs_no_lock(void **state)
     assert_int_equal(waitpid(child, NULL, 0), child);
     assert_int_equal(holder_seen_by_another(fixture_path), getpid());
     close(mine);
-    assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_OK);
+    assert_int_equal(esc_lock_check_names(other, false, &error), ESCQRS_OK);
+    assert_int_equal(esc_lock_check_names(other, true, &error), ESCQRS_IO);
 
     int nameless = lock_like_sqlite(fixture_path, F_OFD_SETLK); /* of no process */
     assert_true(nameless >= 0);
@@ -754,6 +834,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock_and_a_child_on_its_way, setup_folder,
                                         teardown_folder),
         cmocka_unit_test_setup_teardown(test_hard_link, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_hard_link_of_a_file_in_use, setup_folder,
+                                        teardown_folder),
+        cmocka_unit_test_setup_teardown(test_hard_link_of_a_file_that_is_being_opened, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test_setup_teardown(test_hard_links_at_the_same_instant, setup_folder,
                                         teardown_folder),
         cmocka_unit_test_setup_teardown(test_asking_costs_no_lock, setup_folder, teardown_folder),
