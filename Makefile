@@ -37,7 +37,7 @@ CXX_FLAGS := -std=c++17 -pthread -g $(OPTIMIZE) -fPIC -fno-exceptions -fno-rtti 
 LINK_FLAGS := -pthread $(SANITIZE_FLAGS) $(LDFLAGS)
 LIBRARIES := -lsqlite3 -lprotobuf-c -lcrypto -lm
 
-CORE_FOLDERS := base schema store runtime entity readmodel
+CORE_FOLDERS := base schema store runtime entity readmodel testing
 CORE_SOURCES := $(wildcard $(CORE_FOLDERS:%=csrc/%/*.c))
 PROTOS := $(wildcard proto/escqrs/v1/*.proto)
 PROTO_SOURCES := $(PROTOS:proto/%.proto=$(BUILD)/proto-gen/%.pb-c.c)
@@ -122,15 +122,21 @@ install-c: lib ## install headers, library and escqrs.pc for C programs below PR
 	    'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -lescqrs $(LIBRARIES) -pthread' \
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/escqrs.pc
 
-# A program is built from what was installed, by what its escqrs.pc says, and runs.
+# Programs are built from what was installed, by what its escqrs.pc says, and run.
 INSTALLED := $(abspath $(BUILD))/installed
 test-install-c:
 	@rm -rf $(INSTALLED)
 	@$(MAKE) install-c PREFIX=$(INSTALLED) DESTDIR=
 	@flags=$$(sed -n 's/^Cflags: //p; s/^Libs: //p' $(INSTALLED)/lib/pkgconfig/escqrs.pc); \
-	$(CC) -Wall -Wextra -Werror $(SANITIZE_FLAGS) examples/cart_actors.c $${flags//'$${prefix}'/$(INSTALLED)} \
-	    -o $(INSTALLED)/cart
-	@cd $(INSTALLED) && ./cart carts.db >/dev/null
+	for program in cart_actors provider; do \
+	    $(CC) -Wall -Wextra -Werror $(SANITIZE_FLAGS) examples/$$program.c $${flags//'$${prefix}'/$(INSTALLED)} \
+	        -o $(INSTALLED)/$$program; \
+	done; \
+	awk '/^```c$$/ { on = 1; part = ""; next } /^```$$/ { if (on && part ~ /int main/) printf "%s", part; on = 0 } \
+	    on { part = part $$0 "\n" }' docs/providers.md > $(INSTALLED)/suite.c; \
+	$(CC) -Wall -Wextra -Werror $(SANITIZE_FLAGS) $(INSTALLED)/suite.c $${flags//'$${prefix}'/$(INSTALLED)} \
+	    -o $(INSTALLED)/suite
+	@cd $(INSTALLED) && ./cart_actors carts.db >/dev/null && ./provider >/dev/null && ./suite >/dev/null
 
 examples-c: ## build the C examples
 	@$(PARALLEL) $(LIB) $(EXAMPLE_PROGRAMS)

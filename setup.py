@@ -22,7 +22,8 @@ from setuptools.errors import CompileError, ExecError
 BUILD_DIR = os.environ.get("ESCQRS_BUILD_DIR") or "build/python"
 SANITIZE = os.environ.get("ESCQRS_SANITIZE", "")
 
-SOURCES = sorted(str(path) for path in Path("csrc").glob("*/*.c"))
+# csrc/testing is for C programs alone
+SOURCES = sorted(str(path) for path in Path("csrc").glob("*/*.c") if path.parent.name != "testing")
 PROTOS = sorted(str(path) for path in Path("proto").glob("**/*.proto"))
 HEADERS = sorted(str(path) for folder in ("csrc", "include") for path in Path(folder).rglob("*.h"))
 

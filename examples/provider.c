@@ -3,8 +3,7 @@
  *     make examples-c && build/examples/provider
  *
  * It shows all that a provider has to do; include/escqrs/provider.h is the manual, and
- * tests/c/support/provider_suite.h has the tests that tell whether it does (tests/c/store/
- * test_provider.c runs them on this file).
+ * include/escqrs/provider_suite.h has the tests that tell whether it does, which this program runs.
  *
  * The arrays (a `shelf`) are what a file or a server would be: they outlive the store that is
  * opened on them, so that a program can close it, open it again and find what was committed. Each
@@ -18,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <escqrs/provider.h>
+#include <escqrs/provider_suite.h>
 
 /* ---- what is kept --------------------------------------------------------------------------- */
 
@@ -62,11 +61,12 @@ typedef struct list { /* of items of one size */
 
 typedef struct shelf {
     pthread_mutex_t mutex;
-    list events;      /* kept_event, in the order of positions */
-    list types;       /* kept_type */
-    list snapshots;   /* kept_snapshot */
-    list checkpoints; /* kept_checkpoint */
-    list keys;        /* kept_key */
+    list events;        /* kept_event, in the order of positions */
+    list types;         /* kept_type */
+    list snapshots;     /* kept_snapshot */
+    list checkpoints;   /* kept_checkpoint */
+    list keys;          /* kept_key */
+    escqrs_clock clock; /* of the store that is open now */
 } shelf;
 
 typedef struct shelf_provider {
@@ -84,6 +84,16 @@ static shelf *of(escqrs_provider *self)
 static escqrs_status no_memory(escqrs_error *error)
 {
     return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory on the shelf");
+}
+
+/* What the error is about; too long a name is cut. */
+static escqrs_status about(escqrs_error *error, escqrs_status status, escqrs_slice subject)
+{
+    if (error != NULL) {
+        snprintf(error->subject, sizeof error->subject, "%.*s", (int)subject.size,
+                 (const char *)subject.data);
+    }
+    return status;
 }
 
 static bool reserve(list *self, size_t more, size_t item_size)
@@ -141,9 +151,12 @@ static void free_key(kept_key *key)
     escqrs_free(key->versions);
 }
 
-/* When no store is open on it. */
+/* When no store is open on it; NULL is fine. */
 static void shelf_destroy(shelf *self)
 {
+    if (self == NULL) {
+        return;
+    }
     for (size_t i = 0; i < self->events.count; i++) {
         escqrs_free(AT(&self->events, kept_event, i)->block);
     }
@@ -237,7 +250,8 @@ static escqrs_status check_key(const shelf *self, escqrs_commit *commit, escqrs_
         return ESCQRS_OK;
     }
     if (used->fingerprint != escqrs_commit_fingerprint(commit)) {
-        return escqrs_error_set(error, ESCQRS_KEY_REUSED, "the key was used for other events");
+        (void)escqrs_error_set(error, ESCQRS_KEY_REUSED, "the key was used for other events");
+        return about(error, ESCQRS_KEY_REUSED, commit->key);
     }
     for (size_t i = 0; i < commit->write_count; i++) {
         commit->writes[i].version = used->versions[i];
@@ -274,10 +288,8 @@ static escqrs_status check_versions(const shelf *self, const escqrs_commit *comm
             if (error != NULL) {
                 error->expected = write->expected;
                 error->actual = error->version = actual;
-                snprintf(error->subject, sizeof error->subject, "%.*s", (int)write->stream.size,
-                         (const char *)write->stream.data);
             }
-            return ESCQRS_WRONG_VERSION;
+            return about(error, ESCQRS_WRONG_VERSION, write->stream);
         }
     }
     const escqrs_new_snapshot *snapshot = commit->snapshot;
@@ -343,10 +355,8 @@ static escqrs_status check_checkpoint(const shelf *self, const escqrs_commit *co
     if (error != NULL) {
         error->expected = commit->checkpoint_position;
         error->actual = current;
-        snprintf(error->subject, sizeof error->subject, "%.*s", (int)commit->checkpoint.size,
-                 (const char *)commit->checkpoint.data);
     }
-    return ESCQRS_CHECKPOINT_BEHIND;
+    return about(error, ESCQRS_CHECKPOINT_BEHIND, commit->checkpoint);
 }
 
 /* ---- writing a commit, under the mutex ------------------------------------------------------ */
@@ -451,7 +461,7 @@ static bool make_events(shelf *self, escqrs_commit *commit, addition *made)
         return false;
     }
     escqrs_uuid cause = {{0}};
-    int64_t now_us = escqrs_clock_now_us(NULL);
+    int64_t now_us = escqrs_clock_now_us(&self->clock);
     if (self->events.count > 0) { /* or the clock went back: time stands */
         int64_t last_us = AT(&self->events, kept_event, self->events.count - 1)->recorded.time_us;
         now_us = now_us > last_us ? now_us : last_us;
@@ -831,6 +841,7 @@ static escqrs_status shelf_open(shelf *self, const escqrs_store_options *options
         return status;
     }
     provider->shelf = self;
+    self->clock = options != NULL ? options->clock : (escqrs_clock){0};
     status = shelf_restart(&provider->base, error);
     if (status != ESCQRS_OK) {
         shelf_provider_destroy(&provider->base);
@@ -870,33 +881,52 @@ static escqrs_status print_all(escqrs_store *store, escqrs_error *error)
     return status == ESCQRS_DONE ? ESCQRS_OK : status;
 }
 
-int main(void)
+static escqrs_status use(shelf *kept, escqrs_error *error)
 {
     escqrs_store *store = NULL;
-    escqrs_error error = {0};
-    shelf *kept = shelf_create();
-    escqrs_status status =
-        kept == NULL ? no_memory(&error) : shelf_open(kept, NULL, &store, &error);
+    escqrs_status status = shelf_open(kept, NULL, &store, error);
     if (status == ESCQRS_OK) {
-        status = note(store, "kept in an array", 0, &error);
+        status = note(store, "kept in an array", 0, error);
     }
-    if (status == ESCQRS_OK && note(store, "too late", 0, &error) == ESCQRS_WRONG_VERSION) {
-        printf("refused: %s\n", error.message);
+    if (status == ESCQRS_OK && note(store, "too late", 0, error) == ESCQRS_WRONG_VERSION) {
+        printf("refused: %s\n", error->message);
     }
     escqrs_store_destroy(store);
     store = NULL;
     if (status == ESCQRS_OK) { /* it is there when the shelf is opened again */
-        status = shelf_open(kept, NULL, &store, &error);
+        status = shelf_open(kept, NULL, &store, error);
     }
     if (status == ESCQRS_OK) {
-        status = print_all(store, &error);
+        status = print_all(store, error);
     }
     escqrs_store_destroy(store);
-    if (kept != NULL) {
-        shelf_destroy(kept);
+    return status;
+}
+
+/* For escqrs/provider_suite.h: `context` points to the shelf, or to NULL. */
+static escqrs_status shelf_suite_open(void *context, bool fresh,
+                                      const escqrs_store_options *options, escqrs_store **store,
+                                      escqrs_error *error)
+{
+    shelf **kept = context;
+    if (fresh) {
+        shelf_destroy(*kept);
+        *kept = shelf_create();
     }
+    return *kept == NULL ? no_memory(error) : shelf_open(*kept, options, store, error);
+}
+
+int main(void)
+{
+    escqrs_error error = {0};
+    shelf *kept = shelf_create();
+    escqrs_status status = kept == NULL ? no_memory(&error) : use(kept, &error);
     if (status != ESCQRS_OK) {
         fprintf(stderr, "%s (%s)\n", error.message, escqrs_status_name(status));
     }
-    return status == ESCQRS_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+    escqrs_provider_suite suite = {
+        .name = "shelf", .open = shelf_suite_open, .context = &kept, .begins_new = true};
+    size_t failed = escqrs_provider_suite_run(&suite);
+    shelf_destroy(kept);
+    return status == ESCQRS_OK && failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

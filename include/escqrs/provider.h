@@ -1,7 +1,7 @@
 /* escqrs/provider.h - what keeps events: the interface between the journal above and a store of
  * bytes below. SQLite's file, the store in memory and providers written in Python are tables of
  * these functions; with escqrs_store_open_provider a program brings its own. examples/provider.c is
- * a small one, tests/c/support/provider_suite.h the tests that each has to pass, docs/providers.md
+ * a small one, provider_suite.h has the tests that each has to pass, docs/providers.md
  * says how to use them.
  *
  * A provider is a struct that begins with an escqrs_provider:

@@ -1,48 +1,128 @@
-/* Providers: the suite that each has to pass, on SQLite's file, the store in memory and the example
- * of one's own; and what the core makes of providers that are wrong. */
+/* Providers: the public suite that each has to pass, on SQLite's file, the store in memory and the
+ * example of one's own; and what the core makes of providers that are wrong. */
 #include "fixture.h"
 
-#include "support/provider_suite.h"
+#include <escqrs/provider_suite.h>
 
 int example_main(void);
 #define main example_main
 #include "../../../examples/provider.c"
 #undef main
 
+/* ---- the suite -------------------------------------------------------------------------------- */
+
 static int suite_numbers; /* files that the suite was given */
 
-static escqrs_store *open_file(void *context, bool fresh, const escqrs_store_options *options)
+static escqrs_status open_file(void *context, bool fresh, const escqrs_store_options *options,
+                               escqrs_store **store, escqrs_error *error)
 {
     char path[400];
     (void)context;
     suite_numbers += fresh;
     snprintf(path, sizeof path, "%s-%d", fixture_path, suite_numbers);
-    return open_with(path, options);
+    return escqrs_store_open(path, options, store, error);
 }
 
-static escqrs_store *open_memory(void *context, bool fresh, const escqrs_store_options *options)
+static escqrs_status open_memory(void *context, bool fresh, const escqrs_store_options *options,
+                                 escqrs_store **store, escqrs_error *error)
 {
     (void)context, (void)fresh;
-    return open_with(":memory:", options);
+    return escqrs_store_open(":memory:", options, store, error);
 }
 
-static escqrs_store *open_shelf(void *context, bool fresh, const escqrs_store_options *options)
+static void run_suite(const escqrs_provider_suite *suite)
 {
-    shelf **kept = context;
-    escqrs_store *store = NULL;
-    escqrs_error error = {0};
-    if (fresh && *kept != NULL) {
-        shelf_destroy(*kept);
-        *kept = NULL;
+    assert_int_equal(escqrs_provider_suite_run(suite), 0);
+}
+
+static void test_file(void **state)
+{
+    (void)state;
+    run_suite(&(escqrs_provider_suite){
+        .name = "sqlite", .open = open_file, .deletes = true, .begins_new = true});
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    run_suite(&(escqrs_provider_suite){.name = "memory",
+                                       .open = open_memory,
+                                       .forgets = true,
+                                       .deletes = true,
+                                       .begins_new = true});
+}
+
+static void test_shelf(void **state)
+{
+    shelf *kept = NULL;
+    (void)state;
+    run_suite(&(escqrs_provider_suite){
+        .name = "shelf", .open = shelf_suite_open, .context = &kept, .begins_new = true});
+    shelf_destroy(kept);
+}
+
+typedef struct told {
+    size_t count, failed;
+    char failures[4096];
+} told;
+
+static void note_result(void *context, const char *test, const char *failure)
+{
+    told *all = context;
+    all->count++;
+    if (failure != NULL) {
+        size_t size = strlen(all->failures);
+        all->failed++;
+        snprintf(all->failures + size, sizeof all->failures - size, "%s|%s\n", test, failure);
     }
-    if (*kept == NULL) {
-        *kept = shelf_create();
-        assert_non_null(*kept);
-    }
-    if (shelf_open(*kept, options, &store, &error) != ESCQRS_OK) {
-        fail_msg("shelf_open: %s", error.message);
-    }
-    return store;
+}
+
+static told suite_told;
+static shelf *suite_shelf;
+
+static escqrs_status open_told(void *context, bool fresh, const escqrs_store_options *options,
+                               escqrs_store **store, escqrs_error *error)
+{
+    (void)context;
+    return shelf_suite_open(&suite_shelf, fresh, options, store, error);
+}
+
+/* What a provider does not do as it says is told, test by test, and the others go on. */
+static void test_suite_tells(void **state)
+{
+    (void)state;
+    escqrs_provider_suite suite = {.name = "boastful",
+                                   .open = open_told,
+                                   .report = note_result,
+                                   .context = &suite_told,
+                                   .begins_new = true,
+                                   .deletes = true};
+    assert_int_equal(escqrs_provider_suite_run(&suite), 2);
+    assert_int_equal(suite_told.failed, 2);
+    assert_true(suite_told.count > 30);
+    assert_non_null(strstr(suite_told.failures, "deleting|"));
+    assert_non_null(strstr(suite_told.failures, "deleting is refused|"));
+    assert_non_null(strstr(suite_told.failures, "INVALID, not OK: a provider of the kind"));
+    shelf_destroy(suite_shelf);
+    suite_shelf = NULL;
+}
+
+static escqrs_status open_none(void *context, bool fresh, const escqrs_store_options *options,
+                               escqrs_store **store, escqrs_error *error)
+{
+    (void)context, (void)fresh, (void)options, (void)store;
+    return escqrs_error_set(error, ESCQRS_IO, "the server is away");
+}
+
+static void test_suite_without_a_store(void **state)
+{
+    (void)state;
+    suite_told = (told){0};
+    escqrs_provider_suite suite = {
+        .name = "away", .open = open_none, .report = note_result, .context = &suite_told};
+    size_t failed = escqrs_provider_suite_run(&suite);
+    assert_int_equal(failed, suite_told.count);
+    assert_non_null(strstr(suite_told.failures, "IO, not OK: the server is away"));
 }
 
 /* ---- tables that are refused ------------------------------------------------------------------ */
@@ -275,29 +355,19 @@ static void test_without_memory(void **state)
 int main(void)
 {
     alarm(TIME_LIMIT_S);
-    shelf *kept = NULL;
-    if (setup_folder(NULL) != 0) {
-        return 1;
-    }
-    int failed = provider_suite_run(&(provider_maker){
-                     .name = "sqlite", .open = open_file, .deletes = true, .begins_new = true}) +
-                 provider_suite_run(&(provider_maker){.name = "memory",
-                                                      .open = open_memory,
-                                                      .forgets = true,
-                                                      .deletes = true,
-                                                      .begins_new = true}) +
-                 provider_suite_run(&(provider_maker){
-                     .name = "shelf", .open = open_shelf, .context = &kept, .begins_new = true});
-    if (kept != NULL) {
-        shelf_destroy(kept);
-    }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_versions),          cmocka_unit_test(test_a_longer_table),
-        cmocka_unit_test(test_lost_events),       cmocka_unit_test(test_restart_after_failure),
-        cmocka_unit_test(test_commits_of_others), cmocka_unit_test(test_without_sql),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_shelf),
+        cmocka_unit_test(test_suite_tells),
+        cmocka_unit_test(test_suite_without_a_store),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_a_longer_table),
+        cmocka_unit_test(test_lost_events),
+        cmocka_unit_test(test_restart_after_failure),
+        cmocka_unit_test(test_commits_of_others),
+        cmocka_unit_test(test_without_sql),
         cmocka_unit_test(test_without_memory),
     };
-    failed += cmocka_run_group_tests_name("providers", tests, NULL, NULL);
-    (void)teardown_folder(NULL);
-    return failed;
+    return cmocka_run_group_tests_name("providers", tests, setup_folder, teardown_folder);
 }

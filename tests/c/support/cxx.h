@@ -7,7 +7,7 @@
 
 #include <escqrs/actor.h>
 #include <escqrs/entity.h>
-#include <escqrs/provider.h>
+#include <escqrs/provider_suite.h>
 #include <escqrs/readmodel.h>
 #include <escqrs/schema.h>
 #include <escqrs/store.h>
