@@ -51,6 +51,32 @@ static escqrs_status refuse_place(const esc_sqlite *sqlite, const char *suffix, 
     return ESCQRS_IO;
 }
 
+/* The WAL's name is gone, but SQLite still has the WAL, and nobody who opens the store will find
+ * it: what was committed goes into the file. Not where another WAL has that name: it would be read
+ * into the file later; and not after a failed fsync, when nobody knows what is in it. */
+static void rescue_wal(esc_sqlite *sqlite)
+{
+    int in_wal = 0, done = -1;
+    escqrs_error error = {0};
+    if ((sqlite->base.failed && !sqlite->writer.to_rescue) || !esc_lock_is_held(sqlite->lock) ||
+        esc_sqlite_has_companion(sqlite, "-wal", true) ||
+        esc_sqlite_set_synced(sqlite, NULL) != ESCQRS_OK) {
+        return;
+    }
+    sqlite3 *db = sqlite->writer.connection.db;
+    int code = sqlite3_wal_checkpoint_v2(db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_wal, &done);
+    sqlite->writer.to_rescue = code != SQLITE_OK || done < in_wal; /* once more when it is closed */
+    if (!sqlite->writer.to_rescue) {
+        escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING,
+                         "%s-wal was deleted or moved; all that was committed to it was moved into "
+                         "%s",
+                         sqlite->shown, sqlite->shown);
+    } else if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY) {
+        (void)esc_sqlite_error(sqlite, db, code, &error, "cannot move events from the WAL into");
+        escqrs_log_write(&sqlite->log, ESCQRS_LOG_ERROR, "%s", error.message);
+    }
+}
+
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
 {
     static const char *const suffixes[2] = {"", "-wal"};
@@ -63,6 +89,9 @@ escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
             *known = now;
         } else if (failed == ENOENT || failed == ENOTDIR ||
                    (failed == 0 && (known->device != now.device || known->number != now.number))) {
+            if (i == 1) {
+                rescue_wal(sqlite);
+            }
             return refuse_place(sqlite, suffixes[i], "deleted, moved or replaced", error);
         }
     }
@@ -84,6 +113,18 @@ void esc_sqlite_note_size(esc_sqlite *sqlite)
 {
     int64_t size = size_of(sqlite->writer.connection.db, SQLITE_FCNTL_FILE_POINTER);
     sqlite->writer.file_size = size > 0 ? size : 0;
+}
+
+/* What the WAL is when it was opened. It may have more frames than SQLite counts, never fewer; who
+ * finds it shorter asks SQLite. */
+static void note_wal(esc_sqlite *sqlite)
+{
+    char path[PATH_MAX + 8];
+    int64_t size = size_of(sqlite->writer.connection.db, SQLITE_FCNTL_JOURNAL_POINTER);
+    snprintf(path, sizeof path, "%s-wal", sqlite->path);
+    if (size >= ESC_WAL_HEADER_SIZE && find_place(path, &sqlite->writer.places[1]) == 0) {
+        sqlite->writer.wal_end = (int)((size - ESC_WAL_HEADER_SIZE) / ESC_WAL_FRAME_SIZE);
+    }
 }
 
 /* Another program may have given pages back, which does no harm: then SQLite counts fewer. */
@@ -335,6 +376,7 @@ static escqrs_status open_for_writing(esc_sqlite *sqlite, escqrs_error *error)
     if (status == ESCQRS_OK && sqlite->lock != NULL) {
         (void)find_place(sqlite->path, &sqlite->writer.places[0]);
         esc_sqlite_note_size(sqlite);
+        note_wal(sqlite);
     }
     return status;
 }

@@ -169,6 +169,7 @@ typedef struct esc_sqlite {
         int64_t file_size;   /* bytes after the last checkpoint */
         int wal_frames;      /* in the WAL after the last commit, 0 if the file has them, too */
         int wal_end;         /* the same, whether the file has them or not; 0: not known yet */
+        bool to_rescue;      /* the WAL's name is gone, and a reader kept a part of it */
         int checkpoint_at;   /* wal_frames from which to try again */
         int long_wal_frames; /* from which on its length is said once more */
         bool half_moved;     /* a checkpoint left off where a reader stood, its pages not synced */
@@ -262,7 +263,8 @@ escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error) ESCQRS
 /* ---- sqlite_file.c ---- */
 
 /* Are the file and its WAL still what their names stand for? What is written after somebody has
- * deleted, moved or replaced one is lost. IO. */
+ * deleted, moved or replaced one is lost. IO. Between two transactions: where it is the WAL that is
+ * gone, what was committed to it is moved into the file. */
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* ESCQRS_IO if somebody took a part of the file or of its WAL away: what is written behind it would
  * be lost. Not within a transaction. */

@@ -502,6 +502,9 @@ void esc_sqlite_writer_stop(esc_sqlite *sqlite)
         (void)!esc_sqlite_merge_rest(sqlite, NULL);
     }
     sqlite3_wal_hook(connection->db, NULL, NULL);
+    if (esc_sqlite_check_places(sqlite, NULL) != ESCQRS_OK) {
+        sqlite->base.failed = true; /* a WAL without a name was moved into the file */
+    }
     if (!sqlite->base.failed) {
         /* Closing checkpoints and takes the WAL away, if no other process reads. */
         (void)set_synced(sqlite, sqlite->durability == ESCQRS_DURABILITY_FULL);

@@ -735,6 +735,83 @@ static void test_a_name_that_comes_back(void **state)
     }
 }
 
+/* The WAL's name is gone while the store has it open: what was acknowledged is in it alone. */
+static void wal_goes_away(bool moved, bool commits, bool reader_stays)
+{
+    char wal[400], away[410];
+    void *db = NULL;
+    escqrs_error error = {0};
+    teardown_folder(NULL);
+    assert_int_equal(setup_folder(NULL), 0);
+    snprintf(wal, sizeof wal, "%s-wal", fixture_path);
+    snprintf(away, sizeof away, "%s.away", wal);
+    escqrs_store *store = open_store(fixture_path);
+    append(store, "s", 0, 1);
+    assert_int_equal(escqrs_store_reader(store, &db, NULL), ESCQRS_OK);
+    if (reader_stays) {
+        assert_int_equal(
+            sqlite3_exec(db, "BEGIN; SELECT count(*) FROM escqrs_journal", NULL, NULL, NULL),
+            SQLITE_OK);
+    }
+    append(store, "s", 1, 9);
+    assert_int_equal(moved ? rename(wal, away) : unlink(wal), 0);
+    if (commits) {
+        assert_int_equal(append_many(store, "s", 10, 1, NULL, &error), ESCQRS_IO);
+        assert_non_null(strstr(error.message, "-wal was deleted, moved or replaced"));
+    }
+    sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+    escqrs_store_reader_return(store, db);
+    escqrs_store_destroy(store);
+    for (int turn = 0; turn < 2; turn++) {
+        store = open_store(fixture_path);
+        int64_t there = version_of(store, "s"); /* that of the commit that failed may be there */
+        assert_true(there == 10 || (commits && there == 11));
+        assert_int_equal(check_stream(store, "s"), there);
+        assert_int_equal(check_all(store), there);
+        escqrs_store_destroy(store);
+        if (moved && turn == 0) { /* and nothing is lost when it comes back */
+            assert_int_equal(rename(away, wal), 0);
+        }
+    }
+}
+
+static void test_a_wal_that_goes_away(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 8; which++) {
+        wal_goes_away((which & 1) != 0, (which & 2) != 0, (which & 4) != 0);
+    }
+}
+
+/* What a crash has left in the WAL is truncated, or the WAL replaced, before the first commit. */
+static void test_a_wal_is_changed_before_the_first_commit(void **state)
+{
+    (void)state;
+    char wal[400], copy[410];
+    for (int how = 0; how < 3; how++) {
+        escqrs_error error = {0};
+        teardown_folder(NULL);
+        assert_int_equal(setup_folder(NULL), 0);
+        snprintf(wal, sizeof wal, "%s-wal", fixture_path);
+        snprintf(copy, sizeof copy, "%s.copy", wal);
+        escqrs_store_destroy(open_store(fixture_path));
+        assert_true(WIFSIGNALED(in_child(hold_and_die, NULL)));
+        escqrs_store *store = open_store(fixture_path);
+        struct stat was;
+        assert_int_equal(stat(wal, &was), 0);
+        if (how < 2) {
+            assert_int_equal(truncate(wal, how == 0 ? 0 : was.st_size / 2), 0);
+        } else {
+            write_file(copy, "", 0);
+            assert_int_equal(rename(copy, wal), 0);
+        }
+        assert_int_equal(append_many(store, "t", 0, 1, NULL, &error), ESCQRS_IO);
+        assert_non_null(
+            strstr(error.message, how < 2 ? "truncated" : "deleted, moved or replaced"));
+        escqrs_store_destroy(store);
+    }
+}
+
 static void test_readonly_beside_writer(void **state)
 {
     (void)state;
@@ -842,6 +919,9 @@ int main(void)
                                         teardown_folder),
         cmocka_unit_test_setup_teardown(test_asking_costs_no_lock, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_a_name_that_comes_back, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_a_wal_that_goes_away, setup_folder, teardown_folder),
+        cmocka_unit_test_setup_teardown(test_a_wal_is_changed_before_the_first_commit, setup_folder,
+                                        teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_beside_writer, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_readonly_folder, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_shell_view, setup_folder, teardown_folder),
