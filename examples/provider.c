@@ -71,7 +71,8 @@ typedef struct shelf {
 
 typedef struct shelf_provider {
     escqrs_provider base;
-    shelf *shelf; /* the program's */
+    shelf *shelf;       /* the program's */
+    escqrs_store *rows; /* SQL, for read models: a store in memory; a file beside would keep them */
 } shelf_provider;
 
 #define AT(list, type, index) (&((type *)(list)->items)[index])
@@ -602,6 +603,10 @@ static escqrs_status shelf_apply(escqrs_provider *provider, escqrs_commit *commi
                                  escqrs_error *error)
 {
     shelf *self = of(provider);
+    if (provider->inliner != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "there are no inline read models on a shelf");
+    }
     commit->repeated = false;
     pthread_mutex_lock(&self->mutex);
     escqrs_status status = check_key(self, commit, error);
@@ -802,10 +807,41 @@ static escqrs_status shelf_stats(escqrs_provider *provider, escqrs_statistics *f
     return ESCQRS_OK;
 }
 
+/* ---- SQL for read models -------------------------------------------------------------------- */
+
+static escqrs_store *rows_of(escqrs_provider *provider)
+{
+    return ((shelf_provider *)provider)->rows;
+}
+
+static escqrs_status shelf_run(escqrs_provider *provider, bool sync,
+                               escqrs_status (*work)(void *context, void *sqlite,
+                                                     escqrs_error *error),
+                               void *context, escqrs_error *error)
+{
+    return escqrs_store_run(rows_of(provider), sync, work, context, error);
+}
+
+static escqrs_status shelf_reader(escqrs_provider *provider, void **sqlite, escqrs_error *error)
+{
+    return escqrs_store_reader(rows_of(provider), sqlite, error);
+}
+
+static void shelf_reader_return(escqrs_provider *provider, void *sqlite)
+{
+    escqrs_store_reader_return(rows_of(provider), sqlite);
+}
+
+static void shelf_stop_readers(escqrs_provider *provider)
+{
+    escqrs_store_close(rows_of(provider));
+}
+
 /* ---- the end, and the table ----------------------------------------------------------------- */
 
 static void shelf_provider_destroy(escqrs_provider *provider)
 {
+    escqrs_store_destroy(rows_of(provider));
     escqrs_provider_fini(provider);
     escqrs_free(provider);
 }
@@ -815,6 +851,7 @@ static const escqrs_provider_functions shelf_functions = {
     .size = sizeof(escqrs_provider_functions),
     .name = "shelf",
     .apply = shelf_apply,
+    .run = shelf_run,
     .delete_snapshots = shelf_delete_snapshots,
     .restart = shelf_restart,
     .read = shelf_read,
@@ -824,6 +861,9 @@ static const escqrs_provider_functions shelf_functions = {
     .checkpoint = shelf_checkpoint,
     .snapshot = shelf_snapshot,
     .key = shelf_key,
+    .reader = shelf_reader,
+    .reader_return = shelf_reader_return,
+    .stop_readers = shelf_stop_readers,
     .destroy = shelf_provider_destroy,
 };
 
@@ -842,7 +882,10 @@ static escqrs_status shelf_open(shelf *self, const escqrs_store_options *options
     }
     provider->shelf = self;
     self->clock = options != NULL ? options->clock : (escqrs_clock){0};
-    status = shelf_restart(&provider->base, error);
+    status = escqrs_store_open(":memory:", NULL, &provider->rows, error);
+    if (status == ESCQRS_OK) {
+        status = shelf_restart(&provider->base, error);
+    }
     if (status != ESCQRS_OK) {
         shelf_provider_destroy(&provider->base);
         return status;

@@ -394,24 +394,37 @@ static void *write_alone(void *context)
     return NULL;
 }
 
-/* Whatever it sees, it sees without gaps. */
+/* Does it give all, from 1 and without gaps, to its end? *last: of the last event. */
+static bool reads_well(escqrs_cursor *cursor, bool by_version, int64_t *last)
+{
+    const escqrs_recorded *recorded;
+    escqrs_status status = ESCQRS_OK;
+    bool well = true;
+    *last = 0;
+    while (well && (status = escqrs_cursor_next(cursor, &recorded, NULL)) == ESCQRS_OK) {
+        well = (by_version ? recorded->version : recorded->position) == ++*last;
+    }
+    escqrs_cursor_close(cursor);
+    return well && status == ESCQRS_DONE;
+}
+
+/* Whatever it sees, it sees without gaps: of the store up to the head, of a stream up to the
+ * version. */
 static void *read_along(void *context)
 {
     crowd *all = context;
     bool last = false, well = true;
     while (well && !last) {
         escqrs_cursor *cursor = NULL;
-        const escqrs_recorded *recorded;
-        int64_t position = 0;
+        int64_t version = 0, upto = 0;
         /* acquire: pairs with the release in run_crowd; the head read next has all commits */
         last = atomic_load_explicit(&all->over, memory_order_acquire);
         int64_t head = escqrs_store_head(all->store);
-        well = escqrs_store_events(all->store, NULL, &cursor, NULL) == ESCQRS_OK;
-        while (well && escqrs_cursor_next(cursor, &recorded, NULL) == ESCQRS_OK) {
-            well = recorded->position == ++position;
-        }
-        well = well && position >= head;
-        escqrs_cursor_close(cursor);
+        well = escqrs_store_events(all->store, NULL, &cursor, NULL) == ESCQRS_OK &&
+               reads_well(cursor, false, &upto) && upto >= head;
+        well = well && escqrs_store_version(all->store, text("s0"), &version, NULL) == ESCQRS_OK &&
+               escqrs_store_history(all->store, text("s0"), NULL, &cursor, NULL) == ESCQRS_OK &&
+               reads_well(cursor, true, &upto) && upto >= version;
     }
     return well ? NULL : "a reader did not see every event up to the head";
 }

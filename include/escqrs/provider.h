@@ -37,8 +37,11 @@
  * A batch: begin, then apply for each commit, then end (make all of it durable) or rollback. apply
  * checks the whole commit before it writes any of it, so a commit that fails a check leaves the
  * batch as it was, and the next one is applied; when apply fails while writing, it sets `broken`,
- * and the batch is rolled back: all of its commits are answered with that error. A provider without
- * transactions makes each commit durable in apply, and leaves begin, end and rollback out.
+ * and the batch is rolled back: all of its commits are answered with that error. So they are when
+ * begin or end fails, which have taken back then what they did: there is no rollback after them. A
+ * provider without transactions makes each commit durable in apply, and leaves begin, end and
+ * rollback out. The other writing functions come between two batches, and what one of them did is
+ * durable when it answers OK.
  *
  * Versions. `interface_version` is ESCQRS_PROVIDER_VERSION as the maker of the table knew it; one
  * that this escqrs does not know is refused (INVALID). It grows when the meaning of what is there
@@ -90,13 +93,12 @@ typedef struct escqrs_provider_functions {
     /* May be absent, with `end` and `rollback`. */
     escqrs_status (*begin)(escqrs_provider *self, escqrs_error *error);
     /* Check the commit, then write it into the batch, behind those before it. The core has checked
-     * its form (names, sizes, UTF-8). Fill writes[].version (the stream's after the commit),
-     * position (of the last event; the head with those before it in the batch, where the commit has
-     * none) and repeated. In this order:
-     *   key        used in its key_scope: for the same events (escqrs_commit_fingerprint) fill in
-     *              the first one's results with repeated = true, and write nothing; for others
-     *              KEY_REUSED (subject: the key). It stays used when events are deleted
-     *   expected   of each write, those before it counted: WRONG_VERSION (expected, actual,
+     * its form (names, sizes, UTF-8, no id twice in it). Fill writes[].version (the stream's after
+     * the commit), position (of the last event; the head with those before it in the batch, where
+     * the commit has none) and repeated. In this order: key        used in its key_scope: for the
+     * same events (escqrs_commit_fingerprint) fill in the first one's results with repeated = true,
+     * and write nothing; for others KEY_REUSED (subject: the key). It stays used when events are
+     * deleted expected   of each write, those before it counted: WRONG_VERSION (expected, actual,
      *              version; subject: the stream); DELETED where the stream was closed
      *   snapshot   of a version the stream has after the commit, else INVALID
      *   condition  no event above `after` matches (escqrs_condition_matches), those earlier in the
@@ -105,8 +107,9 @@ typedef struct escqrs_provider_functions {
      *   time_us    that events give is not before the last event's: INVALID
      *   checkpoint its position is above the stored one: CHECKPOINT_BEHIND (expected: the given
      *              one, actual: the stored one, -1 for none; subject: the name)
-     * What is stored of an event: see escqrs_event_resolve. Times never go back: where the clock
-     * does, the last event's stands. Required. */
+     * What is stored of an event: see escqrs_event_resolve. Its time is what it gives, or that of
+     * the clock of the store's options (escqrs_clock_now_us), the same for the whole commit. Times
+     * never go back: where the clock does, the last event's stands. Required. */
     escqrs_status (*apply)(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error);
     /* Make the batch durable, then move the head (escqrs_provider_set_head). On failure nothing of
      * the batch is stored; where nobody knows, set `failed`: no further batch begins before the
@@ -115,7 +118,10 @@ typedef struct escqrs_provider_functions {
     void (*rollback)(escqrs_provider *self);
     /* Work that may wait until the batch was answered. Its failures are logged, or set `failed`. */
     void (*upkeep)(escqrs_provider *self);
-    /* See escqrs_store_run; absent where there is no SQL. */
+    /* See escqrs_store_run; absent where there is no SQL, and then there are no read models. A
+     * provider that is no SQLite database may keep a store of its own for their rows and pass this,
+     * `reader` and `reader_return` on to it: in memory (they are made anew each time) or a file.
+     * Then `apply` refuses commits (INVALID) while there is an `inliner`. */
     escqrs_status (*run)(escqrs_provider *self, bool sync,
                          escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
                          void *context, escqrs_error *error);
@@ -208,9 +214,10 @@ struct escqrs_provider {
     /* The leader's. */
     bool broken; /* set by `apply`, cleared by the core: the running batch is rolled back */
     bool failed; /* set by the provider: final, see `end` and `restart` */
-    /* The leader's, for providers with `run`: who writes along with commits, or NULL. Where he
-     * refuses a commit, the batch is `broken` and `refused`, and is done again `careful`ly: then
-     * each commit has a savepoint, and only those that are refused fail. */
+    /* The leader's, for providers with `run`: who writes along with commits, or NULL;
+     * escqrs_inliner says what is called when. Where he refuses a commit, the batch is `broken` and
+     * `refused`, and is done again `careful`ly: then each commit has a savepoint, and only those
+     * that are refused fail. */
     const escqrs_inliner *inliner;
     bool refused, careful;
 };
@@ -228,8 +235,9 @@ ESCQRS_MUST_USE escqrs_status escqrs_provider_init(escqrs_provider *provider,
 void escqrs_provider_fini(escqrs_provider *provider);
 
 /* Open a store on a provider, which has set its head; `name` stands for a path in messages. The
- * options that concern files (durability, chain, readers, tail, VFS) are the provider's to know. On
- * failure the provider was closed and destroyed. NO_MEMORY, IO. */
+ * options that concern files (durability, chain, readers, tail, VFS) are the provider's to know, as
+ * is the clock, by which it stores times; whoever opens gives them to it as well. On failure the
+ * provider was closed and destroyed. NO_MEMORY, IO. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_open_provider(escqrs_provider *provider,
                                                          const char *name,
                                                          const escqrs_store_options *options,
@@ -253,8 +261,9 @@ int64_t escqrs_provider_deletions(const escqrs_provider *provider);
 ESCQRS_MUST_USE escqrs_status escqrs_provider_type(escqrs_provider *provider, escqrs_slice name,
                                                    escqrs_slice record, escqrs_type **type,
                                                    escqrs_error *error);
-/* A type as it was stored, under the number it had (escqrs_type_id), before any is made. It counts
- * as stored. CORRUPT, NO_MEMORY. */
+/* A type as it was stored, under the number it had (escqrs_type_id), before any is made; in
+ * `restart` it is the one that is there. It counts as stored. CORRUPT: the number or the name
+ * cannot be, or stands for another type; NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_provider_load_type(escqrs_provider *provider, int64_t id,
                                                         escqrs_slice name, escqrs_slice record,
                                                         escqrs_type **type, escqrs_error *error);

@@ -210,6 +210,7 @@ static escqrs_store *open_spoiled(shelf *kept)
     assert_non_null(provider);
     assert_int_equal(escqrs_provider_init(&provider->base, &spoiled, NULL), ESCQRS_OK);
     provider->shelf = kept;
+    assert_int_equal(escqrs_store_open(":memory:", NULL, &provider->rows, NULL), ESCQRS_OK);
     assert_int_equal(shelf_restart(&provider->base, NULL), ESCQRS_OK);
     assert_int_equal(escqrs_store_open_provider(&provider->base, "spoiled", NULL, &store, NULL),
                      ESCQRS_OK);
@@ -314,11 +315,16 @@ static void test_without_sql(void **state)
 {
     (void)state;
     shelf *kept = shelf_create();
-    escqrs_store *store = NULL, *clone = NULL;
+    escqrs_store *store, *clone = NULL;
     escqrs_verification found;
     void *sqlite = NULL;
     int64_t bytes;
-    assert_int_equal(shelf_open(kept, NULL, &store, NULL), ESCQRS_OK);
+    spoiled = shelf_functions;
+    spoiled.run = NULL;
+    spoiled.reader = NULL;
+    spoiled.reader_return = NULL;
+    spoiled.stop_readers = NULL;
+    store = open_spoiled(kept);
     assert_int_equal(escqrs_store_reader(store, &sqlite, NULL), ESCQRS_NOT_A_STORE);
     assert_int_equal(escqrs_store_run(store, true, NULL, NULL, NULL), ESCQRS_NOT_A_STORE);
     assert_int_equal(escqrs_store_backup(store, "x", NULL), ESCQRS_INVALID);
