@@ -86,6 +86,7 @@ typedef struct persistent {
     bool applied;   /* the turn has persisted something */
     bool broken;    /* receive has refused an event of the turn */
     bool stale;
+    bool worked; /* the instance has begun a message; before, a commit that fails is its start's */
     escqrs_ref *asker; /* of the message of the turn: a future, held; or NULL */
     flight *flight;    /* the turn's, or NULL */
     escqrs_slice stream;
@@ -237,7 +238,9 @@ static escqrs_turn_end commit_failed(esc_cell *cell, persistent *self, escqrs_st
     escqrs_context_fail(context, status, NULL, "%s: its events could not be stored: %s", self->name,
                         error->message[0] == '\0' ? escqrs_status_name(status) : error->message);
     self->stale = true;
-    if (cell->step != ESC_STEP_NONE) { /* it starts, which would fail again, or ends anyway */
+    /* it starts, which would fail again for ever if nobody counted it, or ends anyway */
+    if (cell->step != ESC_STEP_NONE || !self->worked) {
+        self->recovered = self->recovered && self->worked;
         return turn_failed(cell, self);
     }
     if (escqrs_context_restart(context, false, NULL) != ESCQRS_OK) {
@@ -532,6 +535,13 @@ static bool ends(const escqrs_envelope *message)
             message->type == &escqrs_stopped);
 }
 
+/* No continuation, and nothing that the start itself may bring about. */
+static bool is_of_mailbox(const escqrs_envelope *message)
+{
+    return message != NULL && message->type != &escqrs_started && !ends(message) &&
+           message->type != &escqrs_terminated && message->type != &escqrs_receive_timeout;
+}
+
 /* Its instance is not to handle anything any more. */
 static void instead_of_stale(esc_cell *cell, const escqrs_envelope *message, escqrs_turn_end *turn)
 {
@@ -574,6 +584,7 @@ static bool guard_before(esc_cell *cell, const escqrs_envelope *message, escqrs_
         instead_of_stale(cell, message, turn);
         return false;
     }
+    self->worked = self->worked || is_of_mailbox(message);
     turn_open(self, escqrs_context_sender(esc_cell_context(cell)));
     return true;
 }

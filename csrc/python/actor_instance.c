@@ -336,6 +336,15 @@ static escqrs_turn_end begin_task(esc_py_context *self, PyObject *coroutine)
     return ESCQRS_TURN_SUSPEND;
 }
 
+static escqrs_turn_end end_turn(esc_py_context *self, PyObject *result)
+{
+    if (result == NULL) {
+        return esc_py_context_fail(self);
+    }
+    Py_DECREF(result);
+    return esc_py_persist_is_landing(self) ? ESCQRS_TURN_SUSPEND : ESCQRS_TURN_NEXT;
+}
+
 /* After the actor's code: `result` is stolen; NULL: it raised. */
 escqrs_turn_end esc_py_context_finish(esc_py_context *self, PyObject *result)
 {
@@ -354,11 +363,7 @@ escqrs_turn_end esc_py_context_finish(esc_py_context *self, PyObject *result)
     if (self->persist != NULL) {
         result = esc_py_persist_finish(self, result);
     }
-    if (result == NULL) {
-        return esc_py_context_fail(self);
-    }
-    Py_DECREF(result);
-    return ESCQRS_TURN_NEXT;
+    return end_turn(self, result);
 }
 
 static escqrs_turn_end actor_receive(escqrs_context *core, void *state, escqrs_envelope *envelope)
@@ -413,10 +418,23 @@ static void run_inside(esc_py_context *self)
     self->works_inside = false;
 }
 
+/* What the turn has persisted was under way. */
+static escqrs_turn_end resume_landing(esc_py_context *self)
+{
+    escqrs_turn_end end = end_turn(self, esc_py_persist_land(self));
+    if (end != ESCQRS_TURN_SUSPEND) {
+        Py_CLEAR(self->message);
+    }
+    return end;
+}
+
 static escqrs_turn_end actor_resume(escqrs_context *core, void *state)
 {
     esc_py_context *self = state;
     self->core = core;
+    if (esc_py_persist_is_landing(self)) {
+        return resume_landing(self);
+    }
     run_inside(self);
     if (self->outcome == NULL) {
         return ESCQRS_TURN_SUSPEND;

@@ -34,6 +34,7 @@ typedef struct flight {
     esc_py_mail *outbox;
     esc_py_mail **outbox_end;
     escqrs_ref *asker; /* held, or NULL */
+    bool awaited;      /* the actor is, and fails with it: see early */
     bool waits;        /* a thread waits for the commit and frees it */
     bool finished;     /* `done` was called; written there, read by who waited for it */
     escqrs_error error;
@@ -58,6 +59,9 @@ struct esc_py_persist {
     bool open;
     bool applied;  /* the turn has persisted something */
     bool starting; /* Started is being handled */
+    bool early;    /* it, or what comes before the first message: the turn awaits its flight */
+    bool worked;   /* the instance has begun a message, so that not all that it does is early */
+    bool landing;  /* the turn was early, and the actor is suspended until its flight has landed */
     bool recovering;
     bool recovered;    /* to its end, ReplayComplete, or at that */
     bool applying;     /* an event that was just persisted is being handled */
@@ -203,8 +207,10 @@ static void fail(flight *self, escqrs_status status)
      * pairs with the acquire in esc_py_persist_open */
     atomic_store_explicit(&persist->stale, true, memory_order_release);
     drop(self);
-    esc_py_failed_publish(persist->system, persist->actor, NULL, error, self->message,
-                          ESCQRS_DIRECTIVE_RESTART);
+    if (!self->awaited) { /* else it is its supervisor's matter, which says so */
+        esc_py_failed_publish(persist->system, persist->actor, NULL, error, self->message,
+                              ESCQRS_DIRECTIVE_RESTART);
+    }
     if (self->asker != NULL) {
         esc_py_mail *mail = esc_py_mail_new_error(persist->system, error);
         if (mail != NULL) {
@@ -230,12 +236,16 @@ static void flight_done(escqrs_commit *commit)
     } else {
         fail(self, commit->status);
     }
-    bool waits = self->waits;
+    bool waits = self->waits, resumes = self->awaited && !persist->system->manual; /* see landing */
     self->finished = true;
     landed(persist);
-    if (!waits) {
-        flight_free(self);
+    if (waits) { /* the flight may be gone, and what it held with it */
+        return;
     }
+    if (resumes) {
+        escqrs_ref_resume(persist->actor);
+    }
+    flight_free(self);
 }
 
 static escqrs_status wait_landed(void *context, int64_t deadline_ns)
@@ -386,6 +396,8 @@ int esc_py_persist_open(esc_py_context *context, escqrs_envelope *envelope)
     if ((stale || !self->recovered) && !self->starting && !ends) {
         return instead_of_handling(context, envelope);
     }
+    self->worked = self->worked || (envelope != NULL && envelope->type == &esc_py_mail_type);
+    self->early = !self->worked && !ends;
     if (turn_begin(self) < 0) {
         return -1;
     }
@@ -725,6 +737,7 @@ static void take_off(esc_py_persist *self, const escqrs_envelope *envelope)
     if (envelope != NULL) {
         escqrs_envelope_describe(envelope, turn->message, sizeof turn->message);
     }
+    turn->awaited = self->early;
     seal(turn);
     (void)atomic_fetch_add_explicit(&self->in_flight, 1, memory_order_relaxed);
     escqrs_error error;
@@ -733,6 +746,7 @@ static void take_off(esc_py_persist *self, const escqrs_envelope *envelope)
     bool here = self->system->manual || (envelope != NULL && envelope == asked_now);
     escqrs_status status = here ? commit_here(self, turn, &error)
                                 : escqrs_store_submit(self->core, &turn->commit, &error);
+    self->landing = self->early && !here && status == ESCQRS_OK;
     if (status != ESCQRS_OK) { /* `done` was not called */
         turn->error = error;
         fail(turn, status);
@@ -758,6 +772,37 @@ static int commit_provider(esc_py_persist *self)
     Py_XDECREF(events);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+/* What the actor has persisted before its first message is durable, or its start has failed, to
+ * which that belongs: it would be tried again for ever if it did not count. Steals the result and
+ * gives it back; NULL with the store's error. */
+static PyObject *end_early(esc_py_persist *self, PyObject *result)
+{
+    if (self->landing) { /* flight_done resumes it, and may have done so */
+        return result;
+    }
+    await_flights(self); /* one thread, which has committed, or left it to one that does */
+    /* acquire: pairs with the release in fail */
+    if (!atomic_load_explicit(&self->stale, memory_order_acquire)) {
+        return result;
+    }
+    self->recovered = false;
+    Py_DECREF(result);
+    return esc_py_raise(self->system->state, &self->failure);
+}
+
+bool esc_py_persist_is_landing(const esc_py_context *context)
+{
+    return context->persist != NULL && context->persist->landing;
+}
+
+PyObject *esc_py_persist_land(esc_py_context *context)
+{
+    esc_py_persist *self = context->persist;
+    /* acquire: pairs with the release in landed */
+    self->landing = atomic_load_explicit(&self->in_flight, memory_order_acquire) > 0;
+    return end_early(self, Py_NewRef(Py_None));
 }
 
 PyObject *esc_py_persist_finish(esc_py_context *context, PyObject *result)
@@ -795,7 +840,7 @@ PyObject *esc_py_persist_finish(esc_py_context *context, PyObject *result)
     self->applied = false;
     self->version_before = self->version;
     turn_close(self);
-    return result;
+    return self->early && result != NULL ? end_early(self, result) : result;
 }
 
 /* ---- recovery ----------------------------------------------------------------------------------------- */

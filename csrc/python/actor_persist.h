@@ -8,7 +8,10 @@
  *
  * When a flight fails, nothing of it leaves, its asker gets the error, those behind it fail as well
  * (they are of one lane), and the actor is *stale*: before the next message it waits for the lane
- * to empty, and is made anew and recovered from what is stored.
+ * to empty, and is made anew and recovered from what is stored. What it persists before its
+ * first message (at ReplayComplete, in a continuation, at Terminated) belongs to its start: the
+ * actor is suspended until that has landed, and a flight that fails then is its supervisor's
+ * matter, for whom restarts are counted.
  */
 #ifndef ESC_PYTHON_ACTOR_PERSIST_H
 #define ESC_PYTHON_ACTOR_PERSIST_H
@@ -47,6 +50,11 @@ PyObject *esc_py_persist_recover(esc_py_context *context, PyObject *result);
 /* The message was handled with this result (NULL: an exception), which is stolen. Gives it back;
  * NULL with an exception where the message has failed. */
 PyObject *esc_py_persist_finish(esc_py_context *context, PyObject *result);
+/* What was handled belongs to the start, and what it has persisted is under way: the actor is to be
+ * suspended until it is resumed, and this is false after esc_py_persist_land. */
+bool esc_py_persist_is_landing(const esc_py_context *context);
+/* It was resumed. None; NULL with an exception where the flight has failed. New reference. */
+PyObject *esc_py_persist_land(esc_py_context *context);
 
 int esc_py_persist_exec(PyObject *module);
 

@@ -62,6 +62,8 @@ typedef struct world {
     bool fail_requests;
     bool refuse_replay;
     bool persist_at_start;
+    int begins_refused;   /* how many continuations of ReplayComplete persist in vain; likewise */
+    int begins;           /* the actor's thread counts */
     int starts_refused;   /* how many ReplayComplete persist and fail; the actor's thread counts */
     int restarts_refused; /* how many Restarting persist in vain; the actor's thread counts down */
     _Atomic int restarts;
@@ -116,6 +118,22 @@ static escqrs_turn_end added_then(escqrs_context *context, void *state, void *da
     assert_null(failure);
     escqrs_status status = add(context, state, ((order *)got)->number);
     return status == ESCQRS_OK ? answer(context, state, status) : ESCQRS_TURN_FAILED;
+}
+
+static void write_elsewhere(world *self, const char *name, int64_t number);
+
+/* The continuation of what is asked at ReplayComplete. */
+static escqrs_turn_end begun_then(escqrs_context *context, void *state, void *data,
+                                  escqrs_envelope *got, const escqrs_failure *failure)
+{
+    (void)data;
+    (void)got;
+    assert_null(failure);
+    counter *self = state;
+    if (self->world->begins++ < self->world->begins_refused) {
+        write_elsewhere(self->world, "a", 10);
+    }
+    return add(context, self, 1) == ESCQRS_OK ? ESCQRS_TURN_NEXT : ESCQRS_TURN_FAILED;
 }
 
 static escqrs_turn_end twice(escqrs_context *context, void *state, escqrs_envelope *message);
@@ -211,8 +229,6 @@ static escqrs_turn_end counter_snapshot(escqrs_context *context, counter *self)
     return ESCQRS_TURN_NEXT;
 }
 
-static void write_elsewhere(world *self, const char *name, int64_t number);
-
 static escqrs_turn_end counter_restarting(escqrs_context *context, counter *self)
 {
     atomic_fetch_add(&self->world->restarts, 1);
@@ -251,6 +267,11 @@ static escqrs_turn_end counter_receive(escqrs_context *context, void *state,
         self->world->starts_refused--;
         assert_int_equal(add(context, self, 1), ESCQRS_OK);
         return escqrs_context_fail(context, ESCQRS_REJECTED, NULL, "on purpose");
+    }
+    if (message->type == &escqrs_replay_complete && self->world->begins_refused > 0) {
+        assert_int_equal(escqrs_context_ask(context, self->world->echo, order_new(ADD, 1), 0,
+                                            begun_then, NULL, NULL),
+                         ESCQRS_OK);
     }
     if (message->type == &escqrs_replay_complete && self->world->persist_at_start) {
         return add(context, self, 1) == ESCQRS_OK ? ESCQRS_TURN_NEXT : ESCQRS_TURN_FAILED;
@@ -566,6 +587,23 @@ static void test_who_persists_at_its_start_does_not_try_for_ever(void **state)
     world_close(&w);
 }
 
+/* What a continuation of its start persists is tried again as often as the start itself. */
+static void test_who_persists_soon_after_its_start_does_not_try_for_ever(void **state)
+{
+    (void)state;
+    world w = {.begins_refused = 1000};
+    world_open(&w, 0, false);
+    escqrs_ref *ref = counter_of(&w, "a");
+    assert_int_equal(escqrs_ref_wait_stopped(ref, INT64_MAX, NULL), ESCQRS_OK);
+    assert_int_equal(w.begins, 11);
+    assert_int_equal(stored_version(&w, "a"), 11);
+    escqrs_ref_release(ref);
+    world_actors_end(&w);
+    assert_int_equal(atomic_load(&w.failures_restarted), 10);
+    assert_int_equal(atomic_load(&w.failures), 11);
+    escqrs_store_destroy(w.store);
+}
+
 static void test_an_event_that_receive_refuses_names_itself(void **state)
 {
     (void)state;
@@ -768,6 +806,7 @@ int main(void)
         cmocka_unit_test(test_a_second_writer_is_noticed),
         cmocka_unit_test(test_a_closed_store_is_an_error_for_the_asker),
         cmocka_unit_test(test_who_persists_at_its_start_does_not_try_for_ever),
+        cmocka_unit_test(test_who_persists_soon_after_its_start_does_not_try_for_ever),
         cmocka_unit_test(test_an_event_that_receive_refuses_names_itself),
         cmocka_unit_test(test_a_poison_waits_for_what_is_under_way),
         cmocka_unit_test(test_behaviours_and_continuations_persist),
