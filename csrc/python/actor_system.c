@@ -732,6 +732,28 @@ static PyObject *system_remove_routee(PyObject *object, PyObject *args)
     return change_routee(object, args, false);
 }
 
+/* _report(router): a reply that ends once the router has carried out the orders before. */
+static PyObject *system_report(PyObject *object, PyObject *router)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    esc_py_ref *ref = esc_py_ref_cast(self->state, router, "a router");
+    if (ref == NULL || esc_py_actor_system_check_fork(self) < 0) {
+        return NULL;
+    }
+    esc_py_answer *reply = esc_py_answer_new(ref->system, ref);
+    if (reply == NULL) {
+        return NULL;
+    }
+    escqrs_error error = {0};
+    escqrs_status status = escqrs_router_report(ref->core, &reply->future, &error);
+    escqrs_ref_release(&reply->future.ref);
+    if (status != ESCQRS_OK) {
+        Py_DECREF((PyObject *)reply);
+        return esc_py_raise(self->state, &error);
+    }
+    return (PyObject *)reply;
+}
+
 static size_t routees_of(esc_py_actor_system *Py_UNUSED(self), escqrs_ref *router,
                          escqrs_ref **refs, size_t max)
 {
@@ -867,6 +889,7 @@ static PyMethodDef system_methods[] = {
     {"_listen", system_listen, METH_O, NULL},
     {"_add_routee", system_add_routee, METH_VARARGS, NULL},
     {"_remove_routee", system_remove_routee, METH_VARARGS, NULL},
+    {"_report", system_report, METH_O, NULL},
     {"_routees", system_routees, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

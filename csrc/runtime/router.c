@@ -25,10 +25,12 @@ struct esc_router {
     bool begun; /* a group has been given its first routees */
 };
 
+typedef enum order_kind { ORDER_ADD, ORDER_REMOVE, ORDER_REPORT } order_kind;
+
 typedef struct router_order {
-    escqrs_envelope envelope;
-    bool removes;
-    escqrs_ref *routee; /* held; NULL: one more of a pool */
+    escqrs_envelope envelope; /* of a report: its sender, a future, is let go with it */
+    order_kind kind;
+    escqrs_ref *routee; /* held; NULL: one more of a pool; of a report */
 } router_order;
 
 static escqrs_ref *routee_at(const esc_router *router, size_t index)
@@ -351,7 +353,10 @@ static escqrs_status carry_out(esc_cell *cell, esc_router *router, router_order 
 {
     escqrs_context *context = esc_cell_context(cell);
     const router_config *config = cell->props->user_data;
-    if (!order->removes) {
+    if (order->kind == ORDER_REPORT) {
+        return ESCQRS_OK;
+    }
+    if (order->kind == ORDER_ADD) {
         if (order->routee == NULL) {
             return add_to_pool(context, router, config, error);
         }
@@ -385,31 +390,28 @@ escqrs_turn_end esc_router_handle(esc_cell *cell, escqrs_envelope *envelope)
     return esc_cell_after_callback(cell, turn);
 }
 
-static escqrs_status send_order(escqrs_ref *router, escqrs_ref *routee, bool removes,
-                                escqrs_error *error)
+static bool is_router(const escqrs_ref *ref)
 {
-    if (!esc_ref_is_cell(router) || ((esc_cell *)router)->props->actor_class != &router_class) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "that is no router");
-    }
-    const router_config *config = ((esc_cell *)router)->props->user_data;
-    if (routee == router) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "a router cannot send to itself");
-    }
-    if (routee == NULL && (removes || config->pool == NULL)) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "which routee?");
-    }
-    if (routee != NULL && !removes && config->pool != NULL) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "a pool spawns its routees itself");
-    }
+    return esc_ref_is_cell(ref) && ((const esc_cell *)ref)->props->actor_class == &router_class;
+}
+
+/* asker: a future, of a report; or NULL. */
+static escqrs_status send_order(escqrs_ref *router, order_kind kind, escqrs_ref *routee,
+                                escqrs_ref *asker, escqrs_error *error)
+{
     router_order *order = escqrs_alloc_zero(sizeof *order);
     if (order == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory changing a router");
     }
     order->envelope.type = &esc_internal_types[ESC_INTERNAL_ROUTER];
-    order->removes = removes;
+    order->kind = kind;
     order->routee = routee;
+    order->envelope.sender = asker;
     if (routee != NULL) {
         escqrs_ref_hold(routee);
+    }
+    if (asker != NULL) {
+        escqrs_ref_hold(asker);
     }
     escqrs_status status = esc_send_forced((esc_cell *)router, &order->envelope);
     if (status != ESCQRS_OK) {
@@ -419,14 +421,41 @@ static escqrs_status send_order(escqrs_ref *router, escqrs_ref *routee, bool rem
     return ESCQRS_OK;
 }
 
+static escqrs_status change(escqrs_ref *router, order_kind kind, escqrs_ref *routee,
+                            escqrs_error *error)
+{
+    if (!is_router(router)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "that is no router");
+    }
+    const router_config *config = ((esc_cell *)router)->props->user_data;
+    if (routee == router) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "a router cannot send to itself");
+    }
+    if (routee == NULL && (kind == ORDER_REMOVE || config->pool == NULL)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "which routee?");
+    }
+    if (routee != NULL && kind == ORDER_ADD && config->pool != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "a pool spawns its routees itself");
+    }
+    return send_order(router, kind, routee, NULL, error);
+}
+
 escqrs_status escqrs_router_add(escqrs_ref *router, escqrs_ref *routee, escqrs_error *error)
 {
-    return send_order(router, routee, false, error);
+    return change(router, ORDER_ADD, routee, error);
 }
 
 escqrs_status escqrs_router_remove(escqrs_ref *router, escqrs_ref *routee, escqrs_error *error)
 {
-    return send_order(router, routee, true, error);
+    return change(router, ORDER_REMOVE, routee, error);
+}
+
+escqrs_status escqrs_router_report(escqrs_ref *router, escqrs_future *asker, escqrs_error *error)
+{
+    if (!is_router(router)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "that is no router");
+    }
+    return send_order(router, ORDER_REPORT, NULL, &asker->ref, error);
 }
 
 size_t escqrs_router_routees(escqrs_ref *ref, escqrs_ref **refs, size_t max)

@@ -704,6 +704,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_router_add(escqrs_ref *router, escqrs_ref *
                                                 escqrs_error *error);
 ESCQRS_MUST_USE escqrs_status escqrs_router_remove(escqrs_ref *router, escqrs_ref *routee,
                                                    escqrs_error *error);
+/* `asker` ends (CLOSED, without an answer) when the router has carried out what this sender ordered
+ * before, or has stopped: escqrs_router_routees shows it then. INVALID: no router; CLOSED. */
+ESCQRS_MUST_USE escqrs_status escqrs_router_report(escqrs_ref *router, escqrs_future *asker,
+                                                   escqrs_error *error);
 /* The routees as of the last message that the router has handled, each held; returns how many. */
 size_t escqrs_router_routees(escqrs_ref *router, escqrs_ref **refs, size_t max);
 

@@ -55,6 +55,7 @@ __all__ = [
 _EXIT_SECONDS = 10.0  # that actors still running have when the interpreter ends
 _SLOW_SECONDS = 5.0  # after which a close() without a timeout says what it waits for
 _REST_SECONDS = 0.1  # how long an actor has failed, at least, that close() stops
+_REPORT_SECONDS = 5.0  # for which routees() waits for a router that has much to hand on
 _CANCEL_SECONDS = 5.0  # that tasks have to end in when they are cancelled
 _GROUPS_MAX = 64  # in which close() ends the actors, the newest first
 
@@ -664,7 +665,8 @@ class ActorSystem(_core.ActorSystemBase):
         return made
 
     def add_routee(self, router: Ref, routee: Ref | None = None) -> None:
-        """Let a router send to one more; None: a pool makes it. ValueError where it is none."""
+        """Let a router send to one more, from what this thread sends next; None: a pool makes it.
+        ValueError where it is none."""
         self._add_routee(router, routee)
 
     def remove_routee(self, router: Ref, routee: Ref) -> None:
@@ -672,7 +674,12 @@ class ActorSystem(_core.ActorSystemBase):
         self._remove_routee(router, routee)
 
     def routees(self, router: Ref) -> tuple[Ref, ...]:
-        """Those that a router sends to."""
+        """Those that a router sends to, with what this thread has added and removed before.
+        ValueError where it is none."""
+        with contextlib.suppress(Closed, Deadlock, Timeout):  # it has no more, or none that wait
+            report = self._report(router)
+            if router.state not in ("failed", "restarting"):
+                report.result(_REPORT_SECONDS)
         return self._routees(router)
 
     def mailbox(self, ref: Ref) -> MailboxStatistics | None:

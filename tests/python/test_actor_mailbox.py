@@ -294,6 +294,33 @@ def test_routees_come_and_go(system):
         system.add_routee(a, b)
 
 
+def test_routees_are_those_that_were_asked_for_before(system):
+    workers = [system.spawn(Named) for _ in range(3)]
+    group = system.spawn(es.random(workers))
+    assert system.routees(group) == tuple(workers)
+    pool = system.spawn(es.Props(Named, router=es.round_robin(2)))
+    for wanted in range(3, 30):
+        system.add_routee(pool)
+        assert len(system.routees(pool)) == wanted
+    for one in system.routees(pool):
+        system.remove_routee(pool, one)
+        assert one not in system.routees(pool)
+    pool.poison()
+    assert system.routees(pool) == ()
+    pool.wait_stopped()
+    assert system.routees(pool) == ()
+    with pytest.raises(ValueError, match="no router"):
+        system.routees(workers[0])
+
+
+def test_routees_of_a_router_that_waits_for_who_asks(system):
+    def key(message):
+        return len(system.routees(routers[0]))
+
+    routers = [system.spawn(es.consistent_hash(key, [system.spawn(Named, name="a")]))]
+    assert routers[0].ask("x") == "a"
+
+
 def test_a_router_without_routees(system):
     letters: queue.SimpleQueue[Any] = queue.SimpleQueue()
     system.dead_letters.subscribe(letters.put)
