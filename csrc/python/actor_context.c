@@ -102,6 +102,30 @@ static PyObject *context_spawn_innermost(PyObject *object, PyObject *args)
                                           : (esc_py_context_refuse_outside(self, "spawn"), NULL);
 }
 
+/* Through the middleware, which gets props, whatever was given. */
+static PyObject *spawn_by_chain(esc_py_context *self, PyObject *what, PyObject *name)
+{
+    esc_py_state *state = self->system->state;
+    int is_props = PyObject_IsInstance(what, state->actor.props);
+    if (is_props < 0) {
+        return NULL;
+    }
+    PyObject *props = is_props ? Py_NewRef(what)
+                               : PyObject_CallOneArg(PyTuple_GET_ITEM(state->actor.props, 0), what);
+    PyObject *made =
+        props == NULL
+            ? NULL
+            : PyObject_CallFunctionObjArgs(self->spawn_chain, (PyObject *)self, props, name, NULL);
+    Py_XDECREF(props);
+    if (made != NULL && !PyObject_TypeCheck(made, state->actor.ref_type)) {
+        PyErr_Format(PyExc_TypeError,
+                     "spawn middleware returns the es.Ref that the next one did, not %s",
+                     Py_TYPE(made)->tp_name);
+        Py_CLEAR(made);
+    }
+    return made;
+}
+
 static PyObject *do_spawn(esc_py_context *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"producer_or_props", "name", NULL};
@@ -112,15 +136,7 @@ static PyObject *do_spawn(esc_py_context *self, PyObject *args, PyObject *kwargs
         return NULL;
     }
     if (self->spawn_chain != NULL) {
-        PyObject *made =
-            PyObject_CallFunctionObjArgs(self->spawn_chain, (PyObject *)self, what, name, NULL);
-        if (made != NULL && !PyObject_TypeCheck(made, self->system->state->actor.ref_type)) {
-            PyErr_Format(PyExc_TypeError,
-                         "spawn middleware returns the es.Ref that the next one did, not %s",
-                         Py_TYPE(made)->tp_name);
-            Py_CLEAR(made);
-        }
-        return made;
+        return spawn_by_chain(self, what, name);
     }
     return esc_py_spawn(self->system, self, what, name);
 }

@@ -168,10 +168,11 @@ static int context_begin(esc_py_context *self)
     self->receiver = PyObject_GetAttr(self->actor, state->actor.receive_name);
     if (self->receiver == NULL || !PyCallable_Check(self->receiver)) {
         PyErr_Clear();
-        PyErr_Format(PyExc_TypeError,
-                     "the producer %R made a %s, which is no actor: it has no method "
-                     "receive(ctx, message)",
-                     recipe->producer, Py_TYPE(self->actor)->tp_name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "the producer %R made an object of type %s, which is no actor: it has no method "
+            "receive(ctx, message)",
+            recipe->producer, Py_TYPE(self->actor)->tp_name);
         return -1;
     }
     self->chain = compose(self, recipe->middleware, "_receive");

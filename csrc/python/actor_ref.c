@@ -551,8 +551,14 @@ static void ref_dealloc(PyObject *object)
 static PyObject *ref_reduce(PyObject *Py_UNUSED(object), PyObject *Py_UNUSED(ignored))
 {
     PyErr_SetString(PyExc_TypeError, "a reference to an actor belongs to its process and cannot be "
-                                     "pickled or copied");
+                                     "pickled");
     return NULL;
+}
+
+/* __copy__, __deepcopy__: it changes nothing of its own, so it is its own copy. */
+static PyObject *ref_copy(PyObject *object, PyObject *Py_UNUSED(memo))
+{
+    return Py_NewRef(object);
 }
 
 static PyMethodDef ref_methods[] = {
@@ -582,6 +588,8 @@ static PyMethodDef ref_methods[] = {
      "wait_stopped($self, timeout=None)\n--\n\nWait until it has handled Stopped and its name is "
      "free. es.Timeout; es.Deadlock in an actor that would wait for itself."},
     {"__reduce__", ref_reduce, METH_NOARGS, NULL},
+    {"__copy__", ref_copy, METH_NOARGS, NULL},
+    {"__deepcopy__", ref_copy, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -113,7 +113,7 @@ void esc_py_letter_publish(esc_py_actor_system *system, escqrs_ref *to,
     if (self->to != NULL) {
         escqrs_ref_hold(self->to);
     }
-    if (self->sender != NULL && escqrs_ref_kind_of(self->sender) != ESCQRS_REF_ACTOR) {
+    if (self->sender != NULL && escqrs_ref_kind_of(self->sender) == ESCQRS_REF_FUTURE) {
         self->sender = NULL; /* who waits for an answer is told by itself, and now */
     }
     if (self->sender != NULL) {

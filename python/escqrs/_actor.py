@@ -116,14 +116,22 @@ class ActorFailed(NamedTuple):
 class EventSubscription:
     """What ``subscribe`` returns; ``cancel()`` ends it."""
 
-    __slots__ = ("_cancel",)
+    __slots__ = ("_cancel", "_describe")
 
-    def __init__(self, cancel: Callable[[EventSubscription], None]) -> None:
+    def __init__(
+        self,
+        cancel: Callable[[EventSubscription], None],
+        describe: Callable[[EventSubscription], str],
+    ) -> None:
         self._cancel = cancel
+        self._describe = describe
 
     def cancel(self) -> None:
         """No event that is published from now on comes. Twice is once."""
         self._cancel(self)
+
+    def __repr__(self) -> str:
+        return f"<es.EventSubscription{self._describe(self)}>"
 
 
 class EventStream:
@@ -145,7 +153,7 @@ class EventStream:
             raise TypeError(f"subscribe takes a class of events, not {type_!r}")
         if not isinstance(target, Ref) and not callable(target):
             raise TypeError(f"subscribe takes a function or an es.Ref, not {type(target).__name__}")
-        made = EventSubscription(self._cancel)
+        made = EventSubscription(self._cancel, self._describe)
         with self._lock:
             self._subscribed = {**self._subscribed, made: (type_, target)}
             self._listen()
@@ -179,6 +187,13 @@ class EventStream:
             self._subscribed = left
             self._listen()
 
+    def _describe(self, subscription: EventSubscription) -> str:
+        found = self._subscribed.get(subscription)
+        return ", cancelled" if found is None else f" to {found[0].__name__}: {found[1]!r}"
+
+    def __repr__(self) -> str:
+        return f"<es.EventStream: {len(self._subscribed)} subscriptions>"
+
     def _listen(self) -> None:
         system = self._system()
         if system is not None:
@@ -197,6 +212,9 @@ class Topic:
     def subscribe(self, target: Callable[[Any], object] | Ref) -> EventSubscription:
         """As :meth:`EventStream.subscribe`, for this type."""
         return self._events.subscribe(self._type, target)
+
+    def __repr__(self) -> str:
+        return f"<es.Topic of {self._type.__name__}>"
 
 
 # ---- streams -------------------------------------------------------------------------------------

@@ -129,6 +129,10 @@ class Backoff:
     def __post_init__(self) -> None:
         check_seconds("first", self.first)
         check_seconds("limit", self.limit)
+        for name in ("factor", "jitter"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} is a number, not {type(value).__name__}")
         if not self.factor >= 1:
             raise ValueError(f"factor is at least 1, not {self.factor}")
         if not 0 <= self.jitter <= 1:
@@ -229,7 +233,7 @@ class Envelope:
 
 Receiver = Callable[["Context", Any], Any]
 Sender = Callable[["Context", "Ref", Envelope], None]
-Spawner = Callable[[Any, "Props", "str | None"], "Ref"]
+Spawner = Callable[["Context", "Props | Router", "str | None"], "Ref"]
 
 
 def _functions(name: str, given: Any) -> tuple[Any, ...]:
@@ -255,7 +259,8 @@ class Props:
         stands here.
     sender_middleware: the same around what the actor sends with its context:
         ``send(ctx, target, envelope)``.
-    spawn_middleware: the same around the children that it spawns: ``spawn(ctx, props, name)``.
+    spawn_middleware: the same around the children that it spawns: ``spawn(ctx, props, name)``;
+        a producer comes as the ``Props`` of it, a router of references as it is.
     mailbox: :func:`unbounded`, :func:`bounded` or :func:`priority`.
     supervisor: what it does about its children: :class:`OneForOne` or :class:`AllForOne`; None
         restarts a child that failed, at most 10 times in 10 seconds.
@@ -324,6 +329,11 @@ class Props:
         stores = [one for one in self.middleware if isinstance(one, Persistence)]
         if len(stores) > 1:
             raise TypeError("middleware has es.persistence twice: an actor has one store")
+        if stores and self.router is not None:
+            raise TypeError(
+                "the actors of a pool have no names of their own, so they cannot be persistent: "
+                "spawn each with a name, and a router of their references"
+            )
         mailbox = self.mailbox
         return _core.Recipe(
             self.producer,
@@ -392,6 +402,9 @@ class MessageTimes:
                 self._add(type(message).__name__, time.perf_counter() - begun)
 
         return receive
+
+    def __repr__(self) -> str:
+        return f"<es.MessageTimes: {sum(times[0] for times in self.report().values())} messages>"
 
     def _add(self, name: str, seconds: float) -> None:
         with self._lock:

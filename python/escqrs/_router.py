@@ -17,6 +17,7 @@ __all__ = [
     "smallest_mailbox",
 ]
 
+_NAMES = ("round_robin", "random", "broadcast", "consistent_hash", "smallest_mailbox")
 _POOL_MAX = 1_000_000
 _TAKES = "a router takes the size of a pool, or the references of a group"
 
@@ -46,6 +47,12 @@ class Router:
         self._routing = routing
         self._key = key
         self._routees = routees
+
+    def __repr__(self) -> str:
+        routees = self._routees
+        given = str(routees) if isinstance(routees, int) else f"[{', '.join(map(str, routees))}]"
+        key = "" if self._key is None else f"{self._key!r}, "
+        return f"es.{_NAMES[self._routing]}({key}{given})"
 
     @property
     def is_pool(self) -> bool:

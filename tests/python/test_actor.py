@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import queue
 import threading
@@ -624,6 +625,36 @@ def test_who_ends_the_program_in_a_subscriber_keeps_nobody_from_the_event(system
     with pytest.raises(SystemExit):
         system.events.publish(7)
     assert get(seen) == 7
+
+
+def test_a_reference_is_its_own_copy(system):
+    """So that what holds one, as a message of data, can be copied."""
+    ref = system.spawn(Echo)
+    assert copy.copy(ref) is ref
+    assert copy.deepcopy({"to": [ref]}) == {"to": [ref]}
+    with system.stream() as stream:
+        assert copy.deepcopy([stream])[0] is stream
+
+
+def test_reprs_of_what_listens(system):
+    subscription = system.events.subscribe(int, system.spawn(Echo, name="e"))
+    assert repr(subscription).startswith("<es.EventSubscription to int: <es.Ref /e")
+    subscription.cancel()
+    assert repr(subscription) == "<es.EventSubscription, cancelled>"
+    assert repr(system.events) == "<es.EventStream: 0 subscriptions>"
+    assert repr(system.dead_letters) == "<es.Topic of DeadLetter>"
+    assert repr(es.MessageTimes()) == "<es.MessageTimes: 0 messages>"
+
+
+def test_a_dead_letter_names_the_stream_that_sent_it(system):
+    letters: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    ref = system.spawn(Echo)
+    ref.stop()
+    ref.wait_stopped()
+    system.dead_letters.subscribe(letters.put)
+    stream = system.stream()
+    ref.tell("x", sender=stream)
+    assert letters.get(timeout=support.SECONDS).sender == stream
 
 
 def test_references_cannot_be_pickled(system):

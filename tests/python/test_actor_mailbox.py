@@ -449,6 +449,41 @@ def test_middleware_around_spawns(system):
     assert ref.ask("child").name == "my-child"
 
 
+def test_spawn_middleware_gets_props(system):
+    given: list[Any] = []
+
+    def note(following: Any) -> Any:
+        def spawn(ctx: es.Context, props: Any, name: str | None) -> es.Ref:
+            given.append(props)
+            return following(ctx, props, name)
+
+        return spawn
+
+    class Parent(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if isinstance(message, str):
+                child = ctx.spawn(Upper)
+                ctx.spawn(es.Props(Upper, stash_max=7))
+                ctx.respond(ctx.spawn(es.round_robin([child])))
+
+    group = system.spawn(es.Props(Parent, spawn_middleware=[note])).ask("x")
+    assert [one.producer for one in given[:2]] == [Upper, Upper]
+    assert given[1].stash_max == 7
+    child = system.routees(group)[0]
+    assert repr(given[2]) == f"es.round_robin([{child}])"
+
+
+def test_reprs_of_routers():
+    assert repr(es.round_robin(4)) == "es.round_robin(4)"
+    assert repr(es.smallest_mailbox(1)) == "es.smallest_mailbox(1)"
+    assert repr(es.consistent_hash(len, 4)) == "es.consistent_hash(<built-in function len>, 4)"
+
+
+def test_a_pool_is_not_persistent():
+    with es.Store(":memory:") as store, pytest.raises(TypeError, match="no names of their own"):
+        es.Props(es.PersistentActor, middleware=[es.persistence(store)], router=es.round_robin(2))
+
+
 def test_spawn_middleware_that_returns_no_reference(system):
     def forgets(following: Any) -> Any:
         def spawn(ctx: es.Context, props: Any, name: str | None) -> None:

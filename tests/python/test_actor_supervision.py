@@ -365,6 +365,13 @@ def test_what_cannot_be_is_a_value_error(make):
         make()
 
 
+@pytest.mark.parametrize("name", ["first", "limit", "factor", "jitter"])
+@pytest.mark.parametrize("value", ["a", None, True])
+def test_what_is_no_number_is_a_type_error(name, value):
+    with pytest.raises(TypeError, match=name):
+        es.Backoff(**{name: value})
+
+
 def test_children_of_a_restarted_actor_stop(system, seen):
     class Parent(es.Actor):
         def receive(self, ctx: es.Context, message: Any) -> None:
