@@ -64,6 +64,7 @@ typedef struct esc_py_actor_system {
     bool manual;                  /* a seeded system of one thread: who waits runs the actors */
     esc_py_seeded *seeded;        /* then; see simulation.h */
     unsigned long thread;         /* the one that made it */
+    escqrs_ref *loop;             /* held; the actor that runs its event loop, or NULL */
     esc_list simulated;           /* esc_py_system.simulated: what is open beside the actors */
     size_t simulated_count;
     size_t objects, objects_max; /* references and contexts; the most since memory was given back */

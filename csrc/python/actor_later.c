@@ -178,7 +178,7 @@ static int seconds_of(PyObject *object, const char *what, bool zero, int64_t *ns
                      zero ? "non-negative" : "positive", object);
         return -1;
     }
-    *ns = seconds >= 9e9 ? INT64_MAX : (int64_t)(seconds * 1e9);
+    *ns = seconds >= 9e9 ? INT64_MAX : (int64_t)(seconds * 1e9 + 0.5);
     *ns += *ns == 0 && !zero; /* less than a nanosecond is not never */
     return 0;
 }

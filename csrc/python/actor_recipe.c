@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/checksum.h"
 #include "python/actor_reply.h"
 #include "python/errors.h"
 #include "python/reply.h"
@@ -134,6 +135,25 @@ int esc_py_recipe_prioritize(esc_py_ref *to, esc_py_mail *mail)
 
 /* ---- routers ------------------------------------------------------------------------------------ */
 
+/* The same in each process where Python's own would not be: texts, bytes and None. */
+static Py_hash_t hash_key(PyObject *key)
+{
+    escqrs_slice bytes = {NULL, 0};
+    if (key == Py_None) {
+        return 0;
+    }
+    if (PyBytes_CheckExact(key)) {
+        bytes = (escqrs_slice){PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key)};
+    } else if (PyUnicode_CheckExact(key)) {
+        bytes = (escqrs_slice){PyUnicode_DATA(key),
+                               (size_t)PyUnicode_GET_LENGTH(key) * (size_t)PyUnicode_KIND(key)};
+    } else {
+        return PyObject_Hash(key);
+    }
+    Py_hash_t hash = (Py_hash_t)esc_hash(bytes, 0);
+    return hash == -1 ? -2 : hash;
+}
+
 static uint64_t router_key(void *context, const escqrs_envelope *envelope)
 {
     esc_py_recipe *self = context;
@@ -142,7 +162,7 @@ static uint64_t router_key(void *context, const escqrs_envelope *envelope)
     }
     PyObject *object = esc_py_mail_object((const esc_py_mail *)envelope);
     PyObject *key = PyObject_CallOneArg(PyTuple_GET_ITEM(self->router, 1), object);
-    Py_hash_t hash = key == NULL ? -1 : PyObject_Hash(key);
+    Py_hash_t hash = key == NULL ? -1 : hash_key(key);
     if (hash == -1) { /* a failure of the router: the message goes to nobody */
         esc_py_fail(self->system, escqrs_context_current(), object);
         hash = 0;

@@ -509,7 +509,10 @@ static PyObject *ref_str(PyObject *object)
 
 static Py_hash_t ref_hash(PyObject *object)
 {
-    Py_hash_t hash = (Py_hash_t)((uintptr_t)((esc_py_ref *)object)->core >> 4);
+    const esc_py_ref *self = (const esc_py_ref *)object;
+    /* a seeded system's: a set of references has the same order in each run */
+    uint64_t id = self->system->manual ? escqrs_ref_id(self->core) : 0;
+    Py_hash_t hash = id != 0 ? (Py_hash_t)id : (Py_hash_t)((uintptr_t)self->core >> 4);
     return hash == -1 ? -2 : hash;
 }
 
@@ -593,12 +596,18 @@ static PyMethodDef ref_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *get_system(PyObject *object, void *Py_UNUSED(closure))
+{
+    return Py_NewRef((PyObject *)((esc_py_ref *)object)->system);
+}
+
 static PyGetSetDef ref_getset[] = {
     {"name", ref_get_name, NULL, "Its own name: as spawned, or one of its own.", NULL},
     {"address", ref_get_address, NULL, "The names from the top: \"/shop/cart-1\".", NULL},
     {"state", ref_get_state, NULL,
      "\"starting\", \"running\", \"failed\", \"restarting\", \"stopping\" or \"stopped\".", NULL},
     {"parent", ref_get_parent, NULL, "Whose child it is, or None.", NULL},
+    {"_system", get_system, NULL, NULL, NULL},
     {"_mailbox", ref_get_mailbox, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

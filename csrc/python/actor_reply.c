@@ -222,6 +222,9 @@ int esc_py_waiting_begin(esc_py_waiting *self, esc_py_answer *reply)
     esc_py_state *state = reply->system->state;
     escqrs_actor *actor = escqrs_actor_current();
     escqrs_actor *target = esc_py_ref_actor(reply->target);
+    if (actor != NULL && actor == (escqrs_actor *)reply->system->loop) {
+        actor = NULL; /* of those that wait, it is the one whose task this is */
+    }
     *self = (esc_py_waiting){0};
     int running = esc_py_loop_is_running(state);
     if (running > 0) {

@@ -452,6 +452,7 @@ static void system_dealloc(PyObject *object)
     }
     bool own = esc_py_is_own(self->fork_generation);
     if (own) {
+        escqrs_ref_release(self->loop);
         escqrs_actor_system_destroy(self->core);
         escqrs_runtime_destroy(self->runtime);
         esc_queue_node *node = esc_queue_take_all(&self->errands);
@@ -504,6 +505,24 @@ static PyObject *system_spawn(PyObject *object, PyObject *const *args, Py_ssize_
         return NULL;
     }
     return esc_py_spawn(self, NULL, what, name);
+}
+
+/* _spawn_loop(producer, name): the actor that runs a seeded system's event loop; also while the
+ * actors are being ended, one of which may have begun to need it. */
+static PyObject *system_spawn_loop(PyObject *object, PyObject *args)
+{
+    esc_py_actor_system *self = (esc_py_actor_system *)object;
+    PyObject *producer, *name;
+    if (!PyArg_ParseTuple(args, "OO", &producer, &name)) {
+        return NULL;
+    }
+    PyObject *ref = esc_py_spawn(self, NULL, producer, name);
+    if (ref != NULL) {
+        escqrs_ref_release(self->loop);
+        self->loop = ((esc_py_ref *)ref)->core;
+        escqrs_ref_hold(self->loop);
+    }
+    return ref;
 }
 
 static bool step_first(const esc_py_actor_system *self, escqrs_actor *first)
@@ -587,14 +606,15 @@ static escqrs_status wait_condition(void *context, int64_t Py_UNUSED(deadline_ns
     return met < 0 ? ESCQRS_DONE : met > 0 ? ESCQRS_OK : ESCQRS_TIMEOUT;
 }
 
-/* _wait(condition, seconds): run a seeded system until the condition is met; False where so much of
- * its time has passed, or nothing is left to do; None where another thread runs it. */
+/* _wait(condition, seconds, first=None): run a seeded system until the condition is met, the actor
+ * `first` before all others; False where so much of its time has passed, or nothing is left to do;
+ * None where another thread runs it. */
 static PyObject *system_wait(PyObject *object, PyObject *args)
 {
     esc_py_actor_system *self = (esc_py_actor_system *)object;
-    PyObject *condition, *timeout;
+    PyObject *condition, *timeout, *given = Py_None;
     int64_t deadline_ns;
-    if (!PyArg_ParseTuple(args, "OO", &condition, &timeout) ||
+    if (!PyArg_ParseTuple(args, "OO|O", &condition, &timeout, &given) ||
         esc_py_actor_system_check_fork(self) < 0 ||
         esc_py_actor_deadline(self, timeout, &deadline_ns) < 0) {
         return NULL;
@@ -602,7 +622,8 @@ static PyObject *system_wait(PyObject *object, PyObject *args)
     if (!esc_py_simulation_is_here(self)) {
         Py_RETURN_NONE;
     }
-    int status = esc_py_actor_wait(self, wait_condition, condition, NULL, deadline_ns);
+    escqrs_actor *first = given == Py_None ? NULL : esc_py_ref_actor(given);
+    int status = esc_py_actor_wait(self, wait_condition, condition, first, deadline_ns);
     if (status == ESCQRS_TIMEOUT) { /* the last step may have met it */
         status = (int)wait_condition(condition, 0);
     }
@@ -885,6 +906,7 @@ static PyMethodDef system_methods[] = {
     {"_stop", system_stop, METH_O, NULL},
     {"_step", system_step, METH_O, NULL},
     {"_wait", system_wait, METH_VARARGS, NULL},
+    {"_spawn_loop", system_spawn_loop, METH_VARARGS, NULL},
     {"_leave_behind", system_leave_behind, METH_NOARGS, NULL},
     {"_listen", system_listen, METH_O, NULL},
     {"_add_routee", system_add_routee, METH_VARARGS, NULL},

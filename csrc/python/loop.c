@@ -277,13 +277,22 @@ static PyType_Spec queue_spec = {
 
 /* ---- the awaiter -------------------------------------------------------------------------------- */
 
+/* What a seeded system does goes on while its own loop waits, and not while another one does. */
+static int refuse_other_loop(esc_py_reply *reply)
+{
+    PyObject *simulation = (PyObject *)reply->system->keeper->simulation;
+    if (simulation == NULL || esc_py_reply_is_done(reply)) {
+        return 0;
+    }
+    PyObject *result = PyObject_CallMethod(simulation, "_check_loop", NULL);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 PyObject *esc_py_loop_await(PyObject *object)
 {
     esc_py_reply *reply = (esc_py_reply *)object;
-    if (reply->system->keeper->simulation != NULL && !esc_py_reply_is_done(reply)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "nothing goes on while an event loop waits: on a seeded system use "
-                        "reply.result(), or yield the reply in a client");
+    if (refuse_other_loop(reply) < 0) {
         return NULL;
     }
     reply_await *self = PyObject_GC_New(reply_await, reply->system->state->reply.await_type);
@@ -350,8 +359,10 @@ static PyObject *await_future(esc_py_reply *reply)
     if (iterator == NULL) {
         goto fail;
     }
-    /* relaxed: only threads with the GIL set NOTIFY, and we have it */
-    if (atomic_load_explicit(&reply->word, memory_order_relaxed) & ESC_PY_REPLY_NOTIFY) {
+    /* a seeded loop watches no descriptor, and all is on its thread. relaxed: only threads with the
+     * GIL set NOTIFY, and we have it */
+    if (reply->system->keeper->simulation != NULL ||
+        (atomic_load_explicit(&reply->word, memory_order_relaxed) & ESC_PY_REPLY_NOTIFY) != 0) {
         if (esc_py_loop_leave(reply) < 0 || add_pair(reply, loop, future) < 0) {
             Py_CLEAR(iterator);
             goto fail;

@@ -70,8 +70,12 @@ void esc_cell_blocks_free(esc_worker *worker)
     }
 }
 
-static uint64_t next_id(void)
+/* Of a manual system its own, so that names and consistent hashing are the same in each run. */
+static uint64_t next_id(escqrs_actor_system *system)
 {
+    if (system->manual) {
+        return atomic_fetch_add_explicit(&system->last_id, 1, memory_order_relaxed) + 1;
+    }
     static _Atomic(uint64_t) blocks;
     static _Thread_local uint64_t next;
     if (next % ID_BLOCK == 0) {
@@ -109,7 +113,7 @@ escqrs_status esc_cell_init(esc_cell *cell, escqrs_actor_system *system, esc_cel
     cell->actor.paused = true;
     cell->props = props;
     cell->system = system;
-    cell->id = next_id();
+    cell->id = next_id(system);
     atomic_init(&cell->state, ESCQRS_REF_STARTING);
     if (name.size > 0) {
         cell->name = escqrs_strdup(name);

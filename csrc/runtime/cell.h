@@ -565,7 +565,8 @@ struct escqrs_actor_system {
     esc_timers timers;
     esc_topics topics;
     _Atomic(size_t) actor_count;
-    bool closing; /* guarded by the root's tree's lock */
+    _Atomic(uint64_t) last_id; /* manual: of its actors, whatever else the process has */
+    bool closing;              /* guarded by the root's tree's lock */
 
     esc_mutex words_lock; /* guards esc_extra.last_words of all actors */
 

@@ -83,7 +83,8 @@ const char *escqrs_ref_state_name(escqrs_ref_state state); /* "running", ... */
 /* The first line of what an actor's failure said: while it waits to be restarted, and for ever
  * where it has stopped after it. Written as below; 0: there is none. Any thread. */
 size_t escqrs_ref_failure(const escqrs_ref *ref, char *text, size_t size);
-uint64_t escqrs_ref_id(const escqrs_ref *ref); /* of an actor: unique in the process; 0: other */
+/* Of an actor: unique in the process; of a manual runtime's: in its system. 0: no actor. */
+uint64_t escqrs_ref_id(const escqrs_ref *ref);
 /* An actor's own name ("cart-1"; "$7f" where none was given) and its path from the top
  * ("shop/cart-1", without a leading slash). Written to `text` with its NUL, cut to `size`; returns
  * the whole length. Futures and sinks: "future", "sink". */

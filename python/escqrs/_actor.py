@@ -236,6 +236,7 @@ class Stream(_core.StreamBase):
                 return got[0]
             if got is not None:
                 raise StopAsyncIteration
+            self._system._check_loop()
             loop = asyncio.get_running_loop()
             future = loop.create_future()
             waker = functools.partial(_wake, loop, future)
@@ -300,6 +301,7 @@ def await_reply(reply: ActorReply) -> Generator[Any, None, Any]:
             raise RuntimeError(
                 "a reply can be awaited only while an event loop runs; elsewhere use reply.result()"
             ) from None
+        reply._target._system._check_loop()
         future: asyncio.Future[None] = loop.create_future()
         waiter = _begin_wait(reply._target, reply)
         try:
@@ -463,7 +465,7 @@ class _OwnLoop:
             except BaseException:
                 _log.exception("a task beside the async actors ended with what ends event loops")
         try:
-            self.loop.run_until_complete(_cancel_others())
+            self.loop.run_until_complete(cancel_others())
         except BaseException:
             _log.exception("a task that close() cancelled ended with what ends event loops")
         finally:
@@ -476,10 +478,10 @@ class _OwnLoop:
         self.thread.join()
 
 
-async def _cancel_others() -> None:
+async def cancel_others() -> None:
     """Tasks that actors have begun, and did not wait for; one that goes on for long is left."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    for one in others:
+    for one in sorted(others, key=hash):  # those of a seeded loop in the order of their making
         one.cancel()
     if others:
         await asyncio.wait(others, timeout=_CANCEL_SECONDS)
@@ -499,7 +501,7 @@ async def _run(ctx: Context, coroutine: Coroutine[Any, Any, Any]) -> None:
         raise
     except BaseException as error:
         _settle(ctx, error)
-        own = ctx.system._own_loop is not None  # whose thread goes on: it has other actors
+        own = ctx.system._loop is None  # whose thread goes on: it has other actors
         if not own and not isinstance(error, (Exception, asyncio.CancelledError)):
             raise
     else:
@@ -606,7 +608,11 @@ def inside(ctx: Context, method: str, args: tuple[Any, ...], kwargs: dict[str, A
             done.set()
 
     ctx._post(job)
-    done.wait()
+    ran = ctx.system._wait(done.is_set, None, ctx.self)
+    if ran is None:
+        done.wait()
+    elif not ran:
+        raise Closed(f"{ctx.self.address} does not go on")
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
@@ -776,6 +782,9 @@ class ActorSystem(_core.ActorSystemBase):
             return False
         own = self._own_loop
         return running is self._loop or (own is not None and running is own.loop)
+
+    def _check_loop(self) -> None:
+        """TypeError where this thread's event loop would keep a seeded system from going on."""
 
     def _end_actors(self, until: float | None) -> None:
         """Poison them, in groups: what an earlier one is sent by a later one, it still handles."""

@@ -89,9 +89,9 @@ def broadcast(n: int | Iterable[Ref]) -> Router:
 def consistent_hash(key: Callable[[Any], Hashable], n: int | Iterable[Ref]) -> Router:
     """To the one that the key of the message belongs to; few keys move when routees come and go.
 
-    key: a function from a message to something hashable. A ``str`` hashes differently in each
-    process. What it raises is a failure of the router, which its supervisor decides on; the message
-    goes to nobody, and its asker gets the exception.
+    key: a function from a message to something hashable. Numbers, ``str`` and ``bytes`` have the
+    same place in every process. What it raises is a failure of the router, which its supervisor
+    decides on; the message goes to nobody, and its asker gets the exception.
     """
     if not callable(key):
         raise TypeError(f"key is a function from a message, not {type(key).__name__}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Self, TypeVar, cast
 
 from . import _system
 from ._actor import ActorSystem
-from ._core import Context
+from ._core import Context, Ref
 from ._props import OneForOne, check_seconds
+from ._seeded_loop import SeededLoop
 from ._store import check_numbers
 from .errors import Timeout
 
@@ -19,6 +21,7 @@ __all__ = ["Client", "System", "explore"]
 _T = TypeVar("_T")
 
 _FOR_EVER = 1e9  # seconds
+_CLOSE_SECONDS = 86_400.0  # of its time, that close() waits for what is under way
 _GO = object()
 
 
@@ -37,8 +40,8 @@ class System(ActorSystem):
     Timers, timeouts and retries go by ``now``, which moves to the next of them when nothing else is
     left to do; an answer that can no longer come is ``es.Timeout`` at once. Persistent actors
     commit before the next message is handled. A handler that asks waits on this thread, and only
-    what it waits for goes on meanwhile. What needs threads is refused: async actors, ``await``,
-    durable subscriptions.
+    what it waits for goes on meanwhile. Async actors run on an event loop of the system's, whose
+    callbacks are steps as well. What needs threads is refused: durable subscriptions.
 
     seed: any int.
     supervisor: as for ``es.ActorSystem``.
@@ -47,6 +50,8 @@ class System(ActorSystem):
     seed: int
     _opened: list[_system.System]
     _clients: list[Client[Any]]
+    _seeded_loop: SeededLoop | None
+    _stuck: list[str]  # addresses of actors whose receive close() has cancelled
 
     def __new__(cls, seed: int = 0, *, supervisor: OneForOne | None = None) -> Self:
         if isinstance(seed, bool) or not isinstance(seed, int):
@@ -55,6 +60,8 @@ class System(ActorSystem):
         self.seed = seed
         self._opened = []
         self._clients = []
+        self._seeded_loop = None
+        self._stuck = []
         return self
 
     def open(
@@ -85,16 +92,18 @@ class System(ActorSystem):
         self._opened.append(opened)
         return opened
 
-    def client(self, steps: Generator[Any, Any, _T]) -> Client[_T]:
-        """Run a generator beside the others, as one who uses the system from outside.
+    def client(self, steps: Generator[Any, Any, _T] | Coroutine[Any, Any, _T]) -> Client[_T]:
+        """Run a generator or a coroutine beside the others, as one who uses the system from
+        outside.
 
-        What it yields is a reply (of ``submit``), for whose result it waits, or None, to let others
-        go on first. An exception that nobody takes from its ``result()`` is raised by ``run``, or
-        at the end of the ``with`` statement.
+        What a generator yields is a reply (of ``submit``), for whose result it waits, or None, to
+        let others go on first. A coroutine awaits them, and what asyncio has that waits for nothing
+        outside. An exception that nobody takes from its ``result()`` is raised by ``run``, or at
+        the end of the ``with`` statement.
         """
         found = Client(self, steps)
         self._clients.append(found)
-        self.spawn(lambda: _Runner(found)).tell(_GO)
+        found._begin()
         return found
 
     @property
@@ -110,21 +119,67 @@ class System(ActorSystem):
         self._raise_untold()
 
     def close(self, timeout: float | None = None) -> None:
-        """As of ``es.ActorSystem``; then what was opened is closed as well."""
+        """As of ``es.ActorSystem``; then what was opened is closed as well. ``es.Timeout`` where an
+        async receive waited for what could no longer come: it was cancelled, and all is closed."""
         super().close(timeout)
         while self._opened:
             self._opened[-1].close()
             self._opened.pop()
+        if self._stuck:
+            stuck, self._stuck = ", ".join(self._stuck), []
+            raise Timeout(f"an async receive waited for what can no longer come: {stuck}")
 
     def _raise_untold(self) -> None:
         for client in self._clients:
             client._raise_untold()
 
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
-        raise TypeError("an async actor needs threads; es.ActorSystem has them, a seeded one not")
+    @property
+    def children(self) -> tuple[Ref, ...]:
+        """As of ``es.ActorSystem``."""
+        loop = self._seeded_loop
+        return tuple(ref for ref in super().children if loop is None or not loop.is_run_by(ref))
+
+    @property
+    def actor_count(self) -> int:
+        """As of ``es.ActorSystem``."""
+        return super().actor_count - (self._seeded_loop is not None and not self._ended)
+
+    def _event_loop(self) -> SeededLoop:
+        if self._seeded_loop is None:
+            self._seeded_loop = SeededLoop(self)
+        return self._seeded_loop
+
+    def _is_on_loop(self) -> bool:
+        running = asyncio._get_running_loop()
+        return running is not None and running is self._seeded_loop
+
+    def _check_loop(self) -> None:
+        if not self._is_on_loop():
+            raise TypeError(
+                "nothing of a seeded system goes on while another event loop waits: use "
+                "`reply.result()`, or await in an async actor or in a coroutine given to "
+                "`system.client`"
+            )
+
+    def _end_actors(self, until: float | None) -> None:
+        longest = self._now + _CLOSE_SECONDS
+        super()._end_actors(longest if until is None else min(until, longest))
+        if self._receiving and (self._rests or self._now >= longest):
+            for ctx, (_, task) in list(self._receiving.items()):
+                self._stuck.append(ctx.self.address)
+                ctx.self.stop()
+                if task is not None:
+                    task.cancel()
+            super()._end_actors(self._now + _CLOSE_SECONDS)
+        if self._seeded_loop is not None and not self.children:
+            self._seeded_loop.end()
 
     def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
+        try:
+            super().__exit__(*exception)
+        except Timeout:
+            if exception[0] is None:
+                raise
         if exception[0] is None:
             self._raise_untold()
 
@@ -135,9 +190,11 @@ class System(ActorSystem):
 class Client(Generic[_T]):
     """What :meth:`System.client` runs."""
 
-    def __init__(self, system: System, steps: Generator[Any, Any, _T]) -> None:
-        if not isinstance(steps, Generator):
-            raise TypeError(f"a client is a generator, not {type(steps).__name__}")
+    def __init__(
+        self, system: System, steps: Generator[Any, Any, _T] | Coroutine[Any, Any, _T]
+    ) -> None:
+        if not isinstance(steps, (Generator, Coroutine)):
+            raise TypeError(f"a client is a generator or a coroutine, not {type(steps).__name__}")
         self._system = system
         self._steps = steps
         self._done = False
@@ -165,6 +222,22 @@ class Client(Generic[_T]):
         if self._error is not None and not self._told:
             self._told = True
             raise self._error
+
+    def _begin(self) -> None:
+        if isinstance(self._steps, Coroutine):
+            task = self._system._event_loop().create_task(self._steps)
+            task.add_done_callback(self._ended)
+        else:
+            self._system.spawn(lambda: _Runner(self)).tell(_GO)
+
+    def _ended(self, task: asyncio.Task[_T]) -> None:
+        self._done = True
+        if task.cancelled():
+            self._error = asyncio.CancelledError()
+            self._told = self._system.closed  # by its close()
+        else:
+            self._error = task.exception()
+            self._value = None if self._error is not None else task.result()
 
     def _go_on(self, ctx: Context, resume: Callable[[Any], Any], value: Any) -> None:
         try:
@@ -203,7 +276,8 @@ class _Runner:
 def explore(
     test: Callable[[System], object], seeds: int = 1000, *, supervisor: OneForOne | None = None
 ) -> None:
-    """Run a test with many orders: ``test(system)`` with each seed from 0 to ``seeds - 1``.
+    """Run a test with many orders: ``test(system)`` with each seed from 0 to ``seeds - 1``. It may
+    be ``async def``.
 
     The first one that raises ends it: the exception has a note with the seed, and
     ``System(seed)`` repeats it.
@@ -214,7 +288,9 @@ def explore(
     for seed in range(seeds):
         try:
             with System(seed, supervisor=supervisor) as system:
-                test(system)
+                coroutine = test(system)
+                if inspect.iscoroutine(coroutine):
+                    system.client(coroutine).result()
         except BaseException as error:
             error.add_note(f"with seed {seed} of {seeds}; System({seed}) repeats it")
             raise

@@ -273,6 +273,32 @@ def test_persistent_actors(tmp_path: Path) -> None:
             assert system.spawn(props, name="c4").ask(1) == 7
 
 
+def test_names_hashes_and_rings_are_the_seeds() -> None:
+    """Not those of the process, which has had other actors."""
+
+    def history(seed: int) -> list[object]:
+        seen: list[object] = []
+
+        class Worker:
+            def receive(self, ctx: es.Context, message: object) -> None:
+                if isinstance(message, tuple):
+                    seen.append((ctx.self.address, message))
+
+        with System(seed) as system:
+            ring = system.spawn(es.Props(Worker, router=es.consistent_hash(lambda key: key[0], 5)))
+            several = {system.spawn(Worker) for _ in range(9)}
+            for key in ("a", "b", b"c", 4, 5.5, None, ("d",)):
+                ring.tell((key,))
+            for number, ref in enumerate(several):
+                ref.tell((number,))
+            system.run()
+        return seen
+
+    first = history(3)
+    assert len({str(what) for what in first}) == 16
+    assert first == history(3)
+
+
 def test_chance_is_the_seeds() -> None:
     """How long a backoff differs, and whom a random router chooses."""
 
@@ -305,22 +331,6 @@ def test_chance_is_the_seeds() -> None:
 
     assert all(history(seed) == history(seed) for seed in range(5))
     assert history(0) != history(1)
-
-
-def test_async_actors_are_refused() -> None:
-    class Async:
-        async def receive(self, ctx: es.Context, message: object) -> None:
-            pass
-
-    with System(supervisor=es.OneForOne(max_restarts=0)) as system:
-        failures: list[Any] = []
-        system.events.subscribe(es.ActorFailed, failures.append)
-        try:
-            system.spawn(Async).tell(1)
-            system.run()
-        except TypeError as error:
-            failures.append(error)
-        assert "async" in str(failures[0])
 
 
 def test_an_actor_that_fails_for_ever_ends_with_its_system() -> None:
