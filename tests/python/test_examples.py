@@ -71,3 +71,36 @@ def test_flights(tmp_path: Path) -> None:
     assert "FAILED" not in text
     again = run("flights.py", "--limit", "20", "--file", str(tmp_path / "flights.db"), status=1)
     assert "exists" in again
+
+
+def test_the_persistent_actor_of_the_documentation(tmp_path: Path) -> None:
+    text = (EXAMPLES.parent / "docs" / "actors.md").read_text()
+    (code,) = re.findall(r"```python\n(import escqrs as es\n.*?)```", text, re.DOTALL)
+    program = tmp_path / "carts.py"
+    program.write_text(code)
+
+    def lines() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(program)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    stored = [
+        "1 ItemAdded(name='book', quantity=2)",
+        "2 ItemAdded(name='pen', quantity=1)",
+        "3 ItemAdded(name='ink', quantity=3)",
+    ]
+    assert lines() == [
+        "cart-1 is at version 0: {}",
+        "1 items",
+        "2 items",
+        "cart-1 is at version 2: {'book': 2, 'pen': 1}",
+        *stored,
+    ]
+    everything = "cart-1 is at version 3: {'book': 2, 'pen': 1, 'ink': 3}"
+    assert lines() == [everything, "book is there", "pen is there", everything, *stored]

@@ -43,3 +43,11 @@ def test_the_readme_s_quick_start_is_typed(tmp_path: Path) -> None:
     program = tmp_path / "quickstart.py"
     program.write_text(code + 'reveal_type(cart.ask(AddItem("x")))\n')
     mypy(tmp_path, "--allow-any-generics", str(program))  # its list[tuple] is for readers
+
+
+def test_the_persistent_actor_of_the_documentation_is_typed(tmp_path: Path) -> None:
+    text = (HERE.parents[1] / "docs" / "actors.md").read_text()
+    (code,) = re.findall(r"```python\n(import escqrs as es\n.*?)```", text, re.DOTALL)
+    program = tmp_path / "carts.py"
+    program.write_text(code)
+    mypy(tmp_path, str(program))
