@@ -688,12 +688,21 @@ escqrs_turn_end esc_cell_after_callback(esc_cell *cell, escqrs_turn_end turn)
     return ESCQRS_TURN_NEXT;
 }
 
+escqrs_turn_end esc_cell_call_resume(esc_cell *cell)
+{
+    const escqrs_actor_class *class = cell->props->actor_class;
+    if (class->resume == NULL) {
+        return escqrs_context_fail(esc_cell_context(cell), ESCQRS_INVALID, NULL,
+                                   "it suspended, and its class %s has no resume",
+                                   class->name != NULL ? class->name : "");
+    }
+    return class->resume(esc_cell_context(cell), cell->instance);
+}
+
 static escqrs_turn_end resume_turn(esc_cell *cell)
 {
     escqrs_turn_end turn =
-        cell->props->guard != NULL
-            ? esc_guard_resume(cell)
-            : cell->props->actor_class->resume(esc_cell_context(cell), cell->instance);
+        cell->props->guard != NULL ? esc_guard_resume(cell) : esc_cell_call_resume(cell);
     turn = esc_cell_after_callback(cell, turn);
     if (turn != ESCQRS_TURN_SUSPEND) {
         cell->actor.nudge_again = cell->actor.nudge_again || next_action(cell) != ACTION_NONE;

@@ -355,6 +355,8 @@ static inline __attribute__((always_inline)) escqrs_turn_end esc_cell_handle(
 /* Of actors that have a guard: their receive, the end of a suspension, a continuation. */
 escqrs_turn_end esc_guard_receive(escqrs_context *context, void *state, escqrs_envelope *message);
 escqrs_turn_end esc_guard_resume(esc_cell *cell);
+/* The class's, without the guard; a failure of the actor where it has none. */
+escqrs_turn_end esc_cell_call_resume(esc_cell *cell);
 escqrs_turn_end esc_guard_continue(esc_cell *cell, escqrs_continuation *continuation);
 
 /* ---- children.c ------------------------------------------------------------------------------- */

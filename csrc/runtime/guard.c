@@ -27,8 +27,7 @@ escqrs_turn_end esc_guard_resume(esc_cell *cell)
     if (guard->resume(cell, &turn)) {
         return turn;
     }
-    return guard->after(cell,
-                        cell->props->actor_class->resume(esc_cell_context(cell), cell->instance));
+    return guard->after(cell, esc_cell_call_resume(cell));
 }
 
 escqrs_turn_end esc_guard_continue(esc_cell *cell, escqrs_continuation *continuation)

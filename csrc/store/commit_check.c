@@ -28,21 +28,40 @@ static bool is_text(escqrs_slice text, size_t max)
     return text.size <= max && (text.size == 0 || esc_utf8_valid(text));
 }
 
-static escqrs_status check_origin(const escqrs_origin *origin, size_t *size, escqrs_error *error)
+static escqrs_status check_id_text(escqrs_slice text, escqrs_error *error)
 {
-    if (!is_text(origin->correlation_text, ID_BYTES_MAX) ||
-        !is_text(origin->causation_text, ID_BYTES_MAX)) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "an id has at most %d bytes of UTF-8",
-                                ID_BYTES_MAX);
+    return is_text(text, ID_BYTES_MAX)
+               ? ESCQRS_OK
+               : escqrs_error_set(error, ESCQRS_INVALID, "an id has at most %d bytes of UTF-8",
+                                  ID_BYTES_MAX);
+}
+
+/* Of an event, or of a commit for all of its events. */
+static escqrs_status check_metadata(const char *of, const escqrs_pair *metadata, size_t count,
+                                    size_t *size, escqrs_error *error)
+{
+    if (count > METADATA_MAX) {
+        return escqrs_error_set(error, ESCQRS_TOO_LARGE, "%s has at most %d pieces of metadata", of,
+                                METADATA_MAX);
     }
-    if (origin->metadata_count > METADATA_MAX) {
-        return escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                                "an event has at most %d pieces of metadata", METADATA_MAX);
-    }
-    for (size_t i = 0; i < origin->metadata_count; i++) {
-        *size += origin->metadata[i].key.size + origin->metadata[i].value.size;
+    for (size_t i = 0; i < count; i++) {
+        if (!is_text(metadata[i].key, SIZE_MAX) || !is_text(metadata[i].value, SIZE_MAX)) {
+            return invalid(error, "a piece of metadata is text in UTF-8");
+        }
+        *size += metadata[i].key.size + metadata[i].value.size;
     }
     return ESCQRS_OK;
+}
+
+static escqrs_status check_origin(const escqrs_origin *origin, size_t *size, escqrs_error *error)
+{
+    escqrs_status status = check_id_text(origin->correlation_text, error);
+    if (status == ESCQRS_OK) {
+        status = check_id_text(origin->causation_text, error);
+    }
+    return status == ESCQRS_OK
+               ? check_metadata("an event", origin->metadata, origin->metadata_count, size, error)
+               : status;
 }
 
 static escqrs_status check_event(const escqrs_store *store, const escqrs_write *write,
@@ -64,15 +83,12 @@ static escqrs_status check_event(const escqrs_store *store, const escqrs_write *
         }
         size += event->tags[i].size;
     }
-    if (!is_text(event->id_text, ID_BYTES_MAX)) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "an id has at most %d bytes of UTF-8",
-                                ID_BYTES_MAX);
+    escqrs_status status = check_id_text(event->id_text, error);
+    if (status == ESCQRS_OK && event->origin != NULL) {
+        status = check_origin(event->origin, &size, error);
     }
-    if (event->origin != NULL) {
-        escqrs_status status = check_origin(event->origin, &size, error);
-        if (status != ESCQRS_OK) {
-            return status;
-        }
+    if (status != ESCQRS_OK) {
+        return status;
     }
     if (size > store->options.event_bytes_max) {
         (void)escqrs_error_set(
@@ -166,17 +182,20 @@ static escqrs_status check_aids(const escqrs_commit *commit, size_t *bytes, escq
     if (commit->condition != NULL && commit->condition->after < 0) {
         return invalid(error, "a condition looks at events after a position of 0 or more");
     }
-    if (commit->metadata_count > METADATA_MAX) {
-        return escqrs_error_set(error, ESCQRS_TOO_LARGE,
-                                "a commit has at most %d pieces of metadata", METADATA_MAX);
+    escqrs_status status = check_id_text(commit->correlation_text, error);
+    if (status == ESCQRS_OK) {
+        status = check_metadata("a commit", commit->metadata, commit->metadata_count, bytes, error);
     }
-    for (size_t i = 0; i < commit->metadata_count; i++) {
-        *bytes += commit->metadata[i].key.size + commit->metadata[i].value.size;
+    if (status != ESCQRS_OK) {
+        return status;
     }
     const escqrs_new_snapshot *snapshot = commit->snapshot;
     if (snapshot != NULL && (snapshot->type == NULL || snapshot->version < 1 ||
                              !is_name(snapshot->stream, ESCQRS_STREAM_NAME_MAX))) {
         return invalid(error, "a snapshot needs a stream, a version of 1 or more and a type");
+    }
+    if (snapshot != NULL && snapshot->keep < 0) {
+        return invalid(error, "of snapshots 1 or more are kept, or 0: all");
     }
     *bytes += commit->reply.size + (snapshot != NULL ? snapshot->data.size : 0);
     return ESCQRS_OK;

@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/error.h"
+#include "base/map.h"
 #include "store/commit_check.h"
 #include "store/sqlite_provider.h"
 
@@ -102,6 +103,9 @@ static escqrs_status open_store(const char *path, const escqrs_store_options *op
     escqrs_status status = ESCQRS_NO_MEMORY;
     if (store->path == NULL) {
         (void)escqrs_error_set(error, status, "no memory for a store");
+    } else if (store->options.durability != ESCQRS_DURABILITY_FULL &&
+               store->options.durability != ESCQRS_DURABILITY_NORMAL) {
+        status = invalid(error, "a durability is ESCQRS_DURABILITY_FULL or _NORMAL");
     } else if (provider != NULL) {
         status = ESCQRS_OK;
     } else {
@@ -171,7 +175,9 @@ escqrs_status escqrs_store_clone(escqrs_store *source, const char *path,
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (!esc_sqlite_is(source->provider)) {
+    if (path == NULL || path[0] == '\0') {
+        status = invalid(error, "the path of a copy is empty");
+    } else if (!esc_sqlite_is(source->provider)) {
         status = invalid(error, "only a store of a file or in memory can be cloned");
     } else if (strcmp(path, ":memory:") != 0) {
         status = source->provider->functions->backup(source->provider, path, error);
@@ -498,7 +504,8 @@ escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream, in
     if (status != ESCQRS_OK) {
         return status;
     }
-    status = store->provider->functions->refresh(store->provider, error);
+    status = upto < 0 ? invalid(error, "a snapshot is looked for up to a version of 0 or more")
+                      : store->provider->functions->refresh(store->provider, error);
     if (status == ESCQRS_OK) {
         status =
             store->provider->functions->snapshot(store->provider, stream, upto, snapshot, error);
@@ -588,16 +595,29 @@ static escqrs_status erase(void *context, void *provider, escqrs_error *error)
     return self->functions->erase(self, wanted->erasures, wanted->count, error);
 }
 
+static escqrs_slice erased_stream(const void *erasure)
+{
+    return ((const escqrs_erasure *)erasure)->stream;
+}
+
 static escqrs_status check_erasures(const escqrs_erasure *erasures, size_t count,
                                     escqrs_error *error)
 {
-    for (size_t i = 0; i < count; i++) {
+    esc_map streams;
+    escqrs_status status = ESCQRS_OK;
+    esc_map_init(&streams, erased_stream, NULL);
+    for (size_t i = 0; i < count && status == ESCQRS_OK; i++) {
         escqrs_slice stream = erasures[i].stream;
         if (stream.size == 0 || stream.size > ESCQRS_STREAM_NAME_MAX || erasures[i].upto < 0) {
-            return invalid(error, "events are deleted of a stream, up to a version of 0 or more");
+            status = invalid(error, "events are deleted of a stream, up to a version of 0 or more");
+        } else if (esc_map_get(&streams, stream) != NULL) {
+            status = invalid(error, "a stream is named once in what is deleted together");
+        } else if (esc_map_insert(&streams, (void *)&erasures[i]) != ESCQRS_OK) {
+            status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a deletion");
         }
     }
-    return ESCQRS_OK;
+    esc_map_fini(&streams);
+    return status;
 }
 
 escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures, size_t count,
@@ -693,7 +713,9 @@ escqrs_status escqrs_store_backup(escqrs_store *store, const char *path, escqrs_
 {
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
-        status = store->provider->functions->backup(store->provider, path, error);
+        status = path == NULL || path[0] == '\0'
+                     ? invalid(error, "the path of a copy is empty")
+                     : store->provider->functions->backup(store->provider, path, error);
         esc_store_leave(store);
     }
     return status;
@@ -702,10 +724,12 @@ escqrs_status escqrs_store_backup(escqrs_store *store, const char *path, escqrs_
 escqrs_status escqrs_store_verify(escqrs_store *store, const escqrs_observer *observer,
                                   escqrs_verification *found, escqrs_error *error)
 {
+    static const escqrs_observer nobody = {NULL, NULL, NULL};
     escqrs_status status = esc_store_enter(store, error);
     if (status == ESCQRS_OK) {
         memset(found, 0, sizeof *found);
-        status = store->provider->functions->verify(store->provider, observer, found, error);
+        status = store->provider->functions->verify(
+            store->provider, observer != NULL ? observer : &nobody, found, error);
         esc_store_leave(store);
     }
     return status;

@@ -152,8 +152,9 @@ escqrs_status esc_type_registry_load(esc_type_registry *registry, int64_t id, es
 escqrs_status esc_type_registry_get(esc_type_registry *registry, escqrs_slice name,
                                     escqrs_slice record, escqrs_type **type, escqrs_error *error)
 {
-    if (name.size == 0 || name.data == NULL || memchr(name.data, 0, name.size) != NULL) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "a type needs a name without NUL");
+    if (name.size == 0 || name.data == NULL || memchr(name.data, 0, name.size) != NULL ||
+        !esc_utf8_valid(name)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "a type needs a name of UTF-8 without NUL");
     }
     if (name.size > ESCQRS_TYPE_NAME_MAX || record.size > RECORD_SIZE_MAX) {
         return escqrs_error_set(error, ESCQRS_TOO_LARGE,

@@ -311,7 +311,8 @@ typedef struct escqrs_actor_class {
      * escqrs_context_take was called. FAILED: after escqrs_context_fail. SUSPEND: the message stays
      * the current one, no other is handled, and `resume` goes on after escqrs_ref_resume. */
     escqrs_turn_end (*receive)(escqrs_context *context, void *state, escqrs_envelope *message);
-    /* Go on with what was suspended; answers like receive. May be NULL where nothing suspends. */
+    /* Go on with what was suspended; answers like receive. May be NULL where nothing suspends; else
+     * that is a failure of the actor then (INVALID). */
     escqrs_turn_end (*resume)(escqrs_context *context, void *state);
     /* The instance ends: after Restarting or Stopped, or because its Started failed. May be NULL.
      */

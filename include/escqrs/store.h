@@ -12,6 +12,10 @@
  * the machine. What answers an error is not stored, nor any part of it; after CLOSED or IO on a
  * journal that has failed (a failed fsync) a commit may have been stored, and restarting the store
  * or opening it again tells.
+ *
+ * Every function that answers a status may be called by any thread, and answers CLOSED after
+ * escqrs_store_close and FORKED in a child of fork(), where closing and destroying do nothing. No
+ * pointer may be NULL but `error`, `options`, `range`, and what a comment says so of.
  */
 #ifndef ESCQRS_STORE_H
 #define ESCQRS_STORE_H
@@ -34,14 +38,15 @@ typedef struct escqrs_type escqrs_type; /* a message type known to a store; live
 
 /* ---- what is written -------------------------------------------------------------------------- */
 
-typedef struct escqrs_pair { /* a piece of metadata */
+typedef struct escqrs_pair { /* a piece of metadata, in UTF-8 */
     escqrs_slice key, value;
 } escqrs_pair;
 
 /* Where an event comes from, for one that differs from its commit. Zeroed fields are unused. */
 typedef struct escqrs_origin {
     const escqrs_uuid *correlation_id; /* NULL: the same as the causation */
-    escqrs_slice correlation_text;     /* instead of it: any text that is no UUID; empty: none */
+    escqrs_slice correlation_text;     /* instead of it: any text that is no UUID, 1 to 255 bytes;
+                                          empty: none */
     const escqrs_uuid *causation_id;   /* NULL: made by the store, the same for the whole commit */
     escqrs_slice causation_text;       /* instead of it, likewise */
     const escqrs_pair *metadata;
@@ -93,7 +98,8 @@ typedef struct escqrs_new_snapshot {
     int64_t version;   /* of the stream, at most its version after this commit */
     escqrs_type *type; /* the state's type; its fingerprint is stored with it */
     escqrs_slice data;
-    int64_t keep; /* the stream's newest ones, this included; older ones are deleted; 0: all stay */
+    int64_t keep; /* the stream's newest ones, this included; older ones are deleted; 0: all stay;
+                     below: INVALID */
 } escqrs_new_snapshot;
 
 /* Commits of one lane depend on each other in their order: once one with events has failed, the
@@ -110,8 +116,8 @@ struct escqrs_commit {
     escqrs_write *writes;
     size_t write_count;
     const escqrs_uuid *correlation_id; /* of all its events; NULL: the same as the causation */
-    escqrs_slice
-        correlation_text; /* instead of correlation_id: any text that is no UUID; empty: none */
+    escqrs_slice correlation_text; /* instead of correlation_id: any text that is no UUID, 1 to 255
+                                      bytes; empty: none */
     const escqrs_uuid
         *causation_id; /* NULL: made by the store, the same for all events of the commit */
     const escqrs_pair *metadata; /* of all its events */
@@ -233,15 +239,16 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_restart(escqrs_store *store, escqrs_e
 /* Refuse new commits, finish those submitted, stop the thread, release the file. All cursors must
  * be closed or are ended: their next call answers CLOSED. Blocks. After it only
  * escqrs_store_destroy and calls that answer CLOSED. Twice is once. */
-void escqrs_store_close(escqrs_store *store);
-void escqrs_store_destroy(
-    escqrs_store *store); /* closes first; no other thread may use it any more */
+void escqrs_store_close(escqrs_store *store); /* NULL is fine */
+/* Closes first; no other thread may use it any more, but cursors may be closed later. NULL is fine.
+ */
+void escqrs_store_destroy(escqrs_store *store);
 
 /* ---- types ------------------------------------------------------------------------------------ */
 
-/* The type of that name and schema record (see escqrs/schema.h; empty for foreign data): found or
- * made. It is stored with the first event that uses it. Errors: INVALID, TOO_LARGE, NO_MEMORY,
- * CLOSED. */
+/* The type of that name (1 to ESCQRS_TYPE_NAME_MAX bytes of UTF-8 without NUL) and schema record
+ * (see escqrs/schema.h; empty for foreign data): found or made. It is stored with the first event
+ * that uses it. Errors: INVALID, TOO_LARGE, NO_MEMORY, CLOSED. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_type(escqrs_store *store, escqrs_slice name,
                                                 escqrs_slice record, escqrs_type **type,
                                                 escqrs_error *error);
@@ -374,7 +381,8 @@ ESCQRS_MUST_USE escqrs_status escqrs_store_streams(escqrs_store *store, int64_t 
                                                                  const escqrs_stream_info *stream),
                                                    void *context, escqrs_error *error);
 /* Copy the store, as it is at one moment, to a new file; commits go on meanwhile. Blocks. An
- * existing file is IO with EEXIST; after a failure there is none. READ_ONLY, FULL, IO, CLOSED. */
+ * existing file is IO with EEXIST; after a failure there is none. INVALID (no path), READ_ONLY,
+ * FULL, IO, CLOSED. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_backup(escqrs_store *store, const char *path,
                                                   escqrs_error *error);
 
@@ -401,10 +409,10 @@ typedef struct escqrs_verification { /* what was read */
     int64_t problems;
 } escqrs_verification;
 
-/* Prove the store as it is at one moment: pages, positions, versions, checksums, decodability, the
- * index of streams, tags, ids, snapshots, checkpoints, keys and read models' positions. Reads all
- * of it and blocks nobody. OK also where there are problems; DONE where the observer ended it;
- * CLOSED, IO, NO_MEMORY. */
+/* `observer` may be NULL. Prove the store as it is at one moment: pages, positions, versions,
+ * checksums, decodability, the index of streams, tags, ids, snapshots, checkpoints, keys and read
+ * models' positions. Reads all of it and blocks nobody. OK also where there are problems; DONE
+ * where the observer ended it; CLOSED, IO, NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_verify(escqrs_store *store,
                                                   const escqrs_observer *observer,
                                                   escqrs_verification *found, escqrs_error *error);
@@ -417,13 +425,13 @@ typedef struct escqrs_statistics { /* of a store at one moment */
 } escqrs_statistics;
 
 /* Count what is stored, and the events of each type (`visit` may be NULL). Reads the whole journal
- * and blocks nobody. */
+ * and blocks nobody. CORRUPT, IO, NO_MEMORY, CLOSED. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_stats(escqrs_store *store, escqrs_statistics *found,
                                                  void (*visit)(void *context, escqrs_slice type,
                                                                int64_t count),
                                                  void *context, escqrs_error *error);
-/* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none. Bad ones
- * are skipped and said in the log. */
+/* The newest snapshot at or below `upto` (0: any) that verifies; DONE where there is none, INVALID
+ * below 0. Bad ones are skipped and said in the log. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_snapshot(escqrs_store *store, escqrs_slice stream,
                                                     int64_t upto, escqrs_snapshot *snapshot,
                                                     escqrs_error *error);
@@ -471,7 +479,8 @@ typedef struct escqrs_erasure { /* what is to be deleted of one stream */
 /* Delete events, of all these streams in one transaction: durable when it answers OK, and nothing
  * is deleted when it does not. Blocks; commits wait for it. NOT_COVERED: there is no snapshot at
  * `upto` or later that verifies. DELETED: the stream is closed already (closing again is OK).
- * INVALID: there is no such stream, or no such version. READ_ONLY, CLOSED, FULL, IO, CORRUPT. */
+ * INVALID: there is no such stream, or no such version, or a stream is named twice. READ_ONLY,
+ * CLOSED, FULL, IO, CORRUPT. */
 ESCQRS_MUST_USE escqrs_status escqrs_store_erase(escqrs_store *store, escqrs_erasure *erasures,
                                                  size_t count, escqrs_error *error);
 ESCQRS_MUST_USE escqrs_status escqrs_store_erased(escqrs_store *store, escqrs_slice stream,

@@ -311,6 +311,7 @@ static escqrs_turn_end make_two(script *self, escqrs_context *context, escqrs_en
 
 static escqrs_envelope *future_answer;
 static int future_failed;
+static escqrs_status future_status; /* of the failure */
 static int future_ended;
 
 static void complete(escqrs_future *future, escqrs_envelope *got, const escqrs_failure *failure)
@@ -319,6 +320,7 @@ static void complete(escqrs_future *future, escqrs_envelope *got, const escqrs_f
     assert_true((got == NULL) != (failure == NULL));
     future_answer = got;
     future_failed += failure != NULL;
+    future_status = failure != NULL ? failure->status : ESCQRS_OK;
 }
 
 static void ended(escqrs_future *future)
@@ -522,6 +524,40 @@ static void test_a_suspended_actor_goes_on_where_it_was(void **state)
     system_end(system);
 }
 
+static escqrs_turn_end suspend_alone(escqrs_context *context, void *state, escqrs_envelope *message)
+{
+    (void)context, (void)state;
+    return message->type == &NOTE ? ESCQRS_TURN_SUSPEND : ESCQRS_TURN_NEXT;
+}
+
+static void test_who_suspends_without_a_resume_fails(void **state)
+{
+    (void)state;
+    static const escqrs_actor_class class = {.name = "Stuck", .receive = suspend_alone};
+    future_reset();
+    escqrs_actor_system *system = manual_system();
+    escqrs_props *props = NULL;
+    escqrs_ref *ref = NULL;
+    escqrs_future future;
+    assert_int_equal(
+        escqrs_props_create(&(escqrs_props_options){.actor_class = &class}, &props, NULL),
+        ESCQRS_OK);
+    assert_int_equal(escqrs_actor_system_spawn(system, props, escqrs_slice_of("stuck"), &ref, NULL),
+                     ESCQRS_OK);
+    escqrs_props_release(props);
+    escqrs_future_init(&future, &FUTURE_OPS, ref);
+    escqrs_tell(ref, note_new(1), &future.ref);
+    escqrs_ref_release(&future.ref);
+    settle(system);
+    escqrs_ref_resume(ref);
+    settle(system);
+    assert_int_equal(future_failed, 1);
+    assert_int_equal(future_status, ESCQRS_INVALID);
+    assert_int_equal(escqrs_ref_state_of(ref), ESCQRS_REF_RUNNING); /* restarted */
+    escqrs_ref_release(ref);
+    system_end(system);
+}
+
 int main(void)
 {
     alarm(TEST_SECONDS_MAX);
@@ -541,6 +577,7 @@ int main(void)
         cmocka_unit_test(test_a_future_that_nobody_can_answer_fails),
         cmocka_unit_test(test_a_sink_gets_what_is_told_to_it),
         cmocka_unit_test(test_a_suspended_actor_goes_on_where_it_was),
+        cmocka_unit_test(test_who_suspends_without_a_resume_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -528,6 +528,69 @@ static void test_closed(void **state)
     assert_true(exists(fixture_path, "-lock"));
 }
 
+/* Commits that would leave something behind that does not read, or that means nothing. */
+static void test_bad_commits(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(":memory:");
+    escqrs_type *type = type_of(store, "Test");
+    char long_text[300];
+    memset(long_text, 'x', sizeof long_text);
+    escqrs_pair pair = {.key = text("by"), .value = text("\xff")};
+    escqrs_origin origin = {.metadata = &pair, .metadata_count = 1};
+    escqrs_new_snapshot snapshot = {.stream = text("a"), .version = 1, .type = type, .keep = -1};
+    escqrs_new_event event = {.type = type, .data = text("x")};
+    escqrs_write write = {.stream = text("a"), .events = &event, .event_count = 1};
+    escqrs_commit bad[] = {
+        {.correlation_text = {long_text, sizeof long_text}},
+        {.correlation_text = text("\xff")},
+        {.metadata = &pair, .metadata_count = 1},
+        {.snapshot = &snapshot},
+    };
+    for (size_t i = 0; i <= sizeof bad / sizeof bad[0]; i++) {
+        escqrs_commit commit = {0};
+        if (i < sizeof bad / sizeof bad[0]) {
+            commit = bad[i];
+        } else {
+            event.origin = &origin;
+        }
+        commit.writes = &write;
+        commit.write_count = 1;
+        assert_int_equal(escqrs_store_commit(store, &commit, NULL), ESCQRS_INVALID);
+    }
+    escqrs_type *other;
+    assert_int_equal(escqrs_store_type(store, text("\xff"), text(""), &other, NULL),
+                     ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_head(store), 0);
+    escqrs_store_destroy(store);
+}
+
+static void test_bad_arguments(void **state)
+{
+    (void)state;
+    escqrs_store *store = open_store(":memory:"), *copy = NULL;
+    escqrs_snapshot found;
+    escqrs_verification verified;
+    escqrs_erasure twice[2] = {{.stream = text("a"), .upto = 1, .force = true},
+                               {.stream = text("a"), .close = true}};
+    append(store, "a", 0, 2);
+    assert_int_equal(escqrs_store_snapshot(store, text("a"), -1, &found, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_erase(store, twice, 2, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_backup(store, NULL, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_backup(store, "", NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_clone(store, NULL, NULL, &copy, NULL), ESCQRS_INVALID);
+    assert_int_equal(escqrs_store_verify(store, NULL, &verified, NULL), ESCQRS_OK);
+    assert_int_equal(verified.events, 2);
+    assert_int_equal(check_all(store), 2);
+    escqrs_store_destroy(store);
+    escqrs_error error;
+    refused(":memory:", &(escqrs_store_options){.durability = (escqrs_durability)7}, ESCQRS_INVALID,
+            &error);
+    escqrs_store_close(NULL);
+    escqrs_store_destroy(NULL);
+    escqrs_cursor_close(NULL);
+}
+
 int main(void)
 {
     alarm(TIME_LIMIT_S);
@@ -544,6 +607,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_checkpoints, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_snapshots, setup_folder, teardown_folder),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_bad_commits),
+        cmocka_unit_test(test_bad_arguments),
         cmocka_unit_test_setup_teardown(test_large_event, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_types, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_time_never_goes_back, setup_folder, teardown_folder),
