@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -277,10 +278,10 @@ def explore(
     test: Callable[[System], object], seeds: int = 1000, *, supervisor: OneForOne | None = None
 ) -> None:
     """Run a test with many orders: ``test(system)`` with each seed from 0 to ``seeds - 1``. It may
-    be ``async def``.
+    be ``async def``, or a generator, and is a client then.
 
-    The first one that raises ends it: the exception has a note with the seed, and
-    ``System(seed)`` repeats it.
+    The first one that raises ends it: the seed is printed to ``sys.stderr``, the exception has a
+    note of it, and ``System(seed)`` repeats it.
     """
     if not callable(test):
         raise TypeError(f"explore takes a function of a system, not {test!r}")
@@ -288,9 +289,11 @@ def explore(
     for seed in range(seeds):
         try:
             with System(seed, supervisor=supervisor) as system:
-                coroutine = test(system)
-                if inspect.iscoroutine(coroutine):
-                    system.client(coroutine).result()
+                steps = test(system)
+                if inspect.iscoroutine(steps) or inspect.isgenerator(steps):
+                    system.client(steps).result()
         except BaseException as error:
-            error.add_note(f"with seed {seed} of {seeds}; System({seed}) repeats it")
+            note = f"with seed {seed} of {seeds}; System({seed}) repeats it"
+            error.add_note(note)
+            print(f"{type(error).__name__} {note}", file=sys.stderr)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_a_seed_repeats_an_order() -> None:
     assert set(values) == {1, 2}
 
 
-def test_explore_finds_a_planted_race() -> None:
+def test_explore_finds_a_planted_race(capsys: pytest.CaptureFixture[str]) -> None:
     def test(system: System) -> None:
         assert added_twice(system) == 2
 
@@ -65,12 +66,22 @@ def test_explore_finds_a_planted_race() -> None:
     (note,) = caught.value.__notes__
     seed = int(note.split()[2])
     assert value_with(seed) == 1 and f"System({seed}) repeats it" in note
+    assert capsys.readouterr().err == f"AssertionError {note}\n"
     explore(lambda system: None, seeds=3)
     with pytest.raises(ValueError, match="seeds is at least 1"):
         explore(added_twice, seeds=0)
     wrong: Any = "added_twice"
     with pytest.raises(TypeError, match="explore takes a function"):
         explore(wrong)
+
+
+def test_explore_runs_a_generator_to_its_end() -> None:
+    def test(system: System) -> Generator[Any, Any, None]:
+        assert (yield system.spawn(Variable).submit("read")) == 1
+
+    with pytest.raises(AssertionError) as caught:
+        explore(test, seeds=2)
+    assert caught.value.__notes__ == ["with seed 0 of 2; System(0) repeats it"]
 
 
 class Clock:
