@@ -67,6 +67,7 @@ typedef struct esc_py_actor_system {
     escqrs_ref *loop;             /* held; the actor that runs its event loop, or NULL */
     esc_list simulated;           /* esc_py_system.simulated: what is open beside the actors */
     size_t simulated_count;
+    PyObject *interruption;      /* seeded: a KeyboardInterrupt for who runs it; strong, or NULL */
     size_t objects, objects_max; /* references and contexts; the most since memory was given back */
     PyObject *weakrefs;
 } esc_py_actor_system;
@@ -106,7 +107,7 @@ typedef struct esc_py_actor_state {
     PyObject *make_log;         /* make_log(context) -> logger */
     PyObject *letter;           /* letter(system, target, message, sender): a dead letter */
     PyObject *failed;           /* failed(system, ref, exception, message, directive) */
-    PyObject *decide;           /* decide(supervisor, exception) -> number of a directive */
+    PyObject *decide;           /* decide(supervisor, exception, seeded) -> number of a directive */
     PyObject *start_task;       /* start_task(context, coroutine) */
     PyObject *inside;           /* inside(context, method, args, kwargs): called in its actor */
     PyObject *run_now;          /* run_now(coroutine): to its end, which must not wait */
@@ -151,6 +152,9 @@ int esc_py_actor_deadline(esc_py_actor_system *self, PyObject *timeout, int64_t 
  * where this thread is inside another one, which cannot go on before this wait is over. */
 int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, void *context,
                       escqrs_actor *first, int64_t deadline_ns);
+/* A KeyboardInterrupt that met the code of an actor or of a supervisor, and that no asker gets: on
+ * a seeded system it is raised where that is run. */
+void esc_py_actor_interrupted(esc_py_actor_system *self, PyObject *exception);
 int esc_py_actor_system_check_open(esc_py_actor_system *system);
 /* (ref, context; the facade's dead_letters and events) */
 int esc_py_actor_events_init(esc_py_actor_system *system);

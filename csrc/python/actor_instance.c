@@ -91,6 +91,10 @@ static esc_py_fault *take_fault(esc_py_actor_system *system, escqrs_ref *ref, Py
 escqrs_turn_end esc_py_fail(esc_py_actor_system *system, escqrs_context *core, PyObject *message)
 {
     esc_py_fault *fault = take_fault(system, escqrs_context_self(core), message);
+    const escqrs_ref *asker = escqrs_context_sender(core);
+    if (fault != NULL && (asker == NULL || escqrs_ref_kind_of(asker) != ESCQRS_REF_FUTURE)) {
+        esc_py_actor_interrupted(system, fault->exception);
+    }
     PyObject *text = fault == NULL ? NULL : fault_text(fault->exception);
     const char *utf8 = text == NULL ? NULL : PyUnicode_AsUTF8(text);
     PyErr_Clear();

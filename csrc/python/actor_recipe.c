@@ -27,19 +27,39 @@ static PyObject *exception_of(esc_py_actor_system *system, const escqrs_failure 
     return esc_py_error_new(system->state, &error);
 }
 
+/* What decide let through. */
+static void interrupted_or_unraisable(esc_py_actor_system *system, PyObject *supervisor)
+{
+    if (!system->manual || !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_WriteUnraisable(supervisor);
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    esc_py_actor_interrupted(system, value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
 escqrs_directive esc_py_supervise(esc_py_actor_system *system, PyObject *supervisor,
                                   const escqrs_failure *failure)
 {
     PyObject *exception = exception_of(system, failure);
-    PyObject *result = exception == NULL
-                           ? NULL
-                           : PyObject_CallFunctionObjArgs(system->state->actor.decide, supervisor,
-                                                          exception, NULL);
+    PyObject *result =
+        exception == NULL
+            ? NULL
+            : PyObject_CallFunctionObjArgs(system->state->actor.decide, supervisor, exception,
+                                           system->manual ? Py_True : Py_False, NULL);
     long number = result == NULL ? -1 : PyLong_AsLong(result);
     Py_XDECREF(exception);
     Py_XDECREF(result);
     if (number < 0) { /* decide failed itself: it is said, and somebody above decides */
-        PyErr_WriteUnraisable(supervisor);
+        interrupted_or_unraisable(system, supervisor);
         return ESCQRS_DIRECTIVE_ESCALATE;
     }
     return (escqrs_directive)number;

@@ -55,6 +55,26 @@ int esc_py_actor_system_check_fork(esc_py_actor_system *self)
     return -1;
 }
 
+void esc_py_actor_interrupted(esc_py_actor_system *self, PyObject *exception)
+{
+    if (self->manual && PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) {
+        Py_XSETREF(self->interruption, Py_NewRef(exception));
+    }
+}
+
+/* 0, or -1 with what esc_py_actor_interrupted was given. */
+static int raise_interruption(esc_py_actor_system *self)
+{
+    PyObject *exception = self->interruption;
+    if (exception == NULL) {
+        return 0;
+    }
+    self->interruption = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_DECREF(exception);
+    return -1;
+}
+
 /* ---- events of the core -------------------------------------------------------------------------- */
 
 typedef struct letter {
@@ -337,7 +357,7 @@ static int stop_manual(stopping *wait)
     if (status == ESCQRS_OK) {
         status = stop_runtime(wait, INT64_MAX);
     }
-    return status;
+    return raise_interruption(wait->system) < 0 ? -1 : (int)status;
 }
 
 /* _stop(timeout): the whole tree, then the threads. */
@@ -429,6 +449,7 @@ static int system_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->supervisor);
     Py_VISIT((PyObject *)self->recent);
+    Py_VISIT(self->interruption);
     if (!esc_py_is_own(self->fork_generation)) {
         return 0;
     }
@@ -466,6 +487,7 @@ static void system_dealloc(PyObject *object)
     }
     Py_XDECREF(self->supervisor);
     Py_XDECREF((PyObject *)self->recent);
+    Py_XDECREF(self->interruption);
     esc_py_seeded_end(self->seeded);
     if (own) {
         type->tp_free(object);
@@ -538,6 +560,9 @@ int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, voi
         return esc_py_wait(wait, context, deadline_ns);
     }
     for (;;) {
+        if (raise_interruption(self) < 0) {
+            return -1;
+        }
         escqrs_status status = wait(context, 0);
         if (status != ESCQRS_TIMEOUT) {
             return (int)status;
@@ -585,7 +610,11 @@ static PyObject *system_step(PyObject *object, PyObject *until)
     if (!self->manual || atomic_load_explicit(&self->closed, memory_order_relaxed) == 2) {
         Py_RETURN_FALSE;
     }
-    if (escqrs_actor_system_step_now(self->core)) {
+    bool stepped = escqrs_actor_system_step_now(self->core);
+    if (raise_interruption(self) < 0) {
+        return NULL;
+    }
+    if (stepped) {
         Py_RETURN_TRUE;
     }
     int64_t due_ns = escqrs_actor_system_next_due(self->core);

@@ -930,13 +930,18 @@ def failed(
     system.events.publish(ActorFailed(ref, error, message, _DIRECTIVES[directive]))
 
 
-def decide(supervisor: OneForOne, error: BaseException) -> int:
-    """The number of the directive; where it raises, that is logged, and somebody above decides."""
+def decide(supervisor: OneForOne, error: BaseException, seeded: bool) -> int:
+    """The number of the directive; where it raises, that is logged, and somebody above decides.
+
+    On a seeded system Ctrl-C is for who runs it.
+    """
     if supervisor.decide is None:
         return 0
     try:
         return _DIRECTIVES.index(Directive(supervisor.decide(error)))
-    except BaseException:
+    except BaseException as raised:
+        if seeded and isinstance(raised, KeyboardInterrupt):
+            raise
         _log.exception("the supervisor's decide failed at %s: escalated", type(error).__name__)
         return _DIRECTIVES.index(Directive.ESCALATE)
 

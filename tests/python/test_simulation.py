@@ -344,6 +344,42 @@ def test_chance_is_the_seeds() -> None:
     assert history(0) != history(1)
 
 
+@pytest.mark.parametrize("where", ["decide", "receive"])
+@pytest.mark.parametrize("how", ["run", "wait", "close"])
+def test_ctrl_c_reaches_who_runs_the_system(where: str, how: str) -> None:
+    """Where it meets what nobody waits for, and where it meets a supervisor."""
+
+    class Broken:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "go":
+                raise KeyboardInterrupt if where == "receive" else LookupError
+
+    def decide(error: BaseException) -> es.Directive:
+        if where == "decide":
+            raise KeyboardInterrupt
+        return es.restart
+
+    class Greeter:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            ctx.respond("hello") if message == "greet" else None
+
+    with System(seed=1, supervisor=es.OneForOne(decide)) as system:
+        broken, greeter = system.spawn(Broken), system.spawn(Greeter)
+        system.run()
+        broken.tell("go")
+        with pytest.raises(KeyboardInterrupt):
+            {"run": system.run, "wait": broken.wait_stopped, "close": system.close}[how]()
+        if how != "close":
+            system.run()
+            assert greeter.ask("greet") == "hello"
+            assert broken.state == ("running" if where == "receive" else "stopped")
+        if where == "receive" and how != "close":  # of a question: its asker gets it, and he alone
+            with pytest.raises(KeyboardInterrupt):
+                broken.ask("go")
+            assert greeter.ask("greet") == "hello"
+    assert broken.state == "stopped"
+
+
 def test_an_actor_that_fails_for_ever_ends_with_its_system() -> None:
     class Broken:
         def __init__(self) -> None:
