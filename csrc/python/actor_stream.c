@@ -1,41 +1,33 @@
 /* python/actor_stream.c - es.Stream: a reference to send to, and a queue to read from outside.
  *
- * The core delivers on any thread, with or without the GIL: the mail goes on a lock-free queue and
- * `word` counts; readers sleep on it. The sink is a block of its own, as references to it may
- * outlive the Python object; what comes then is a dead letter. Locks: none; reading needs the GIL.
+ * It is the core's escqrs_stream. For event loops it is armed with a bell, a block of its own, as
+ * references to the stream may outlive the Python object: who delivers pushes the bell's errand,
+ * which calls the waker. Locks: none; reading needs the GIL.
  */
 
 #include "python/actor.h"
 
-#include <limits.h>
-#include <string.h>
-
-#include "base/thread.h"
 #include "python/actor_reply.h"
 #include "python/errors.h"
 #include "python/state.h"
 
-typedef struct stream_sink {
-    escqrs_sink sink;
-    esc_queue mails;
-    _Atomic uint32_t word;   /* counts deliveries; a futex */
-    _Atomic uint32_t closed; /* nothing is taken any more */
-    _Atomic uint32_t notify; /* an event loop wants to hear of the next delivery */
+typedef struct bell {
     esc_py_errand errand;
     esc_py_actor_system *system;
+    escqrs_ref *ref; /* the stream's; held by the errand, from being armed until it has run */
     PyObject *waker; /* function, or NULL where nobody waits any more; with the GIL */
-    bool armed;      /* `notify`, or the errand is under way; with the GIL */
-} stream_sink;
+    bool armed;      /* the stream is, or the errand is under way; with the GIL */
+} bell;
 
 typedef struct stream {
     esc_py_ref ref;
-    stream_sink *sink;
-    esc_queue_node *pending; /* taken from the sink, oldest first */
+    escqrs_stream *core;
+    bell *bell; /* the core's to free */
 } stream;
 
 static void wake_errand(esc_py_errand *errand)
 {
-    stream_sink *self = ESC_CONTAINER_OF(errand, stream_sink, errand);
+    bell *self = ESC_CONTAINER_OF(errand, bell, errand);
     PyObject *waker = self->waker;
     self->waker = NULL;
     self->armed = false;
@@ -45,51 +37,15 @@ static void wake_errand(esc_py_errand *errand)
     }
     Py_XDECREF(result);
     Py_XDECREF(waker);
-    escqrs_ref_release(&self->sink.ref); /* the errand's */
+    escqrs_ref_release(self->ref); /* the errand's */
 }
 
-/* Somebody may sleep. */
-static void wake(stream_sink *self)
+/* Any thread, with or without the GIL. */
+static void bell_ring(void *data)
 {
-    /* release: pairs with the acquire of the readers */
-    (void)atomic_fetch_add_explicit(&self->word, 1, memory_order_release);
-    esc_futex_wake(&self->word, INT_MAX);
-    /* seq_cst: Dekker with stream_arm: either it sees the mail, or we see that it wants to hear */
-    atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_exchange_explicit(&self->notify, 0, memory_order_relaxed)) {
-        esc_py_errand_push(self->system, &self->errand);
-    }
+    bell *self = data;
+    esc_py_errand_push(self->system, &self->errand);
 }
-
-static bool sink_deliver(escqrs_sink *sink, escqrs_envelope *envelope)
-{
-    stream_sink *self = ESC_CONTAINER_OF(sink, stream_sink, sink);
-    if (atomic_load_explicit(&self->closed, memory_order_acquire) ||
-        envelope->type != &esc_py_mail_type) {
-        return false;
-    }
-    esc_queue_push(&self->mails, (esc_queue_node *)&envelope->message);
-    wake(self);
-    return true;
-}
-
-static void destroy_chain(esc_queue_node *node)
-{
-    while (node != NULL) {
-        esc_queue_node *next = node->next;
-        escqrs_envelope_destroy((escqrs_envelope *)node);
-        node = next;
-    }
-}
-
-static void sink_released(escqrs_sink *sink)
-{
-    stream_sink *self = ESC_CONTAINER_OF(sink, stream_sink, sink);
-    destroy_chain(esc_queue_take_all(&self->mails));
-    escqrs_free(self);
-}
-
-static const escqrs_sink_ops sink_ops = {.deliver = sink_deliver, .released = sink_released};
 
 static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
@@ -103,18 +59,24 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
         return NULL;
     }
     stream *self = (stream *)type->tp_alloc(type, 0);
-    stream_sink *sink = self == NULL ? NULL : escqrs_alloc_zero(sizeof *sink);
-    if (sink == NULL) {
+    bell *made = self == NULL ? NULL : escqrs_alloc_zero(sizeof *made);
+    if (made == NULL) {
         Py_XDECREF((PyObject *)self);
         return PyErr_NoMemory();
     }
-    esc_queue_init(&sink->mails);
-    sink->system = core;
-    sink->errand.run = wake_errand;
-    escqrs_sink_init(&sink->sink, &sink_ops, core->core);
     self->ref.system = (esc_py_actor_system *)Py_NewRef(system);
-    self->ref.core = &sink->sink.ref; /* the one reference that init gave */
-    self->sink = sink;
+    escqrs_stream_options options = {.ready = bell_ring, .released = escqrs_free, .data = made};
+    escqrs_error error = {0};
+    if (escqrs_stream_open(core->core, &options, &self->core, &error) != ESCQRS_OK) {
+        escqrs_free(made);
+        Py_DECREF((PyObject *)self);
+        return esc_py_raise(state, &error);
+    }
+    made->errand.run = wake_errand;
+    made->system = core;
+    made->ref = escqrs_stream_ref(self->core);
+    self->bell = made;
+    self->ref.core = made->ref; /* the stream's one reference, which its release gives back */
     return (PyObject *)self;
 }
 
@@ -133,10 +95,12 @@ static void stream_dealloc(PyObject *object)
     if (self->ref.weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    if (self->sink != NULL && esc_py_is_own(self->ref.system->fork_generation)) {
-        atomic_store_explicit(&self->sink->closed, 1, memory_order_release);
-        destroy_chain(self->pending);
-        escqrs_ref_release(self->ref.core);
+    if (self->core != NULL && esc_py_is_own(self->ref.system->fork_generation)) {
+        if (escqrs_stream_disarm(self->core)) {
+            Py_CLEAR(self->bell->waker);
+            escqrs_ref_release(self->ref.core); /* the errand's */
+        }
+        escqrs_stream_release(self->core);
     }
     Py_XDECREF((PyObject *)self->ref.system);
     type->tp_free(object);
@@ -145,40 +109,21 @@ static void stream_dealloc(PyObject *object)
 
 /* ---- reading ------------------------------------------------------------------------------------ */
 
-/* The next mail, or NULL. */
-static esc_py_mail *take(stream *self)
+/* OK: *object is a new reference; TIMEOUT: there is nothing; CLOSED. */
+static escqrs_status take(stream *self, PyObject **object)
 {
-    if (self->pending == NULL) {
-        self->pending = esc_queue_take_all(&self->sink->mails);
+    escqrs_envelope *envelope;
+    escqrs_status status = escqrs_stream_try_next(self->core, &envelope);
+    if (status == ESCQRS_OK) {
+        *object = Py_NewRef(esc_py_mail_object(esc_py_mail_of(envelope)));
+        escqrs_envelope_destroy(envelope);
     }
-    esc_queue_node *node = self->pending;
-    if (node != NULL) {
-        self->pending = node->next;
-    }
-    return node == NULL ? NULL : esc_py_mail_of((escqrs_envelope *)node);
+    return status;
 }
-
-static PyObject *give(esc_py_mail *mail)
-{
-    PyObject *object = Py_NewRef(esc_py_mail_object(mail));
-    escqrs_envelope_destroy(&mail->envelope);
-    return object;
-}
-
-typedef struct reading {
-    stream_sink *sink;
-    uint32_t seen;
-} reading;
 
 static escqrs_status await_delivery(void *context, int64_t deadline_ns)
 {
-    reading *self = context;
-    while (atomic_load_explicit(&self->sink->word, memory_order_acquire) == self->seen) {
-        if (!esc_futex_wait(&self->sink->word, self->seen, deadline_ns)) {
-            return ESCQRS_TIMEOUT;
-        }
-    }
-    return ESCQRS_OK;
+    return escqrs_stream_wait(context, deadline_ns, NULL);
 }
 
 /* The next message; NULL with Closed (or, `ends`, without an exception), Timeout or Ctrl-C. */
@@ -189,28 +134,25 @@ static PyObject *next_message(stream *self, int64_t deadline_ns, bool ends)
         return NULL;
     }
     for (;;) {
-        reading wait = {self->sink, atomic_load_explicit(&self->sink->word, memory_order_acquire)};
-        bool closed = atomic_load_explicit(&self->sink->closed, memory_order_acquire);
-        esc_py_mail *mail = take(self);
-        if (mail != NULL) {
-            return give(mail);
+        PyObject *object = NULL;
+        int status = (int)take(self, &object);
+        if (status == ESCQRS_OK) {
+            return object;
         }
-        if (closed) {
-            if (!ends) {
-                PyErr_SetString(esc_py_error_class(state, ESCQRS_CLOSED), "the stream is closed");
-            }
-            return NULL;
+        if (status == ESCQRS_TIMEOUT) {
+            status =
+                esc_py_actor_wait(self->ref.system, await_delivery, self->core, NULL, deadline_ns);
         }
-        int status = esc_py_actor_wait(self->ref.system, await_delivery, &wait, NULL, deadline_ns);
-        if (status < 0) {
-            return NULL;
+        if (status == ESCQRS_OK) {
+            continue;
         }
-        if (status != ESCQRS_OK) {
+        if (status > 0 && !(ends && status == ESCQRS_CLOSED)) {
             PyErr_SetString(esc_py_error_class(state, (escqrs_status)status),
-                            status == ESCQRS_TIMEOUT ? "nothing came to the stream in time"
-                                                     : "the stream could not be waited for");
-            return NULL;
+                            status == ESCQRS_TIMEOUT  ? "nothing came to the stream in time"
+                            : status == ESCQRS_CLOSED ? "the stream is closed"
+                                                      : "the stream could not be waited for");
         }
+        return NULL;
     }
 }
 
@@ -235,8 +177,7 @@ static PyObject *stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     stream *self = (stream *)object;
     if (esc_py_is_own(self->ref.system->fork_generation)) {
-        atomic_store_explicit(&self->sink->closed, 1, memory_order_release);
-        wake(self->sink);
+        escqrs_stream_close(self->core);
     }
     Py_RETURN_NONE;
 }
@@ -244,13 +185,11 @@ static PyObject *stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 /* _take(): (message,), or None where there is nothing yet, or () where it is closed. */
 static PyObject *stream_take(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
-    stream *self = (stream *)object;
-    bool closed = atomic_load_explicit(&self->sink->closed, memory_order_acquire);
-    esc_py_mail *mail = take(self);
-    if (mail == NULL) {
-        return closed ? PyTuple_New(0) : Py_NewRef(Py_None);
+    PyObject *message = NULL;
+    escqrs_status status = take((stream *)object, &message);
+    if (status != ESCQRS_OK) {
+        return status == ESCQRS_CLOSED ? PyTuple_New(0) : Py_NewRef(Py_None);
     }
-    PyObject *message = give(mail);
     PyObject *result = PyTuple_Pack(1, message);
     Py_DECREF(message);
     return result;
@@ -260,23 +199,19 @@ static PyObject *stream_take(PyObject *object, PyObject *Py_UNUSED(ignored))
 static PyObject *stream_arm(PyObject *object, PyObject *function)
 {
     stream *self = (stream *)object;
-    stream_sink *sink = self->sink;
-    if (sink->waker != NULL) {
+    bell *armed = self->bell;
+    if (armed->waker != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "somebody else awaits this stream already");
         return NULL;
     }
-    sink->waker = Py_NewRef(function);
-    if (sink->armed) { /* for somebody who has gone; the errand that is under way wakes this one */
+    armed->waker = Py_NewRef(function);
+    if (armed->armed) { /* for somebody who has gone; the errand that is under way wakes this one */
         Py_RETURN_NONE;
     }
-    sink->armed = true;
-    escqrs_ref_hold(self->ref.core); /* the errand's */
-    atomic_store_explicit(&sink->notify, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* see wake */
-    if ((self->pending != NULL || !esc_queue_is_empty(&sink->mails) ||
-         atomic_load_explicit(&sink->closed, memory_order_relaxed)) &&
-        atomic_exchange_explicit(&sink->notify, 0, memory_order_relaxed)) {
-        wake_errand(&sink->errand);
+    armed->armed = true;
+    escqrs_ref_hold(armed->ref); /* the errand's */
+    if (!escqrs_stream_arm(self->core)) {
+        wake_errand(&armed->errand);
     }
     Py_RETURN_NONE;
 }
@@ -284,15 +219,15 @@ static PyObject *stream_arm(PyObject *object, PyObject *function)
 /* _disarm(function): it is not to be called any more. */
 static PyObject *stream_disarm(PyObject *object, PyObject *function)
 {
-    stream_sink *sink = ((stream *)object)->sink;
-    if (sink->waker != function) {
+    stream *self = (stream *)object;
+    bell *armed = self->bell;
+    if (armed->waker != function) {
         Py_RETURN_NONE;
     }
-    Py_CLEAR(sink->waker);
-    /* relaxed: whoever sees it set, here or in wake, has what it stands for */
-    if (atomic_exchange_explicit(&sink->notify, 0, memory_order_relaxed)) {
-        sink->armed = false;
-        escqrs_ref_release(&sink->sink.ref); /* the errand's */
+    Py_CLEAR(armed->waker);
+    if (escqrs_stream_disarm(self->core)) {
+        armed->armed = false;
+        escqrs_ref_release(armed->ref); /* the errand's */
     }
     Py_RETURN_NONE;
 }

@@ -90,6 +90,7 @@ escqrs_status escqrs_actor_system_create(const escqrs_actor_system_options *opti
     made->log = given.log;
     esc_timers_init(&made->timers, given.virtual_time);
     esc_topics_init(&made->topics);
+    esc_streams_init(&made->streams);
     esc_mutex_init(&made->stop_lock);
     esc_mutex_init(&made->words_lock);
     esc_cond_init(&made->stopped);
@@ -124,6 +125,7 @@ void esc_system_free(escqrs_actor_system *system)
 {
     esc_timers_fini(&system->timers);
     esc_topics_fini(&system->topics);
+    esc_streams_fini(&system->streams);
     esc_mutex_fini(&system->stop_lock);
     esc_mutex_fini(&system->words_lock);
     esc_cond_fini(&system->stopped);
@@ -288,10 +290,12 @@ escqrs_status escqrs_actor_system_stop(escqrs_actor_system *system, int64_t dead
     esc_mutex_lock(&tree->lock);
     system->closing = true;
     esc_mutex_unlock(&tree->lock);
+    esc_streams_stop(&system->streams);
     esc_cell_request(&system->root, ESC_REQUEST_STOP);
     if (!has_ended(&system->root) && !await_end(system, &system->root, deadline_ns)) {
         return report(system, error);
     }
+    esc_streams_close(&system->streams);
     esc_timers_stop(&system->timers);
     esc_topics_close(&system->topics);
     return system->owns_runtime ? escqrs_runtime_stop(system->runtime, deadline_ns, error)

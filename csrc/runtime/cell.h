@@ -10,7 +10,7 @@
  * actors need is in esc_extra, made when first used.
  *
  * Locks; leaves but for this order: esc_tree.lock of a parent, then the pool's (a signal to a
- * child). Alone: the locks of timers, topics, boxes, and of those who wait for a stop.
+ * child). Alone: the locks of timers, topics, boxes, streams, and of those who wait for a stop.
  */
 #ifndef ESC_RUNTIME_CELL_H
 #define ESC_RUNTIME_CELL_H
@@ -553,6 +553,22 @@ void esc_topics_publish(esc_topics *topics, const escqrs_envelope *event); /* bo
 void esc_publish_failure(escqrs_actor_system *system, esc_failure_record *record,
                          escqrs_directive directive);
 
+/* ---- stream.c --------------------------------------------------------------------------------- */
+
+typedef struct esc_streams {
+    esc_mutex lock;
+    esc_list list; /* guarded by `lock`: escqrs_stream.in_system */
+    bool stopping; /* guarded by `lock` */
+    bool closed;   /* guarded by `lock` */
+} esc_streams;
+
+void esc_streams_init(esc_streams *streams);
+void esc_streams_fini(esc_streams *streams);
+void esc_streams_stop(esc_streams *streams);  /* actors that wait for one go on */
+void esc_streams_close(esc_streams *streams); /* so do all others; none is opened any more */
+bool esc_ref_is_stream(const escqrs_ref *ref);
+bool esc_stream_is_closed(const escqrs_ref *ref); /* of a stream */
+
 /* ---- system ----------------------------------------------------------------------------------- */
 
 struct escqrs_actor_system {
@@ -566,6 +582,7 @@ struct escqrs_actor_system {
     size_t spawn_middleware_count;
     esc_timers timers;
     esc_topics topics;
+    esc_streams streams;
     _Atomic(size_t) actor_count;
     _Atomic(uint64_t) last_id; /* manual: of its actors, whatever else the process has */
     bool closing;              /* guarded by the root's tree's lock */

@@ -89,7 +89,11 @@ void escqrs_sink_init(escqrs_sink *sink, const escqrs_sink_ops *ops, escqrs_acto
 
 escqrs_ref_state escqrs_ref_state_of(const escqrs_ref *ref)
 {
-    return esc_ref_is_cell(ref) ? esc_cell_state((const esc_cell *)ref) : ESCQRS_REF_RUNNING;
+    if (esc_ref_is_cell(ref)) {
+        return esc_cell_state((const esc_cell *)ref);
+    }
+    bool closed = esc_ref_is_stream(ref) && esc_stream_is_closed(ref);
+    return closed ? ESCQRS_REF_STOPPED : ESCQRS_REF_RUNNING;
 }
 
 const char *escqrs_ref_state_name(escqrs_ref_state state)
@@ -104,10 +108,18 @@ uint64_t escqrs_ref_id(const escqrs_ref *ref)
     return esc_ref_is_cell(ref) ? ((const esc_cell *)ref)->id : 0;
 }
 
+static const char *kind_name(const escqrs_ref *ref)
+{
+    if (esc_ref_is_future(ref)) {
+        return "future";
+    }
+    return esc_ref_is_stream(ref) ? "stream" : "sink";
+}
+
 size_t escqrs_ref_name(const escqrs_ref *ref, char *text, size_t size)
 {
     if (!esc_ref_is_cell(ref)) {
-        return (size_t)snprintf(text, size, "%s", esc_ref_is_future(ref) ? "future" : "sink");
+        return (size_t)snprintf(text, size, "%s", kind_name(ref));
     }
     const esc_cell *cell = (const esc_cell *)ref;
     if (cell->name != NULL) {

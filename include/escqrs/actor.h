@@ -23,7 +23,7 @@
  * Hosts. All callbacks of an actor whose props name a host are made attached to it: create,
  * receive, resume, destroy, decide, middleware, continuations. These are not (they may be made on
  * any thread, attached or not): the functions of a message type, of a future, of a sink, of a
- * subscription; release of props.
+ * stream, of a subscription; release of props.
  *
  * Order. Messages of one sender to one actor arrive in the order sent. Signals (watch, stop,
  * Terminated, decisions of a supervisor, continuations) go before messages that wait, after the
@@ -50,10 +50,10 @@ typedef struct escqrs_failure escqrs_failure;
 
 /* ---- references ------------------------------------------------------------------------------- */
 
-/* Something that messages can be sent to: an actor, a future or a sink. Counted; two references are
- * the same if and only if their addresses are. An actor's is its escqrs_actor (for
- * escqrs_actor_wait_begin: cast it). It outlives the actor: what is sent to it then is a
- * dead letter. Whoever stores one holds it. */
+/* Something that messages can be sent to: an actor, a future or a sink (also a stream). Counted;
+ * two references are the same if and only if their addresses are. An actor's is its escqrs_actor
+ * (for escqrs_actor_wait_begin: cast it). It outlives the actor: what is sent to it then is a dead
+ * letter. Whoever stores one holds it. */
 typedef struct escqrs_ref {
     const escqrs_actor_ops *ops; /* the kind's */
 } escqrs_ref;
@@ -77,7 +77,7 @@ typedef enum escqrs_ref_state {
 } escqrs_ref_state;
 
 escqrs_ref_kind escqrs_ref_kind_of(const escqrs_ref *ref);
-/* At this moment. A future or a sink: RUNNING. */
+/* At this moment. A future or a sink: RUNNING; a stream that is closed: STOPPED. */
 escqrs_ref_state escqrs_ref_state_of(const escqrs_ref *ref);
 const char *escqrs_ref_state_name(escqrs_ref_state state); /* "running", ... */
 /* The first line of what an actor's failure said: while it waits to be restarted, and for ever
@@ -87,7 +87,7 @@ size_t escqrs_ref_failure(const escqrs_ref *ref, char *text, size_t size);
 uint64_t escqrs_ref_id(const escqrs_ref *ref);
 /* An actor's own name ("cart-1"; "$7f" where none was given) and its path from the top
  * ("shop/cart-1", without a leading slash). Written to `text` with its NUL, cut to `size`; returns
- * the whole length. Futures and sinks: "future", "sink". */
+ * the whole length. Others: "future", "stream", "sink". */
 size_t escqrs_ref_name(const escqrs_ref *ref, char *text, size_t size);
 size_t escqrs_ref_path(const escqrs_ref *ref, char *text, size_t size);
 /* Borrowed, as long as `ref` is held. NULL: a child of the system, or no actor. */
@@ -238,7 +238,7 @@ ESCQRS_MUST_USE escqrs_status escqrs_ask(escqrs_ref *to, escqrs_envelope *envelo
 
 /* ---- sinks ------------------------------------------------------------------------------------ */
 
-/* A reference of one's own kind, e.g. a stream to read from outside. Embedded first. */
+/* A reference of one's own kind. Embedded first. */
 typedef struct escqrs_sink escqrs_sink;
 typedef struct escqrs_sink_ops {
     /* Any thread, also of several at once; attached as the sender is. Takes the message where it
@@ -256,6 +256,83 @@ struct escqrs_sink {
 
 /* One reference for the caller. */
 void escqrs_sink_init(escqrs_sink *sink, const escqrs_sink_ops *ops, escqrs_actor_system *system);
+
+/* ---- streams ---------------------------------------------------------------------------------- */
+
+/* A reference to send to, and a queue to read from: how a thread outside of all actors gets what
+ * actors send. (Not a stream of events of store.h.) Its reference is one like others: it is told,
+ * is the sender of a message, so that what is responded comes here, a subscriber, a routee of a
+ * group; not watched. What each sender tells it comes in the order told; none of it is lost or
+ * comes twice. It is unbounded: who is told more than is read fills the memory.
+ *
+ *     escqrs_stream *stream;
+ *     escqrs_envelope *answer;
+ *     escqrs_stream_open(system, NULL, &stream, &error);
+ *     escqrs_tell(cart, add_item, escqrs_stream_ref(stream));
+ *     escqrs_stream_next(stream, INT64_MAX, &answer, &error);
+ *     escqrs_envelope_destroy(answer);
+ *     escqrs_stream_release(stream);
+ *
+ * Readers: any threads, also several; each message goes to one of them. Once it is closed, by
+ * escqrs_stream_close or because its system has stopped, it takes nothing more (a tell to it is
+ * CLOSED and a dead letter, a subscription of it ends, escqrs_ref_state_of says STOPPED), and what
+ * had come can still be read. It is what es.Stream is in Python. */
+typedef struct escqrs_stream escqrs_stream;
+
+typedef struct escqrs_stream_options {
+    /* See escqrs_stream_arm; may be NULL. On the thread of whoever sends or closes, attached as it
+     * is; must neither block nor touch the stream. */
+    void (*ready)(void *data);
+    void (*released)(void *data); /* `ready` will not be called any more; may be NULL. Any thread */
+    void *data;
+} escqrs_stream_options;
+
+/* `options` may be NULL, and is copied. *stream is the caller's to release, before or after the
+ * system's end. INVALID (no system, or no place for the stream), NO_MEMORY, CLOSED (the system has
+ * stopped). */
+ESCQRS_MUST_USE escqrs_status escqrs_stream_open(escqrs_actor_system *system,
+                                                 const escqrs_stream_options *options,
+                                                 escqrs_stream **stream, escqrs_error *error);
+/* Borrowed, as long as the stream is there; hold it to keep it longer (what is sent to it then is a
+ * dead letter). */
+escqrs_ref *escqrs_stream_ref(escqrs_stream *stream);
+/* The oldest message, which is the caller's: to read (its sender in it), to send on, or for
+ * escqrs_envelope_destroy. Blocks until there is one:
+ * TIMEOUT    none came until the deadline (monotonic ns: escqrs_clock_monotonic_ns(NULL) plus so
+ *            many; INT64_MAX: none). One in the past waits for nothing
+ * CLOSED     it is closed, and everything has been read
+ * NO_MEMORY  on a worker: all of them wait, and no thread can be started for those that would send
+ * INVALID    no stream, or no place for the message
+ * Where the answer is not OK *message is NULL. A signal that the program handles does not end the
+ * wait, but its handler may, by escqrs_stream_close. Manual: runs the actors instead of waiting;
+ * TIMEOUT also when nothing is left to do. In an actor it holds up that actor, as escqrs_ask does
+ * (other workers run meanwhile), and is CLOSED as soon as the system begins to stop; it finds no
+ * circles: what only this actor itself could send does not come. Call it detached. */
+ESCQRS_MUST_USE escqrs_status escqrs_stream_next(escqrs_stream *stream, int64_t deadline_ns,
+                                                 escqrs_envelope **message, escqrs_error *error);
+/* The same without waiting: OK, TIMEOUT (there is nothing now), CLOSED, INVALID. Manual: runs
+ * nothing. */
+ESCQRS_MUST_USE escqrs_status escqrs_stream_try_next(escqrs_stream *stream,
+                                                     escqrs_envelope **message);
+/* Until there is something to take, which another reader may take first: OK; otherwise as
+ * escqrs_stream_next, but that it runs no actors. For each message one of those that wait is woken:
+ * whoever gets OK takes. For callers that must leave an interpreter before they wait. */
+ESCQRS_MUST_USE escqrs_status escqrs_stream_wait(escqrs_stream *stream, int64_t deadline_ns,
+                                                 escqrs_error *error);
+/* For an event loop of the program's own, which cannot block in escqrs_stream_next: true, and
+ * `ready` is called once, when there is something to take or the stream is closed (it may be under
+ * way already); false: there is, or it is, and `ready` is not called for it. Then take until
+ * TIMEOUT and arm again. One at a time: armed twice is armed once. `ready` must have been given. */
+bool escqrs_stream_arm(escqrs_stream *stream);
+/* True: it was armed, and is not any more. False: it was not, or `ready` has been called, or is
+ * being called. */
+bool escqrs_stream_disarm(escqrs_stream *stream);
+/* Take nothing more, and wake the readers. Any thread, also within a reader's loop or a signal
+ * handler (where `ready`, if it is armed, is called, too). Twice is once; NULL is fine. */
+void escqrs_stream_close(escqrs_stream *stream);
+/* Close it, and let go of it; what has not been read becomes dead letters. Nobody may be reading
+ * from it, now or later. NULL is fine. */
+void escqrs_stream_release(escqrs_stream *stream);
 
 /* ---- failures and supervision ----------------------------------------------------------------- */
 
@@ -655,7 +732,8 @@ ESCQRS_MUST_USE escqrs_status escqrs_subscribe(escqrs_actor_system *system,
                                                escqrs_subscription **subscription,
                                                escqrs_error *error);
 /* The reference gets a copy of each (the type needs a copy function; without one it gets nothing).
- * Ends by itself when the actor has stopped. `subscription` may be NULL. */
+ * Ends by itself when the actor has stopped, or the stream is closed. `subscription` may be NULL.
+ */
 ESCQRS_MUST_USE escqrs_status escqrs_subscribe_ref(escqrs_actor_system *system,
                                                    const escqrs_message_type *type, escqrs_ref *ref,
                                                    escqrs_subscription **subscription,

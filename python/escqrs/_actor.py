@@ -642,8 +642,6 @@ class ActorSystem(_core.ActorSystemBase):
     _loop_ran: bool  # the loop that was given was seen to run while close() waited
     _loop_given_up: bool  # close() waits for it no more
     _blocked: ActorReply | None  # for which the thread of the event loop waits
-    _streams: weakref.WeakSet[Stream]
-    _streams_lock: threading.Lock
 
     def __new__(
         cls, *, supervisor: OneForOne | None = None, loop: asyncio.AbstractEventLoop | None = None
@@ -671,8 +669,6 @@ class ActorSystem(_core.ActorSystemBase):
         self._receiving = {}
         self._loop_ran = self._loop_given_up = False
         self._blocked = None
-        self._streams = weakref.WeakSet()
-        self._streams_lock = threading.Lock()
         self.events = EventStream(self)
         self.dead_letters = Topic(self.events, DeadLetter)
         _unclosed.add(self)
@@ -681,12 +677,7 @@ class ActorSystem(_core.ActorSystemBase):
     def stream(self) -> Stream:
         """A new :class:`Stream`: give it as ``sender=``, and read the answers from it. It closes
         with the system."""
-        made = Stream(self)
-        with self._streams_lock:
-            self._streams.add(made)
-        if self._ended:
-            made.close()
-        return made
+        return Stream(self)
 
     def add_routee(self, router: Ref, routee: Ref | None = None) -> None:
         """Let a router send to one more, from what this thread sends next; None: a pool makes it.
@@ -753,10 +744,6 @@ class ActorSystem(_core.ActorSystemBase):
         if self._own_loop is not None:
             self._own_loop.close()
             self._own_loop = None
-        with self._streams_lock:
-            streams = list(self._streams)
-        for stream in streams:
-            stream.close()
 
     def _look_at_loop(self) -> None:
         """Async receives on a loop that was closed, or that is given up, never go on."""

@@ -562,6 +562,22 @@ def test_a_stream_closes_with_its_system():
         system.stream().get(timeout=support.SECONDS)
 
 
+def test_what_nobody_reads_from_a_stream_is_dead_letters(system, seen):
+    system.dead_letters.subscribe(lambda letter: seen.put(letter.message))
+    stream = system.stream()
+    assert stream.state == "running"
+    for word in "abc":
+        stream.tell(word)
+    assert stream.get() == "a"
+    stream.close()
+    assert stream.state == "stopped"
+    stream.tell("d")
+    assert get(seen) == "d"
+    assert stream.get() == "b"
+    del stream
+    assert get(seen) == "c"
+
+
 # ---- what is refused, and many at once -----------------------------------------------------------
 
 
