@@ -105,6 +105,32 @@ static escqrs_aggregate *aggregate_create(escqrs_system *system, escqrs_slice na
     return aggregate;
 }
 
+static escqrs_status check_definition(const escqrs_aggregate_ops *ops,
+                                      const escqrs_snapshot_policy *snapshots, escqrs_error *error)
+{
+    const char *absent = ops->create == NULL    ? "create"
+                         : ops->destroy == NULL ? "destroy"
+                         : ops->decode == NULL  ? "decode"
+                         : ops->discard == NULL ? "discard"
+                         : ops->apply == NULL   ? "apply"
+                         : ops->handle == NULL  ? "handle"
+                                                : NULL;
+    if (absent != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "an aggregate needs a function `%s`",
+                                absent);
+    }
+    if ((ops->pack == NULL) != (ops->unpack == NULL)) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "an aggregate has both of `pack` and `unpack`, or neither");
+    }
+    if (snapshots != NULL &&
+        (snapshots->every < 0 || snapshots->replay_ns < 0 || snapshots->keep < 0)) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "the numbers of a snapshot policy are 0 or more");
+    }
+    return ESCQRS_OK;
+}
+
 escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
                                    const escqrs_aggregate_ops *ops, void *context,
                                    escqrs_host *host, const escqrs_snapshot_policy *snapshots,
@@ -114,6 +140,9 @@ escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
     escqrs_status status = esc_system_check(system, error);
     if (status == ESCQRS_OK) {
         status = check_name(name, error);
+    }
+    if (status == ESCQRS_OK) {
+        status = check_definition(ops, snapshots, error);
     }
     if (status != ESCQRS_OK) {
         return status;

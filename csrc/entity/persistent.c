@@ -783,8 +783,8 @@ escqrs_status escqrs_context_persist(escqrs_context *context, escqrs_type *type,
             escqrs_error_set(error, ESCQRS_INVALID,
                              "%s persists an event while it handles RequestSnapshot", self->name);
     }
-    if (status == ESCQRS_OK && type == NULL) {
-        status = escqrs_error_set(error, ESCQRS_INVALID, "an event needs a type");
+    if (status == ESCQRS_OK && (type == NULL || (data.data == NULL && data.size > 0))) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "an event needs a type and data");
     }
     if (status == ESCQRS_OK) {
         status = add_event(self, type, data, error);
@@ -814,8 +814,8 @@ escqrs_status escqrs_context_persist_snapshot(escqrs_context *context, escqrs_ty
         return ESCQRS_INVALID;
     }
     escqrs_status status = check_writing(self, error);
-    if (status == ESCQRS_OK && type == NULL) {
-        status = escqrs_error_set(error, ESCQRS_INVALID, "a snapshot needs a type");
+    if (status == ESCQRS_OK && (type == NULL || (data.data == NULL && data.size > 0))) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "a snapshot needs a type and data");
     }
     if (status != ESCQRS_OK || self->version == 0) {
         return status;

@@ -94,6 +94,10 @@ static escqrs_status turn_broken(escqrs_turn *turn, escqrs_status status)
 escqrs_status escqrs_turn_emit(escqrs_turn *turn, escqrs_type *type, escqrs_slice data,
                                escqrs_error *error)
 {
+    if (type == NULL || (data.data == NULL && data.size > 0)) {
+        return turn_broken(
+            turn, escqrs_error_set(error, ESCQRS_INVALID, "an event needs a type and data"));
+    }
     esc_record *record = esc_turn_record(turn, error);
     return turn_broken(turn, record == NULL ? ESCQRS_NO_MEMORY
                                             : esc_record_add_event(record, type, data, error));

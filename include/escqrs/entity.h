@@ -82,6 +82,7 @@ bool escqrs_system_step(
 
 /* ---- aggregate ------------------------------------------------------------------------------ */
 
+/* None may be NULL but where that is said. */
 typedef struct escqrs_aggregate_ops {
     /* The state before the first event, never NULL. `entity` lives longer than the state. */
     escqrs_status (*create)(void *context, escqrs_entity *entity, void **state,
@@ -101,7 +102,8 @@ typedef struct escqrs_aggregate_ops {
      * anew. */
     escqrs_status (*handle)(void *context, void *state, escqrs_turn *turn, escqrs_command *command,
                             escqrs_error *error);
-    /* The state as bytes in memory from escqrs_alloc, and back. pack: DONE to take no snapshot.
+    /* The state as bytes in memory from escqrs_alloc, and back; both NULL: there are no snapshots.
+     * pack: DONE to take none.
      * unpack into a state fresh from `create`; any error: the snapshot is skipped and said in the
      * log. `type` gives its schema. */
     escqrs_status (*pack)(void *context, void *state, escqrs_type **type, void **data, size_t *size,
@@ -131,8 +133,9 @@ typedef struct escqrs_snapshot_policy {
     bool on_passivation; /* when a changed state leaves memory, which closing the system does too */
 } escqrs_snapshot_policy;
 
-/* `ops` and `context` must outlive the system. `snapshots` may be NULL: none but on demand. Errors:
- * INVALID, NAME_CLASH. */
+/* `ops` and `context` must outlive the system. `snapshots` may be NULL: none but on demand. `host`:
+ * NULL: none. Errors: INVALID (the name, a function that is absent, a negative number of the
+ * policy), NAME_CLASH, NO_MEMORY, FORKED. */
 ESCQRS_MUST_USE escqrs_status escqrs_aggregate_add(escqrs_system *system, escqrs_slice name,
                                                    const escqrs_aggregate_ops *ops, void *context,
                                                    escqrs_host *host,
@@ -221,7 +224,10 @@ escqrs_command *escqrs_turn_command(escqrs_turn *turn);
 int64_t escqrs_turn_version(const escqrs_turn *turn);
 int64_t escqrs_entity_version(
     const escqrs_entity *entity); /* of the loaded state, by the thread that runs it */
-/* Add an event; the data is copied. TOO_LARGE beyond 100,000 events or 1 GiB. */
+/* Add an event; the data is copied. INVALID without a type, or without the data; TOO_LARGE beyond
+ * ESCQRS_COMMIT_EVENTS_MAX events or ESCQRS_COMMIT_BYTES_MAX bytes; NO_MEMORY. Then the command
+ * fails with that, whatever `handle` answers. One that the store finds too large is TOO_LARGE when
+ * it is committed. */
 ESCQRS_MUST_USE escqrs_status escqrs_turn_emit(escqrs_turn *turn, escqrs_type *type,
                                                escqrs_slice data, escqrs_error *error);
 /* Send a command once the events are durable; if the turn fails it is dropped: `done` says ABORTED.

@@ -38,6 +38,7 @@ typedef enum order_kind {
     ORDER_GATE,  /* says that it is there and waits for the gate; then deposits */
     ORDER_GATE_ASK, /* both */
     ORDER_TOO_MANY, /* emits one event more than fits, and ignores the error */
+    ORDER_NOTHING,  /* emits an event without a type, then one without data, ignores the errors */
     ORDER_HUGE,     /* emits an event that the store does not take */
     ORDER_DRAIN, /* calls escqrs_system_drain and close: what they answer is in `status_inside` */
     ORDER_SEND_READ, /* sends without an event of its own */
@@ -442,6 +443,10 @@ static inline escqrs_status act(bank *b, account *a, escqrs_turn *turn, order *o
         for (int64_t i = 0; i <= ESCQRS_COMMIT_EVENTS_MAX; i++) {
             (void)!escqrs_turn_emit(turn, b->moved, (escqrs_slice){&i, sizeof i}, error);
         }
+        return ESCQRS_OK;
+    case ORDER_NOTHING:
+        (void)!escqrs_turn_emit(turn, NULL, escqrs_slice_of("x"), error);
+        (void)!escqrs_turn_emit(turn, b->moved, (escqrs_slice){NULL, 8}, error);
         return ESCQRS_OK;
     case ORDER_HUGE: {
         size_t size = (size_t)17 << 20;

@@ -64,6 +64,27 @@ static void test_bad_names(void **state)
     bank_close(&b);
 }
 
+static void test_bad_definitions(void **state)
+{
+    bank b;
+    escqrs_aggregate *aggregate;
+    escqrs_error error;
+    bank_open(&b, plain(state));
+    escqrs_aggregate_ops without_handle = account_ops, without_unpack = account_ops;
+    without_handle.handle = NULL;
+    without_unpack.unpack = NULL;
+    const escqrs_aggregate_ops *bad[] = {&without_handle, &without_unpack, &account_ops};
+    escqrs_snapshot_policy negative = {.every = -1};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(escqrs_aggregate_add(b.system, escqrs_slice_of("Other"), bad[i], &b,
+                                              b.host, i == 2 ? &negative : NULL, &aggregate,
+                                              &error),
+                         ESCQRS_INVALID);
+        assert_null(aggregate);
+    }
+    bank_close(&b);
+}
+
 static void grabber_run(void *context)
 {
     bank *b = context;
@@ -553,6 +574,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(test_an_id_is_one_entity),
         BOTH(test_bad_names),
+        BOTH(test_bad_definitions),
         cmocka_unit_test(test_get_and_release_race),
         BOTH(test_close_finishes_what_was_accepted),
         BOTH(test_handles_outlive_the_system),

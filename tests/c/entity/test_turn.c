@@ -230,6 +230,8 @@ static void test_a_broken_emit_fails_the_command(void **state)
     bank_deposit(&b, ann, 1);
     order many = order_make(&b, ORDER_TOO_MANY, 1);
     assert_int_equal(bank_ask(ann, &many), ESCQRS_TOO_LARGE);
+    order nothing = order_make(&b, ORDER_NOTHING, 1);
+    assert_int_equal(bank_ask(ann, &nothing), ESCQRS_INVALID);
     assert_int_equal(bank_stored_version(&b, ann), 1);
     assert_int_equal(bank_balance(&b, ann), 1);
     escqrs_entity_release(ann);
