@@ -243,7 +243,7 @@ escqrs_status escqrs_ref_wait_stopped(escqrs_ref *ref, int64_t deadline_ns, escq
     }
     char path[ESC_PATH_SIZE];
     escqrs_ref_path(ref, path, sizeof path);
-    return escqrs_error_set(error, ESCQRS_TIMEOUT, "%s has not stopped in time", path);
+    return escqrs_error_set(error, ESCQRS_TIMEOUT, "/%s has not stopped in time", path);
 }
 
 /* ---- stopping --------------------------------------------------------------------------------- */
@@ -267,7 +267,7 @@ static escqrs_status report(escqrs_actor_system *system, escqrs_error *error)
     char name[ESC_PATH_SIZE] = "";
     if (esc_runtime_name_busy(system->runtime, name, sizeof name)) {
         escqrs_status status = escqrs_error_set(
-            error, ESCQRS_TIMEOUT, "%s did not come back from a message in time", name);
+            error, ESCQRS_TIMEOUT, "/%s has not come back from a message in time", name);
         esc_error_subject(error, escqrs_slice_of(name));
         return status;
     }
@@ -275,7 +275,7 @@ static escqrs_status report(escqrs_actor_system *system, escqrs_error *error)
     escqrs_ref_path(esc_cell_ref(last), name, sizeof name);
     escqrs_actor_release(&last->actor);
     escqrs_status status =
-        escqrs_error_set(error, ESCQRS_TIMEOUT, "%s has not stopped in time", name);
+        escqrs_error_set(error, ESCQRS_TIMEOUT, "/%s has not stopped in time", name);
     esc_error_subject(error, escqrs_slice_of(name));
     return status;
 }

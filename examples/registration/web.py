@@ -41,7 +41,7 @@ REPLY_SECONDS = 5.0
 BODY_BYTES_MAX = 64 * 1024
 LIMIT, LIMIT_MAX = 20, 100
 FIELD_BYTES_MAX = 254  # of an e-mail address; quoted, it is still a name of an actor
-EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
+EMAIL = re.compile(r"[^\s@]+@[^\s@.]+(?:\.[^\s@.]+)*")
 UNREADABLE = re.compile("[\x00-\x1f\ud800-\udfff]")
 
 log = logging.getLogger("registration")

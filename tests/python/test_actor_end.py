@@ -62,7 +62,7 @@ def test_close_says_which_actor_does_not_come_back():
     system = es.ActorSystem()
     system.spawn(Stuck, name="stuck").tell("block")
     assert entered.wait(support.SECONDS)
-    with pytest.raises(es.Timeout, match="stuck"):
+    with pytest.raises(es.Timeout, match="^/stuck has not"):
         system.close(timeout=0.05)
     release.set()
     system.close()
