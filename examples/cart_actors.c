@@ -2,11 +2,12 @@
  *
  *     make examples-c && build/examples/cart_actors [FILE]
  *
- * A cart is a named actor. When it is spawned it replays its events from the store. AddItem is
- * refused where the cart holds the item; otherwise the event ItemAdded is appended, and only when
- * it is durable the cart changes, answers, and tells the updater, an actor that keeps a read model.
- * While the event is on its way the cart is suspended, and the worker runs other actors. An append
- * that fails restarts the cart from what is stored, and the asker gets the error.
+ * A cart is a persistent actor (escqrs/persistent.h): spawned with a name, it gets its stored
+ * events before anything else. AddItem is refused where the cart holds the item; otherwise it
+ * persists the event ItemAdded, which changes the cart, and answers, and tells the updater, an
+ * actor that keeps a read model. Both leave when the event is durable; meanwhile the worker runs
+ * other actors. An append that fails restarts the cart from what is stored, and the asker gets the
+ * error.
  *
  * The program adds items to some carts, stops everything, and starts it again on the same file.
  * Without FILE it works on a new file in a temporary folder; with one it may be run again and
@@ -19,8 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <escqrs/actor.h>
-#include <escqrs/store.h>
+#include <escqrs/persistent.h>
 
 #define ITEMS_MAX 100
 #define TEXT_SIZE 64
@@ -34,24 +34,28 @@ static int fail(const char *what, const escqrs_error *error)
 
 /* ---- messages --------------------------------------------------------------------------------- */
 
-/* AddItem is answered with Answer; ItemAdded goes to the updater. Freed with escqrs_free, as the
+/* AddItem is answered with Answer; CartChanged goes to the updater. Freed with escqrs_free, as the
  * types say nothing else. */
-typedef struct item_message {
+typedef struct add_item {
     escqrs_envelope envelope;
     char name[TEXT_SIZE];
     int64_t quantity;
-    char stream[TEXT_SIZE]; /* ItemAdded: whose event, and which */
-    int64_t version;
-} item_message;
+} add_item;
+
+typedef struct cart_changed {
+    escqrs_envelope envelope;
+    char cart[TEXT_SIZE];
+    int64_t pieces; /* in it now */
+} cart_changed;
 
 typedef struct answer {
     escqrs_envelope envelope;
     bool added;
-    int64_t version;
+    int64_t number; /* the cart's version, or the total */
 } answer;
 
 static const escqrs_message_type ADD_ITEM = {.name = "AddItem"};
-static const escqrs_message_type ITEM_ADDED = {.name = "ItemAdded"};
+static const escqrs_message_type CART_CHANGED = {.name = "CartChanged"};
 static const escqrs_message_type GET_TOTAL = {.name = "GetTotal"};
 static const escqrs_message_type ANSWER = {.name = "Answer"};
 
@@ -68,26 +72,17 @@ static void *message_new(size_t size, const escqrs_message_type *type)
 
 static escqrs_envelope *add_item_new(const char *name, int64_t quantity)
 {
-    item_message *made = message_new(sizeof *made, &ADD_ITEM);
+    add_item *made = message_new(sizeof *made, &ADD_ITEM);
     snprintf(made->name, sizeof made->name, "%s", name);
     made->quantity = quantity;
     return &made->envelope;
 }
 
-static escqrs_envelope *item_added_new(const char *stream, int64_t version, int64_t quantity)
-{
-    item_message *made = message_new(sizeof *made, &ITEM_ADDED);
-    snprintf(made->stream, sizeof made->stream, "%s", stream);
-    made->version = version;
-    made->quantity = quantity;
-    return &made->envelope;
-}
-
-static void respond(escqrs_context *context, bool added, int64_t version)
+static void respond(escqrs_context *context, bool added, int64_t number)
 {
     answer *made = message_new(sizeof *made, &ANSWER);
     made->added = added;
-    made->version = version;
+    made->number = number;
     escqrs_context_respond(context, &made->envelope);
 }
 
@@ -103,29 +98,20 @@ typedef struct shop {
 
 /* ---- the updater: a read model ---------------------------------------------------------------- */
 
-/* A cart that is restarted replays, and tells its events again: each counts once. */
-typedef struct seen {
-    char stream[TEXT_SIZE];
-    int64_t version;
-} seen;
-
+/* In memory: each cart says what it holds when it has been recovered, too. */
 typedef struct totals {
-    seen carts[CARTS];
-    int64_t pieces;
+    char carts[CARTS][TEXT_SIZE];
+    int64_t pieces[CARTS];
 } totals;
 
-static void updater_count(totals *self, const item_message *added)
+static void updater_note(totals *self, const cart_changed *changed)
 {
     for (size_t i = 0; i < CARTS; i++) {
-        seen *known = &self->carts[i];
-        if (known->version == 0) {
-            snprintf(known->stream, sizeof known->stream, "%s", added->stream);
+        if (self->carts[i][0] == '\0') {
+            snprintf(self->carts[i], TEXT_SIZE, "%s", changed->cart);
         }
-        if (strcmp(known->stream, added->stream) == 0) {
-            if (added->version > known->version) {
-                self->pieces += added->quantity;
-                known->version = added->version;
-            }
+        if (strcmp(self->carts[i], changed->cart) == 0) {
+            self->pieces[i] = changed->pieces;
             return;
         }
     }
@@ -135,10 +121,14 @@ static escqrs_turn_end updater_receive(escqrs_context *context, void *state,
                                        escqrs_envelope *message)
 {
     totals *self = state;
-    if (message->type == &ITEM_ADDED) {
-        updater_count(self, (const item_message *)message);
+    if (message->type == &CART_CHANGED) {
+        updater_note(self, (const cart_changed *)message);
     } else if (message->type == &GET_TOTAL) {
-        respond(context, true, self->pieces);
+        int64_t sum = 0;
+        for (size_t i = 0; i < CARTS; i++) {
+            sum += self->pieces[i];
+        }
+        respond(context, true, sum);
     }
     return ESCQRS_TURN_NEXT;
 }
@@ -149,55 +139,10 @@ static const escqrs_actor_class UPDATER = {.name = "Updater", .receive = updater
 
 typedef struct cart {
     shop *shop;
-    escqrs_ref *self;
-    char stream[TEXT_SIZE];
     char names[ITEMS_MAX][TEXT_SIZE];
     size_t item_count;
-    int64_t version;
-
-    /* the append that is on its way */
-    escqrs_commit commit;
-    escqrs_write write;
-    escqrs_new_event event;
-    char data[TEXT_SIZE + 32];
-    escqrs_error error;
+    int64_t pieces;
 } cart;
-
-/* The only place where a cart changes. */
-static void cart_apply(cart *self, const char *name)
-{
-    snprintf(self->names[self->item_count++], TEXT_SIZE, "%s", name);
-    self->version++;
-}
-
-/* An event's data is "quantity name". Its quantity also goes to the read model. */
-static void cart_replayed(cart *self, const escqrs_recorded *recorded)
-{
-    char text[TEXT_SIZE + 32];
-    snprintf(text, sizeof text, "%.*s", (int)recorded->data.size,
-             (const char *)recorded->data.data);
-    char *name = NULL;
-    int64_t quantity = strtoll(text, &name, 10);
-    cart_apply(self, name + 1);
-    escqrs_tell(self->shop->updater, item_added_new(self->stream, self->version, quantity), NULL);
-}
-
-static escqrs_status cart_replay(cart *self, escqrs_error *error)
-{
-    escqrs_cursor *cursor = NULL;
-    escqrs_range all = {0};
-    escqrs_status status = escqrs_store_history(self->shop->store, escqrs_slice_of(self->stream),
-                                                &all, &cursor, error);
-    const escqrs_recorded *recorded;
-    while (status == ESCQRS_OK) {
-        status = escqrs_cursor_next(cursor, &recorded, error);
-        if (status == ESCQRS_OK) {
-            cart_replayed(self, recorded);
-        }
-    }
-    escqrs_cursor_close(cursor);
-    return status == ESCQRS_DONE ? ESCQRS_OK : status;
-}
 
 static escqrs_turn_end cart_create(escqrs_context *context, void *user_data, void **state)
 {
@@ -206,16 +151,6 @@ static escqrs_turn_end cart_create(escqrs_context *context, void *user_data, voi
         return escqrs_context_fail(context, ESCQRS_NO_MEMORY, NULL, "no memory for a cart");
     }
     self->shop = user_data;
-    self->self = escqrs_context_self(context);
-    char name[TEXT_SIZE - 8];
-    escqrs_ref_name(self->self, name, sizeof name);
-    snprintf(self->stream, sizeof self->stream, "Cart/%s", name);
-    escqrs_error error = {0};
-    escqrs_status status = cart_replay(self, &error);
-    if (status != ESCQRS_OK) {
-        escqrs_free(self);
-        return escqrs_context_fail(context, status, NULL, "replay: %s", error.message);
-    }
     *state = self;
     return ESCQRS_TURN_NEXT;
 }
@@ -226,72 +161,73 @@ static void cart_destroy(void *state, void *user_data)
     escqrs_free(state);
 }
 
-/* On a thread of the journal: the event is durable, or the append has failed. */
-static void cart_stored(escqrs_commit *commit)
+/* The only place where a cart changes, now and in replay. An event's data is "quantity name". */
+static escqrs_turn_end cart_apply(escqrs_context *context, cart *self, escqrs_slice data)
 {
-    escqrs_ref_resume(((cart *)commit->context)->self);
+    char text[TEXT_SIZE + 32], *name = NULL;
+    snprintf(text, sizeof text, "%.*s", (int)data.size, (const char *)data.data);
+    int64_t quantity = strtoll(text, &name, 10);
+    if (*name != ' ' || self->item_count == ITEMS_MAX) {
+        return escqrs_context_fail(context, ESCQRS_CORRUPT, NULL, "not an item: %s", text);
+    }
+    snprintf(self->names[self->item_count++], TEXT_SIZE, "%s", name + 1);
+    self->pieces += quantity;
+    return ESCQRS_TURN_NEXT;
 }
 
-static escqrs_turn_end cart_persist(escqrs_context *context, cart *self, const item_message *given)
+static void cart_tell(escqrs_context *context, const cart *self)
 {
-    snprintf(self->data, sizeof self->data, "%" PRId64 " %s", given->quantity, given->name);
-    self->event =
-        (escqrs_new_event){.type = self->shop->item_added, .data = escqrs_slice_of(self->data)};
-    self->write = (escqrs_write){.stream = escqrs_slice_of(self->stream),
-                                 .expected = self->version,
-                                 .events = &self->event,
-                                 .event_count = 1};
-    self->commit = (escqrs_commit){.writes = &self->write,
-                                   .write_count = 1,
-                                   .done = cart_stored,
-                                   .context = self,
-                                   .error = &self->error};
+    cart_changed *made = message_new(sizeof *made, &CART_CHANGED);
+    escqrs_ref_name(escqrs_context_self(context), made->cart, sizeof made->cart);
+    made->pieces = self->pieces;
+    escqrs_context_tell(context, self->shop->updater, &made->envelope);
+}
+
+static bool cart_takes(const cart *self, const char *name)
+{
+    for (size_t i = 0; i < self->item_count; i++) {
+        if (strcmp(self->names[i], name) == 0) {
+            return false;
+        }
+    }
+    return self->item_count < ITEMS_MAX;
+}
+
+static escqrs_turn_end cart_add(escqrs_context *context, cart *self, const add_item *given)
+{
+    char data[TEXT_SIZE + 32];
     escqrs_error error = {0};
-    escqrs_status status = escqrs_store_submit(self->shop->store, &self->commit, &error);
+    if (!cart_takes(self, given->name)) {
+        respond(context, false, escqrs_context_version(context));
+        return ESCQRS_TURN_NEXT;
+    }
+    snprintf(data, sizeof data, "%" PRId64 " %s", given->quantity, given->name);
+    escqrs_status status =
+        escqrs_context_persist(context, self->shop->item_added, escqrs_slice_of(data), &error);
     if (status != ESCQRS_OK) {
-        return escqrs_context_fail(context, status, NULL, "append: %s", error.message);
+        return escqrs_context_fail(context, status, NULL, "%s", error.message);
     }
-    return ESCQRS_TURN_SUSPEND;
-}
-
-static escqrs_turn_end cart_resume(escqrs_context *context, void *state)
-{
-    cart *self = state;
-    if (self->commit.status != ESCQRS_OK) {
-        return escqrs_context_fail(context, self->commit.status, NULL, "append: %s",
-                                   self->error.message);
-    }
-    const item_message *given = (const item_message *)escqrs_context_message(context);
-    cart_apply(self, given->name);
-    respond(context, true, self->version);
-    escqrs_context_tell(context, self->shop->updater,
-                        item_added_new(self->stream, self->version, given->quantity));
+    respond(context, true, escqrs_context_version(context));
+    cart_tell(context, self);
     return ESCQRS_TURN_NEXT;
 }
 
 static escqrs_turn_end cart_receive(escqrs_context *context, void *state, escqrs_envelope *message)
 {
     cart *self = state;
-    if (message->type != &ADD_ITEM) {
-        return ESCQRS_TURN_NEXT;
+    if (message->type == &escqrs_persisted) {
+        return cart_apply(context, self, ((const escqrs_persisted_message *)message)->data);
     }
-    const item_message *given = (const item_message *)message;
-    bool refused = self->item_count == ITEMS_MAX;
-    for (size_t i = 0; i < self->item_count; i++) {
-        refused = refused || strcmp(self->names[i], given->name) == 0;
+    if (message->type == &escqrs_replay_complete) {
+        cart_tell(context, self);
+    } else if (message->type == &ADD_ITEM) {
+        return cart_add(context, self, (const add_item *)message);
     }
-    if (refused) {
-        respond(context, false, self->version);
-        return ESCQRS_TURN_NEXT;
-    }
-    return cart_persist(context, self, given);
+    return ESCQRS_TURN_NEXT;
 }
 
-static const escqrs_actor_class CART = {.name = "Cart",
-                                        .create = cart_create,
-                                        .receive = cart_receive,
-                                        .resume = cart_resume,
-                                        .destroy = cart_destroy};
+static const escqrs_actor_class CART = {
+    .name = "Cart", .create = cart_create, .receive = cart_receive, .destroy = cart_destroy};
 
 /* ---- the program ------------------------------------------------------------------------------ */
 
@@ -315,9 +251,9 @@ static escqrs_status shop_open(shop *self, const char *path, totals *sums, escqr
                                            &self->updater, error);
     }
     if (status == ESCQRS_OK) {
-        status =
-            escqrs_props_create(&(escqrs_props_options){.actor_class = &CART, .user_data = self},
-                                &self->cart_props, error);
+        status = escqrs_persistent_props(
+            &(escqrs_props_options){.actor_class = &CART, .user_data = self},
+            &(escqrs_persistence){.store = self->store}, &self->cart_props, error);
     }
     escqrs_props_release(updater);
     return status;
@@ -348,7 +284,7 @@ static escqrs_status shop_cart(shop *self, int number, escqrs_ref **cart_ref, es
     return status == ESCQRS_NAME_EXISTS ? ESCQRS_OK : status;
 }
 
-static escqrs_status add_item(shop *self, int number, const char *name, escqrs_error *error)
+static escqrs_status add_to_cart(shop *self, int number, const char *name, escqrs_error *error)
 {
     escqrs_ref *ref = NULL;
     escqrs_status status = shop_cart(self, number, &ref, error);
@@ -360,7 +296,7 @@ static escqrs_status add_item(shop *self, int number, const char *name, escqrs_e
     if (status == ESCQRS_OK) {
         const answer *answered = (const answer *)got;
         printf("  cart-%d: %s %s, version %" PRId64 "\n", number, name,
-               answered->added ? "added" : "refused", answered->version);
+               answered->added ? "added" : "refused", answered->number);
         escqrs_envelope_destroy(got);
     }
     escqrs_ref_release(ref);
@@ -375,7 +311,7 @@ static escqrs_status run(const char *path, escqrs_error *error)
     static const char *const names[] = {"book", "pen", "book"};
     for (int number = 0; status == ESCQRS_OK && number < CARTS; number++) {
         for (size_t i = 0; status == ESCQRS_OK && i < sizeof names / sizeof names[0]; i++) {
-            status = add_item(&self, number, names[i], error);
+            status = add_to_cart(&self, number, names[i], error);
         }
     }
     escqrs_envelope *got = NULL;
@@ -384,7 +320,7 @@ static escqrs_status run(const char *path, escqrs_error *error)
                             INT64_MAX, &got, error);
     }
     if (status == ESCQRS_OK) {
-        printf("  in all carts: %" PRId64 " pieces\n", ((const answer *)got)->version);
+        printf("  in all carts: %" PRId64 " pieces\n", ((const answer *)got)->number);
         escqrs_envelope_destroy(got);
     }
     escqrs_status closed = shop_close(&self, status == ESCQRS_OK ? error : NULL);

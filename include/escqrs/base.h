@@ -108,8 +108,9 @@ escqrs_status escqrs_error_set(escqrs_error *error, escqrs_status status, const 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
 /* All memory of escqrs and of protobuf-c comes through here, so that a test can fail the n-th
- * allocation. escqrs_alloc returns NULL when out of memory (also size overflow in _array); memory
- * is not zeroed unless `_zero`. escqrs_free(NULL) does nothing. Nothing here blocks. */
+ * allocation. All return NULL when out of memory (also size overflow in _array), and a block for a
+ * size of 0; memory is not zeroed unless `_zero`. What they return goes to escqrs_free, which does
+ * nothing with NULL. Nothing here blocks. */
 void *escqrs_alloc(size_t size);
 void *escqrs_alloc_zero(size_t size);
 void *escqrs_alloc_array(size_t count, size_t item_size); /* not zeroed */
@@ -139,6 +140,7 @@ typedef struct escqrs_log {
     void *context;
 } escqrs_log;
 
+/* Too long a text (2,047 bytes) is cut at a character's boundary. `log` may be NULL: stderr. */
 void escqrs_log_write(const escqrs_log *log, escqrs_log_level level, const char *format, ...)
     ESCQRS_PRINTF(3, 4);
 
@@ -171,6 +173,7 @@ typedef struct escqrs_uuid {
 
 #define ESCQRS_UUID_TEXT_SIZE 37 /* 36 characters and the NUL */
 
+/* Either may be NULL: the system's. */
 escqrs_uuid escqrs_uuid_new(const escqrs_clock *clock, const escqrs_random *random);
 bool escqrs_uuid_is_nil(const escqrs_uuid *uuid);
 void escqrs_uuid_format(const escqrs_uuid *uuid, char text[ESCQRS_UUID_TEXT_SIZE]);

@@ -104,10 +104,10 @@ ESCQRS_MUST_USE escqrs_status escqrs_persistent_props(const escqrs_props_options
 
 /* Store an event with the message that is being handled, and hand it to receive at once, as an
  * escqrs_persisted; `data` is copied. INVALID, with nothing done: in no persistent actor; before
- * ReplayComplete; while an event, OfferSnapshot or RequestSnapshot is handled. TOO_LARGE beyond
- * ESCQRS_COMMIT_EVENTS_MAX events or ESCQRS_COMMIT_BYTES_MAX bytes of one message, NO_MEMORY. Where
- * receive answers the event with FAILED it is that failure's status, and the message fails,
- * whatever it answers. */
+ * ReplayComplete; while an event, OfferSnapshot or RequestSnapshot is handled; without a type, or
+ * without the data. TOO_LARGE beyond ESCQRS_COMMIT_EVENTS_MAX events or ESCQRS_COMMIT_BYTES_MAX
+ * bytes of one message, NO_MEMORY. Where receive answers the event with FAILED it is that failure's
+ * status, and the message fails, whatever it answers. */
 ESCQRS_MUST_USE escqrs_status escqrs_context_persist(escqrs_context *context, escqrs_type *type,
                                                      escqrs_slice data, escqrs_error *error);
 /* Store a state as that of the present version, with the message that is being handled; mostly in

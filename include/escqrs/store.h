@@ -14,8 +14,10 @@
  * or opening it again tells.
  *
  * Every function that answers a status may be called by any thread, and answers CLOSED after
- * escqrs_store_close and FORKED in a child of fork(), where closing and destroying do nothing. No
- * pointer may be NULL but `error`, `options`, `range`, and what a comment says so of.
+ * escqrs_store_close and FORKED in a child of fork(), where closing and destroying do nothing.
+ * Those that read may also answer CORRUPT, IO and NO_MEMORY; those that a provider of one's own
+ * leaves out, INVALID. No pointer may be NULL but `error`, `options`, `range`, and what a comment
+ * says so of.
  */
 #ifndef ESCQRS_STORE_H
 #define ESCQRS_STORE_H
