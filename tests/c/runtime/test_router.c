@@ -105,6 +105,56 @@ static void test_round_robin_while_routees_come_and_go(void **state)
     ring_end(&all);
 }
 
+static void report_complete(escqrs_future *future, escqrs_envelope *answer,
+                            const escqrs_failure *failure)
+{
+    (void)future;
+    assert_null(answer);
+    assert_int_equal(failure->status, ESCQRS_CLOSED);
+}
+
+static void report_released(escqrs_future *future)
+{
+    (void)future;
+}
+
+static const escqrs_future_ops REPORT_OPS = {report_complete, report_released};
+
+static escqrs_status report(escqrs_ref *router, escqrs_future *asker)
+{
+    escqrs_error error = {0};
+    escqrs_future_init(asker, &REPORT_OPS, NULL);
+    escqrs_status status = escqrs_router_report(router, asker, &error);
+    escqrs_ref_release(&asker->ref);
+    return status;
+}
+
+static void test_a_report_ends_when_what_was_ordered_before_is_done(void **state)
+{
+    (void)state;
+    ring all;
+    escqrs_error error = {0};
+    escqrs_future asker;
+    ring_begin(&all, ESCQRS_ROUTING_ROUND_ROBIN);
+    settle(all.system);
+    assert_int_equal(escqrs_router_add(all.router, all.refs[3], &error), ESCQRS_OK);
+    size_t before = escqrs_router_routees(all.router, NULL, 0);
+    assert_int_equal(report(all.router, &asker), ESCQRS_OK);
+    assert_false(escqrs_future_is_complete(&asker));
+    settle(all.system);
+    assert_true(escqrs_future_is_complete(&asker));
+    assert_int_equal(escqrs_router_routees(all.router, NULL, 0), before + 1);
+    assert_int_equal(report(all.refs[0], &asker), ESCQRS_INVALID);
+    assert_true(escqrs_future_is_complete(&asker));
+    assert_int_equal(report(all.router, &asker), ESCQRS_OK);
+    escqrs_stop(all.router); /* the order is not carried out any more */
+    settle(all.system);
+    assert_true(escqrs_future_is_complete(&asker));
+    assert_int_equal(report(all.router, &asker), ESCQRS_CLOSED);
+    assert_true(escqrs_future_is_complete(&asker));
+    ring_end(&all);
+}
+
 static void test_broadcast_goes_to_all_and_without_routees_to_none(void **state)
 {
     (void)state;
@@ -637,6 +687,7 @@ int main(void)
     alarm(TEST_SECONDS_MAX);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_robin_while_routees_come_and_go),
+        cmocka_unit_test(test_a_report_ends_when_what_was_ordered_before_is_done),
         cmocka_unit_test(test_broadcast_goes_to_all_and_without_routees_to_none),
         cmocka_unit_test(test_consistent_hash_keeps_a_key_where_it_was),
         cmocka_unit_test(test_random_reaches_everybody),
