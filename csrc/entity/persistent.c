@@ -509,11 +509,6 @@ static escqrs_turn_end begin(esc_cell *cell)
     escqrs_context *context = esc_cell_context(cell);
     char name[ESC_NAME_MAX + 1];
     size_t size = escqrs_ref_name(esc_cell_ref(cell), name, sizeof name);
-    if (cell->name == NULL) {
-        return escqrs_context_fail(context, ESCQRS_INVALID, NULL,
-                                   "a persistent actor is spawned with a name, under which its "
-                                   "events are stored");
-    }
     esc_extra *extra = esc_cell_extra(cell);
     persistent *self = extra == NULL ? NULL : escqrs_alloc_zero(sizeof *self + size + 1);
     if (self == NULL) {
@@ -678,7 +673,9 @@ static void guard_end(esc_cell *cell)
     escqrs_free(self);
 }
 
-static const esc_guard persistent_guard = {.before = guard_before,
+static const esc_guard persistent_guard = {.unnamed = "a persistent actor is spawned with a name, "
+                                                      "under which its events are stored",
+                                           .before = guard_before,
                                            .after = guard_after,
                                            .resume = guard_resume,
                                            .send = guard_send,

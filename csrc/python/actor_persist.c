@@ -875,6 +875,21 @@ static int64_t snapshot_interval(PyObject *given)
     return given == Py_None ? 0 : PyLong_AsLongLong(given);
 }
 
+void esc_py_persist_refuse_storeless(PyTypeObject *cls)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "%s is a PersistentActor and has no store: spawn it with es.Props(..., "
+                 "middleware=[es.persistence(store)])",
+                 cls->tp_name);
+}
+
+void esc_py_persist_refuse_other(PyTypeObject *cls)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "es.persistence is for actors derived from es.PersistentActor, and %s is none",
+                 cls->tp_name);
+}
+
 int esc_py_persist_begin(esc_py_context *context)
 {
     esc_py_state *state = context->system->state;
@@ -882,18 +897,13 @@ int esc_py_persist_begin(esc_py_context *context)
     bool is_persistent = PyObject_TypeCheck(context->actor, state->actor.persistent_type);
     if (given == NULL || given == Py_None) {
         if (is_persistent) {
-            PyErr_Format(PyExc_TypeError,
-                         "%s is a PersistentActor and has no store: spawn it with es.Props(..., "
-                         "middleware=[es.persistence(store)])",
-                         Py_TYPE(context->actor)->tp_name);
+            esc_py_persist_refuse_storeless(Py_TYPE(context->actor));
             return -1;
         }
         return 0;
     }
     if (!is_persistent) {
-        PyErr_Format(PyExc_TypeError,
-                     "es.persistence is for actors derived from es.PersistentActor, and %s is none",
-                     Py_TYPE(context->actor)->tp_name);
+        esc_py_persist_refuse_other(Py_TYPE(context->actor));
         return -1;
     }
     persistent *actor = (persistent *)context->actor;
@@ -923,11 +933,6 @@ int esc_py_persist_begin(esc_py_context *context)
         return -1;
     }
     self->stream = (escqrs_slice){text, (size_t)size};
-    if (name[0] == '$') {
-        PyErr_SetString(PyExc_ValueError, "a persistent actor is spawned with a name, under which "
-                                          "its events are stored: spawn(props, name=\"cart-1\")");
-        return -1;
-    }
     self->core = ((esc_py_store *)self->store)->core;
     actor->context = (esc_py_context *)Py_NewRef((PyObject *)context);
     return 0;

@@ -37,6 +37,9 @@ bool esc_py_persist_is_open(const void *turn);
 const void *esc_py_persist_enter(esc_py_context *context);
 void esc_py_persist_leave(esc_py_context *context, const void *turn);
 
+/* Set the TypeError for a PersistentActor without es.persistence, and for another one with it. */
+void esc_py_persist_refuse_storeless(PyTypeObject *cls);
+void esc_py_persist_refuse_other(PyTypeObject *cls);
 /* The new instance is a PersistentActor. 0, or -1 with an exception. */
 int esc_py_persist_begin(esc_py_context *context);
 /* It is over: waits for its flights. Twice is once. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "python/actor_persist.h"
 #include "python/actor_reply.h"
 #include "python/errors.h"
 #include "python/reply.h"
@@ -387,6 +388,31 @@ esc_py_recipe *esc_py_recipe_from(esc_py_state *state, PyObject *object)
     return self;
 }
 
+/* What an actor of these props could never begin with is refused here: a restart would not help. A
+ * function as the producer is known when it has made one (actor_persist.c). 0, or -1. */
+static int check_persistence(const esc_py_recipe *self, esc_py_state *state, escqrs_slice name)
+{
+    bool has_store = self->persistence != Py_None;
+    bool is_class = PyType_Check(self->producer);
+    PyTypeObject *cls = (PyTypeObject *)self->producer;
+    bool is_persistent = is_class && PyType_IsSubtype(cls, state->actor.persistent_type);
+    if (has_store && name.size == 0) {
+        PyErr_SetString(PyExc_ValueError, "a persistent actor is spawned with a name, under which "
+                                          "its events are stored: spawn(props, name=\"cart-1\")");
+        return -1;
+    }
+    if (is_persistent && !has_store) {
+        esc_py_persist_refuse_storeless(cls);
+        return -1;
+    }
+    if (is_class && !is_persistent && has_store &&
+        PyObject_HasAttr(self->producer, state->actor.receive_name)) {
+        esc_py_persist_refuse_other(cls);
+        return -1;
+    }
+    return 0;
+}
+
 static void raise_spawn(esc_py_actor_system *system, escqrs_status status, escqrs_error *error,
                         escqrs_ref *taken)
 {
@@ -439,7 +465,9 @@ PyObject *esc_py_spawn(esc_py_actor_system *system, esc_py_context *parent, PyOb
             system->recent = (esc_py_recipe *)Py_NewRef((PyObject *)recipe);
         }
     }
-    escqrs_props *props = recipe == NULL ? NULL : esc_py_recipe_props(recipe, system);
+    escqrs_props *props = recipe == NULL || check_persistence(recipe, system->state, slice) < 0
+                              ? NULL
+                              : esc_py_recipe_props(recipe, system);
     Py_XDECREF((PyObject *)recipe);
     if (props == NULL) {
         return NULL;

@@ -68,6 +68,7 @@ typedef struct esc_signal {
 
 /* Stands around all that an actor handles; all on the actor's thread. See guard.c. */
 typedef struct esc_guard {
+    const char *unnamed; /* why an actor without a name is not spawned; NULL: it may be */
     /* Before the instance handles `message`; NULL: a continuation. False: it does not, and *turn
      * stands for what it would have answered. */
     bool (*before)(esc_cell *cell, const escqrs_envelope *message, escqrs_turn_end *turn);
@@ -234,6 +235,7 @@ typedef struct esc_failure_record {
     struct esc_failure_record
         *earlier; /* of another child, escalated and not decided on when this one was; held */
     void (*detail_release)(void *detail);
+    bool again; /* it has failed with that text already, and has not run since */
     char text[768];
     char path[ESC_PATH_SIZE];
     char message[ESC_TEXT_SIZE];

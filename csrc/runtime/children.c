@@ -121,6 +121,9 @@ escqrs_status esc_spawn(escqrs_actor_system *system, esc_cell *parent, escqrs_pr
     if (status != ESCQRS_OK) {
         return status;
     }
+    if (name.size == 0 && props->guard != NULL && props->guard->unnamed != NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "%s", props->guard->unnamed);
+    }
     esc_tree *tree = esc_cell_tree(parent);
     if (tree == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory spawning an actor");

@@ -147,9 +147,11 @@ static void publish(escqrs_actor_system *system, esc_failure_record *record,
                     escqrs_directive directive)
 {
     const escqrs_failure *failure = &record->failure;
-    escqrs_log_write(&system->log, ESCQRS_LOG_ERROR, "actor %s failed%s%s (%s): %s", failure->path,
+    size_t size = record->again ? strcspn(failure->text, "\n") : strlen(failure->text);
+    escqrs_log_write(&system->log, ESCQRS_LOG_ERROR, "actor %s failed%s%s%s (%s): %.*s",
+                     failure->path, record->again ? " again" : "",
                      failure->message[0] == '\0' ? "" : " in ", failure->message,
-                     directive_name(directive), failure->text);
+                     directive_name(directive), (int)size, failure->text);
     esc_publish_failure(system, record, directive);
 }
 
@@ -185,6 +187,15 @@ static void last_words_keep(esc_cell *cell, const char *text)
     }
 }
 
+/* It has failed with that text before, and has not run since. The actor's thread, which is the one
+ * that writes them. */
+static bool last_words_are(const esc_cell *cell, const char *text)
+{
+    const char *words = esc_cell_has(cell)->last_words;
+    size_t size = strcspn(text, "\n");
+    return words != NULL && strlen(words) == size && memcmp(words, text, size) == 0;
+}
+
 void esc_last_words_forget(esc_cell *cell)
 {
     esc_extra *extra = esc_cell_has(cell);
@@ -210,6 +221,7 @@ size_t escqrs_ref_failure(const escqrs_ref *ref, char *text, size_t size)
 
 static void raise_to_supervisor(esc_cell *cell, esc_failure_record *record)
 {
+    record->again = last_words_are(cell, record->failure.text);
     last_words_keep(cell, record->failure.text);
     if (cell->parent == NULL) { /* the root does not fail */
         esc_failure_forget(cell);

@@ -94,7 +94,7 @@ typedef struct escqrs_persistence {
 } escqrs_persistence;
 
 /* As escqrs_props_create. INVALID also for props with a host, and where there is no store or
- * `snapshot_every` is negative. An actor of theirs that is spawned without a name fails (INVALID).
+ * `snapshot_every` is negative. To spawn an actor of theirs without a name is INVALID.
  */
 ESCQRS_MUST_USE escqrs_status escqrs_persistent_props(const escqrs_props_options *options,
                                                       const escqrs_persistence *persistence,

@@ -582,6 +582,12 @@ def test_misuse(system, store):
             elif message == "bad":
                 self.persist("no event")  # type: ignore[type-var]
 
+    class Parent:
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            match message:
+                case what, name:
+                    ctx.respond(ctx.spawn(what, name=name))
+
     lonely = Counter()
     with pytest.raises(es.Error, match="no running actor"):
         lonely.persist(Added(1))
@@ -590,13 +596,16 @@ def test_misuse(system, store):
         es.persistence("carts.db")  # type: ignore[arg-type]
     with pytest.raises(ValueError):
         es.persistence(store, snapshot_every=-1)
-    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    system.events.subscribe(es.ActorFailed, seen.put)
-    unnamed = system.spawn(props(store))
-    unnamed.wait_stopped(timeout=support.SECONDS)
-    assert "name" in str(seen.get(timeout=support.SECONDS).error)
-    storeless = system.spawn(Bare, name="b")
-    storeless.wait_stopped(timeout=support.SECONDS)
+    parent = system.spawn(Parent)
+    for spawn in (system.spawn, lambda what, *, name=None: parent.ask((what, name))):
+        with pytest.raises(ValueError, match="is spawned with a name"):
+            spawn(props(store))
+        with pytest.raises(TypeError, match="Bare is a PersistentActor and has no store"):
+            spawn(Bare, name="b")
+        with pytest.raises(TypeError, match="es.PersistentActor, and .*Parent is none"):
+            spawn(es.Props(Parent, middleware=[es.persistence(store)]), name="b")
+    with pytest.raises(es.Closed, match="Bare is a PersistentActor and has no store"):
+        system.spawn(lambda: Bare(), name="b").ask("late")
     ref = system.spawn(es.Props(Bare, middleware=[es.persistence(store)]), name="bare")
     with pytest.raises(TypeError, match="es.Event"):
         ref.ask("bad")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import queue
 import random
@@ -255,6 +256,44 @@ def test_an_exception_in_every_lifecycle_hook(system, hook):
     errors = [get(failed).error]
     while not any(isinstance(one, LookupError) for one in errors):
         errors.append(get(failed).error)
+
+
+def test_a_failure_that_repeats_is_said_once_in_full(caplog, seen):
+    """Each attempt has its line and its event, but only the first one its traceback."""
+    texts = ["no\nluck"] * 2 + ["no power"] + ["no luck"] * 2
+
+    class Unlucky:
+        def __init__(self) -> None:
+            if texts:
+                raise LookupError(texts.pop(0))
+
+        def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "fail":
+                raise LookupError("no luck")
+            if message == "get":
+                ctx.respond("got")
+
+    with es.ActorSystem() as system:
+        system.events.subscribe(es.ActorFailed, seen.put)
+        ref = system.spawn(Unlucky, name="u")
+        assert ref.ask("get") == "got"
+        for _ in range(2):
+            with pytest.raises(LookupError):
+                ref.ask("fail")
+            assert ref.ask("get") == "got"  # it has run meanwhile, so the next one is another
+        errors = [seen.get(timeout=support.SECONDS).error for _ in range(7)]
+    assert all(isinstance(one, LookupError) for one in errors)
+    said = [one.getMessage() for one in caplog.records]
+    lines = collections.Counter(one.split("\n")[0] for one in said)
+    assert lines == {
+        "actor u failed (restart): LookupError: no": 1,
+        "actor u failed again (restart): LookupError: no": 1,
+        "actor u failed (restart): LookupError: no power": 1,
+        "actor u failed (restart): LookupError: no luck": 1,
+        "actor u failed again (restart): LookupError: no luck": 1,
+        "actor u failed in str (restart): LookupError: no luck": 2,
+    }
+    assert all(("Traceback" in one) != ("failed again" in one) for one in said)
 
 
 def test_keyboard_interrupt_of_a_handler_reaches_the_asker(system, seen):

@@ -788,10 +788,11 @@ static void test_bad_props_and_names(void **state)
     escqrs_router_options pool = {.pool = w.props, .pool_size = 1};
     assert_int_equal(escqrs_router_props(&pool, &props, NULL), ESCQRS_INVALID);
     escqrs_ref *ref = NULL;
-    assert_int_equal(escqrs_actor_system_spawn(w.system, w.props, (escqrs_slice){0}, &ref, NULL),
-                     ESCQRS_OK);
-    assert_int_equal(escqrs_ref_wait_stopped(ref, INT64_MAX, NULL), ESCQRS_OK);
-    escqrs_ref_release(ref);
+    escqrs_error error = {0};
+    assert_int_equal(escqrs_actor_system_spawn(w.system, w.props, (escqrs_slice){0}, &ref, &error),
+                     ESCQRS_INVALID);
+    assert_non_null(strstr(error.message, "spawned with a name"));
+    assert_null(ref);
     world_close(&w);
 }
 
