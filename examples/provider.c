@@ -10,8 +10,8 @@
  * commit is durable, as far as memory is, when `apply` returns, so there is no begin, end and
  * rollback.
  *
- * One mutex guards a shelf. What a commit needs is made before it is locked in, so that a commit
- * that runs out of memory has changed nothing. */
+ * One mutex guards a shelf. What a commit adds stands at the ends of the arrays, and is cut off
+ * again where the commit runs out of memory; what it replaces or drops goes last. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,22 +97,19 @@ static escqrs_status about(escqrs_error *error, escqrs_status status, escqrs_sli
     return status;
 }
 
-static bool reserve(list *self, size_t more, size_t item_size)
+/* Zeroed, at the end; NULL without memory. */
+static void *add(list *self, size_t item_size)
 {
-    size_t wanted = self->count + more, capacity = self->capacity == 0 ? 16 : self->capacity;
-    while (capacity < wanted) {
-        capacity *= 2;
+    if (self->count == self->capacity) {
+        size_t capacity = self->capacity == 0 ? 16 : 2 * self->capacity;
+        void *grown = escqrs_realloc(self->items, capacity * item_size);
+        if (grown == NULL) {
+            return NULL;
+        }
+        self->items = grown;
+        self->capacity = capacity;
     }
-    if (capacity == self->capacity) {
-        return true;
-    }
-    void *grown = escqrs_realloc(self->items, capacity * item_size);
-    if (grown == NULL) {
-        return false;
-    }
-    self->items = grown;
-    self->capacity = capacity;
-    return true;
+    return memset((char *)self->items + self->count++ * item_size, 0, item_size);
 }
 
 static bool copy(escqrs_slice from, owned *to)
@@ -144,12 +141,37 @@ static shelf *shelf_create(void)
     return made;
 }
 
-static void free_key(kept_key *key)
+/* How many there are of each. */
+typedef struct extent {
+    size_t events, types, snapshots, checkpoints, keys;
+} extent;
+
+/* Free what stands behind that. */
+static void cut(shelf *self, extent upto)
 {
-    escqrs_free(key->scope.data);
-    escqrs_free(key->key.data);
-    escqrs_free(key->reply.data);
-    escqrs_free(key->versions);
+    while (self->events.count > upto.events) {
+        escqrs_free(AT(&self->events, kept_event, --self->events.count)->block);
+    }
+    while (self->types.count > upto.types) {
+        kept_type *type = AT(&self->types, kept_type, --self->types.count);
+        escqrs_free(type->name.data);
+        escqrs_free(type->record.data);
+    }
+    while (self->snapshots.count > upto.snapshots) {
+        kept_snapshot *snapshot = AT(&self->snapshots, kept_snapshot, --self->snapshots.count);
+        escqrs_free(snapshot->stream.data);
+        escqrs_free(snapshot->data.data);
+    }
+    while (self->checkpoints.count > upto.checkpoints) {
+        escqrs_free(AT(&self->checkpoints, kept_checkpoint, --self->checkpoints.count)->name.data);
+    }
+    while (self->keys.count > upto.keys) {
+        kept_key *key = AT(&self->keys, kept_key, --self->keys.count);
+        escqrs_free(key->scope.data);
+        escqrs_free(key->key.data);
+        escqrs_free(key->reply.data);
+        escqrs_free(key->versions);
+    }
 }
 
 /* When no store is open on it; NULL is fine. */
@@ -158,23 +180,7 @@ static void shelf_destroy(shelf *self)
     if (self == NULL) {
         return;
     }
-    for (size_t i = 0; i < self->events.count; i++) {
-        escqrs_free(AT(&self->events, kept_event, i)->block);
-    }
-    for (size_t i = 0; i < self->types.count; i++) {
-        escqrs_free(AT(&self->types, kept_type, i)->name.data);
-        escqrs_free(AT(&self->types, kept_type, i)->record.data);
-    }
-    for (size_t i = 0; i < self->snapshots.count; i++) {
-        escqrs_free(AT(&self->snapshots, kept_snapshot, i)->stream.data);
-        escqrs_free(AT(&self->snapshots, kept_snapshot, i)->data.data);
-    }
-    for (size_t i = 0; i < self->checkpoints.count; i++) {
-        escqrs_free(AT(&self->checkpoints, kept_checkpoint, i)->name.data);
-    }
-    for (size_t i = 0; i < self->keys.count; i++) {
-        free_key(AT(&self->keys, kept_key, i));
-    }
+    cut(self, (extent){0});
     escqrs_free(self->events.items);
     escqrs_free(self->types.items);
     escqrs_free(self->snapshots.items);
@@ -362,44 +368,21 @@ static escqrs_status check_checkpoint(const shelf *self, const escqrs_commit *co
 
 /* ---- writing a commit, under the mutex ------------------------------------------------------ */
 
-/* All that a commit adds, made before any of it is kept. */
-typedef struct addition {
-    kept_event *events;
-    size_t event_count;
-    kept_snapshot snapshot;
-    owned checkpoint; /* data NULL: it is there already, or there is none */
-    kept_key key;
-} addition;
-
-static void drop(addition *self)
-{
-    for (size_t i = 0; i < self->event_count; i++) {
-        escqrs_free(self->events[i].block);
-    }
-    escqrs_free(self->events);
-    escqrs_free(self->snapshot.stream.data);
-    escqrs_free(self->snapshot.data.data);
-    escqrs_free(self->checkpoint.data);
-    free_key(&self->key);
-}
-
 /* The type's place among those that are kept; -1 without memory. */
 static int64_t keep_type(shelf *self, escqrs_type *type)
 {
     for (size_t i = 0; i < self->types.count; i++) {
-        kept_type *one = AT(&self->types, kept_type, i);
-        if (one->open == type) {
+        if (AT(&self->types, kept_type, i)->open == type) {
             return (int64_t)i;
         }
     }
-    kept_type fresh = {.open = type};
-    if (!reserve(&self->types, 1, sizeof fresh) || !copy(escqrs_type_name(type), &fresh.name) ||
-        !copy(escqrs_type_record(type), &fresh.record)) {
-        escqrs_free(fresh.name.data);
+    kept_type *kept = add(&self->types, sizeof *kept);
+    if (kept == NULL || !copy(escqrs_type_name(type), &kept->name) ||
+        !copy(escqrs_type_record(type), &kept->record)) {
         return -1;
     }
-    *AT(&self->types, kept_type, self->types.count) = fresh;
-    return (int64_t)self->types.count++;
+    kept->open = type;
+    return (int64_t)self->types.count - 1;
 }
 
 static void put(char **block, escqrs_slice *part)
@@ -451,16 +434,8 @@ static bool own(kept_event *event)
     return true;
 }
 
-static bool make_events(shelf *self, escqrs_commit *commit, addition *made)
+static bool add_events(shelf *self, escqrs_commit *commit)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < commit->write_count; i++) {
-        count += commit->writes[i].event_count;
-    }
-    made->events = escqrs_alloc_array(count + 1, sizeof *made->events);
-    if (made->events == NULL || !reserve(&self->events, count, sizeof *made->events)) {
-        return false;
-    }
     escqrs_uuid cause = {{0}};
     int64_t now_us = escqrs_clock_now_us(&self->clock);
     if (self->events.count > 0) { /* or the clock went back: time stands */
@@ -469,55 +444,74 @@ static bool make_events(shelf *self, escqrs_commit *commit, addition *made)
     }
     for (size_t i = 0; i < commit->write_count; i++) {
         escqrs_write *write = &commit->writes[i];
-        int64_t before = version_with(self, commit, i, write->stream);
+        write->version = version_of_stream(self, write->stream);
         for (size_t j = 0; j < write->event_count; j++) {
-            kept_event *event = &made->events[made->event_count];
-            escqrs_event_resolve(commit, &write->events[j], &cause, &event->recorded);
-            event->recorded.stream = write->stream;
-            event->recorded.version = before + (int64_t)j + 1;
-            event->recorded.position = (int64_t)(self->events.count + made->event_count) + 1;
-            event->recorded.time_us =
-                write->events[j].time_us != 0 ? write->events[j].time_us : now_us;
-            event->type = keep_type(self, write->events[j].type);
-            if (event->type < 0 || !own(event)) {
+            kept_event *kept = add(&self->events, sizeof *kept);
+            if (kept == NULL) {
                 return false;
             }
-            made->event_count++;
+            escqrs_event_resolve(commit, &write->events[j], &cause, &kept->recorded);
+            kept->recorded.stream = write->stream;
+            kept->recorded.version = ++write->version;
+            kept->recorded.position = (int64_t)self->events.count;
+            kept->recorded.time_us =
+                write->events[j].time_us != 0 ? write->events[j].time_us : now_us;
+            kept->type = keep_type(self, write->events[j].type);
+            if (kept->type < 0 || !own(kept)) {
+                return false;
+            }
         }
     }
+    commit->position = (int64_t)self->events.count;
     return true;
 }
 
-static bool make_snapshot(shelf *self, const escqrs_new_snapshot *snapshot, addition *made)
+static bool add_snapshot(shelf *self, const escqrs_new_snapshot *snapshot)
 {
-    if (snapshot == NULL) {
-        return true;
+    kept_snapshot *kept = add(&self->snapshots, sizeof *kept);
+    if (kept == NULL || !copy(snapshot->stream, &kept->stream) ||
+        !copy(snapshot->data, &kept->data)) {
+        return false;
     }
-    made->snapshot.version = snapshot->version;
-    made->snapshot.type = keep_type(self, snapshot->type);
-    return made->snapshot.type >= 0 && reserve(&self->snapshots, 1, sizeof(kept_snapshot)) &&
-           copy(snapshot->stream, &made->snapshot.stream) &&
-           copy(snapshot->data, &made->snapshot.data);
+    kept->version = snapshot->version;
+    kept->type = keep_type(self, snapshot->type);
+    return kept->type >= 0;
 }
 
-static bool make_key(shelf *self, const escqrs_commit *commit, addition *made)
+static bool add_key(shelf *self, const escqrs_commit *commit)
 {
-    if (commit->key.size == 0) {
-        return true;
+    kept_key *kept = add(&self->keys, sizeof *kept);
+    if (kept == NULL || !copy(commit->key_scope, &kept->scope) || !copy(commit->key, &kept->key) ||
+        !copy(commit->reply, &kept->reply)) {
+        return false;
     }
-    made->key.fingerprint = escqrs_commit_fingerprint(commit);
-    made->key.versions = escqrs_alloc_array(commit->write_count + 1, sizeof(int64_t));
-    return made->key.versions != NULL && reserve(&self->keys, 1, sizeof(kept_key)) &&
-           copy(commit->key_scope, &made->key.scope) && copy(commit->key, &made->key.key) &&
-           copy(commit->reply, &made->key.reply);
+    kept->versions = escqrs_alloc_array(commit->write_count, sizeof(int64_t));
+    for (size_t i = 0; kept->versions != NULL && i < commit->write_count; i++) {
+        kept->versions[i] = commit->writes[i].version;
+    }
+    kept->fingerprint = escqrs_commit_fingerprint(commit);
+    kept->position = commit->position;
+    return kept->versions != NULL;
 }
 
-static void delete_snapshots_below(shelf *self, escqrs_slice stream, int64_t upto)
+static bool add_checkpoint(shelf *self, escqrs_slice name)
+{
+    if (find_checkpoint(self, name) != NULL) {
+        return true;
+    }
+    kept_checkpoint *kept = add(&self->checkpoints, sizeof *kept);
+    return kept != NULL && copy(name, &kept->name);
+}
+
+/* Of the first `count`, those of the stream from one version up to another. */
+static void delete_snapshots(shelf *self, size_t count, escqrs_slice stream, int64_t from,
+                             int64_t upto)
 {
     size_t left = 0;
     for (size_t i = 0; i < self->snapshots.count; i++) {
         kept_snapshot *one = AT(&self->snapshots, kept_snapshot, i);
-        if (same(&one->stream, stream) && one->version <= upto) {
+        if (i < count && same(&one->stream, stream) && from <= one->version &&
+            one->version <= upto) {
             escqrs_free(one->stream.data);
             escqrs_free(one->data.data);
         } else {
@@ -527,76 +521,41 @@ static void delete_snapshots_below(shelf *self, escqrs_slice stream, int64_t upt
     self->snapshots.count = left;
 }
 
-static void put_snapshot(shelf *self, const escqrs_new_snapshot *snapshot, addition *made)
+/* The new one stands last: it replaces one of its version, and old ones go. */
+static void replace_snapshots(shelf *self, const escqrs_new_snapshot *snapshot)
 {
-    kept_snapshot *there = find_snapshot(self, snapshot->stream, snapshot->version);
-    if (there != NULL && there->version == snapshot->version) {
-        kept_snapshot old = *there;
-        *there = made->snapshot;
-        made->snapshot = old;
-    } else {
-        *AT(&self->snapshots, kept_snapshot, self->snapshots.count++) = made->snapshot;
-        made->snapshot = (kept_snapshot){0};
-    }
-    escqrs_type_set_stored(snapshot->type);
+    delete_snapshots(self, self->snapshots.count - 1, snapshot->stream, snapshot->version,
+                     snapshot->version);
     const kept_snapshot *one = find_snapshot(self, snapshot->stream, INT64_MAX);
     for (int64_t i = 0; i < snapshot->keep && one != NULL; i++) {
         one = find_snapshot(self, snapshot->stream, one->version - 1);
     }
     if (snapshot->keep > 0 && one != NULL) {
-        delete_snapshots_below(self, snapshot->stream, one->version);
-    }
-}
-
-/* Nothing here can fail. */
-static void keep(shelf *self, escqrs_commit *commit, addition *made)
-{
-    for (size_t i = 0; i < commit->write_count; i++) {
-        commit->writes[i].version = version_with(self, commit, i + 1, commit->writes[i].stream);
-    }
-    for (size_t i = 0; i < made->event_count; i++) {
-        *AT(&self->events, kept_event, self->events.count++) = made->events[i];
-        escqrs_type_set_stored(made->events[i].recorded.type);
-    }
-    made->event_count = 0; /* they are the shelf's */
-    commit->position = (int64_t)self->events.count;
-    if (commit->snapshot != NULL) {
-        put_snapshot(self, commit->snapshot, made);
-    }
-    if (made->checkpoint.data != NULL) {
-        *AT(&self->checkpoints, kept_checkpoint, self->checkpoints.count++) =
-            (kept_checkpoint){.name = made->checkpoint};
-        made->checkpoint = (owned){0};
-    }
-    if (commit->checkpoint.size > 0) {
-        find_checkpoint(self, commit->checkpoint)->position = commit->checkpoint_position;
-    }
-    if (commit->key.size > 0) {
-        for (size_t i = 0; i < commit->write_count; i++) {
-            made->key.versions[i] = commit->writes[i].version;
-        }
-        made->key.position = commit->position;
-        *AT(&self->keys, kept_key, self->keys.count++) = made->key;
-        made->key = (kept_key){0};
+        delete_snapshots(self, self->snapshots.count, snapshot->stream, 0, one->version);
     }
 }
 
 static escqrs_status write_commit(shelf *self, escqrs_commit *commit, escqrs_error *error)
 {
-    addition made = {0};
-    escqrs_status status = ESCQRS_OK;
-    bool new_checkpoint =
-        commit->checkpoint.size > 0 && find_checkpoint(self, commit->checkpoint) == NULL;
-    if (make_events(self, commit, &made) && make_snapshot(self, commit->snapshot, &made) &&
-        make_key(self, commit, &made) &&
-        (!new_checkpoint || (reserve(&self->checkpoints, 1, sizeof(kept_checkpoint)) &&
-                             copy(commit->checkpoint, &made.checkpoint)))) {
-        keep(self, commit, &made);
-    } else {
-        status = no_memory(error);
+    extent before = {self->events.count, self->types.count, self->snapshots.count,
+                     self->checkpoints.count, self->keys.count};
+    if (!add_events(self, commit) ||
+        (commit->snapshot != NULL && !add_snapshot(self, commit->snapshot)) ||
+        (commit->key.size > 0 && !add_key(self, commit)) ||
+        (commit->checkpoint.size > 0 && !add_checkpoint(self, commit->checkpoint))) {
+        cut(self, before);
+        return no_memory(error);
     }
-    drop(&made);
-    return status;
+    for (size_t i = before.types; i < self->types.count; i++) {
+        escqrs_type_set_stored(AT(&self->types, kept_type, i)->open);
+    }
+    if (commit->snapshot != NULL) {
+        replace_snapshots(self, commit->snapshot);
+    }
+    if (commit->checkpoint.size > 0) {
+        find_checkpoint(self, commit->checkpoint)->position = commit->checkpoint_position;
+    }
+    return ESCQRS_OK;
 }
 
 static escqrs_status shelf_apply(escqrs_provider *provider, escqrs_commit *commit,
@@ -633,7 +592,7 @@ static escqrs_status shelf_delete_snapshots(escqrs_provider *provider, escqrs_sl
     shelf *self = of(provider);
     (void)error;
     pthread_mutex_lock(&self->mutex);
-    delete_snapshots_below(self, stream, upto == 0 ? INT64_MAX : upto);
+    delete_snapshots(self, self->snapshots.count, stream, 0, upto == 0 ? INT64_MAX : upto);
     pthread_mutex_unlock(&self->mutex);
     return ESCQRS_OK;
 }
