@@ -178,16 +178,20 @@ static PyObject *context_poison(PyObject *object, PyObject *args)
 
 static PyObject *watch_one(esc_py_context *self, PyObject *args, bool watch)
 {
-    PyObject *ref;
+    PyObject *given;
     escqrs_error error = {0};
-    if (!PyArg_ParseTuple(args, "O!", self->system->state->actor.ref_type, &ref)) {
+    if (!PyArg_ParseTuple(args, "O", &given)) {
+        return NULL;
+    }
+    esc_py_ref *ref = esc_py_ref_cast(self->system->state, given, "what is watched");
+    if (ref == NULL) {
         return NULL;
     }
     if (!watch) {
-        escqrs_context_unwatch(self->core, ((esc_py_ref *)ref)->core);
+        escqrs_context_unwatch(self->core, ref->core);
         Py_RETURN_NONE;
     }
-    escqrs_status status = escqrs_context_watch(self->core, ((esc_py_ref *)ref)->core, &error);
+    escqrs_status status = escqrs_context_watch(self->core, ref->core, &error);
     return status == ESCQRS_OK ? Py_NewRef(Py_None) : esc_py_context_raise(self, status, &error);
 }
 

@@ -350,13 +350,32 @@ static escqrs_turn_end end_turn(esc_py_context *self, PyObject *result)
     return esc_py_persist_is_landing(self) ? ESCQRS_TURN_SUSPEND : ESCQRS_TURN_NEXT;
 }
 
+/* Of a receive with a `yield`: nothing of it has run. Steals; NULL with TypeError. */
+static PyObject *refuse_generator(PyObject *result)
+{
+    if (!PyGen_CheckExact(result) && !PyAsyncGen_CheckExact(result)) {
+        return result;
+    }
+    PyObject *name = PyObject_GetAttrString(result, "__qualname__");
+    if (name != NULL) {
+        PyErr_Format(PyExc_TypeError, "%U has a yield: it made a generator, which nobody runs",
+                     name);
+        Py_DECREF(name);
+    }
+    Py_DECREF(result);
+    return NULL;
+}
+
 /* After the actor's code: `result` is stolen; NULL: it raised. */
 escqrs_turn_end esc_py_context_finish(esc_py_context *self, PyObject *result)
 {
-    if (result != NULL && result != Py_None && PyCoro_CheckExact(result)) {
-        escqrs_turn_end end = begin_task(self, result);
-        Py_DECREF(result);
-        return end;
+    if (result != NULL && result != Py_None) {
+        if (PyCoro_CheckExact(result)) {
+            escqrs_turn_end end = begin_task(self, result);
+            Py_DECREF(result);
+            return end;
+        }
+        result = refuse_generator(result);
     }
     if (result != NULL && self->forwarded && !self->continued) {
         /* the answer is others' matter: this actor is not to be asked for it */

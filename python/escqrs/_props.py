@@ -245,6 +245,8 @@ def _functions(name: str, given: Any) -> tuple[Any, ...]:
             raise TypeError(
                 f"{name} takes functions that wrap the next one, not {type(one).__name__}"
             )
+        if isinstance(one, Persistence) and name != "middleware":
+            raise TypeError(f"es.persistence belongs into middleware, not {name}")
     return functions
 
 

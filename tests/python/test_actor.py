@@ -643,6 +643,29 @@ def test_who_ends_the_program_in_a_subscriber_keeps_nobody_from_the_event(system
     assert get(seen) == 7
 
 
+def test_a_receive_with_a_yield_is_a_failure(system):
+    """Nothing of it would run, and nobody would hear."""
+
+    class Yields(es.Actor):
+        def receive(self, ctx: es.Context, message: Any) -> Any:
+            yield message
+
+    class YieldsAsync(es.Actor):
+        async def receive(self, ctx: es.Context, message: Any) -> Any:
+            yield message
+
+    for one in Yields, YieldsAsync:
+        with pytest.raises(es.Closed, match=rf"{one.__name__}\.receive has a yield"):
+            system.spawn(one).ask("x")
+
+
+def test_what_is_watched_is_a_reference(system):
+    ref = system.spawn(Doer)
+    for call in (lambda ctx: ctx.watch("x"), lambda ctx: ctx.unwatch(None)):
+        with pytest.raises(TypeError, match="what is watched is an es.Ref"):
+            ref.ask(Call(call))
+
+
 def test_a_reference_is_its_own_copy(system):
     """So that what holds one, as a message of data, can be copied."""
     ref = system.spawn(Echo)

@@ -484,6 +484,13 @@ def test_a_pool_is_not_persistent():
         es.Props(es.PersistentActor, middleware=[es.persistence(store)], router=es.round_robin(2))
 
 
+def test_persistence_is_middleware_of_receive():
+    with es.Store(":memory:") as store:
+        for name in ("sender_middleware", "spawn_middleware"):
+            with pytest.raises(TypeError, match=f"not {name}"):
+                es.Props(es.PersistentActor, **{name: [es.persistence(store)]})
+
+
 def test_spawn_middleware_that_returns_no_reference(system):
     def forgets(following: Any) -> Any:
         def spawn(ctx: es.Context, props: Any, name: str | None) -> None:
