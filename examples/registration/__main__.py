@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from .server import Protocol
 from .web import create
 
 
@@ -30,7 +31,10 @@ def main() -> None:
         create(given.folder),
         host=given.host,
         port=given.port,
+        http=Protocol,
+        ws="none",
         access_log=False,
+        server_header=False,
         proxy_headers=False,  # clients connect to it directly
     )
 

@@ -1,8 +1,9 @@
 """The command side: one actor that takes all requests, one for each registration.
 
 `Registrations` spawns a named persistent actor for each e-mail address and hands it the command,
-whose sender (a stream of the request's own) gets the answer, or that there is none because the
-store refused. A registration without work says so to its parent, which poisons it: what came before
+whose sender (a stream of the request's own) gets the answer once it is durable. What the store
+refuses has no answer: `Registrations` hears of the failure, as supervisors do, and tells who waits.
+A registration without work says so to its parent, which poisons it: what came before
 is handled, and what comes for that name until it has stopped waits with the parent, so no command
 meets a stopping actor.
 """
@@ -52,40 +53,41 @@ class Registrations:
         persistence = es.persistence(store)
         self.props = es.Props(lambda: Registration(updater), middleware=[persistence])
         self.running: dict[str, es.Ref] = {}
-        self.stopping: dict[str, list[tuple[RegisterUser, es.Ref | None]]] = {}
+        self.asking: dict[str, list[es.Ref]] = {}  # who may still wait for a running one's answer
+        self.stopping: dict[str, list[tuple[RegisterUser, es.Ref]]] = {}
 
     def receive(self, ctx: es.Context, message: object) -> None:
         match message:
-            case RegisterUser(email=email):
+            case RegisterUser(email=email) if ctx.sender is not None:
                 name = "user-" + quote(email, safe="@+-_.")
                 if name in self.stopping:
                     self.stopping[name].append((message, ctx.sender))
                 else:
                     self.hand_on(ctx, name, message, ctx.sender)
+            case es.ActorFailed(ref=ref, error=error, message="RegisterUser"):
+                for sender in self.asking.pop(ref.name, ()):
+                    ctx.tell(sender, Failed(str(error)))
             case Idle(name=name) if name in self.running:
                 self.stopping[name] = []
                 self.running.pop(name).poison()
             case es.Terminated(ref=ref):
                 self.running.pop(ref.name, None)
+                self.asking.pop(ref.name, None)
                 for command, sender in self.stopping.pop(ref.name, ()):
                     self.hand_on(ctx, ref.name, command, sender)
+            case es.Started():
+                ctx.system.events.subscribe(es.ActorFailed, ctx.self)
             case _:
                 pass
 
-    def hand_on(
-        self, ctx: es.Context, name: str, command: RegisterUser, sender: es.Ref | None
-    ) -> None:
+    def hand_on(self, ctx: es.Context, name: str, command: RegisterUser, sender: es.Ref) -> None:
         ref = self.running.get(name)
         if ref is None:
             ref = self.running[name] = ctx.spawn(self.props, name=name)
             ctx.watch(ref)
-
-        def answer(reply: es.Reply[Registered | Refused]) -> None:
-            error = reply.exception()
-            if sender is not None:
-                ctx.tell(sender, reply.result() if error is None else Failed(str(error)))
-
-        ctx.reenter_after(ref.submit(command), answer)
+        others = self.asking.get(name, ())  # a stream is stopped when its request has ended
+        self.asking[name] = [sender, *(other for other in others if other.state != "stopped")]
+        ctx.request(ref, command, sender=sender)
 
 
 class Application:

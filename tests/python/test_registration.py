@@ -319,6 +319,7 @@ def test_a_full_disk_is_no_answer(tmp_path: Path) -> None:
     for status, answer in answers:
         assert "user_id" in answer if status == 200 else "try again" in answer["message"]
         assert "disk" not in str(answer) and "SQL" not in str(answer)
+    assert any("could not be stored" in str(answer) for _, answer in answers)
     server = Server(tmp_path / "data")
     stored = {user["id"] for user in server.all_users()}
     assert stored >= {answer["user_id"] for status, answer in answers if status == 200}
