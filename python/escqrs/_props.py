@@ -233,7 +233,7 @@ class Envelope:
 
 Receiver = Callable[["Context", Any], Any]
 Sender = Callable[["Context", "Ref", Envelope], None]
-Spawner = Callable[["Context", "Props | Router", "str | None"], "Ref"]
+Spawner = Callable[["Context", Any, "str | None"], "Ref"]  # props; of a group its Router
 
 
 def _functions(name: str, given: Any) -> tuple[Any, ...]:
