@@ -212,7 +212,10 @@ static escqrs_status try_batch(esc_journal *journal, escqrs_commit *batch, escqr
         if (provider->broken) {
             provider->functions->rollback(provider);
             provider->broken = false;
-            return error->status;
+            return commit->status != ESCQRS_OK
+                       ? commit->status
+                       : escqrs_error_set(error, ESCQRS_IO,
+                                          "the provider took a batch back and did not say why");
         }
     }
     return provider->functions->end(provider, error);

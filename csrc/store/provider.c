@@ -171,6 +171,18 @@ static const char *missing(const escqrs_provider_functions *functions)
                                                  : NULL;
 }
 
+/* One that another needs which is there, or NULL. */
+static const char *missing_beside(const escqrs_provider_functions *functions)
+{
+    return functions->begin != NULL && functions->end == NULL              ? "end"
+           : functions->begin != NULL && functions->rollback == NULL       ? "rollback"
+           : functions->erase != NULL && functions->erased == NULL         ? "erased"
+           : functions->run != NULL && functions->reader == NULL           ? "reader"
+           : functions->reader != NULL && functions->run == NULL           ? "run"
+           : functions->reader != NULL && functions->reader_return == NULL ? "reader_return"
+                                                                           : NULL;
+}
+
 #define COMPLETE(table, function)                                                                  \
     ((table)->function = (table)->function != NULL ? (table)->function : stand_ins.function)
 
@@ -217,6 +229,9 @@ escqrs_status escqrs_provider_init(escqrs_provider *provider,
         functions->size < sizeof core->functions ? functions->size : sizeof core->functions;
     memcpy(&core->functions, functions, size); /* what lies beyond is absent: NULL */
     const char *absent = core->functions.name == NULL ? "name" : missing(&core->functions);
+    if (absent == NULL) {
+        absent = missing_beside(&core->functions);
+    }
     if (absent != NULL) {
         escqrs_free(core);
         return escqrs_error_set(error, ESCQRS_INVALID, "the provider has no `%s`, which is needed",

@@ -37,11 +37,11 @@
  * A batch: begin, then apply for each commit, then end (make all of it durable) or rollback. apply
  * checks the whole commit before it writes any of it, so a commit that fails a check leaves the
  * batch as it was, and the next one is applied; when apply fails while writing, it sets `broken`,
- * and the batch is rolled back: all of its commits are answered with that error. So they are when
- * begin or end fails, which have taken back then what they did: there is no rollback after them. A
- * provider without transactions makes each commit durable in apply, and leaves begin, end and
- * rollback out. The other writing functions come between two batches, and what one of them did is
- * durable when it answers OK.
+ * answers why, and the batch is rolled back: all of its commits are answered with that. So they are
+ * when begin or end fails, which have taken back then what they did: there is no rollback after
+ * them. A provider without transactions makes each commit durable in apply, and leaves begin, end
+ * and rollback out. The other writing functions come between two batches, and what one of them did
+ * is durable when it answers OK.
  *
  * Versions. `interface_version` is ESCQRS_PROVIDER_VERSION as the maker of the table knew it; one
  * that this escqrs does not know is refused (INVALID). It grows when the meaning of what is there
@@ -90,7 +90,7 @@ typedef struct escqrs_provider_functions {
 
     /* ---- writing: the journal's leader alone ---- */
 
-    /* May be absent, with `end` and `rollback`. */
+    /* May be absent, as may `end` and `rollback`, which one that begins needs. */
     escqrs_status (*begin)(escqrs_provider *self, escqrs_error *error);
     /* Check the commit, then write it into the batch, behind those before it. The core has checked
      * its form (names, sizes, UTF-8, no id twice in it). Fill writes[].version (the stream's after
@@ -120,8 +120,9 @@ typedef struct escqrs_provider_functions {
     void (*upkeep)(escqrs_provider *self);
     /* See escqrs_store_run; absent where there is no SQL, and then there are no read models. A
      * provider that is no SQLite database may keep a store of its own for their rows and pass this,
-     * `reader` and `reader_return` on to it: in memory (they are made anew each time) or a file.
-     * Then `apply` refuses commits (INVALID) while there is an `inliner`. */
+     * `reader` and `reader_return`, which it has all or none of, on to it: in memory (they are made
+     * anew each time) or a file. Then `apply` refuses commits (INVALID) while there is an
+     * `inliner`. */
     escqrs_status (*run)(escqrs_provider *self, bool sync,
                          escqrs_status (*work)(void *context, void *sqlite, escqrs_error *error),
                          void *context, escqrs_error *error);
@@ -226,7 +227,8 @@ struct escqrs_provider {
  */
 
 /* Zero the struct's beginning and take the table, which is copied. INVALID: a version that this
- * escqrs does not know, or a required function that is absent. NO_MEMORY. */
+ * escqrs does not know, or a function that is absent and required, or needed by another (`end` and
+ * `rollback` by `begin`, `erased` by `erase`). NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_provider_init(escqrs_provider *provider,
                                                    const escqrs_provider_functions *functions,
                                                    escqrs_error *error);

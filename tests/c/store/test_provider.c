@@ -125,47 +125,6 @@ static void test_suite_without_a_store(void **state)
     assert_non_null(strstr(suite_told.failures, "IO, not OK: the server is away"));
 }
 
-/* ---- tables that are refused ------------------------------------------------------------------ */
-
-static void refused_table(const escqrs_provider_functions *functions, const char *why)
-{
-    escqrs_provider provider;
-    escqrs_error error = {0};
-    assert_int_equal(escqrs_provider_init(&provider, functions, &error), ESCQRS_INVALID);
-    assert_non_null(strstr(error.message, why));
-    escqrs_provider_fini(&provider); /* there is nothing to free */
-}
-
-static void test_versions(void **state)
-{
-    (void)state;
-    escqrs_provider_functions other = shelf_functions;
-    other.interface_version = ESCQRS_PROVIDER_VERSION + 1;
-    refused_table(&other, "version 2");
-    other.interface_version = 0;
-    refused_table(&other, "version 0");
-    other = shelf_functions;
-    other.apply = NULL;
-    refused_table(&other, "`apply`");
-    other = shelf_functions;
-    other.size = offsetof(escqrs_provider_functions, destroy); /* it ends before that one */
-    refused_table(&other, "`destroy`");
-}
-
-static void test_a_longer_table(void **state)
-{
-    (void)state;
-    struct {
-        escqrs_provider_functions known;
-        void (*later)(void);
-    } longer = {.known = shelf_functions};
-    escqrs_provider provider;
-    longer.known.size = sizeof longer;
-    assert_int_equal(escqrs_provider_init(&provider, &longer.known, NULL), ESCQRS_OK);
-    assert_ptr_equal(provider.functions->apply, shelf_functions.apply);
-    escqrs_provider_fini(&provider);
-}
-
 /* ---- providers that go wrong ------------------------------------------------------------------ */
 
 static escqrs_provider_functions spoiled; /* the shelf's, but for what a test changes */
@@ -277,6 +236,34 @@ static void test_restart_after_failure(void **state)
     shelf_destroy(kept);
 }
 
+/* What was taken back is never acknowledged, whatever the provider answers. */
+static bool breaks;
+
+static escqrs_status breaking_apply(escqrs_provider *self, escqrs_commit *commit,
+                                    escqrs_error *error)
+{
+    self->broken = breaks;
+    return breaks ? ESCQRS_OK : shelf_apply(self, commit, error);
+}
+
+static void test_broken_without_a_reason(void **state)
+{
+    (void)state;
+    shelf *kept = shelf_create();
+    escqrs_error error = {0};
+    spoiled = shelf_functions;
+    spoiled.apply = breaking_apply;
+    escqrs_store *store = open_spoiled(kept);
+    breaks = true;
+    assert_int_equal(append_many(store, "a", 0, 1, NULL, &error), ESCQRS_IO);
+    assert_non_null(strstr(error.message, "took a batch back"));
+    breaks = false;
+    append(store, "a", 0, 1);
+    assert_int_equal(check_all(store), 1);
+    escqrs_store_destroy(store);
+    shelf_destroy(kept);
+}
+
 /* Commits past the store are seen when it is told of them. */
 static void *wait_for_two(void *context)
 {
@@ -358,6 +345,60 @@ static void test_without_memory(void **state)
     shelf_destroy(kept);
 }
 
+/* ---- tables that are refused ------------------------------------------------------------------ */
+
+static void refused_table(const escqrs_provider_functions *functions, const char *why)
+{
+    escqrs_provider provider;
+    escqrs_error error = {0};
+    assert_int_equal(escqrs_provider_init(&provider, functions, &error), ESCQRS_INVALID);
+    assert_non_null(strstr(error.message, why));
+    escqrs_provider_fini(&provider); /* there is nothing to free */
+}
+
+static void test_versions(void **state)
+{
+    (void)state;
+    escqrs_provider_functions other = shelf_functions;
+    other.interface_version = ESCQRS_PROVIDER_VERSION + 1;
+    refused_table(&other, "version 2");
+    other.interface_version = 0;
+    refused_table(&other, "version 0");
+    other = shelf_functions;
+    other.apply = NULL;
+    refused_table(&other, "`apply`");
+    other = shelf_functions;
+    other.size = offsetof(escqrs_provider_functions, destroy); /* it ends before that one */
+    refused_table(&other, "`destroy`");
+    other = shelf_functions;
+    other.begin = failing_end;
+    refused_table(&other, "`end`");
+    other.end = failing_end;
+    refused_table(&other, "`rollback`");
+    other = shelf_functions;
+    other.reader_return = NULL;
+    refused_table(&other, "`reader_return`");
+    other.reader = NULL;
+    refused_table(&other, "`reader`");
+    other = shelf_functions;
+    other.run = NULL;
+    refused_table(&other, "`run`");
+}
+
+static void test_a_longer_table(void **state)
+{
+    (void)state;
+    struct {
+        escqrs_provider_functions known;
+        void (*later)(void);
+    } longer = {.known = shelf_functions};
+    escqrs_provider provider;
+    longer.known.size = sizeof longer;
+    assert_int_equal(escqrs_provider_init(&provider, &longer.known, NULL), ESCQRS_OK);
+    assert_ptr_equal(provider.functions->apply, shelf_functions.apply);
+    escqrs_provider_fini(&provider);
+}
+
 int main(void)
 {
     alarm(TIME_LIMIT_S);
@@ -371,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_a_longer_table),
         cmocka_unit_test(test_lost_events),
         cmocka_unit_test(test_restart_after_failure),
+        cmocka_unit_test(test_broken_without_a_reason),
         cmocka_unit_test(test_commits_of_others),
         cmocka_unit_test(test_without_sql),
         cmocka_unit_test(test_without_memory),
