@@ -156,8 +156,9 @@ int esc_py_actor_wait(esc_py_actor_system *self, esc_py_wait_function *wait, voi
  * a seeded system it is raised where that is run. */
 void esc_py_actor_interrupted(esc_py_actor_system *self, PyObject *exception);
 int esc_py_actor_system_check_open(esc_py_actor_system *system);
-/* (ref, context; the facade's dead_letters and events) */
-int esc_py_actor_events_init(esc_py_actor_system *system);
+/* Subscribers to the core's dead letters and failures: `data` is the system. Any thread. */
+void esc_py_on_letter(void *data, const escqrs_envelope *event);
+void esc_py_on_failure(void *data, const escqrs_envelope *event);
 
 /* ---- mails --------------------------------------------------------------------------------------- */
 
