@@ -16,8 +16,8 @@
  * INVALID. Not tested, as nobody can see it from outside: that what is durable survives the
  * machine, and what becomes of a batch that breaks.
  *
- * A provider that loses a commit, or a thread of whose never comes back, may keep a test waiting
- * for ever: give the program a time limit. */
+ * A provider with a call that never comes back keeps its test waiting for ever: give the program a
+ * time limit. */
 #ifndef ESCQRS_PROVIDER_SUITE_H
 #define ESCQRS_PROVIDER_SUITE_H
 
