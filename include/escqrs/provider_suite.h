@@ -12,9 +12,9 @@
  *     }
  *
  * escqrs runs them on SQLite's file, the store in memory and examples/provider.c. What a provider
- * may leave out (streams, stats, snapshots, backup, verify) is tested where it does not answer
- * INVALID. Not tested, as nobody can see it from outside: that what is durable survives the
- * machine, and what becomes of a batch that breaks.
+ * may leave out (streams, stats, snapshots, verify) is tested where it does not answer INVALID.
+ * Not tested: copies, the chain, compacting, and what nobody can see from outside, that what is
+ * durable survives the machine and that a batch that breaks is taken back whole.
  *
  * A provider with a call that never comes back keeps its test waiting for ever: give the program a
  * time limit. */
