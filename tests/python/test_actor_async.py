@@ -275,6 +275,94 @@ def test_awaiting_a_stream_again_after_giving_up(system):
     assert asyncio.run(main()) == ("x", ["y", "z"])
 
 
+def test_many_threads_tell_a_stream_that_a_loop_reads(system):
+    stream = system.stream()
+    senders, count = 4, 500
+
+    def send(sender: int) -> None:
+        for number in range(count):
+            stream.tell((sender, number))
+
+    threads = [threading.Thread(target=send, args=(one,)) for one in range(senders)]
+
+    async def main() -> list[list[int]]:
+        got: list[list[int]] = [[] for _ in range(senders)]
+        for thread in threads:
+            thread.start()
+        for _ in range(senders * count):
+            sender, number = await asyncio.wait_for(anext(stream), support.SECONDS)
+            got[sender].append(number)
+        return got
+
+    assert asyncio.run(main()) == [list(range(count))] * senders
+    for thread in threads:
+        thread.join()
+
+
+def test_one_task_at_a_time_awaits_a_stream(system):
+    stream = system.stream()
+
+    async def main() -> Any:
+        first = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)  # it waits
+        with pytest.raises(RuntimeError, match="somebody else awaits"):
+            await anext(stream)
+        stream.tell("x")
+        return await asyncio.wait_for(first, support.SECONDS)
+
+    assert asyncio.run(main()) == "x"
+    with pytest.raises(RuntimeError, match="event loop"):
+        stream.__anext__().send(None)
+
+
+def test_a_stream_whose_loop_was_left_is_awaited_in_another(system):
+    stream = system.stream()
+    left = asyncio.new_event_loop()
+    waiting = left.create_task(stream.__anext__())
+    left.run_until_complete(asyncio.sleep(0))  # it waits
+    stream.tell("x")  # its loop is to be woken, and does not run any more
+
+    async def main() -> list[Any]:
+        first = await anext(stream)
+        following = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        stream.tell("y")
+        return [first, await asyncio.wait_for(following, support.SECONDS)]
+
+    assert asyncio.run(main()) == ["x", "y"]
+    waiting.cancel()
+    left.run_until_complete(asyncio.wait([waiting]))
+    left.close()
+
+
+def test_a_coroutine_that_is_closed_awaits_no_stream(system):
+    stream = system.stream()
+
+    async def main() -> Any:
+        dropped = stream.__anext__()
+        dropped.send(None)  # it waits
+        dropped.close()
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        stream.tell("x")
+        return await asyncio.wait_for(waiting, support.SECONDS)
+
+    assert asyncio.run(main()) == "x"
+
+
+def test_closing_the_system_ends_who_awaits_a_stream():
+    system = es.ActorSystem()
+    stream = system.stream()
+
+    async def main() -> Any:
+        waiting = asyncio.ensure_future(anext(stream, "nothing"))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(system.close)
+        return await asyncio.wait_for(waiting, support.SECONDS)
+
+    assert asyncio.run(main()) == "nothing"
+
+
 def test_an_async_persistent_actor(system):
     class Noted(es.Event, name="AsyncNoted"):
         text: str
