@@ -308,6 +308,15 @@ void esc_py_persist_refuse_other(PyTypeObject *cls)
                  cls->tp_name);
 }
 
+/* Whether the store is written to by methods of its class's own, though it has a file. */
+static int writes_itself(PyObject *store)
+{
+    PyObject *answer = PyObject_GetAttrString(store, "_writes_itself");
+    int written = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return written;
+}
+
 int esc_py_persist_begin(esc_py_context *context)
 {
     esc_py_state *state = context->system->state;
@@ -351,7 +360,11 @@ int esc_py_persist_begin(esc_py_context *context)
         return -1;
     }
     self->stream = (escqrs_slice){text, (size_t)size};
-    self->core = ((esc_py_store *)self->store)->core;
+    int written = writes_itself(self->store);
+    if (written < 0) {
+        return -1;
+    }
+    self->core = written ? NULL : ((esc_py_store *)self->store)->core;
     actor->context = (esc_py_context *)Py_NewRef((PyObject *)context);
     return 0;
 }

@@ -665,6 +665,12 @@ class Store(_core.StoreBase):
         """Whether its events are those of its file."""
         return self._opened and type(self).events is Store.events
 
+    @property
+    def _writes_itself(self) -> bool:
+        """Whether what is stored goes through methods of one's own."""
+        own = type(self)
+        return own.commit is not Store.commit or own.save_snapshot is not Store.save_snapshot
+
     def __enter__(self) -> Store:
         if self.closed:
             raise Closed(f"{self.path} is closed")

@@ -817,6 +817,38 @@ def test_a_provider_in_python(system):
         end(system.find("c"))
 
 
+def test_a_store_whose_class_commits_in_its_own_way_is_asked(system):
+    class Refusing(es.Store):
+        down = False
+        snapshots = 0
+
+        def commit(self, *args: Any, **options: Any) -> es.Commit:
+            if self.down:
+                raise es.StorageError("the disk is gone")
+            return super().commit(*args, **options)
+
+        def save_snapshot(self, *args: Any) -> None:
+            self.snapshots += 1
+            super().save_snapshot(*args)
+
+    with Refusing(":memory:") as store:
+        props = es.Props(Counter, middleware=[es.persistence(store, snapshot_every=2)])
+        ref = system.spawn(props, name="c")
+        stream = system.stream()
+        assert ref.ask(Add(1, 2)) == (2, 2)
+        assert store.snapshots == 1
+        store.down = True
+        with pytest.raises(es.StorageError, match="the disk is gone"):
+            ref.ask(Add(1))
+        with pytest.raises(es.StorageError, match="the disk is gone"):
+            ref.ask(("tell", stream, "x"))
+        store.down = False
+        assert ref.ask("get") == (2, 2)
+        assert store.version("c") == 2
+        ref.ask(("tell", stream, "y"))
+        assert [stream.get(support.SECONDS), stream.get(support.SECONDS)] == ["y", "y!"]
+
+
 def test_a_provider_that_refuses_a_snapshot_has_stored_the_events(system, caplog):
     class NoSnapshots(Provider):
         def save_snapshot(self, *args: Any, **kwargs: Any) -> None:
