@@ -84,7 +84,6 @@ typedef struct esc_py_actor_state {
     PyTypeObject *context_type;
     PyTypeObject *reply_type; /* ActorReply */
     PyTypeObject *stream_type;
-    PyTypeObject *stream_await_type;
     PyTypeObject *recipe_type;
     PyTypeObject *timer_type;
     PyTypeObject *reentry_type;
@@ -133,11 +132,6 @@ static inline bool esc_py_is_attached(void)
 
 /* Any thread: run it with the GIL, soon. */
 void esc_py_errand_push(esc_py_actor_system *system, esc_py_errand *errand);
-/* One that an event loop runs (loop.h): by way of the system where the loop is gone. */
-typedef struct esc_py_loop_errand {
-    esc_py_errand errand;
-    esc_py_actor_system *system;
-} esc_py_loop_errand;
 /* Run what is there. With the GIL; keeps the exception that is set. */
 void esc_py_errands_run(esc_py_actor_system *system);
 static inline void esc_py_errands_tidy(esc_py_actor_system *system)
@@ -358,8 +352,7 @@ void esc_py_failed_publish(esc_py_actor_system *system, escqrs_ref *who, esc_py_
 /* ---- module --------------------------------------------------------------------------------------- */
 
 extern PyType_Spec esc_py_answer_spec, esc_py_ref_spec, esc_py_context_spec, esc_py_recipe_spec,
-    esc_py_stream_spec, esc_py_stream_await_spec, esc_py_timer_spec, esc_py_reentry_spec,
-    esc_py_actor_system_spec;
+    esc_py_stream_spec, esc_py_timer_spec, esc_py_reentry_spec, esc_py_actor_system_spec;
 
 int esc_py_actor_exec(PyObject *module);
 int esc_py_actor_traverse_state(esc_py_actor_state *section, visitproc visit, void *arg);

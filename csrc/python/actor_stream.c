@@ -1,24 +1,22 @@
 /* python/actor_stream.c - es.Stream: a reference to send to, and a queue to read from outside.
  *
- * It is the core's escqrs_stream. Who awaits it in an event loop is a StreamAwait, which the
- * stream's bell has while it waits: a block of its own, as references to the stream may outlive the
- * Python object. A delivery rings the bell: it takes who waits off, and puts it on the queue of its
- * loop (loop.h), from any thread and without the GIL. Who stops waiting takes itself off. Whoever
- * has taken it has its reference, so each is woken, or given up, once. Locks: none; reading needs
- * the GIL.
+ * It is the core's escqrs_stream. For event loops it is armed with a bell, a block of its own, as
+ * references to the stream may outlive the Python object: who delivers pushes the bell's errand,
+ * which calls the waker. Locks: none; reading needs the GIL.
  */
 
 #include "python/actor.h"
 
 #include "python/actor_reply.h"
 #include "python/errors.h"
-#include "python/loop.h"
 #include "python/state.h"
 
-typedef struct stream_await stream_await;
-
 typedef struct bell {
-    _Atomic(stream_await *) awaiter; /* strong: it is to hear of the next delivery; or NULL */
+    esc_py_errand errand;
+    esc_py_actor_system *system;
+    escqrs_ref *ref; /* the stream's; held by the errand, from being armed until it has run */
+    PyObject *waker; /* function, or NULL where nobody waits any more; with the GIL */
+    bool armed;      /* the stream is, or the errand is under way; with the GIL */
 } bell;
 
 typedef struct stream {
@@ -27,32 +25,26 @@ typedef struct stream {
     bell *bell; /* the core's to free */
 } stream;
 
-struct stream_await {
-    PyObject_HEAD
-    esc_py_loop_errand errand;
-    stream *stream;     /* strong */
-    PyObject *queue;    /* LoopQueue of its loop; NULL: the loop of a seeded system, or none yet */
-    PyObject *future;   /* while it waits */
-    PyObject *iterator; /* of the future */
-    bool lent;          /* a reference: to the bell, or to the queue of the loop; with the GIL */
-};
-
-/* With the bell's reference; or NULL: somebody else has it, or nobody waits. */
-static stream_await *take_awaiter(bell *self)
+static void wake_errand(esc_py_errand *errand)
 {
-    /* acquire: pairs with the release in begin_wait */
-    return atomic_exchange_explicit(&self->awaiter, NULL, memory_order_acquire);
+    bell *self = ESC_CONTAINER_OF(errand, bell, errand);
+    PyObject *waker = self->waker;
+    self->waker = NULL;
+    self->armed = false;
+    PyObject *result = waker == NULL ? NULL : PyObject_CallNoArgs(waker);
+    if (result == NULL && waker != NULL) {
+        PyErr_WriteUnraisable(waker);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(waker);
+    escqrs_ref_release(self->ref); /* the errand's */
 }
 
 /* Any thread, with or without the GIL. */
 static void bell_ring(void *data)
 {
-    stream_await *awaiter = take_awaiter(data);
-    if (awaiter != NULL && awaiter->queue != NULL) {
-        esc_py_loop_push_errand(awaiter->queue, &awaiter->errand);
-    } else if (awaiter != NULL) {
-        esc_py_errand_push(awaiter->errand.system, &awaiter->errand.errand);
-    }
+    bell *self = data;
+    esc_py_errand_push(self->system, &self->errand);
 }
 
 static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
@@ -80,9 +72,11 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
         Py_DECREF((PyObject *)self);
         return esc_py_raise(state, &error);
     }
+    made->errand.run = wake_errand;
+    made->system = core;
+    made->ref = escqrs_stream_ref(self->core);
     self->bell = made;
-    self->ref.core = escqrs_stream_ref(
-        self->core); /* the stream's one reference, which its release gives back */
+    self->ref.core = made->ref; /* the stream's one reference, which its release gives back */
     return (PyObject *)self;
 }
 
@@ -102,7 +96,11 @@ static void stream_dealloc(PyObject *object)
         PyObject_ClearWeakRefs(object);
     }
     if (self->core != NULL && esc_py_is_own(self->ref.system->fork_generation)) {
-        escqrs_stream_release(self->core); /* nobody waits: who does holds this object */
+        if (escqrs_stream_disarm(self->core)) {
+            Py_CLEAR(self->bell->waker);
+            escqrs_ref_release(self->ref.core); /* the errand's */
+        }
+        escqrs_stream_release(self->core);
     }
     Py_XDECREF((PyObject *)self->ref.system);
     type->tp_free(object);
@@ -184,214 +182,55 @@ static PyObject *stream_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* ---- awaiting ----------------------------------------------------------------------------------- */
-
-/* On the loop's thread, with the reference that the sink had. */
-static void await_woken(esc_py_errand *errand)
+/* _take(): (message,), or None where there is nothing yet, or () where it is closed. */
+static PyObject *stream_take(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
-    stream_await *self = ESC_CONTAINER_OF(errand, stream_await, errand.errand);
-    self->lent = false;
-    if (self->future != NULL) {
-        esc_py_loop_settle(self->future);
+    PyObject *message = NULL;
+    escqrs_status status = take((stream *)object, &message);
+    if (status != ESCQRS_OK) {
+        return status == ESCQRS_CLOSED ? PyTuple_New(0) : Py_NewRef(Py_None);
     }
-    Py_DECREF((PyObject *)self);
+    PyObject *result = PyTuple_Pack(1, message);
+    Py_DECREF(message);
+    return result;
 }
 
-/* It does not wait any more. */
-static void end_wait(stream_await *self)
+/* _arm(function): it is called once, when there is something to take. */
+static PyObject *stream_arm(PyObject *object, PyObject *function)
 {
-    bell *hung = self->stream->bell;
-    /* relaxed: with the GIL, under which it came there */
-    if (self->lent && atomic_load_explicit(&hung->awaiter, memory_order_relaxed) == self &&
-        take_awaiter(hung) != NULL) {
-        self->lent = false;
-        Py_DECREF((PyObject *)self); /* the caller has one */
-    }
-    Py_CLEAR(self->iterator);
-    Py_CLEAR(self->future);
-}
-
-static int refuse_second(void)
-{
-    PyErr_SetString(PyExc_RuntimeError, "somebody else awaits this stream already");
-    return -1;
-}
-
-/* 0: it waits, or there is something already; -1 with an exception. */
-static int begin_wait(stream_await *self)
-{
-    bell *hung = self->stream->bell;
-    esc_py_actor_system *system = self->stream->ref.system;
-    stream_await *nobody = NULL;
-    if (self->lent) { /* somebody steps it who was not woken */
-        return refuse_second();
-    }
-    Py_CLEAR(self->queue);
-    if (system->manual) { /* a seeded loop watches no descriptor, and all is on its thread */
-        PyObject *checked = PyObject_CallMethod((PyObject *)system, "_check_loop", NULL);
-        Py_XDECREF(checked);
-        self->future = checked == NULL ? NULL : esc_py_loop_future(system->state, NULL);
-    } else {
-        self->future = esc_py_loop_future(system->state, &self->queue);
-    }
-    if (self->future == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "a stream can be awaited only while an event loop "
-                                                "runs; elsewhere use stream.get()");
-        }
-        return -1;
-    }
-    self->iterator = PyObject_GetIter(self->future);
-    if (self->iterator == NULL) {
-        Py_CLEAR(self->future);
-        return -1;
-    }
-    self->lent = true;
-    Py_INCREF((PyObject *)self); /* the bell's */
-    /* release: who takes it sees its queue */
-    if (!atomic_compare_exchange_strong_explicit(&hung->awaiter, &nobody, self,
-                                                 memory_order_release, memory_order_relaxed)) {
-        self->lent = false;
-        Py_DECREF((PyObject *)self);
-        Py_CLEAR(self->iterator);
-        Py_CLEAR(self->future);
-        return refuse_second();
-    }
-    stream_await *awaiter = escqrs_stream_arm(self->stream->core) ? NULL : take_awaiter(hung);
-    if (awaiter != NULL) {
-        await_woken(&awaiter->errand.errand);
-    }
-    return 0;
-}
-
-static PySendResult await_send(PyObject *object, PyObject *Py_UNUSED(sent), PyObject **result)
-{
-    stream_await *self = (stream_await *)object;
-    *result = NULL;
-    if (esc_py_actor_system_check_fork(self->stream->ref.system) < 0) {
-        return PYGEN_ERROR;
-    }
-    for (;;) {
-        if (self->iterator != NULL) {
-            PySendResult step = PyIter_Send(self->iterator, Py_None, result);
-            if (step == PYGEN_NEXT) {
-                return step;
-            }
-            end_wait(self); /* keeps an exception */
-            if (step == PYGEN_ERROR) {
-                return step;
-            }
-            Py_CLEAR(*result);
-        }
-        escqrs_status status = take(self->stream, result);
-        if (status == ESCQRS_OK) {
-            return PYGEN_RETURN;
-        }
-        if (status == ESCQRS_CLOSED) {
-            PyErr_SetNone(PyExc_StopAsyncIteration);
-            return PYGEN_ERROR;
-        }
-        if (begin_wait(self) < 0) {
-            return PYGEN_ERROR;
-        }
-    }
-}
-
-static PyObject *await_next(PyObject *object)
-{
-    PyObject *result;
-    return await_send(object, Py_None, &result) == PYGEN_RETURN ? esc_py_loop_return(result)
-                                                                : result;
-}
-
-/* Its task is cancelled, or another exception is thrown into it. */
-static PyObject *await_throw(PyObject *object, PyObject *args)
-{
-    PyObject *type, *value = NULL, *traceback = NULL;
-    if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &traceback)) {
+    stream *self = (stream *)object;
+    bell *armed = self->bell;
+    if (armed->waker != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "somebody else awaits this stream already");
         return NULL;
     }
-    end_wait((stream_await *)object);
-    if (PyExceptionInstance_Check(type)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    } else if (PyExceptionClass_Check(type)) {
-        PyErr_SetObject(type, value);
-    } else {
-        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
+    armed->waker = Py_NewRef(function);
+    if (armed->armed) { /* for somebody who has gone; the errand that is under way wakes this one */
+        Py_RETURN_NONE;
     }
-    return NULL;
-}
-
-static PyObject *await_close(PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    end_wait((stream_await *)object);
+    armed->armed = true;
+    escqrs_ref_hold(armed->ref); /* the errand's */
+    if (!escqrs_stream_arm(self->core)) {
+        wake_errand(&armed->errand);
+    }
     Py_RETURN_NONE;
 }
 
-/* _next(): an awaitable of the next message, which raises StopAsyncIteration at the end. */
-static PyObject *stream_await_next(PyObject *object, PyObject *Py_UNUSED(ignored))
+/* _disarm(function): it is not to be called any more. */
+static PyObject *stream_disarm(PyObject *object, PyObject *function)
 {
-    stream *of = (stream *)object;
-    stream_await *self =
-        PyObject_GC_New(stream_await, of->ref.system->state->actor.stream_await_type);
-    if (self == NULL) {
-        return NULL;
+    stream *self = (stream *)object;
+    bell *armed = self->bell;
+    if (armed->waker != function) {
+        Py_RETURN_NONE;
     }
-    self->errand.errand.run = await_woken;
-    self->errand.system = of->ref.system; /* which the stream holds */
-    self->stream = (stream *)Py_NewRef(object);
-    self->queue = self->future = self->iterator = NULL;
-    self->lent = false;
-    PyObject_GC_Track((PyObject *)self);
-    return (PyObject *)self;
+    Py_CLEAR(armed->waker);
+    if (escqrs_stream_disarm(self->core)) {
+        armed->armed = false;
+        escqrs_ref_release(armed->ref); /* the errand's */
+    }
+    Py_RETURN_NONE;
 }
-
-static int await_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    stream_await *self = (stream_await *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT((PyObject *)self->stream);
-    Py_VISIT(self->queue);
-    Py_VISIT(self->future);
-    Py_VISIT(self->iterator);
-    return 0;
-}
-
-static void await_dealloc(PyObject *object)
-{
-    stream_await *self = (stream_await *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    Py_XDECREF(self->queue);
-    Py_XDECREF(self->future);
-    Py_XDECREF(self->iterator);
-    Py_XDECREF((PyObject *)self->stream);
-    PyObject_GC_Del(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef await_methods[] = {
-    {"throw", await_throw, METH_VARARGS, NULL},
-    {"close", await_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot await_slots[] = {
-    {Py_tp_dealloc, await_dealloc}, {Py_tp_traverse, await_traverse},
-    {Py_tp_methods, await_methods}, {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, await_next},   {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, await_send},       {0, NULL},
-};
-
-PyType_Spec esc_py_stream_await_spec = {
-    .name = "escqrs._core.StreamAwait",
-    .basicsize = sizeof(stream_await),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = await_slots,
-};
-
-/* ---- the type ----------------------------------------------------------------------------------- */
 
 static PyMethodDef stream_methods[] = {
     {"get", _PyCFunction_CAST(stream_get), METH_VARARGS | METH_KEYWORDS,
@@ -399,7 +238,9 @@ static PyMethodDef stream_methods[] = {
      "es.Closed once it is closed and empty."},
     {"close", stream_close, METH_NOARGS,
      "close($self, /)\n--\n\nTake no more; what has come can still be read. From any thread."},
-    {"_next", stream_await_next, METH_NOARGS, NULL},
+    {"_take", stream_take, METH_NOARGS, NULL},
+    {"_arm", stream_arm, METH_O, NULL},
+    {"_disarm", stream_disarm, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

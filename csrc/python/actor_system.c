@@ -844,7 +844,6 @@ int esc_py_actor_exec(PyObject *module)
         {&section->context_type, &esc_py_context_spec, true},
         {&section->reply_type, &esc_py_answer_spec, true},
         {&section->recipe_type, &esc_py_recipe_spec, true},
-        {&section->stream_await_type, &esc_py_stream_await_spec, false},
         {&section->timer_type, &esc_py_timer_spec, true},
         {&section->reentry_type, &esc_py_reentry_spec, false},
     };
@@ -874,7 +873,6 @@ int esc_py_actor_traverse_state(esc_py_actor_state *section, visitproc visit, vo
     Py_VISIT(section->context_type);
     Py_VISIT(section->reply_type);
     Py_VISIT(section->stream_type);
-    Py_VISIT(section->stream_await_type);
     Py_VISIT(section->recipe_type);
     Py_VISIT(section->timer_type);
     Py_VISIT(section->reentry_type);
@@ -894,7 +892,6 @@ void esc_py_actor_clear_state(esc_py_actor_state *section)
     Py_CLEAR(section->context_type);
     Py_CLEAR(section->reply_type);
     Py_CLEAR(section->stream_type);
-    Py_CLEAR(section->stream_await_type);
     Py_CLEAR(section->recipe_type);
     Py_CLEAR(section->timer_type);
     Py_CLEAR(section->reentry_type);

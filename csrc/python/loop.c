@@ -12,10 +12,10 @@
 typedef struct loop_queue {
     PyObject_HEAD
     esc_queue queue;
-    esc_queue errands;
     int descriptor;
-    _Atomic uint32_t dead;    /* the loop is gone: nobody drains any more */
-    _Atomic uint32_t pushing; /* threads that push: memory and descriptor stay until they are out */
+    _Atomic uint32_t dead; /* the loop is gone: nobody drains any more */
+    _Atomic uint32_t
+        pushing;    /* threads in esc_py_loop_push: memory and descriptor stay until they are out */
     PyObject *loop; /* weak reference, whose callback is `forget`; NULL once the loop is gone */
     PyObject *weakrefs;
 } loop_queue;
@@ -77,7 +77,6 @@ static loop_queue *queue_new(esc_py_state *state, PyObject *loop)
         return NULL;
     }
     esc_queue_init(&self->queue);
-    esc_queue_init(&self->errands);
     atomic_init(&self->dead, 0);
     atomic_init(&self->pushing, 0);
     self->weakrefs = NULL;
@@ -157,7 +156,7 @@ static PyObject *queue_of(esc_py_state *state, PyObject *loop)
     return queue;
 }
 
-/* Any thread: give what is in a dead loop's queue to the systems. */
+/* Any thread: give what is in a dead loop's queue to the system. */
 static void queue_pass_on(loop_queue *self)
 {
     esc_queue_node *node = esc_queue_take_all(&self->queue);
@@ -167,47 +166,29 @@ static void queue_pass_on(loop_queue *self)
         esc_py_system_push_completed(reply->system, reply);
         node = next;
     }
-    node = esc_queue_take_all(&self->errands);
-    while (node != NULL) {
-        esc_queue_node *next = node->next;
-        esc_py_loop_errand *errand = ESC_CONTAINER_OF(node, esc_py_loop_errand, errand.node);
-        esc_py_errand_push(errand->system, &errand->errand);
-        node = next;
-    }
 }
 
-static void push(loop_queue *self, esc_queue *queue, esc_queue_node *node)
+void esc_py_loop_push(PyObject *object, esc_py_reply *reply)
 {
-    /* What is pushed holds the queue, but once pushed it may be drained at once and both may go:
-     * from here on `pushing` keeps the queue. relaxed: the push orders it before the drain. */
+    loop_queue *self = (loop_queue *)object;
+    /* The reply holds the queue, but once pushed it may be drained at once and both may go: from
+     * here on `pushing` keeps the queue. relaxed: the push orders it before the drain. */
     (void)atomic_fetch_add_explicit(&self->pushing, 1, memory_order_relaxed);
-    if (esc_queue_push(queue, node)) {
+    if (esc_queue_push(&self->queue, &reply->queued)) {
         uint64_t one = 1;
         ssize_t written;
         do {
             written = write(self->descriptor, &one, sizeof one);
         } while (written < 0 && errno == EINTR);
     }
-    /* seq_cst: pairs with the fence in queue_forget: either its drain finds it or we see that it
-     * came */
+    /* seq_cst: pairs with the fence in queue_forget: either its drain finds the reply or we see
+     * that it came */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&self->dead, memory_order_relaxed)) {
         queue_pass_on(self);
     }
     /* release: pairs with the acquire in queue_dealloc */
     (void)atomic_fetch_sub_explicit(&self->pushing, 1, memory_order_release);
-}
-
-void esc_py_loop_push(PyObject *object, esc_py_reply *reply)
-{
-    loop_queue *self = (loop_queue *)object;
-    push(self, &self->queue, &reply->queued);
-}
-
-void esc_py_loop_push_errand(PyObject *object, esc_py_loop_errand *errand)
-{
-    loop_queue *self = (loop_queue *)object;
-    push(self, &self->errands, &errand->errand.node);
 }
 
 static void queue_drain(loop_queue *self)
@@ -217,12 +198,6 @@ static void queue_drain(loop_queue *self)
         esc_queue_node *next = node->next;
         esc_py_reply_complete((esc_py_reply *)((char *)node - offsetof(esc_py_reply, queued)));
         node = next;
-    }
-    node = esc_queue_take_all(&self->errands);
-    while (node != NULL) {
-        esc_py_errand *errand = ESC_CONTAINER_OF(node, esc_py_errand, node);
-        node = node->next;
-        errand->run(errand);
     }
 }
 
@@ -240,7 +215,7 @@ static PyObject *queue_forget(PyObject *object, PyObject *Py_UNUSED(reference))
 {
     loop_queue *self = (loop_queue *)object;
     atomic_store_explicit(&self->dead, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* see push */
+    atomic_thread_fence(memory_order_seq_cst); /* see esc_py_loop_push */
     queue_drain(self); /* the descriptor is not read: after fork the parent has it too */
     Py_CLEAR(self->loop);
     Py_RETURN_NONE;
@@ -253,7 +228,7 @@ static void queue_dealloc(PyObject *object)
     if (self->weakrefs != NULL) {
         PyObject_ClearWeakRefs(object);
     }
-    /* acquire: pairs with the release in push. Those who push never wait for the GIL.
+    /* acquire: pairs with the release in esc_py_loop_push. Those who push never wait for the GIL.
      */
     while (atomic_load_explicit(&self->pushing, memory_order_acquire) != 0) {
         sched_yield();
@@ -299,30 +274,6 @@ static PyType_Spec queue_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = queue_slots,
 };
-
-PyObject *esc_py_loop_future(esc_py_state *state, PyObject **queue)
-{
-    PyObject *future = NULL;
-    PyObject *loop = running_loop(state);
-    if (loop != NULL && loop != Py_None &&
-        (queue == NULL || (*queue = (PyObject *)queue_of(state, loop)) != NULL) &&
-        (future = PyObject_CallMethod(loop, "create_future", NULL)) == NULL && queue != NULL) {
-        Py_CLEAR(*queue);
-    }
-    Py_XDECREF(loop);
-    return future;
-}
-
-PyObject *esc_py_loop_return(PyObject *value)
-{
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-    Py_DECREF(value);
-    if (stop != NULL) {
-        PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_DECREF(stop);
-    }
-    return NULL;
-}
 
 /* ---- the awaiter -------------------------------------------------------------------------------- */
 
@@ -490,7 +441,16 @@ static PyObject *await_next(PyObject *object)
 {
     PyObject *result;
     PySendResult step = await_send(object, Py_None, &result);
-    return step == PYGEN_RETURN ? esc_py_loop_return(result) : result;
+    if (step == PYGEN_RETURN) {
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        Py_DECREF(result);
+        if (stop != NULL) {
+            PyErr_SetObject(PyExc_StopIteration, stop);
+            Py_DECREF(stop);
+        }
+        return NULL;
+    }
+    return result;
 }
 
 static int await_traverse(PyObject *object, visitproc visit, void *arg)

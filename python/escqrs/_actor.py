@@ -230,7 +230,22 @@ class Stream(_core.StreamBase):
         return self
 
     async def __anext__(self) -> Any:
-        return await self._next()
+        while True:
+            got = self._take()
+            if got:
+                return got[0]
+            if got is not None:
+                raise StopAsyncIteration
+            self._system._check_loop()
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            waker = functools.partial(_wake, loop, future)
+            self._arm(waker)
+            try:
+                await future
+            except BaseException:
+                self._disarm(waker)
+                raise
 
     def __enter__(self) -> Stream:
         return self
