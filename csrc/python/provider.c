@@ -28,6 +28,7 @@
 
 #include "base/checksum.h"
 #include "base/error.h"
+#include "python/simulation.h"
 #include "python/state.h"
 #include "python/metadata.h"
 #include "python/text.h"
@@ -220,7 +221,7 @@ static PyObject *write_of(const escqrs_commit *commit, const escqrs_write *write
 
 static PyObject *writes_of(const escqrs_commit *commit)
 {
-    escqrs_uuid cause = {{0}};
+    escqrs_uuid cause = esc_py_new_uuid(); /* a seeded system has its own */
     PyObject *writes = PyList_New(0);
     for (size_t i = 0; writes != NULL && i < commit->write_count; i++) {
         PyObject *write = write_of(commit, &commit->writes[i], &cause);
@@ -744,7 +745,8 @@ static const escqrs_provider_functions provider_functions = {
 };
 
 /* With the GIL. NULL with `error` filled. */
-static py_provider *provider_new(esc_py_state *state, PyObject *bridge, escqrs_error *error)
+static py_provider *provider_new(esc_py_state *state, PyObject *bridge,
+                                 const escqrs_store_options *rows, escqrs_error *error)
 {
     py_provider *made = escqrs_alloc_zero(sizeof *made);
     if (made == NULL) {
@@ -757,7 +759,7 @@ static py_provider *provider_new(esc_py_state *state, PyObject *bridge, escqrs_e
     }
     made->state = state;
     made->bridge = Py_NewRef(bridge);
-    if (escqrs_store_open(":memory:", NULL, &made->rows, error) != ESCQRS_OK) {
+    if (escqrs_store_open(":memory:", rows, &made->rows, error) != ESCQRS_OK) {
         provider_destroy(&made->base);
         return NULL;
     }
@@ -767,9 +769,9 @@ static py_provider *provider_new(esc_py_state *state, PyObject *bridge, escqrs_e
 PyObject *esc_py_store_open_provider(PyObject *object, PyObject *args)
 {
     esc_py_store *self = (esc_py_store *)object;
-    PyObject *bridge, *name;
+    PyObject *bridge, *name, *simulation = Py_None;
     Py_ssize_t message_bytes_max;
-    if (!PyArg_ParseTuple(args, "OUn", &bridge, &name, &message_bytes_max)) {
+    if (!PyArg_ParseTuple(args, "OUn|O", &bridge, &name, &message_bytes_max, &simulation)) {
         return NULL;
     }
     const char *shown = PyUnicode_AsUTF8(name);
@@ -781,12 +783,16 @@ PyObject *esc_py_store_open_provider(PyObject *object, PyObject *args)
         return NULL;
     }
     escqrs_error error = {0};
-    py_provider *provider = provider_new(self->state, bridge, &error);
+    escqrs_store_options options = {.event_bytes_max = (size_t)message_bytes_max,
+                                    .log = {esc_py_log_write, &self->log}};
+    if (esc_py_store_take_simulation(self, simulation, &options) < 0) {
+        return NULL;
+    }
+    const escqrs_store_options rows = {.manual = options.manual};
+    py_provider *provider = provider_new(self->state, bridge, &rows, &error);
     if (provider == NULL) {
         return esc_py_store_raise(self, &error);
     }
-    escqrs_store_options options = {.event_bytes_max = (size_t)message_bytes_max,
-                                    .log = {esc_py_log_write, &self->log}};
     escqrs_status status;
     escqrs_store *core = NULL;
     Py_BEGIN_ALLOW_THREADS

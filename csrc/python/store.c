@@ -128,8 +128,7 @@ static PyObject *store_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     return (PyObject *)self;
 }
 
-/* What a seeded system decides for a store that it runs. */
-static int take_simulation(esc_py_store *self, PyObject *given, escqrs_store_options *options)
+int esc_py_store_take_simulation(esc_py_store *self, PyObject *given, escqrs_store_options *options)
 {
     if (given == Py_None) {
         return 0;
@@ -185,7 +184,7 @@ static PyObject *store_open(PyObject *object, PyObject *args)
         .event_bytes_max = (size_t)message_bytes_max,
         .log = {esc_py_log_write, &self->log},
     };
-    if (take_simulation(self, simulation, &options) < 0) {
+    if (esc_py_store_take_simulation(self, simulation, &options) < 0) {
         return NULL;
     }
     escqrs_error error = {0};

@@ -75,6 +75,9 @@ void esc_py_store_close(esc_py_store *self);
 esc_py_store *esc_py_store_cast(struct esc_py_state *state, PyObject *object);
 /* Raise what the core said, once its log is handed over. NULL always. */
 PyObject *esc_py_store_raise(esc_py_store *self, const escqrs_error *error);
+/* What a seeded system (None: there is none) decides for a store that it runs; 0, or -1. */
+int esc_py_store_take_simulation(esc_py_store *self, PyObject *given,
+                                 escqrs_store_options *options);
 /* -1 with Deadlock raised where this thread is a read model's that holds the writer. */
 int esc_py_store_refuse_in_projection(esc_py_store *self);
 

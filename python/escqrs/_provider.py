@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ._core import NewEvent, Recorded
+from ._core import ActorSystemBase, NewEvent, Recorded
 from ._feed import follow
 from ._inspect import Statistics, Verification
 from ._match import Match
@@ -40,9 +40,10 @@ class ProviderStore(Store):
 
     provider: Store
 
-    def __init__(self, provider: Store) -> None:
+    def __init__(self, provider: Store, simulation: ActorSystemBase | None = None) -> None:
         self.provider = provider
-        self._open_provider(Bridge(provider), type(provider).__qualname__, MESSAGE_BYTES_MAX)
+        name = type(provider).__qualname__
+        self._open_provider(Bridge(provider), name, MESSAGE_BYTES_MAX, simulation)
         follow(provider, self)
 
     def keep_files(self) -> None:

@@ -14,7 +14,7 @@ from ._actor import ActorSystem
 from ._core import Context, Ref
 from ._props import OneForOne, check_seconds
 from ._seeded_loop import SeededLoop
-from ._store import check_numbers
+from ._store import Store, check_numbers
 from .errors import Timeout
 
 __all__ = ["Client", "System", "explore"]
@@ -67,7 +67,7 @@ class System(ActorSystem):
 
     def open(
         self,
-        store: str | os.PathLike[str] | type = ":memory:",
+        store: str | os.PathLike[str] | Store | type = ":memory:",
         *classes: Any,
         durability: str = "full",
         max_in_flight: int = 100_000,
@@ -75,7 +75,9 @@ class System(ActorSystem):
     ) -> _system.System:
         """A system of entities and read models that runs beside the actors, in the same order.
 
-        store: the path of a file; where a class stands in its place, a store in memory.
+        store: the path of a file; where a class stands in its place, a store in memory. Or a
+            provider of one's own (a subclass of ``es.Store`` that keeps its events itself), whose
+            methods are called on this thread; times are those that it gives its events.
         classes: aggregates, read models, processes, events, as for ``es.open``; the rest likewise.
 
         It is closed with this one, after the actors.

@@ -270,8 +270,10 @@ def open_with(
     """:func:`open`, by threads, or by a seeded actor system instead."""
     aggregates, readmodels, processes, events = _sort(classes)
     check_numbers(max_in_flight=max_in_flight, max_entities=max_entities)
-    if simulation is not None and isinstance(store, Store):
-        raise TypeError("a seeded system opens the store itself, by its path")
+    if simulation is not None and isinstance(store, Store) and not _is_provider(store):
+        raise TypeError(
+            "a seeded system opens the store itself, by its path; a provider of one's own is given"
+        )
     if isinstance(store, Store):
         if (durability, readonly, max_message_bytes, chain) != (
             "full",
@@ -289,7 +291,7 @@ def open_with(
     _readmodel.check(readmodels)
     owned = not isinstance(store, Store) or _is_provider(store)
     below = (
-        _carry(store)
+        _carry(store, simulation)
         if isinstance(store, Store)
         else open_store(
             simulation, check_options(store, durability, readonly, max_message_bytes, chain)
@@ -323,13 +325,13 @@ def _is_provider(store: Store) -> bool:
     return type(store).commit is not Store.commit or type(store).events is not Store.events
 
 
-def _carry(store: Store) -> Store:
+def _carry(store: Store, simulation: _core.ActorSystemBase | None) -> Store:
     """The store of the core that stands for the one that was given, which has no system yet."""
     before = _carried.get(store)
     if (before is not None and not before.closed) or store._simulation is not None:
         what = "that of a seeded system" if before is None else repr(before)
         raise Locked(f"{store!r} has a system already: {what}", path=store.path)
-    return ProviderStore(store) if _is_provider(store) else store
+    return ProviderStore(store, simulation) if _is_provider(store) else store
 
 
 def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> System:
@@ -337,8 +339,10 @@ def _on(store: Store, owned: bool, max_in_flight: int, max_entities: int) -> Sys
     system = System(store, owned, max_in_flight, max_entities)
     system._owns_store = owned
     system._processes = {}
-    if store._simulation is None:  # which its simulation keeps, and with it the system
-        _carried[store.provider if isinstance(store, ProviderStore) else store] = system
+    if isinstance(store, ProviderStore):
+        _carried[store.provider] = system
+    elif store._simulation is None:  # else its simulation keeps it, and with it the system
+        _carried[store] = system
     return system
 
 
