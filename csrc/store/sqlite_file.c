@@ -98,6 +98,19 @@ escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
     return ESCQRS_OK;
 }
 
+escqrs_status esc_sqlite_check_opened(esc_sqlite *sqlite, escqrs_error *error)
+{
+    esc_place now = {0};
+    if (sqlite->opened.number == 0) {
+        return ESCQRS_OK;
+    }
+    int failed = find_place(sqlite->path, &now);
+    bool gone = failed == ENOENT || failed == ENOTDIR ||
+                (failed == 0 &&
+                 (sqlite->opened.device != now.device || sqlite->opened.number != now.number));
+    return gone ? refuse_place(sqlite, "", "deleted, moved or replaced", error) : ESCQRS_OK;
+}
+
 /* -1 where SQLite does not say. */
 static int64_t size_of(sqlite3 *db, int which)
 {
@@ -384,6 +397,7 @@ static escqrs_status open_for_writing(esc_sqlite *sqlite, escqrs_error *error)
 static escqrs_status open_for_reading(esc_sqlite *sqlite, escqrs_error *error)
 {
     esc_connection *connection;
+    (void)find_place(sqlite->path, &sqlite->opened); /* 0 where it is not there: refused below */
     escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
     if (status == ESCQRS_OK) {
         status = esc_sqlite_prepare(sqlite, connection, error);

@@ -188,6 +188,7 @@ typedef struct esc_sqlite {
         bool stopped; /* mutex */
     } pool;
 
+    esc_place opened;        /* read-only stores: the file */
     esc_mutex refresh_mutex; /* read-only stores: who refreshes is the stream index's leader */
     int64_t scanned;         /* refresh_mutex: the tail is read up to here */
 } esc_sqlite;
@@ -266,6 +267,9 @@ escqrs_status esc_sqlite_upgrade(esc_sqlite *sqlite, escqrs_error *error) ESCQRS
  * deleted, moved or replaced one is lost. IO. Between two transactions: where it is the WAL that is
  * gone, what was committed to it is moved into the file. */
 escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
+/* The same for the file of a read-only store: who goes on reading it learns of no commit any more.
+ * IO. Any thread. */
+escqrs_status esc_sqlite_check_opened(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;
 /* ESCQRS_IO if somebody took a part of the file or of its WAL away: what is written behind it would
  * be lost. Not within a transaction. */
 escqrs_status esc_sqlite_check_sizes(esc_sqlite *sqlite, escqrs_error *error) ESCQRS_MUST_USE;

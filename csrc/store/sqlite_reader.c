@@ -158,7 +158,10 @@ void esc_sqlite_close_readers(esc_sqlite *sqlite)
 escqrs_status esc_sqlite_reader(escqrs_provider *self, void **db, escqrs_error *error)
 {
     esc_connection *connection;
-    escqrs_status status = esc_sqlite_take_reader(of(self), &connection, error);
+    escqrs_status status = esc_sqlite_check_opened(of(self), error);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_take_reader(of(self), &connection, error);
+    }
     if (status == ESCQRS_OK) {
         *db = connection->db;
     }
@@ -942,7 +945,10 @@ escqrs_status esc_sqlite_refresh(escqrs_provider *self, escqrs_error *error)
         return ESCQRS_OK;
     }
     esc_connection *connection = NULL;
-    escqrs_status status = esc_sqlite_take_reader(sqlite, &connection, error);
+    escqrs_status status = esc_sqlite_check_opened(sqlite, error);
+    if (status == ESCQRS_OK) {
+        status = esc_sqlite_take_reader(sqlite, &connection, error);
+    }
     if (status != ESCQRS_OK) {
         return status;
     }

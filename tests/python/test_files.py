@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +474,55 @@ def test_what_is_taken_away_is_not_written_to(tmp_path: Path, suffix: str, how: 
                 system[Counter, "a"].ask(Add(1))
         with pytest.raises(es.StorageError, match="was deleted, moved or replaced"):
             system[Counter, "b"].submit(Add(1)).result(support.SECONDS)
+
+
+def take_away(path: Path, how: str) -> None:
+    if how == "replaced":
+        shutil.copy(path, f"{path}.copy")
+        os.replace(f"{path}.copy", path)
+    elif how == "moved":
+        path.rename(f"{path}.away")
+    else:
+        path.unlink()
+
+
+GONE = r"shop\.db was deleted, moved or replaced while it was open"
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_who_only_reads_a_file_that_is_taken_away_hears_of_it(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "shop.db"
+    make(path, 3)
+    with es.Store(path, readonly=True) as store:
+        assert len(list(store.history("Counter/a"))) == 3
+        calls: list[Callable[[], Any]] = [
+            lambda: next(iter(store.history("Counter/a"))),
+            lambda: next(iter(store.events())),
+            lambda: store.version("Counter/a"),
+            lambda: list(store.streams()),
+            store.restart,
+        ]
+        take_away(path, how)
+        for call in calls:
+            with pytest.raises(es.StorageError, match=GONE):
+                call()
+        if how == "moved":  # and it goes on with the file when it comes back
+            Path(f"{path}.away").rename(path)
+            make(path, 1)
+            assert store.version("Counter/a") == 4
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_queries_of_a_file_that_is_taken_away_say_so(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "shop.db"
+    with es.open(path, Counter, Counts) as system:
+        system[Counter, "a"].ask(Add(1))
+        system.flush()
+    with es.open(path, Counter, Counts, readonly=True) as system:
+        assert system[Counts].all() == [(1, 1)]
+        take_away(path, how)
+        with pytest.raises(es.StorageError, match=GONE):
+            system[Counts].all()
 
 
 class Counts(es.ReadModel):
