@@ -1,12 +1,18 @@
-/* Reading ahead: a thread of the store that reads the next page of a long iteration while the
- * program works on the page before it.
+/* Reading ahead: a thread of the store that reads the next pages of long iterations while their
+ * programs work on the pages before.
  *
- * A request belongs to its owner until it is submitted, and again once it was taken or given up.
- * What the thread has not begun its owner takes back and does himself, so nobody waits for the
- * requests of others, and without the thread all goes on as it did.
+ * An iteration has a line of pages: planned, being read, or read. The thread reads what is planned,
+ * a page of one iteration and then one of the next; an iteration that is faster than the thread
+ * reads planned pages of its own line itself, so the two share the work, and without the thread all
+ * goes on as it would.
  *
- * Any thread may call; one at a time for each request. The mutex is a leaf: `run` and `drop` are
- * called without it. */
+ * Where the pages of an iteration will end is mostly known, for positions and versions have no
+ * gaps: then several are planned and read at once. Otherwise, and once a page has ended elsewhere
+ * (large or deleted events), each is planned when the one before it has been read.
+ *
+ * A line is used by one thread at a time, beside the thread here. The mutex is a leaf: `read` and
+ * `drop` are called without it. A page that is being read is its reader's, one that was read is
+ * the line's user's. */
 #ifndef ESC_STORE_AHEAD_H
 #define ESC_STORE_AHEAD_H
 
@@ -14,23 +20,49 @@
 
 #include "base/list.h"
 #include "base/thread.h"
+#include "store/page.h"
 
-typedef struct esc_ahead_request esc_ahead_request;
+#define ESC_AHEAD_PAGES 4
 
-struct esc_ahead_request {
-    void (*run)(esc_ahead_request *request);  /* on the thread */
-    void (*drop)(esc_ahead_request *request); /* on the thread: it was given up while it ran */
-    esc_list_node node;                       /* in `queue`; from here on under the mutex */
-    bool running;
-    bool done;
-    bool given_up;
+typedef enum esc_ahead_state {
+    ESC_AHEAD_PLANNED,
+    ESC_AHEAD_IN_WORK,
+    ESC_AHEAD_READ,
+} esc_ahead_state;
+
+typedef struct esc_ahead_page {
+    esc_ahead_state state; /* mutex */
+    escqrs_query query;    /* that it answers */
+    escqrs_page page;
+    escqrs_status status;
+    escqrs_error error;
+} esc_ahead_page;
+
+typedef struct esc_ahead_line esc_ahead_line;
+
+struct esc_ahead_line {
+    /* Answer a query: on the thread, or for the user of the line on his. */
+    escqrs_status (*read)(esc_ahead_line *line, const escqrs_query *query, escqrs_page *page,
+                          escqrs_error *error);
+    void (*drop)(esc_ahead_line *line); /* on the thread: it was left while that read */
+    /* From here on: mutex. */
+    esc_list_node node;                    /* in `queue` */
+    bool running;                          /* the thread reads a page of it */
+    bool left_alone;                       /* its user has gone meanwhile */
+    bool in_steps;                         /* it is known where pages end */
+    unsigned alone;                        /* pages to come for which the thread is not asked */
+    uint64_t served;                       /* pages that the thread began */
+    escqrs_query next;                     /* what is behind the pages of the line */
+    int64_t room;                          /* events that are wanted of it */
+    esc_ahead_page pages[ESC_AHEAD_PAGES]; /* a ring */
+    size_t first, count;
 };
 
 typedef struct esc_ahead {
     esc_mutex mutex;
     esc_cond asked;    /* the thread waits */
-    esc_cond answered; /* owners wait */
-    esc_list queue;    /* mutex: requests not begun */
+    esc_cond answered; /* users of lines wait */
+    esc_list queue;    /* mutex: lines with planned pages, that the thread is to read */
     bool allowed;      /* mutex: there is another processor for the thread, and it could start */
     bool started;      /* mutex */
     bool stopped;      /* mutex */
@@ -38,18 +70,29 @@ typedef struct esc_ahead {
 } esc_ahead;
 
 void esc_ahead_init(esc_ahead *ahead, bool allowed);
-/* Finish what runs, join the thread; later requests are refused. Blocks. Twice is once. */
+/* Finish what is in work, join the thread; nothing is read ahead any more. Blocks. Twice is once.
+ */
 void esc_ahead_stop(esc_ahead *ahead);
 void esc_ahead_fini(esc_ahead *ahead); /* after stop */
 
-/* False: not accepted, the owner's as before. */
-bool esc_ahead_submit(esc_ahead *ahead, esc_ahead_request *request);
-/* Has the thread begun it, and not ended? It may end at any moment. */
-bool esc_ahead_is_running(esc_ahead *ahead, const esc_ahead_request *request);
-/* True: it has run; blocks while it does, for *waited_ns. False: it had not begun, and never will.
- */
-bool esc_ahead_take(esc_ahead *ahead, esc_ahead_request *request, int64_t *waited_ns);
-/* True: it is the owner's again. False: it runs, and `drop` will end it. Does not block. */
-bool esc_ahead_give_up(esc_ahead *ahead, esc_ahead_request *request);
+/* For a new iteration; the memory of its pages is kept. `in_steps`: each page will have all it can
+ * hold, as far as one can foresee. */
+void esc_ahead_begin(esc_ahead_line *line, bool in_steps);
+/* Have the pages of `query` read that follow the last one of the line. It is what follows a page
+ * just given, so where the line has pages it begins with theirs. `left`: events that are wanted. */
+void esc_ahead_plan(esc_ahead *ahead, esc_ahead_line *line, const escqrs_query *query,
+                    int64_t left);
+/* Exchange `page` for the one that answers `query`; blocks while it is being read. False: it is
+ * not in the line, which is empty then. *status: how reading it ended; where not OK, the line is
+ * empty, too. */
+bool esc_ahead_take(esc_ahead *ahead, esc_ahead_line *line, const escqrs_query *query,
+                    escqrs_page *page, escqrs_status *status, escqrs_error *error);
+/* The iteration has ended. True: the line is its owner's. False: the thread is reading, and `drop`
+ * will end it. Does not block. */
+bool esc_ahead_leave(esc_ahead *ahead, esc_ahead_line *line);
+void esc_ahead_free_pages(esc_ahead_line *line); /* their memory */
+
+/* What is left of a query behind a page that answers it that far. */
+void esc_query_move(escqrs_query *query, int64_t examined);
 
 #endif

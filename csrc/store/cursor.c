@@ -1,14 +1,11 @@
 /* Iterations over events: pages asked from the provider one behind the other.
  *
- * In a long iteration the next page is read ahead, on the store's thread for that (ahead.h), into a
- * page of its own. Meanwhile the stream's name and the matches are that thread's to read; whoever
- * has the cursor takes the request back before anything else is done. A program that is faster than
- * the thread does not wait for it, but reads the page behind that one: where it begins is known,
- * for positions and versions have no gaps, and what is wrong about it is seen when it is its turn.
+ * In a long iteration the pages behind are read ahead, on the store's thread for that too
+ * (ahead.h). Meanwhile the stream's name and the matches are that thread's to read as well; they
+ * change when the line was left.
  *
  * A cursor holds memory and no connection. Closed cursors are kept by the store, a few of them, so
- * that short reads need not allocate and names of streams, which never change, are known already.
- */
+ * that short reads need not allocate. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -16,25 +13,10 @@
 #include "store/store.h"
 
 #define AHEAD_EVENTS_MIN 256 /* waking the thread costs as much as reading a hundred */
-/* When the processors are busy with other work, waiting for the thread to get one costs more than
- * it spares: after a wait so long, so many pages are read without it. */
-#define AHEAD_WAIT_NS_MAX 1000000
-#define PAGES_ALONE 64
-
-typedef struct next_page_ahead {
-    esc_ahead_request request;
+typedef struct pages_ahead {
+    esc_ahead_line line;
     escqrs_cursor *cursor;
-    bool asked; /* the request is with the thread */
-    escqrs_query query;
-    escqrs_page page;
-    escqrs_status status;
-    escqrs_error error;
-    /* The page behind it, read by who waited. */
-    bool has_beyond;
-    bool alone;                /* it was not the page behind: no more of them */
-    escqrs_query beyond_query; /* that it answers */
-    escqrs_page beyond;
-} next_page_ahead;
+} pages_ahead;
 
 struct escqrs_cursor {
     escqrs_store *store; /* held while open */
@@ -42,10 +24,9 @@ struct escqrs_cursor {
     int64_t left;        /* events that the limit still allows */
     bool ended;
     escqrs_page page;
-    size_t next;            /* in the page */
-    size_t pages;           /* read so far */
-    unsigned pages_alone;   /* to be read before it is asked ahead again */
-    next_page_ahead *ahead; /* NULL: never read ahead */
+    size_t next;        /* in the page */
+    size_t pages;       /* read so far */
+    pages_ahead *ahead; /* NULL: never read ahead */
     char *stream;
     size_t stream_capacity;
     escqrs_match *matches; /* one block: matches, lists and texts */
@@ -58,8 +39,7 @@ static void free_cursor(escqrs_cursor *cursor)
 {
     esc_page_fini(&cursor->page);
     if (cursor->ahead != NULL) {
-        esc_page_fini(&cursor->ahead->page);
-        esc_page_fini(&cursor->ahead->beyond);
+        esc_ahead_free_pages(&cursor->ahead->line);
         escqrs_free(cursor->ahead);
     }
     escqrs_free(cursor->stream);
@@ -94,10 +74,6 @@ static escqrs_cursor *take_cursor(escqrs_store *store)
     }
     memset(&cursor->query, 0, sizeof cursor->query);
     cursor->page.count = cursor->next = cursor->pages = 0;
-    cursor->pages_alone = 0;
-    if (cursor->ahead != NULL) {
-        cursor->ahead->has_beyond = cursor->ahead->alone = false;
-    }
     cursor->ended = false;
     cursor->store = store;
     esc_store_hold(store);
@@ -128,12 +104,8 @@ void escqrs_cursor_close(escqrs_cursor *cursor)
     if (cursor == NULL || cursor->store->fork_generation != escqrs_fork_generation()) {
         return; /* in a child of fork the memory goes with it */
     }
-    next_page_ahead *ahead = cursor->ahead;
-    if (ahead != NULL && ahead->asked) {
-        ahead->asked = false;
-        if (!esc_ahead_give_up(&cursor->store->ahead, &ahead->request)) {
-            return; /* drop_ahead ends it */
-        }
+    if (cursor->ahead != NULL && !esc_ahead_leave(&cursor->store->ahead, &cursor->ahead->line)) {
+        return; /* drop_ahead ends it */
     }
     end_cursor(cursor);
 }
@@ -217,6 +189,12 @@ static escqrs_status check_range(const escqrs_range *range, escqrs_error *error)
     return ESCQRS_OK;
 }
 
+/* Is it known where its pages will end? */
+static bool is_in_steps(const escqrs_cursor *cursor)
+{
+    return cursor->query.match_count == 0 && cursor->left == INT64_MAX;
+}
+
 /* Read `range` of what ends at `end`. */
 static escqrs_status start(escqrs_store *store, escqrs_slice stream, int64_t hint, int64_t end,
                            const escqrs_range *range, escqrs_cursor **result, escqrs_error *error)
@@ -236,6 +214,9 @@ static escqrs_status start(escqrs_store *store, escqrs_slice stream, int64_t hin
     cursor->query.reverse = range->reverse;
     cursor->query.skip_deleted = range->skip_deleted;
     cursor->left = range->limit > 0 ? range->limit : INT64_MAX;
+    if (cursor->ahead != NULL) {
+        esc_ahead_begin(&cursor->ahead->line, is_in_steps(cursor));
+    }
     *result = cursor;
     return ESCQRS_OK;
 }
@@ -328,144 +309,57 @@ static escqrs_status ask(escqrs_store *store, const escqrs_query *query, escqrs_
     return status == ESCQRS_OK ? esc_page_check(page, query, error) : status;
 }
 
-static void run_ahead(esc_ahead_request *request)
+static escqrs_status read_ahead(esc_ahead_line *line, const escqrs_query *query, escqrs_page *page,
+                                escqrs_error *error)
 {
-    next_page_ahead *ahead = ESC_CONTAINER_OF(request, next_page_ahead, request);
-    escqrs_cursor *cursor = ahead->cursor;
-    ahead->status = esc_store_enter(cursor->store, &ahead->error);
-    if (ahead->status == ESCQRS_OK) {
-        ahead->status = ask(cursor->store, &ahead->query, &ahead->page, &ahead->error);
-        esc_store_leave(cursor->store);
+    escqrs_store *store = ESC_CONTAINER_OF(line, pages_ahead, line)->cursor->store;
+    escqrs_status status = esc_store_enter(store, error);
+    if (status == ESCQRS_OK) {
+        status = ask(store, query, page, error);
+        esc_store_leave(store);
     }
+    return status;
 }
 
-static void drop_ahead(esc_ahead_request *request)
+static void drop_ahead(esc_ahead_line *line)
 {
-    end_cursor(ESC_CONTAINER_OF(request, next_page_ahead, request)->cursor);
-}
-
-/* What is left of the query behind a page that answers it that far. */
-static void move_query(escqrs_query *query, int64_t examined)
-{
-    if (query->reverse) {
-        query->upto = examined - 1;
-    } else {
-        query->after = examined;
-    }
-}
-
-static bool is_same_place(const escqrs_query *a, const escqrs_query *b)
-{
-    return a->after == b->after && a->upto == b->upto;
+    end_cursor(ESC_CONTAINER_OF(line, pages_ahead, line)->cursor);
 }
 
 /* A stream is mostly read to its end; of the store often no more than a page is looked at. */
-static bool is_long(const escqrs_cursor *cursor, const escqrs_query *query)
+static bool is_long(const escqrs_cursor *cursor)
 {
+    const escqrs_query *query = &cursor->query;
     return query->upto - query->after >= AHEAD_EVENTS_MIN && cursor->left >= AHEAD_EVENTS_MIN &&
            (query->stream.size > 0 || cursor->pages > 1);
 }
 
-/* The page behind those that are there. Where it cannot be had it is not missed. */
-static void ask_ahead(escqrs_cursor *cursor)
+/* The pages behind the one that is there. Where they cannot be had they are not missed. */
+static void plan_ahead(escqrs_cursor *cursor)
 {
-    next_page_ahead *ahead = cursor->ahead;
-    if (ahead != NULL && ahead->asked) {
+    if (!is_long(cursor)) {
         return;
     }
-    if (cursor->pages_alone > 0) {
-        cursor->pages_alone--;
-        return;
-    }
-    escqrs_query query = cursor->query;
-    if (ahead != NULL && ahead->has_beyond) {
-        move_query(&query, ahead->beyond.examined);
-    }
-    if (!is_long(cursor, &query)) {
-        return;
-    }
-    if (ahead == NULL) {
-        ahead = cursor->ahead = escqrs_alloc_zero(sizeof *ahead);
+    if (cursor->ahead == NULL) {
+        pages_ahead *ahead = escqrs_alloc_zero(sizeof *ahead);
         if (ahead == NULL) {
             return;
         }
         ahead->cursor = cursor;
-        ahead->request.run = run_ahead;
-        ahead->request.drop = drop_ahead;
+        ahead->line.read = read_ahead;
+        ahead->line.drop = drop_ahead;
+        esc_ahead_begin(&ahead->line, is_in_steps(cursor));
+        cursor->ahead = ahead;
     }
-    ahead->query = query;
-    ahead->query.count_max = page_limit(cursor);
-    ahead->asked = esc_ahead_submit(&cursor->store->ahead, &ahead->request);
-}
-
-/* While the thread reads a page: the one behind it. */
-static void read_beyond(escqrs_cursor *cursor)
-{
-    next_page_ahead *ahead = cursor->ahead;
-    escqrs_query query = ahead->query;
-    if (ahead->alone || ahead->has_beyond || query.match_count > 0 || cursor->left != INT64_MAX ||
-        query.upto - query.after < INT64_C(2) * ESC_PAGE_EVENTS_MAX ||
-        !esc_ahead_is_running(&cursor->store->ahead, &ahead->request)) {
-        return;
-    }
-    move_query(&query, query.reverse ? query.upto - ESC_PAGE_EVENTS_MAX + 1
-                                     : query.after + ESC_PAGE_EVENTS_MAX);
-    ahead->beyond_query = query;
-    ahead->has_beyond = ask(cursor->store, &query, &ahead->beyond, NULL) == ESCQRS_OK;
-}
-
-/* The page that was read beyond is the next one, or none that is wanted. */
-static bool take_beyond(escqrs_cursor *cursor)
-{
-    next_page_ahead *ahead = cursor->ahead;
-    if (!ahead->has_beyond) {
-        return false;
-    }
-    ahead->has_beyond = false;
-    ahead->alone = !is_same_place(&ahead->beyond_query, &cursor->query);
-    if (!ahead->alone) {
-        escqrs_page page = cursor->page;
-        cursor->page = ahead->beyond;
-        ahead->beyond = page;
-    }
-    return !ahead->alone;
-}
-
-/* What was asked of the thread, if it has begun with it and it is what comes next. */
-static bool take_ahead(escqrs_cursor *cursor, escqrs_status *status, escqrs_error *error)
-{
-    next_page_ahead *ahead = cursor->ahead;
-    read_beyond(cursor);
-    ahead->asked = false;
-    int64_t waited_ns;
-    bool read = esc_ahead_take(&cursor->store->ahead, &ahead->request, &waited_ns);
-    if (!read || waited_ns > AHEAD_WAIT_NS_MAX) {
-        cursor->pages_alone = PAGES_ALONE;
-    }
-    if (!read || !is_same_place(&ahead->query, &cursor->query)) {
-        return false;
-    }
-    escqrs_page page = cursor->page;
-    cursor->page = ahead->page;
-    ahead->page = page;
-    if (ahead->status != ESCQRS_OK) {
-        if (error != NULL) {
-            *error = ahead->error;
-        }
-        ahead->error = (escqrs_error){0};
-    }
-    *status = ahead->status;
-    return true;
+    esc_ahead_plan(&cursor->store->ahead, &cursor->ahead->line, &cursor->query, cursor->left);
 }
 
 /* Answer the query into the page: with what was read already, or now. */
 static escqrs_status read_page(escqrs_cursor *cursor, escqrs_error *error)
 {
     escqrs_status status = ESCQRS_OK;
-    if (cursor->ahead != NULL && take_beyond(cursor)) {
-        return ESCQRS_OK;
-    }
-    if (cursor->ahead != NULL && cursor->ahead->asked && take_ahead(cursor, &status, error)) {
+    if (cursor->ahead != NULL && esc_ahead_take(&cursor->store->ahead, &cursor->ahead->line,
+                                                &cursor->query, &cursor->page, &status, error)) {
         return status;
     }
     cursor->query.count_max = page_limit(cursor);
@@ -484,13 +378,13 @@ static escqrs_status next_page(escqrs_cursor *cursor, escqrs_error *error)
         }
         status = read_page(cursor, error);
         if (status == ESCQRS_OK) {
-            move_query(query, cursor->page.examined);
+            esc_query_move(query, cursor->page.examined);
             query->hint = query->hint != 0 ? query->hint : cursor->page.hint;
             if (cursor->left != INT64_MAX) {
                 cursor->left -= (int64_t)cursor->page.count;
             }
             cursor->pages++;
-            ask_ahead(cursor);
+            plan_ahead(cursor);
         } else {
             cursor->page.count = 0; /* of a page that failed nothing is given: it is read again */
         }

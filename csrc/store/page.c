@@ -1,6 +1,4 @@
-/* See page.h. Names are found by the low bits of the id with linear probing: ids count from 1, so
- * they do not collide while the table is larger than they are many, and neighbours share cache
- * lines. */
+/* See page.h. */
 #include "store/page.h"
 
 #include <inttypes.h>
@@ -9,37 +7,23 @@
 #include "base/assert.h"
 #include "base/error.h"
 
-#define NAME_CAPACITY_MIN 64
+#define ARENA_BLOCK 65536 /* kept: enough for a page of small events */
 
 void esc_page_fini(escqrs_page *page)
 {
     escqrs_free(page->items);
     esc_arena_fini(&page->arena);
-    esc_arena_fini(&page->name_arena);
-    escqrs_free(page->names);
     memset(page, 0, sizeof *page);
-}
-
-static void forget_names(escqrs_page *page)
-{
-    esc_arena_reset(&page->name_arena);
-    escqrs_free(page->names);
-    page->names = NULL;
-    page->name_capacity = page->name_count = page->name_bytes = 0;
 }
 
 escqrs_status esc_page_reset(escqrs_page *page, size_t count)
 {
     if (page->arena.block_size == 0) {
-        esc_arena_init(&page->arena, 32768);
-        esc_arena_init(&page->name_arena, 4096);
+        esc_arena_init(&page->arena, ARENA_BLOCK);
     }
     esc_arena_reset(&page->arena);
     page->count = page->bytes = 0;
     page->examined = 0;
-    if (page->name_bytes > ESC_PAGE_NAMES_BYTES_MAX) {
-        forget_names(page);
-    }
     if (count > page->capacity) {
         escqrs_recorded *items = escqrs_alloc_array(count, sizeof *items);
         if (items == NULL) {
@@ -50,69 +34,6 @@ escqrs_status esc_page_reset(escqrs_page *page, size_t count)
         page->capacity = count;
     }
     return ESCQRS_OK;
-}
-
-static size_t name_slot(int64_t id, size_t capacity)
-{
-    return (size_t)id & (capacity - 1);
-}
-
-const esc_stream_name *esc_page_name(const escqrs_page *page, int64_t id)
-{
-    if (page->name_capacity == 0) {
-        return NULL;
-    }
-    size_t slot = name_slot(id, page->name_capacity);
-    while (page->names[slot].id != 0) {
-        if (page->names[slot].id == id) {
-            return &page->names[slot];
-        }
-        slot = (slot + 1) & (page->name_capacity - 1);
-    }
-    return NULL;
-}
-
-static bool grow_names(escqrs_page *page)
-{
-    size_t capacity = page->name_capacity == 0 ? NAME_CAPACITY_MIN : page->name_capacity * 2;
-    esc_stream_name *names = escqrs_alloc_zero(capacity * sizeof *names);
-    if (names == NULL) {
-        return false;
-    }
-    for (size_t i = 0; i < page->name_capacity; i++) {
-        if (page->names[i].id != 0) {
-            size_t slot = name_slot(page->names[i].id, capacity);
-            while (names[slot].id != 0) {
-                slot = (slot + 1) & (capacity - 1);
-            }
-            names[slot] = page->names[i];
-        }
-    }
-    escqrs_free(page->names);
-    page->names = names;
-    page->name_capacity = capacity;
-    return true;
-}
-
-const esc_stream_name *esc_page_keep_name(escqrs_page *page, int64_t id, escqrs_slice text,
-                                          uint64_t hash)
-{
-    ESC_ASSERT(id > 0 && esc_page_name(page, id) == NULL);
-    if (page->name_count * 2 >= page->name_capacity && !grow_names(page)) {
-        return NULL;
-    }
-    char *copy = esc_arena_strdup(&page->name_arena, text);
-    if (copy == NULL) {
-        return NULL;
-    }
-    size_t slot = name_slot(id, page->name_capacity);
-    while (page->names[slot].id != 0) {
-        slot = (slot + 1) & (page->name_capacity - 1);
-    }
-    page->names[slot] = (esc_stream_name){id, {copy, text.size}, hash};
-    page->name_count++;
-    page->name_bytes += text.size + 2 * sizeof(esc_stream_name);
-    return &page->names[slot];
 }
 
 /* ---- for providers ---------------------------------------------------------------------------- */

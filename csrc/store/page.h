@@ -1,8 +1,7 @@
 /* A page: a run of stored events in memory, read in one go and handed out by a cursor.
  *
  * The provider fills it from a query, the cursor owns it. Its memory is reused from page to page.
- * Names of streams are kept across pages (and across cursors, for cursors are pooled), as they
- * never change. Not thread-safe: whoever holds the cursor. */
+ * Not thread-safe: whoever holds the cursor. */
 #ifndef ESC_STORE_PAGE_H
 #define ESC_STORE_PAGE_H
 
@@ -14,13 +13,6 @@
 #define ESC_PAGE_EVENTS_MAX 512
 #define ESC_PAGE_BYTES_MAX (1u << 20) /* of data and headers; at least one event all the same */
 #define ESC_PAGE_EXAMINED_MAX 16384   /* events looked at for a filter in one go */
-#define ESC_PAGE_NAMES_BYTES_MAX (8u << 20) /* of names kept */
-
-typedef struct esc_stream_name {
-    int64_t id;
-    escqrs_slice text;
-    uint64_t hash; /* as in the checksum */
-} esc_stream_name;
 
 struct escqrs_page {
     escqrs_recorded *items;
@@ -30,29 +22,16 @@ struct escqrs_page {
     int64_t examined; /* result: how far the query was answered, a version or position (in its
                          direction) */
     int64_t hint;     /* result: for the next query of the stream */
-    esc_arena arena;  /* data, headers and lists of the items */
-
-    esc_arena name_arena;
-    esc_stream_name *names; /* open addressing by id; id 0 is free */
-    size_t name_capacity;   /* a power of two, or 0 */
-    size_t name_count;
-    size_t name_bytes;
+    esc_arena arena;  /* names, data, headers and lists of the items */
 };
 
 void esc_page_fini(escqrs_page *page); /* all zero is an empty one */
-/* Forget the events, not the names, unless these are too many; room for `count` events. NO_MEMORY.
- */
+/* Forget the events; room for `count` of them. NO_MEMORY. */
 escqrs_status esc_page_reset(escqrs_page *page, size_t count) ESCQRS_MUST_USE;
 
 /* After a reading that answered OK: was anything of the query answered? Otherwise the provider has
  * lost events. CORRUPT. */
 escqrs_status esc_page_check(const escqrs_page *page, const escqrs_query *query,
                              escqrs_error *error) ESCQRS_MUST_USE;
-
-/* The name of that id if it is known, or NULL. Valid until the next name is kept. */
-const esc_stream_name *esc_page_name(const escqrs_page *page, int64_t id);
-/* Keep a name (copied). NULL when out of memory. */
-const esc_stream_name *esc_page_keep_name(escqrs_page *page, int64_t id, escqrs_slice text,
-                                          uint64_t hash);
 
 #endif

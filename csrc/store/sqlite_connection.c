@@ -265,6 +265,7 @@ void esc_connection_close(const esc_sqlite *sqlite, esc_connection *connection)
         sqlite3_finalize(connection->statements[i]);
         connection->statements[i] = NULL;
     }
+    esc_stream_names_fini(&connection->names);
     if (sqlite3_close(connection->db) != SQLITE_OK) {
         /* Statements of others: the file is let go when they are finalized. */
         escqrs_log_write(&sqlite->log, ESCQRS_LOG_WARNING,

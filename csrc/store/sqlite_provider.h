@@ -42,6 +42,7 @@
 #include "store/memory_vfs.h"
 #include "store/provider.h"
 #include "store/stream_index.h"
+#include "store/stream_names.h"
 #include "store/wanted.h"
 
 #define ESC_APPLICATION_ID 0x65736371 /* "escq" */
@@ -128,6 +129,7 @@ typedef struct esc_connection {
     sqlite3_stmt *statements[ESC_SQL_COUNT]; /* prepared when first used */
     esc_list_node node;                      /* readers: in `idle` or `busy`, under pool.mutex */
     esc_wanted wanted;                       /* readers: what EVENTS_WANTED looks for */
+    esc_stream_names names;                  /* readers: that were met in events */
     struct esc_page_reader *taking;          /* readers: who has the rows of the statement */
 } esc_connection;
 

@@ -312,8 +312,7 @@ escqrs_status esc_sqlite_version(escqrs_provider *self, escqrs_slice stream, int
 }
 
 static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection *connection,
-                                        escqrs_page *page, int64_t id, escqrs_status *status,
-                                        escqrs_error *error)
+                                        int64_t id, escqrs_status *status, escqrs_error *error)
 {
     sqlite3_stmt *statement = NULL;
     const esc_stream_name *name = NULL;
@@ -328,7 +327,7 @@ static const esc_stream_name *load_name(const esc_sqlite *sqlite, esc_connection
         escqrs_slice text = {sqlite3_column_text(statement, 0),
                              (size_t)sqlite3_column_bytes(statement, 0)};
         if (text.data != NULL) {
-            name = esc_page_keep_name(page, id, text, esc_hash(text, 0));
+            name = esc_stream_names_keep(&connection->names, id, text, esc_hash(text, 0));
         }
         if (name == NULL && has_name) {
             *status = escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a stream's name");
@@ -354,6 +353,8 @@ struct esc_page_reader {
     esc_stream_name stream; /* of a query for one stream; id 0 otherwise */
     escqrs_error *error;
     escqrs_type *type; /* of the row before, mostly that of the next; or NULL */
+    int64_t named;     /* the stream of the row before, and its name in the page; or 0 */
+    escqrs_slice name;
     /* while a statement runs */
     row_taker *take;
     escqrs_status status;
@@ -408,14 +409,83 @@ escqrs_status esc_sqlite_type(esc_sqlite *sqlite, esc_connection *connection, in
     return status;
 }
 
-/* The row becomes the page's next event, if it matches the query. */
-static escqrs_status take_row(page_reader *in, sqlite3_value **columns, int64_t position,
-                              int64_t version)
+/* A copy in the page's memory. */
+static bool copy_to_page(page_reader *in, escqrs_slice *slice)
+{
+    uint8_t *copy = esc_arena_alloc(&in->page->arena, slice->size + 1);
+    if (copy != NULL && slice->size > 0) {
+        memcpy(copy, slice->data, slice->size);
+    }
+    slice->data = copy;
+    return copy != NULL;
+}
+
+/* The name of a query's stream is its owner's, others may be forgotten by the reader: a copy, or
+ * that of the row before. */
+static bool name_row(page_reader *in, const esc_stream_name *name, escqrs_recorded *recorded)
+{
+    if (name != &in->stream && name->id != in->named) {
+        in->name = name->text;
+        in->named = copy_to_page(in, &in->name) ? name->id : 0;
+    }
+    recorded->stream = name == &in->stream ? name->text : in->name;
+    return recorded->stream.data != NULL;
+}
+
+/* A row that was checked becomes the page's next event, if it matches the query. */
+static escqrs_status keep_row(page_reader *in, const esc_row *row, const esc_stream_name *name,
+                              escqrs_slice header, escqrs_slice data)
 {
     escqrs_page *page = in->page;
     escqrs_recorded *recorded = &page->items[page->count];
     recorded->part = recorded->part_count = 0;
+    recorded->position = row->position;
+    recorded->version = row->version;
+    recorded->time_us = row->time_us;
+    recorded->type = in->type;
+    escqrs_status status = ESCQRS_NO_MEMORY;
+    if (name_row(in, name, recorded) && (header.size == 0 || copy_to_page(in, &header))) {
+        status = esc_event_header_decode(header, row->ordinal, (uint32_t)in->sqlite->salt,
+                                         &page->arena, recorded);
+    }
+    if (status == ESCQRS_CORRUPT) {
+        return row_corrupt(in, row->position, row->version, name->text,
+                           "has a header that does not read");
+    }
+    if (status == ESCQRS_OK && in->query->match_count > 0 &&
+        !escqrs_query_matches(in->query, recorded)) {
+        return ESCQRS_OK;
+    }
+    if (status != ESCQRS_OK || !copy_to_page(in, &data)) {
+        return escqrs_error_set(in->error, ESCQRS_NO_MEMORY, "no memory for an event");
+    }
+    recorded->data = data;
+    page->bytes += header.size + data.size;
+    page->count++;
+    return ESCQRS_OK;
+}
+
+/* Name and type of a row: NULL where there is none. */
+static escqrs_status describe_row(page_reader *in, const esc_row *row, const esc_stream_name **name)
+{
     escqrs_status status = ESCQRS_OK;
+    *name = &in->stream;
+    if (in->stream.id == 0) {
+        *name = esc_stream_names_look(&in->connection->names, row->stream);
+        if (*name == NULL && row->stream > 0) {
+            *name = load_name(in->sqlite, in->connection, row->stream, &status, in->error);
+        }
+    }
+    if (status == ESCQRS_OK && (in->type == NULL || in->type->id != row->type)) {
+        status = esc_sqlite_type(in->sqlite, in->connection, row->type, &in->type, in->error);
+    }
+    return status;
+}
+
+/* Check a row, and take it. */
+static escqrs_status take_row(page_reader *in, sqlite3_value **columns, int64_t position,
+                              int64_t version)
+{
     esc_row row = {
         .position = sqlite3_value_int64(columns[0]),
         .stream = sqlite3_value_int64(columns[1]),
@@ -431,73 +501,25 @@ static escqrs_status take_row(page_reader *in, sqlite3_value **columns, int64_t 
     }
     escqrs_slice data = {sqlite3_value_blob(columns[7]), (size_t)sqlite3_value_bytes(columns[7])};
     int64_t checksum = sqlite3_value_int64(columns[8]);
-
-    const esc_stream_name *name = &in->stream;
-    if (name->id == 0) {
-        name = esc_page_name(page, row.stream);
-        if (name == NULL && row.stream > 0) {
-            name = load_name(in->sqlite, in->connection, page, row.stream, &status, in->error);
-        }
-    }
-    escqrs_type *type = in->type;
-    if (status == ESCQRS_OK && (type == NULL || type->id != row.type)) {
-        status = esc_sqlite_type(in->sqlite, in->connection, row.type, &type, in->error);
-        in->type = type;
-    }
+    const esc_stream_name *name;
+    escqrs_status status = describe_row(in, &row, &name);
     if (status != ESCQRS_OK) {
         return status;
     }
-    if (name == NULL || type == NULL || row.stream != name->id || row.position != position ||
+    if (name == NULL || in->type == NULL || row.stream != name->id || row.position != position ||
         (version != 0 && row.version != version) || row.ordinal < 0 || row.ordinal >= position) {
         return row_corrupt(in, position, version != 0 ? version : row.version,
                            name != NULL ? name->text : (escqrs_slice){NULL, 0},
-                           name == NULL   ? "belongs to no known stream"
-                           : type == NULL ? "is of no known type"
-                                          : "is not the one that should be there");
+                           name == NULL       ? "belongs to no known stream"
+                           : in->type == NULL ? "is of no known type"
+                                              : "is not the one that should be there");
     }
     row.name_hash = name->hash;
-    row.type_hash = type->hash;
+    row.type_hash = in->type->hash;
     if (esc_row_checksum(&row, header, data, in->sqlite->salt) != checksum) {
         return row_corrupt(in, position, row.version, name->text, "does not match its checksum");
     }
-    recorded->position = row.position;
-    recorded->version = row.version;
-    recorded->time_us = row.time_us;
-    recorded->stream = name->text;
-    recorded->type = type;
-    uint8_t *copy = NULL;
-    if (header.size > 0) {
-        copy = esc_arena_alloc(&page->arena, header.size);
-        if (copy == NULL) {
-            return escqrs_error_set(in->error, ESCQRS_NO_MEMORY, "no memory for an event");
-        }
-        memcpy(copy, header.data, header.size);
-        header.data = copy;
-    }
-    status = esc_event_header_decode(header, row.ordinal, (uint32_t)in->sqlite->salt, &page->arena,
-                                     recorded);
-    if (status == ESCQRS_CORRUPT) {
-        return row_corrupt(in, position, row.version, name->text,
-                           "has a header that does not read");
-    }
-    if (status == ESCQRS_OK && in->query->match_count > 0 &&
-        !escqrs_query_matches(in->query, recorded)) {
-        return ESCQRS_OK;
-    }
-    if (status == ESCQRS_OK) {
-        copy = esc_arena_alloc(&page->arena, data.size + 1);
-        status = copy == NULL ? ESCQRS_NO_MEMORY : ESCQRS_OK;
-    }
-    if (status != ESCQRS_OK) {
-        return escqrs_error_set(in->error, ESCQRS_NO_MEMORY, "no memory for an event");
-    }
-    if (data.size > 0) {
-        memcpy(copy, data.data, data.size);
-    }
-    recorded->data = (escqrs_slice){copy, data.size};
-    page->bytes += header.size + data.size;
-    page->count++;
-    return ESCQRS_OK;
+    return keep_row(in, &row, name, header, data);
 }
 
 /* Always DELETED: the event that comes next was, with those up to a version or position. */
@@ -876,6 +898,7 @@ escqrs_status esc_sqlite_read(escqrs_provider *self, const escqrs_query *query, 
         return status;
     }
     ESC_ASSERT(in.connection != NULL);
+    esc_stream_names_trim(&in.connection->names);
     if (query->stream.size == 0 && by_tags(query)) {
         status = in_transaction(&in, read_tagged);
     } else if (query->stream.size == 0) {

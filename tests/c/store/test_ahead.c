@@ -231,67 +231,196 @@ static void test_fork(void **state)
     escqrs_store_destroy(store);
 }
 
-/* ---- the thread alone ------------------------------------------------------------------------- */
+/* ---- lines alone ------------------------------------------------------------------------------ */
 
-typedef struct task {
-    esc_ahead_request request;
-    _Atomic uint32_t begun, go, dropped;
-} task;
+/* A page is read when the test lets it: `begun` counts pages. */
+typedef struct slow_line {
+    esc_ahead_line line;
+    _Atomic uint32_t begun, allowed, dropped;
+    int64_t bad; /* reading fails from this position on; 0: never */
+    int64_t gap; /* a page ends before this position; 0: none does */
+} slow_line;
 
-static void run_task(esc_ahead_request *request)
+static escqrs_status read_slowly(esc_ahead_line *line, const escqrs_query *query, escqrs_page *page,
+                                 escqrs_error *error)
 {
-    task *t = ESC_CONTAINER_OF(request, task, request);
-    atomic_store(&t->begun, 1);
-    esc_futex_wake(&t->begun, 1);
-    while (atomic_load(&t->go) == 0) {
-        esc_futex_wait(&t->go, 0, ESC_DEADLINE_NEVER);
+    slow_line *slow = ESC_CONTAINER_OF(line, slow_line, line);
+    uint32_t turn = atomic_fetch_add(&slow->begun, 1), allowed;
+    esc_futex_wake(&slow->begun, INT32_MAX);
+    while ((allowed = atomic_load(&slow->allowed)) <= turn) {
+        esc_futex_wait(&slow->allowed, allowed, ESC_DEADLINE_NEVER);
+    }
+    if (slow->bad > 0 && query->after + ESC_PAGE_EVENTS_MAX >= slow->bad) {
+        return escqrs_error_set(error, ESCQRS_IO, "cannot read");
+    }
+    int64_t end = query->after + ESC_PAGE_EVENTS_MAX;
+    end = slow->gap > query->after + 1 && slow->gap <= end ? slow->gap - 1 : end;
+    page->examined = end < query->upto ? end : query->upto;
+    page->count = (size_t)(page->examined - query->after);
+    return ESCQRS_OK;
+}
+
+static void note_drop(esc_ahead_line *line)
+{
+    slow_line *slow = ESC_CONTAINER_OF(line, slow_line, line);
+    atomic_store(&slow->dropped, 1);
+    esc_futex_wake(&slow->dropped, 1);
+}
+
+static void allow(slow_line *slow, uint32_t pages)
+{
+    atomic_store(&slow->allowed, pages);
+    esc_futex_wake(&slow->allowed, INT32_MAX);
+}
+
+static void wait_begun(slow_line *slow, uint32_t pages)
+{
+    uint32_t begun;
+    while ((begun = atomic_load(&slow->begun)) < pages) {
+        esc_futex_wait(&slow->begun, begun, ESC_DEADLINE_NEVER);
     }
 }
 
-static void drop_task(esc_ahead_request *request)
+static void begin(slow_line *slow, bool in_steps)
 {
-    task *t = ESC_CONTAINER_OF(request, task, request);
-    atomic_store(&t->dropped, 1);
+    memset(slow, 0, sizeof *slow);
+    slow->line.read = read_slowly;
+    slow->line.drop = note_drop;
+    esc_ahead_begin(&slow->line, in_steps);
 }
 
-static void let_go(task *t)
+static const escqrs_query ten_pages = {.upto = INT64_C(10) * ESC_PAGE_EVENTS_MAX};
+
+static bool has_thread(esc_ahead *ahead)
 {
-    atomic_store(&t->go, 1);
-    esc_futex_wake(&t->go, 1);
+    slow_line slow;
+    begin(&slow, true);
+    allow(&slow, UINT32_MAX);
+    esc_ahead_plan(ahead, &slow.line, &ten_pages, INT64_MAX);
+    bool has = slow.line.count > 0;
+    if (has) {
+        wait_begun(&slow, 1);
+    }
+    if (!esc_ahead_leave(ahead, &slow.line)) {
+        while (atomic_load(&slow.dropped) == 0) {
+            esc_futex_wait(&slow.dropped, 0, ESC_DEADLINE_NEVER);
+        }
+    }
+    return has;
 }
 
-static void test_requests(void **state)
+/* Take pages until the query ends or a page fails; how many events they had. */
+static int64_t take_all(esc_ahead *ahead, slow_line *slow, escqrs_query *query,
+                        escqrs_status *status)
+{
+    escqrs_page page = {0};
+    int64_t events = 0;
+    *status = ESCQRS_OK;
+    while (query->upto > query->after) {
+        esc_ahead_plan(ahead, &slow->line, query, INT64_MAX);
+        bool found = esc_ahead_take(ahead, &slow->line, query, &page, status, NULL);
+        if (!found) {
+            *status = read_slowly(&slow->line, query, &page, NULL);
+        }
+        if (*status != ESCQRS_OK) {
+            assert_int_equal(slow->line.count, 0);
+            break;
+        }
+        events += (int64_t)page.count;
+        esc_query_move(query, page.examined);
+    }
+    return events;
+}
+
+/* Who is faster than the thread reads the other planned pages, and has them all in order. */
+static void test_shared_work(void **state)
 {
     (void)state;
     esc_ahead ahead;
-    int64_t waited;
-    task first = {.request = {.run = run_task, .drop = drop_task}}, second = first, third = first;
     esc_ahead_init(&ahead, true);
-    if (!esc_ahead_submit(&ahead, &first.request)) {
+    if (!has_thread(&ahead)) {
         esc_ahead_stop(&ahead);
         esc_ahead_fini(&ahead);
         skip(); /* one processor */
     }
-    while (atomic_load(&first.begun) == 0) {
-        esc_futex_wait(&first.begun, 0, ESC_DEADLINE_NEVER);
+    for (int in_steps = 0; in_steps < 2; in_steps++) {
+        for (int64_t gap = 0; gap < 4 * ESC_PAGE_EVENTS_MAX; gap += 300) {
+            slow_line slow;
+            begin(&slow, in_steps == 1);
+            slow.gap = gap;
+            allow(&slow, UINT32_MAX);
+            escqrs_query query = ten_pages;
+            escqrs_status status;
+            assert_int_equal(take_all(&ahead, &slow, &query, &status), ten_pages.upto);
+            assert_int_equal(status, ESCQRS_OK);
+            if (!esc_ahead_leave(&ahead, &slow.line)) {
+                fail_msg("a page is in work behind the last one");
+            }
+        }
     }
-    assert_true(esc_ahead_submit(&ahead, &second.request));
-    assert_true(esc_ahead_submit(&ahead, &third.request));
-    assert_false(esc_ahead_take(&ahead, &second.request, &waited)); /* not begun */
-    assert_true(esc_ahead_give_up(&ahead, &third.request));         /* nor this */
-    assert_false(esc_ahead_give_up(&ahead, &first.request));        /* it runs */
-    assert_true(esc_ahead_submit(&ahead, &second.request));
-    let_go(&second);
-    let_go(&first);
-    while (atomic_load(&second.begun) == 0) {
-        esc_futex_wait(&second.begun, 0, ESC_DEADLINE_NEVER);
+    esc_ahead_stop(&ahead);
+    esc_ahead_fini(&ahead);
+}
+
+/* What cannot be read is said where it is, and what is before it is given. */
+static void test_failing_page(void **state)
+{
+    (void)state;
+    esc_ahead ahead;
+    esc_ahead_init(&ahead, true);
+    for (int in_steps = 0; in_steps < 2; in_steps++) {
+        slow_line slow;
+        begin(&slow, in_steps == 1);
+        slow.bad = INT64_C(4) * ESC_PAGE_EVENTS_MAX + 1;
+        allow(&slow, UINT32_MAX);
+        escqrs_query query = ten_pages;
+        escqrs_status status;
+        assert_int_equal(take_all(&ahead, &slow, &query, &status),
+                         INT64_C(4) * ESC_PAGE_EVENTS_MAX);
+        assert_int_equal(status, ESCQRS_IO);
+        slow.bad = 0; /* it is asked for again */
+        assert_int_equal(take_all(&ahead, &slow, &query, &status),
+                         INT64_C(6) * ESC_PAGE_EVENTS_MAX);
+        assert_int_equal(status, ESCQRS_OK);
+        assert_true(esc_ahead_leave(&ahead, &slow.line));
     }
+    esc_ahead_stop(&ahead);
+    esc_ahead_fini(&ahead);
+}
+
+/* A line that is left while a page of it is read ends with that page; others are served. */
+static void test_left_in_work(void **state)
+{
+    (void)state;
+    esc_ahead ahead;
+    esc_ahead_init(&ahead, true);
+    if (!has_thread(&ahead)) {
+        esc_ahead_stop(&ahead);
+        esc_ahead_fini(&ahead);
+        skip(); /* one processor */
+    }
+    slow_line first, second;
+    begin(&first, true);
+    begin(&second, true);
+    esc_ahead_plan(&ahead, &first.line, &ten_pages, INT64_MAX);
+    wait_begun(&first, 1);
+    esc_ahead_plan(&ahead, &second.line, &ten_pages, INT64_MAX);
+    assert_false(esc_ahead_leave(&ahead, &first.line)); /* a page is in work */
+    assert_int_equal(atomic_load(&first.dropped), 0);
+    allow(&first, 1);
+    wait_begun(&second, 1);
     assert_int_equal(atomic_load(&first.dropped), 1);
-    assert_true(esc_ahead_take(&ahead, &second.request, &waited));
-    assert_int_equal(atomic_load(&third.begun), 0);
+    assert_int_equal(atomic_load(&first.begun), 1);
+    allow(&second, UINT32_MAX);
+    escqrs_query query = ten_pages;
+    escqrs_status status;
+    assert_int_equal(take_all(&ahead, &second, &query, &status), ten_pages.upto);
+    assert_true(esc_ahead_leave(&ahead, &second.line));
     esc_ahead_stop(&ahead);
     esc_ahead_stop(&ahead);
-    assert_false(esc_ahead_submit(&ahead, &third.request));
+    begin(&second, true);
+    esc_ahead_plan(&ahead, &second.line, &ten_pages, INT64_MAX);
+    assert_int_equal(second.line.count, 0); /* nothing is read ahead any more */
     esc_ahead_fini(&ahead);
 }
 
@@ -306,7 +435,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_close, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_damage, setup_folder, teardown_folder),
         cmocka_unit_test_setup_teardown(test_fork, setup_folder, teardown_folder),
-        cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_shared_work),
+        cmocka_unit_test(test_failing_page),
+        cmocka_unit_test(test_left_in_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
