@@ -377,15 +377,22 @@ escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stre
                                  escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_apply(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error);
 
-/* ---- sqlite_reader.c ---- */
+/* ---- sqlite_pool.c ---- */
 
-/* Make the SQL function `escqrs_take` in that reader, which must not move. A code of SQLite. */
-int esc_sqlite_register_take(esc_connection *connection);
 /* A connection of the pool, for this thread alone until it is given back. CLOSED after
  * stop_readers. */
 escqrs_status esc_sqlite_take_reader(esc_sqlite *sqlite, esc_connection **connection,
                                      escqrs_error *error) ESCQRS_MUST_USE;
 void esc_sqlite_give_reader(esc_sqlite *sqlite, esc_connection *connection);
+escqrs_status esc_sqlite_reader(escqrs_provider *self, void **db, escqrs_error *error);
+void esc_sqlite_reader_return(escqrs_provider *self, void *db);
+void esc_sqlite_stop_readers(escqrs_provider *self);
+void esc_sqlite_close_readers(esc_sqlite *sqlite);
+
+/* ---- sqlite_reader.c ---- */
+
+/* Make the SQL function `escqrs_take` in that reader, which must not move. A code of SQLite. */
+int esc_sqlite_register_take(esc_connection *connection);
 /* Number and durable version of a stream, from memory or disk; 0 and 0 where it is unknown. */
 escqrs_status esc_sqlite_stream(esc_sqlite *sqlite, esc_connection *connection, escqrs_slice name,
                                 int64_t *id, int64_t *version, escqrs_error *error) ESCQRS_MUST_USE;
@@ -394,10 +401,6 @@ escqrs_status esc_sqlite_read(escqrs_provider *self, const escqrs_query *query, 
 escqrs_status esc_sqlite_version(escqrs_provider *self, escqrs_slice stream, int64_t *version,
                                  int64_t *hint, escqrs_error *error);
 escqrs_status esc_sqlite_refresh(escqrs_provider *self, escqrs_error *error);
-escqrs_status esc_sqlite_reader(escqrs_provider *self, void **db, escqrs_error *error);
-void esc_sqlite_reader_return(escqrs_provider *self, void *db);
-void esc_sqlite_stop_readers(escqrs_provider *self);
-void esc_sqlite_close_readers(esc_sqlite *sqlite);
 
 /* ---- sqlite_aid.c ---- */
 
