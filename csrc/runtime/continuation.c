@@ -207,7 +207,12 @@ escqrs_status escqrs_context_ask(escqrs_context *context, escqrs_ref *to, escqrs
 {
     esc_cell *cell = esc_context_cell(context);
     escqrs_status status = ESCQRS_NO_MEMORY;
-    question *self = escqrs_alloc_zero(sizeof *self);
+    question *self = NULL;
+    if (then == NULL) {
+        status = escqrs_error_set(error, ESCQRS_INVALID, "an answer needs a function");
+        goto fail;
+    }
+    self = escqrs_alloc_zero(sizeof *self);
     if (self == NULL) {
         escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory asking");
         goto fail;

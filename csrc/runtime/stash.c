@@ -8,6 +8,9 @@ escqrs_status escqrs_context_become(escqrs_context *context, escqrs_receive rece
                                     escqrs_error *error)
 {
     esc_cell *cell = esc_context_cell(context);
+    if (receive == NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "a behaviour needs a function");
+    }
     esc_extra *extra = esc_cell_extra(cell);
     if (extra == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory changing behaviour");
@@ -58,6 +61,9 @@ static void put_aside(esc_extra *extra, escqrs_envelope *envelope)
 escqrs_status escqrs_context_stash(escqrs_context *context, escqrs_error *error)
 {
     esc_cell *cell = esc_context_cell(context);
+    if (cell->current == NULL || esc_type_is_lifecycle(cell->current->type)) {
+        return escqrs_error_set(error, ESCQRS_INVALID, "there is no message that can be stashed");
+    }
     esc_extra *extra = esc_cell_extra(cell);
     if (extra == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory stashing");
@@ -68,7 +74,8 @@ escqrs_status escqrs_context_stash(escqrs_context *context, escqrs_error *error)
     }
     escqrs_envelope *envelope = escqrs_context_take(context);
     if (envelope == NULL) {
-        return escqrs_error_set(error, ESCQRS_INVALID, "there is no message that can be stashed");
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "the message is shared with a continuation and has no copy");
     }
     put_aside(extra, envelope);
     return ESCQRS_OK;

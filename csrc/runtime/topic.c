@@ -144,6 +144,10 @@ void esc_topics_fini(esc_topics *topics)
 static escqrs_status subscribe(escqrs_actor_system *system, const escqrs_subscription *wanted,
                                escqrs_subscription **subscription, escqrs_error *error)
 {
+    if (wanted->function == NULL && wanted->ref == NULL) {
+        return escqrs_error_set(error, ESCQRS_INVALID,
+                                "a subscription needs a function or a reference");
+    }
     escqrs_subscription *made = escqrs_alloc(sizeof *made);
     if (made == NULL) {
         return escqrs_error_set(error, ESCQRS_NO_MEMORY, "out of memory subscribing");

@@ -615,7 +615,7 @@ ESCQRS_MUST_USE escqrs_status escqrs_context_restart(escqrs_context *context, bo
 
 /* Another receive function for the messages to come, above the present one; unbecome takes the
  * newest away (nothing happens where there is none). A restart forgets them. Lifecycle messages go
- * to it, too. At most 256 deep: TOO_LARGE. */
+ * to it, too. TOO_LARGE: more than 256 deep; INVALID: no function; NO_MEMORY. */
 typedef escqrs_turn_end (*escqrs_receive)(escqrs_context *context, void *state,
                                           escqrs_envelope *message);
 ESCQRS_MUST_USE escqrs_status escqrs_context_become(escqrs_context *context, escqrs_receive receive,
@@ -623,14 +623,15 @@ ESCQRS_MUST_USE escqrs_status escqrs_context_become(escqrs_context *context, esc
 void escqrs_context_unbecome(escqrs_context *context);
 
 /* Put the current message aside. MAILBOX_FULL: there are stash_max already, and the message stays;
- * INVALID: a lifecycle message, or none. */
+ * INVALID: a lifecycle message, none, or one without a copy that a continuation shares;
+ * NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_context_stash(escqrs_context *context, escqrs_error *error);
 /* All that were put aside are handled next, the oldest first, before what is in the mailbox. */
 void escqrs_context_unstash_all(escqrs_context *context);
 size_t escqrs_context_stash_count(const escqrs_context *context);
 
 /* A ReceiveTimeout when no message (but `quiet` ones and signals) has been handled for so long;
- * again and again. 0: none. NO_MEMORY. */
+ * again and again. 0: none. INVALID: negative; NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_context_set_receive_timeout(escqrs_context *context,
                                                                  int64_t timeout_ns,
                                                                  escqrs_error *error);
@@ -638,7 +639,8 @@ ESCQRS_MUST_USE escqrs_status escqrs_context_set_receive_timeout(escqrs_context 
 /* Tell `to` (NULL: this actor) the message after `delay_ns`; and again every `interval_ns` where
  * that is not 0 (its type needs a copy; a tick whose message is still in the mailbox is left out).
  * It ends with this actor's instance: at stop and restart. *timer (may be NULL) is held for the
- * caller. The message is taken always. */
+ * caller. The message is taken always. INVALID: a negative time, or again without a copy;
+ * NO_MEMORY. */
 ESCQRS_MUST_USE escqrs_status escqrs_context_schedule(escqrs_context *context, escqrs_ref *to,
                                                       escqrs_envelope *envelope, int64_t delay_ns,
                                                       int64_t interval_ns, escqrs_timer **timer,
@@ -678,7 +680,8 @@ void escqrs_continuation_post(escqrs_continuation *continuation);
 
 /* Ask without blocking: `then` runs in this actor when the answer, a failure (`failure` is valid
  * during the call) or the timeout (status TIMEOUT; 0: none) is there, unless it has been restarted
- * or stopped. `answer` is destroyed after the call. The question is taken always. */
+ * or stopped. `answer` is destroyed after the call. The question is taken always; it does not pass
+ * the actor's send middleware. INVALID: no `then`; NO_MEMORY. */
 typedef escqrs_turn_end (*escqrs_then)(escqrs_context *context, void *state, void *data,
                                        escqrs_envelope *answer, const escqrs_failure *failure);
 ESCQRS_MUST_USE escqrs_status escqrs_context_ask(escqrs_context *context, escqrs_ref *to,
@@ -723,7 +726,8 @@ typedef struct escqrs_failure_message {
 /* Receive what is published. `function` is called on the publisher's thread (attached as that is),
  * for every event of that type, or all where type is NULL; `event` is borrowed for the call. A call
  * may be under way on another thread when an unsubscribe returns. `released` (may be NULL): it will
- * not be called any more. */
+ * not be called any more; it is not called where subscribing fails. INVALID: no function; CLOSED:
+ * the system has stopped; NO_MEMORY. */
 typedef void (*escqrs_event_function)(void *data, const escqrs_envelope *event);
 ESCQRS_MUST_USE escqrs_status escqrs_subscribe(escqrs_actor_system *system,
                                                const escqrs_message_type *type,
@@ -733,7 +737,7 @@ ESCQRS_MUST_USE escqrs_status escqrs_subscribe(escqrs_actor_system *system,
                                                escqrs_error *error);
 /* The reference gets a copy of each (the type needs a copy function; without one it gets nothing).
  * Ends by itself when the actor has stopped, or the stream is closed. `subscription` may be NULL.
- */
+ * Errors as above. */
 ESCQRS_MUST_USE escqrs_status escqrs_subscribe_ref(escqrs_actor_system *system,
                                                    const escqrs_message_type *type, escqrs_ref *ref,
                                                    escqrs_subscription **subscription,

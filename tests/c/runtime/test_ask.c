@@ -45,6 +45,9 @@ static escqrs_turn_end answer(script *self, escqrs_context *context, escqrs_enve
         return ESCQRS_TURN_NEXT;
     }
     if (value >= ASK) {
+        assert_int_equal(
+            escqrs_context_ask(context, self->data, note_new(1), 500, NULL, NULL, &error),
+            ESCQRS_INVALID);
         assert_int_equal(escqrs_context_ask(context, self->data, note_new(value - ASK), 500,
                                             pass_answer, NULL, &error),
                          ESCQRS_OK);

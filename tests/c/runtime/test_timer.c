@@ -258,6 +258,9 @@ static void test_events_reach_who_subscribed_to_their_type(void **state)
     script one = {0};
     escqrs_ref *ref = spawn_script(system, &one, "one");
     assert_int_equal(escqrs_subscribe_ref(system, &NOTE, ref, NULL, &error), ESCQRS_OK);
+    assert_int_equal(escqrs_subscribe_ref(system, &NOTE, NULL, NULL, &error), ESCQRS_INVALID);
+    assert_int_equal(escqrs_subscribe(system, &NOTE, NULL, NULL, NULL, NULL, &error),
+                     ESCQRS_INVALID);
     escqrs_publish(system, note_new(2));
     escqrs_publish(system, note_new(3));
     settle(system);

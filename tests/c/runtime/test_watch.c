@@ -183,6 +183,8 @@ static escqrs_turn_end closed_door(escqrs_context *context, void *instance,
     if (status == ESCQRS_MAILBOX_FULL) {
         script_say(self, "full");
         assert_non_null(escqrs_context_message(context));
+        escqrs_envelope_destroy(escqrs_context_take(context));
+        assert_int_equal(escqrs_context_stash(context, &error), ESCQRS_INVALID); /* there is none */
     } else {
         assert_int_equal(status, ESCQRS_OK);
     }
@@ -245,6 +247,7 @@ static escqrs_turn_end pile_up(script *self, escqrs_context *context, escqrs_env
     }
     escqrs_error error = {0};
     escqrs_context_unbecome(context); /* there is none: nothing happens */
+    assert_int_equal(escqrs_context_become(context, NULL, &error), ESCQRS_INVALID);
     for (int i = 0; i < 256; i++) {
         assert_int_equal(escqrs_context_become(context, closed_door, &error), ESCQRS_OK);
     }
