@@ -259,11 +259,16 @@ static bool sleep_until_done(asker *self, int64_t deadline_ns)
     return expected == DONE || esc_futex_wait(&self->done, AWAITED, deadline_ns);
 }
 
-/* Manual: run the actors instead of waiting. */
+/* Manual: run the actors instead of waiting; where the time is virtual, a timer may have them go on
+ * for ever. */
 static escqrs_status step_until_answered(asker *self, escqrs_actor_system *system,
-                                         escqrs_error *error)
+                                         int64_t deadline_ns, escqrs_error *error)
 {
     while (!is_done(self)) {
+        if (deadline_ns != ESC_DEADLINE_NEVER && esc_deadline_after(0) >= deadline_ns &&
+            escqrs_future_abandon(&self->future)) {
+            return escqrs_error_set(error, ESCQRS_TIMEOUT, "there was no answer in time");
+        }
         if (!escqrs_actor_system_step(system) && escqrs_future_abandon(&self->future)) {
             return escqrs_error_set(error, ESCQRS_TIMEOUT,
                                     "there is no answer, and nothing is left to do");
@@ -277,7 +282,7 @@ static escqrs_status wait_for_answer(asker *self, int64_t deadline_ns, escqrs_er
     escqrs_actor_system *system =
         self->future.target == NULL ? NULL : escqrs_ref_system(self->future.target);
     if (system != NULL && system->manual) {
-        return step_until_answered(self, system, error);
+        return step_until_answered(self, system, deadline_ns, error);
     }
     bool goes_on = escqrs_runtime_block();
     escqrs_status status = ESCQRS_OK;

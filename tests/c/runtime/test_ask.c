@@ -167,6 +167,25 @@ static void test_a_manual_system_says_that_nothing_is_left(void **state)
     system_end(system);
 }
 
+/* There, an actor with a timer has something to do for ever. */
+static void test_a_manual_system_keeps_the_deadline(void **state)
+{
+    (void)state;
+    escqrs_actor_system *system = manual_system();
+    script one = {.handle = answer};
+    escqrs_props_options options = {
+        .actor_class = &SCRIPT, .user_data = &one, .receive_timeout_ns = 10};
+    escqrs_ref *ref = spawn_props(system, props_make(&options), "one");
+    escqrs_envelope *got;
+    escqrs_error error = {0};
+    assert_int_equal(
+        escqrs_ask(ref, note_new(KEEP_SILENT), esc_deadline_after(1000000), &got, &error),
+        ESCQRS_TIMEOUT);
+    assert_string_equal(error.message, "there was no answer in time");
+    escqrs_ref_release(ref);
+    system_end(system);
+}
+
 /* ---- asking inside an actor, blocking --------------------------------------------------------- */
 
 static escqrs_turn_end ask_data(script *self, escqrs_context *context, escqrs_envelope *message)
@@ -571,6 +590,7 @@ int main(void)
         cmocka_unit_test(test_an_actor_that_stops_without_answering_ends_the_question),
         cmocka_unit_test(test_an_answer_never_given_is_a_timeout_or_the_end),
         cmocka_unit_test(test_a_manual_system_says_that_nothing_is_left),
+        cmocka_unit_test(test_a_manual_system_keeps_the_deadline),
         cmocka_unit_test(test_asking_oneself_and_each_other_is_a_deadlock),
         cmocka_unit_test(test_an_actor_goes_on_with_the_answer),
         cmocka_unit_test(test_a_continuation_ends_with_its_actor),
