@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measure import Figures, run_floor, run_store, stopwatch
 
-STREAMS = 200
+STREAMS = 1000
 DEPTH = 1000
 READ = 50
 BYTES = 64
