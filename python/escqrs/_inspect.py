@@ -49,7 +49,8 @@ class Verification:
 
     streams: but those that were deleted. links: of the hash chain, where the store keeps one.
     outdated: snapshots of another definition of their aggregate, which are not used. problems: the
-    first 1,000. problem_count: all of them. ok: there are none.
+    first 1,000. problem_count: all of them. ok: there are none. It is true where it is ok, so that
+    ``if store.verify():`` and ``assert store.verify()`` mean what they say.
     """
 
     path: str
@@ -71,6 +72,9 @@ class Verification:
     def ok(self) -> bool:
         """Whether nothing was wrong."""
         return self.problem_count == 0
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def __repr__(self) -> str:
         read = ", ".join(

@@ -88,6 +88,7 @@ def test_a_whole_store_has_no_problems(whole):
     with es.Store(whole, readonly=True) as store:
         found = store.verify()
     assert found.ok
+    assert found
     assert found.problems == ()
     assert (found.events, found.streams, found.keys, found.checkpoints) == (206, 3, 4, 1)
     assert (found.tags, found.ids, found.snapshots, found.read_models) == (2, 1, 1, 1)
@@ -259,6 +260,8 @@ def test_the_list_of_problems_is_bounded(damaged):
     )
     with es.Store(path, readonly=True) as store:
         found = store.verify()
+    assert not found.ok
+    assert not found
     assert (found.problem_count, len(found.problems)) == (1500, 1000)
     assert "and 1,480 more" in repr(found)
     assert str(found.problems[0]) == (
