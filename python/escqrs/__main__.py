@@ -45,7 +45,7 @@ def _import_fault(error: Exception) -> str:
     """In a line: what was raised, and where in the code of those who wrote the module."""
     text = f"{type(error).__name__}: {error}"
     for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename not in (__file__, importlib.__file__) and frame.filename[0] != "<":
+        if frame.filename not in ("", __file__, importlib.__file__) and frame.filename[0] != "<":
             return f"{text} ({frame.filename}, line {frame.lineno})"
     return text
 

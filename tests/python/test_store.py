@@ -747,3 +747,12 @@ def test_the_proto_of_a_store(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "escqrs", "proto", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == es.proto(Paid, Refunded)
+
+
+def test_a_module_that_fails_in_code_without_a_file_name(tmp_path):
+    tmp_path.joinpath("generated.py").write_text('exec(compile("1 / 0", "", "exec"))\n')
+    command = [sys.executable, "-m", "escqrs", "proto", "generated"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "generated: ZeroDivisionError: division by zero (" in done.stderr
+    assert "generated.py, line 1)" in done.stderr
