@@ -42,6 +42,10 @@ class ListStore(es.Store):
             (write.stream, [self.new_event(event) for event in write.events], write.expected)
             for write in writes
         ]
+        names = [write[0] for write in planned]
+        names += [] if checkpoint is None else [checkpoint[0]]
+        if key == "" or "" in names:
+            raise ValueError("the name of a stream, a checkpoint or a key is not empty")
         with self._lock:
             self._check_open()
             content = [

@@ -112,6 +112,12 @@ class ProviderSuite:
             store.append("a", [_raw(b"other")], key="k")
         assert store.head == 2
 
+    def test_names_are_not_empty(self, store: Store) -> None:
+        for stream, key, checkpoint in (("", "k", ("c", 1)), ("a", "", None), ("a", None, ("", 1))):
+            with pytest.raises(ValueError):
+                store.append(stream, [_raw()], key=key, checkpoint=checkpoint)
+        assert (store.head, store.checkpoint("c")) == (0, None)
+
     def test_ids_are_unique(self, store: Store) -> None:
         store.append("a", [NewEvent("Thing", b"", id="mine")])
         with pytest.raises(KeyReused):
