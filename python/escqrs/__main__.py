@@ -188,7 +188,8 @@ def _store_for(path: str, export: Export) -> Generator[Store, None, None]:
 def _import(given: argparse.Namespace) -> int:
     with ExitStack() as stack:
         source = sys.stdin.buffer if given.source == "-" else given.source
-        export = stack.enter_context(opened_export(source, given.format))
+        with _Progress(given, "checked") as checked:
+            export = stack.enter_context(opened_export(source, given.format, checked))
         store = stack.enter_context(_store_for(given.file, export))
         progress = stack.enter_context(_Progress(given, "imported"))
         count = export.import_into(store, progress)

@@ -95,7 +95,10 @@ def _make(origin: Path, made: Path, progress: Progress | None) -> None:
             store.backup(made)
         return
     format = "jsonl" if first[:1] == b"{" else "protobuf"
-    with opened_export(origin, format) as export, Store(made, chain=export.chained) as store:
+    with (
+        opened_export(origin, format, progress) as export,
+        Store(made, chain=export.chained) as store,
+    ):
         export.import_into(store, progress)
 
 

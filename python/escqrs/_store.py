@@ -570,6 +570,7 @@ class Store(_core.StoreBase):
         deleted here. An export with a hash chain is read once before anything is stored: where it
         was changed (``es.Conflict``) or cut short, nothing is. Where both keep a hash chain it is
         the same one, else ``es.Conflict``; of an export without one the store's chain is its own.
+        progress: called with a position and the last one now and then, for each time it is read.
         Not for a provider of one's own.
         """
         if not self._is_core:
@@ -598,8 +599,9 @@ class Store(_core.StoreBase):
         streams, tags and ids, and that no checkpoint or read model is beyond the head.
 
         It reads everything and blocks no writer. What is wrong is in the answer's ``problems``, not
-        raised. progress: called with a position and the head now and then; what it raises ends
-        it. Of a provider of one's own, what can be read through it is proved.
+        raised; the answer is true, as its ``ok`` is, where nothing is wrong. progress: called with
+        a position and the head now and then; what it raises ends it. Of a provider of one's own,
+        what can be read through it is proved.
         """
         if self._is_core:
             return verify(self, progress)

@@ -588,9 +588,11 @@ class Export:
 
 
 @contextlib.contextmanager
-def opened_export(file: Any, format: str) -> Generator[Export, None, None]:
+def opened_export(
+    file: Any, format: str, progress: Progress | None
+) -> Generator[Export, None, None]:
     """An export to be read; ValueError where it is none, Conflict where its hash chain says that it
-    was changed."""
+    was changed. progress: of reading one with a hash chain for the first time."""
     _check_format(format)
     with _opened(file, "rb") as source:
         read = _READERS[format]
@@ -607,7 +609,7 @@ def opened_export(file: Any, format: str) -> Generator[Export, None, None]:
             return
         with _rereadable(source, format) as rest:
             begin = rest.tell()
-            _check_chain(first, read(rest, 2))
+            _check_chain(first, read(rest, 2), progress)
             rest.seek(begin)
             yield Export(first, read(rest, 2))
 
@@ -627,7 +629,7 @@ def _rereadable(source: IO[bytes], format: str) -> Generator[IO[bytes], None, No
         yield kept
 
 
-def _check_chain(first: _Line, lines: Iterable[_Line]) -> None:
+def _check_chain(first: _Line, lines: Iterable[_Line], progress: Progress | None) -> None:
     """The events lead from the link in the first line to the one in the last, and to each that
     stands before deleted ones, of which the links alone are left: else Conflict."""
     upto = first.upto or 0
@@ -637,6 +639,8 @@ def _check_chain(first: _Line, lines: Iterable[_Line]) -> None:
             chain.learn(schema.number, schema.record)
         elif line.event is not None:
             chain.add(line.event)
+            if progress is not None and chain.position % _PROGRESS_EVENTS == 0:
+                progress(chain.position, upto)
         elif (gap := line.gap) is not None:
             _check_gap(gap, chained=True)
             if gap.position != chain.position + 1 or line.chain not in (None, chain.link):
@@ -652,6 +656,8 @@ def _check_chain(first: _Line, lines: Iterable[_Line]) -> None:
             f"it is cut short: it ends after position {chain.position} of {upto}. Nothing was "
             "stored, as the link of its hash chain at the end is missing"
         )
+    if progress is not None:
+        progress(upto, upto)
 
 
 def _was_changed(chain: Chain) -> Conflict:
@@ -662,7 +668,7 @@ def _was_changed(chain: Chain) -> Conflict:
 
 
 def import_(store: Store, file: Any, format: str, progress: Progress | None) -> int:
-    with opened_export(file, format) as export:
+    with opened_export(file, format, progress) as export:
         return export.import_into(store, progress)
 
 

@@ -7,12 +7,15 @@ import hashlib
 import io
 import sqlite3
 import struct
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import escqrs as es
 import pytest
+import support
 
 
 class Added(es.Event, name="chain.Added"):
@@ -400,3 +403,32 @@ def test_an_export_of_no_events_is_none_that_was_cut_short(path: Path, chain: bo
             if after > other.head:
                 other.append("more", [event()] * (after - other.head))
             assert other.import_(target) == count
+
+
+def test_an_import_tells_how_far_it_is_each_time_it_reads(tmp_path: Path) -> None:
+    source, calls = tmp_path / "export", list[tuple[int, int]]()
+    with es.Store(":memory:", chain=True) as store:
+        for _ in range(9):
+            store.append("s", [event() for _ in range(1000)])
+        store.export(source)
+    once = [(8192, 9000), (9000, 9000)]
+    with es.Store(":memory:", chain=True) as store:
+        store.import_(source, progress=lambda *now: calls.append(now))
+        assert calls == once * 2
+        calls.clear()
+
+        def stop(position: int, last: int) -> None:
+            raise KeyError
+
+    with es.Store(":memory:", chain=True) as store:
+        with pytest.raises(KeyError):
+            store.import_(source, progress=stop)
+        assert store.head == 0
+    restored = es.restore(source, tmp_path / "r.db", progress=lambda *now: calls.append(now))
+    assert restored.events == 9000
+    assert calls[:4] == once * 2
+    command = [sys.executable, "-m", "escqrs", "import", tmp_path / "i.db", source, "--progress"]
+    shown = subprocess.run(command, capture_output=True, check=True, timeout=support.SECONDS).stderr
+    checked, imported, _ = shown.split(b"\n")
+    assert checked.endswith(b"checked 9,000 of 9,000 (100%)")
+    assert imported.endswith(b"imported 9,000 of 9,000 (100%)")
