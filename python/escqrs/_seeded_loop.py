@@ -30,7 +30,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVarTuple, Unpack, cast
 
-from ._actor import cancel_others
+from ._actor_async import cancel_others
 from ._core import Context, Ref
 from ._log import logger
 

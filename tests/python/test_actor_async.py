@@ -867,7 +867,7 @@ def test_a_system_that_is_closed_where_another_loop_runs():
 
 
 def test_tasks_that_actors_have_begun_are_cancelled(caplog, monkeypatch):
-    monkeypatch.setattr("escqrs._actor._CANCEL_SECONDS", support.SECONDS)
+    monkeypatch.setattr("escqrs._actor_async._CANCEL_SECONDS", support.SECONDS)
     ended: list[str] = []
 
     async def later() -> None:
