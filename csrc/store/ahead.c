@@ -211,6 +211,13 @@ void esc_ahead_free_pages(esc_ahead_line *line)
     }
 }
 
+void esc_ahead_trim_pages(esc_ahead_line *line)
+{
+    for (size_t i = 0; i < ESC_AHEAD_PAGES; i++) {
+        esc_page_trim(&line->pages[i].page);
+    }
+}
+
 void esc_ahead_plan(esc_ahead *ahead, esc_ahead_line *line, const escqrs_query *query, int64_t left)
 {
     esc_mutex_lock(&ahead->mutex);

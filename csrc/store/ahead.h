@@ -90,7 +90,9 @@ bool esc_ahead_take(esc_ahead *ahead, esc_ahead_line *line, const escqrs_query *
 /* The iteration has ended. True: the line is its owner's. False: the thread is reading, and `drop`
  * will end it. Does not block. */
 bool esc_ahead_leave(esc_ahead *ahead, esc_ahead_line *line);
-void esc_ahead_free_pages(esc_ahead_line *line); /* their memory */
+/* Their memory: all of it, or what esc_page_trim does not keep. The line's owner, after leave. */
+void esc_ahead_free_pages(esc_ahead_line *line);
+void esc_ahead_trim_pages(esc_ahead_line *line);
 
 /* What is left of a query behind a page that answers it that far. */
 void esc_query_move(escqrs_query *query, int64_t examined);

@@ -85,6 +85,10 @@ static void end_cursor(escqrs_cursor *cursor)
     escqrs_store *store = cursor->store;
     escqrs_free(cursor->matches);
     cursor->matches = NULL;
+    esc_page_trim(&cursor->page);
+    if (cursor->ahead != NULL) {
+        esc_ahead_trim_pages(&cursor->ahead->line);
+    }
     esc_mutex_lock(&store->cursor_mutex);
     bool keep = store->kept_count < ESC_CURSORS_KEPT;
     if (keep) {

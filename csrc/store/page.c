@@ -16,6 +16,13 @@ void esc_page_fini(escqrs_page *page)
     memset(page, 0, sizeof *page);
 }
 
+void esc_page_trim(escqrs_page *page)
+{
+    if (page->bytes > ARENA_BLOCK) {
+        esc_page_fini(page);
+    }
+}
+
 escqrs_status esc_page_reset(escqrs_page *page, size_t count)
 {
     if (page->arena.block_size == 0) {
