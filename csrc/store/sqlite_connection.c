@@ -158,14 +158,14 @@ static escqrs_status status_of(int code, int system_error)
     }
 }
 
-escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, escqrs_error *error,
-                               const char *doing)
+/* system_error: what the system said, or 0. */
+static escqrs_status say(const esc_sqlite *sqlite, sqlite3 *db, int code, int system_error,
+                         escqrs_error *error, const char *doing)
 {
     int extended = db != NULL ? sqlite3_extended_errcode(db) : code;
     if ((extended & 0xff) != (code & 0xff)) {
         extended = code;
     }
-    int system_error = db != NULL && (code & 0xff) != SQLITE_NOMEM ? sqlite3_system_errno(db) : 0;
     const char *text = db != NULL && extended != code ? sqlite3_errmsg(db) : sqlite3_errstr(code);
     if (db != NULL && (sqlite3_errcode(db) & 0xff) == (code & 0xff)) {
         text = sqlite3_errmsg(db);
@@ -180,6 +180,12 @@ escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, 
     if ((code & 0xff) == SQLITE_BUSY) {
         (void)escqrs_error_set(error, status, "%s %s: another program is writing to the file",
                                doing, sqlite->shown);
+    } else if (system_error == EFBIG) {
+        (void)esc_error_system(error, status, system_error,
+                               "%s %s: a limit of the process (ulimit -f, RLIMIT_FSIZE) or of the "
+                               "file system is in the way of a larger file; raise it, or move the "
+                               "store (SQLite code %d)",
+                               doing, sqlite->shown, extended);
     } else if (system_error != 0 && status != ESCQRS_CORRUPT) {
         (void)esc_error_system(error, status, system_error, "%s %s: %s (SQLite code %d)", doing,
                                sqlite->shown, text, extended);
@@ -189,6 +195,21 @@ escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, 
     }
     esc_error_subject(error, escqrs_slice_of(sqlite->shown));
     return status;
+}
+
+escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, escqrs_error *error,
+                               const char *doing)
+{
+    bool said = db != NULL && (code & 0xff) != SQLITE_NOMEM;
+    return say(sqlite, db, code, said ? sqlite3_system_errno(db) : 0, error, doing);
+}
+
+escqrs_status esc_sqlite_commit_error(const esc_sqlite *sqlite, sqlite3 *db, int code,
+                                      int system_error, escqrs_error *error)
+{
+    static const char doing[] = "cannot write to";
+    return code == SQLITE_IOERR_WRITE ? say(sqlite, db, code, system_error, error, doing)
+                                      : esc_sqlite_error(sqlite, db, code, error, doing);
 }
 
 /* ---- connections ------------------------------------------------------------------------------ */

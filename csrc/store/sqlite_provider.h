@@ -200,6 +200,10 @@ typedef struct esc_sqlite {
 /* Say what SQLite refused; maps its code to a status. `doing` reads like "cannot write". */
 escqrs_status esc_sqlite_error(const esc_sqlite *sqlite, sqlite3 *db, int code, escqrs_error *error,
                                const char *doing);
+/* The same of a COMMIT, for which SQLite keeps no number of the system: `system_error` is errno as
+ * the step left it, with 0 before it, and counts where writing failed. */
+escqrs_status esc_sqlite_commit_error(const esc_sqlite *sqlite, sqlite3 *db, int code,
+                                      int system_error, escqrs_error *error) ESCQRS_MUST_USE;
 /* After such a code nobody knows what is on the disk. */
 bool esc_sqlite_is_final(int extended_code);
 escqrs_status esc_connection_open(const esc_sqlite *sqlite, bool writes, esc_connection *connection,

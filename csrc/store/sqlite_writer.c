@@ -8,6 +8,7 @@
  * nobody knows what the disk has: `failed` is final. */
 #include "store/sqlite_provider.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -325,7 +326,9 @@ escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error)
         esc_sqlite_rollback(self);
         return status;
     }
+    errno = 0;
     int code = sqlite3_step(statement);
+    int system_error = errno;
     int extended = sqlite3_extended_errcode(sqlite->writer.connection.db);
     sqlite3_reset(statement);
     if (code == SQLITE_DONE) {
@@ -342,8 +345,8 @@ escqrs_status esc_sqlite_end(escqrs_provider *self, escqrs_error *error)
         esc_lock_announce(sqlite->lock);
         return ESCQRS_OK;
     }
-    status =
-        esc_sqlite_error(sqlite, sqlite->writer.connection.db, extended, error, "cannot write to");
+    status = esc_sqlite_commit_error(sqlite, sqlite->writer.connection.db, extended, system_error,
+                                     error);
     esc_sqlite_rollback(self);
     bool nothing_whole = (extended & 0xff) == SQLITE_FULL || (extended & 0xff) == SQLITE_BUSY;
     if (esc_sqlite_is_final(extended) ||

@@ -792,7 +792,7 @@ def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
     out, _ = support.run(
         FULL
         + """
-import resource
+import errno, resource
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with es.open(sys.argv[1], Tank) as system:
     tank = system[Tank, "t"]
@@ -804,7 +804,8 @@ with es.open(sys.argv[1], Tank) as system:
             tank.ask(Fill(20_000))
             done += 1
     except es.StorageError as error:
-        pass
+        assert error.errno == errno.EFBIG, error
+        assert "ulimit -f" in str(error) and os.strerror(errno.EFBIG) in str(error), error
     else:
         raise AssertionError
     try:
