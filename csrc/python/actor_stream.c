@@ -25,18 +25,23 @@ typedef struct stream {
     bell *bell; /* the core's to free */
 } stream;
 
-static void wake_errand(esc_py_errand *errand)
+static void call_waker(bell *self)
 {
-    bell *self = ESC_CONTAINER_OF(errand, bell, errand);
     PyObject *waker = self->waker;
     self->waker = NULL;
-    self->armed = false;
     PyObject *result = waker == NULL ? NULL : PyObject_CallNoArgs(waker);
     if (result == NULL && waker != NULL) {
         PyErr_WriteUnraisable(waker);
     }
     Py_XDECREF(result);
     Py_XDECREF(waker);
+}
+
+static void wake_errand(esc_py_errand *errand)
+{
+    bell *self = ESC_CONTAINER_OF(errand, bell, errand);
+    self->armed = false;
+    call_waker(self);
     escqrs_ref_release(self->ref); /* the errand's */
 }
 
@@ -195,12 +200,28 @@ static PyObject *stream_take(PyObject *object, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
+/* Whether another one waits, and goes on waiting. Whose errand is under way is woken now. */
+static bool is_awaited(stream *self)
+{
+    bell *other = self->bell;
+    while (other->waker != NULL) {
+        if (!escqrs_stream_disarm(self->core)) {
+            call_waker(other);
+        } else if (escqrs_stream_arm(self->core)) {
+            return true;
+        } else {
+            wake_errand(&other->errand); /* something came meanwhile */
+        }
+    }
+    return false;
+}
+
 /* _arm(function): it is called once, when there is something to take. */
 static PyObject *stream_arm(PyObject *object, PyObject *function)
 {
     stream *self = (stream *)object;
     bell *armed = self->bell;
-    if (armed->waker != NULL) {
+    if (is_awaited(self)) {
         PyErr_SetString(PyExc_RuntimeError, "somebody else awaits this stream already");
         return NULL;
     }
