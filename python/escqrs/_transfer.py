@@ -220,7 +220,7 @@ def _read_json(source: IO[bytes], first: int = 1) -> Iterator[_Line]:
     for number, text in enumerate(source, first):
         try:
             yield _of_json(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"line {number} does not read: {error}") from error
 
 

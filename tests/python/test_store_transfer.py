@@ -130,7 +130,8 @@ def test_what_is_cut_short_is_an_error_and_goes_on_later(store, format):
 
 def test_what_is_no_export(tmp_path):
     with es.Store(":memory:") as store:
-        for data in (b"{}\n", b"[]\n", b"nothing\n", b'{"export":9,"after":0,"upto":0}\n'):
+        nine = b'{"export":9,"after":0,"upto":0}\n'
+        for data in (b"{}\n", b"[]\n", b"nothing\n", nine, b"[" * 200_000):
             with pytest.raises(ValueError, match=r"export|line 1"):
                 store.import_(io.BytesIO(data))
         with pytest.raises(ValueError, match="format is"):
