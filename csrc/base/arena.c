@@ -38,6 +38,14 @@ void esc_arena_reset(esc_arena *arena)
     use_block(arena, arena->first);
 }
 
+void esc_arena_trim(esc_arena *arena, size_t size)
+{
+    esc_arena_reset(arena);
+    if (arena->first != NULL && arena->first->size > size) {
+        esc_arena_fini(arena);
+    }
+}
+
 void esc_arena_fini(esc_arena *arena)
 {
     esc_arena_reset(arena);

@@ -18,9 +18,8 @@ void esc_page_fini(escqrs_page *page)
 
 void esc_page_trim(escqrs_page *page)
 {
-    if (page->bytes > ARENA_BLOCK) {
-        esc_page_fini(page);
-    }
+    esc_arena_trim(&page->arena, ARENA_BLOCK);
+    page->count = 0;
 }
 
 escqrs_status esc_page_reset(escqrs_page *page, size_t count)

@@ -26,7 +26,7 @@ struct escqrs_page {
 };
 
 void esc_page_fini(escqrs_page *page); /* all zero is an empty one */
-/* It may not be filled again soon: keep its memory only where that is little. */
+/* Forget the events, and keep little memory: it may not be filled again soon. */
 void esc_page_trim(escqrs_page *page);
 /* Forget the events; room for `count` of them. NO_MEMORY. */
 escqrs_status esc_page_reset(escqrs_page *page, size_t count) ESCQRS_MUST_USE;
