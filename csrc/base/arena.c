@@ -38,12 +38,13 @@ void esc_arena_reset(esc_arena *arena)
     use_block(arena, arena->first);
 }
 
-void esc_arena_trim(esc_arena *arena, size_t size)
+size_t esc_arena_capacity(const esc_arena *arena)
 {
-    esc_arena_reset(arena);
-    if (arena->first != NULL && arena->first->size > size) {
-        esc_arena_fini(arena);
+    size_t capacity = 0;
+    for (const esc_arena_block *block = arena->newest; block != NULL; block = block->older) {
+        capacity += block->size;
     }
+    return capacity;
 }
 
 void esc_arena_fini(esc_arena *arena)

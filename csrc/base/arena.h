@@ -19,7 +19,7 @@ typedef struct esc_arena {
 
 void esc_arena_init(esc_arena *arena, size_t block_size); /* allocates nothing */
 void esc_arena_reset(esc_arena *arena);                   /* frees all but the first block */
-void esc_arena_trim(esc_arena *arena, size_t size);       /* the same, and a first one larger */
+size_t esc_arena_capacity(const esc_arena *arena);        /* bytes of its blocks, used or not */
 void esc_arena_fini(esc_arena *arena);                    /* frees all; usable again */
 
 /* Memory that lives until reset or fini, aligned to 8, not zeroed. NULL when out of memory. */

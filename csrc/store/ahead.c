@@ -302,7 +302,8 @@ bool esc_ahead_leave(esc_ahead *ahead, esc_ahead_line *line)
 {
     esc_mutex_lock(&ahead->mutex);
     withdraw(line);
-    line->room = line->count = 0;
+    line->room = 0;
+    line->count = 0;
     line->left_alone = line->running;
     bool mine = !line->running;
     esc_mutex_unlock(&ahead->mutex);

@@ -31,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 #include "base/list.h"
 
@@ -366,6 +367,7 @@ static escqrs_status find_holder(const char *path, const struct stat *file, pid_
     pthread_mutex_lock(&registry.mutex);
     escqrs_status status = keep(path, file, &kept, error);
     if (status == ESCQRS_OK) {
+        ESC_ASSERT(kept != NULL);
         *holder = who_has(kept->descriptor);
         drop_unused(kept);
     }

@@ -18,8 +18,9 @@ void esc_page_fini(escqrs_page *page)
 
 void esc_page_trim(escqrs_page *page)
 {
-    esc_arena_trim(&page->arena, ARENA_BLOCK);
-    page->count = 0;
+    if (esc_arena_capacity(&page->arena) > ARENA_BLOCK) {
+        esc_page_fini(page);
+    }
 }
 
 escqrs_status esc_page_reset(escqrs_page *page, size_t count)

@@ -26,7 +26,7 @@ struct escqrs_page {
 };
 
 void esc_page_fini(escqrs_page *page); /* all zero is an empty one */
-/* Forget the events, and keep little memory: it may not be filled again soon. */
+/* It may not be filled again soon: free its memory where that is much. */
 void esc_page_trim(escqrs_page *page);
 /* Forget the events; room for `count` of them. NO_MEMORY. */
 escqrs_status esc_page_reset(escqrs_page *page, size_t count) ESCQRS_MUST_USE;

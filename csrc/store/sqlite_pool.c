@@ -118,15 +118,17 @@ void esc_sqlite_close_readers(esc_sqlite *sqlite)
 
 escqrs_status esc_sqlite_reader(escqrs_provider *self, void **db, escqrs_error *error)
 {
-    esc_connection *connection;
+    esc_connection *connection = NULL;
     escqrs_status status = esc_sqlite_check_opened(of(self), error);
     if (status == ESCQRS_OK) {
         status = esc_sqlite_take_reader(of(self), &connection, error);
     }
-    if (status == ESCQRS_OK) {
-        *db = connection->db;
+    if (status != ESCQRS_OK) {
+        return status;
     }
-    return status;
+    ESC_ASSERT(connection != NULL);
+    *db = connection->db;
+    return ESCQRS_OK;
 }
 
 void esc_sqlite_reader_return(escqrs_provider *self, void *db)

@@ -56,21 +56,19 @@ static void reset_keeps_the_first_block(void **state)
     esc_arena_fini(&arena);
 }
 
-static void trim_keeps_a_small_first_block(void **state)
+static void capacity_is_that_of_all_blocks(void **state)
 {
     (void)state;
     esc_arena arena = {0};
-    esc_arena_trim(&arena, 0); /* there is none */
-    void *first = esc_arena_alloc(&arena, 10);
-    assert_non_null(esc_arena_alloc(&arena, 100000));
-    esc_arena_trim(&arena, ESC_ARENA_BLOCK_SIZE);
-    escqrs_alloc_fail(1, true);
-    assert_ptr_equal(esc_arena_alloc(&arena, 10), first);
-    esc_arena_trim(&arena, ESC_ARENA_BLOCK_SIZE - 1);
-    assert_null(esc_arena_alloc(&arena, 10));
-    escqrs_alloc_fail(0, false);
+    assert_int_equal(esc_arena_capacity(&arena), 0);
     assert_non_null(esc_arena_alloc(&arena, 10));
+    assert_int_equal(esc_arena_capacity(&arena), ESC_ARENA_BLOCK_SIZE);
+    assert_non_null(esc_arena_alloc(&arena, 100000));
+    assert_in_range(esc_arena_capacity(&arena), ESC_ARENA_BLOCK_SIZE + 100000, 200000);
+    esc_arena_reset(&arena);
+    assert_int_equal(esc_arena_capacity(&arena), ESC_ARENA_BLOCK_SIZE);
     esc_arena_fini(&arena);
+    assert_int_equal(esc_arena_capacity(&arena), 0);
 }
 
 int main(void)
@@ -78,7 +76,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(allocations_are_aligned_and_apart),
         cmocka_unit_test(reset_keeps_the_first_block),
-        cmocka_unit_test(trim_keeps_a_small_first_block),
+        cmocka_unit_test(capacity_is_that_of_all_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
