@@ -60,6 +60,7 @@ def run_apart(workload: str, side: str, part: float) -> Figures | str:
         return f"no end within {seconds_max} s"
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
+        sys.stderr.write(done.stderr)
         answer = json.loads(lines[-1])
         return answer if isinstance(answer, dict) else str(answer)
     return f"failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}"

@@ -1,6 +1,7 @@
 """Actors in C, without Python: messages, lives, Skynet; beside protoactor-go, Erlang and CAF.
 
-The peers are in `tests/bench/peers`; each is measured where `go`, `erl` or CAF's headers are found.
+The peers are in `tests/bench/peers`; each is measured where `go`, `erl` or CAF's headers are found,
+and why one is not is said on the standard error.
 One thread runs all but many-to-one, Skynet and the lines that say so, on all sides.
 """
 
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from measure import BUILD, Figures, NotAvailable
@@ -30,8 +32,8 @@ def answer_of(command: list[str], seconds_max: int = SECONDS_MAX) -> Figures:
     return figures
 
 
-def compiled(command: list[str]) -> None:
-    built = subprocess.run(command, cwd=PEERS, capture_output=True, text=True)
+def compiled(peer: str, command: list[str]) -> None:
+    built = subprocess.run(command, cwd=PEERS / peer, capture_output=True, text=True)
     if built.returncode != 0:
         raise NotAvailable(f"{command[0]}: {(built.stderr or built.stdout).strip()[-200:]}")
 
@@ -52,14 +54,14 @@ def protoactor(part: float) -> Figures:
     if go is None:
         raise NotAvailable("no Go on this machine: protoactor-go is not measured")
     program = BUILD / "protoactor"
-    compiled([go, "build", "-o", str(program), "."])
+    compiled("protoactor", [go, "build", "-o", str(program), "."])
     return answer_of([str(program), str(part)])
 
 
 def erlang(part: float) -> Figures:
     if shutil.which("erlc") is None:
         raise NotAvailable("no Erlang on this machine (Debian: erlang-base)")
-    compiled(["erlc", "-o", str(BUILD), "actors.erl"])
+    compiled("erlang", ["erlc", "-o", str(BUILD), "actors.erl"])
     figures: Figures = {}
     for which, schedulers in (("one", ["+S", "1:1"]), ("all", [])):
         call = f"actors:main({which}, {part})"
@@ -72,10 +74,10 @@ def caf(part: float) -> Figures:
     if not Path("/usr/include/caf/all.hpp").exists():
         raise NotAvailable("no CAF on this machine (Debian: libcaf-dev)")
     program = BUILD / "caf"
-    source = PEERS / "actors.cpp"
+    source = PEERS / "caf" / "actors.cpp"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        compiled(["g++", "-std=c++17", "-O2", "-o", str(program), source.name,
-                  "-lcaf_core", "-pthread"])  # fmt: skip
+        compiled("caf", ["g++", "-std=c++17", "-O2", "-o", str(program), source.name,
+                         "-lcaf_core", "-pthread"])  # fmt: skip
     figures: Figures = {}
     for which in ("one", "all"):
         figures |= answer_of([str(program), which, str(part)])
@@ -92,4 +94,6 @@ def peer(folder: Path, part: float) -> Figures:
             reasons.append(str(reason))
     if not figures:
         raise NotAvailable("; ".join(reasons))
+    for reason in reasons:
+        print(reason, file=sys.stderr)
     return figures
