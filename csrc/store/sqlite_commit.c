@@ -458,8 +458,7 @@ static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, esc
     int64_t ordinal = 0;
     for (size_t i = 0; i < commit->write_count; i++) {
         escqrs_write *write = &commit->writes[i];
-        esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
-        ESC_ASSERT(stream != NULL);
+        esc_stream *stream = esc_sqlite_stream_of(sqlite, i);
         escqrs_status status =
             write->event_count > 0 ? store_stream(sqlite, stream, error) : ESCQRS_OK;
         for (size_t j = 0; j < write->event_count && status == ESCQRS_OK; j++) {
@@ -474,13 +473,31 @@ static escqrs_status store_writes(esc_sqlite *sqlite, escqrs_commit *commit, esc
     return ESCQRS_OK;
 }
 
-static void unplan(esc_sqlite *sqlite, const escqrs_commit *commit, size_t count)
+/* Checks the writes; their streams are in writer.streams then, those before the one that failed. */
+static escqrs_status check_writes(esc_sqlite *sqlite, const escqrs_commit *commit,
+                                  escqrs_error *error)
 {
-    for (size_t i = 0; i < count; i++) {
-        esc_stream *stream = esc_stream_index_find(&sqlite->index, commit->writes[i].stream);
-        if (stream != NULL) {
-            stream->planned = 0;
+    esc_vector *streams = &sqlite->writer.streams;
+    esc_vector_clear(streams);
+    if (esc_vector_reserve(streams, commit->write_count) != ESCQRS_OK) {
+        return escqrs_error_set(error, ESCQRS_NO_MEMORY, "no memory for a commit");
+    }
+    for (size_t i = 0; i < commit->write_count; i++) {
+        esc_stream *stream;
+        escqrs_status status = check_write(sqlite, &commit->writes[i], &stream, error);
+        if (status != ESCQRS_OK) {
+            return status;
         }
+        ESC_VECTOR_AT(streams, esc_stream *, i) = stream;
+        streams->count++;
+    }
+    return ESCQRS_OK;
+}
+
+void esc_sqlite_unplan(esc_sqlite *sqlite)
+{
+    for (size_t i = 0; i < sqlite->writer.streams.count; i++) {
+        esc_sqlite_stream_of(sqlite, i)->planned = 0;
     }
 }
 
@@ -495,15 +512,11 @@ static escqrs_status check(esc_sqlite *sqlite, escqrs_commit *commit, uint64_t h
             return status;
         }
     }
-    size_t checked = 0;
-    for (; checked < commit->write_count && status == ESCQRS_OK; checked++) {
-        esc_stream *stream;
-        status = check_write(sqlite, &commit->writes[checked], &stream, error);
-    }
+    status = check_writes(sqlite, commit, error);
     if (status == ESCQRS_OK && commit->snapshot != NULL) {
         status = check_snapshot(sqlite, commit->snapshot, error);
     }
-    unplan(sqlite, commit, checked);
+    esc_sqlite_unplan(sqlite);
     if (status == ESCQRS_OK && commit->condition != NULL) {
         status = esc_sqlite_check_condition(sqlite, commit->condition, error);
     }

@@ -30,8 +30,7 @@
 
 /* ---- its place -------------------------------------------------------------------------------- */
 
-/* Which file has that name: 0 or errno. It asks for nothing but the number: a kernel that was asked
- * for times gives the next write one of its own, and that costs the WAL 100 us a commit. */
+/* Which file has that name: 0 or errno. Not asked for its times; see fork_vfs.c. */
 static int find_place(const char *path, esc_place *place)
 {
     struct statx now;
@@ -83,7 +82,7 @@ escqrs_status esc_sqlite_check_places(esc_sqlite *sqlite, escqrs_error *error)
     char path[PATH_MAX + 8];
     for (size_t i = 0; sqlite->lock != NULL && i < 2; i++) {
         esc_place now = {0}, *known = &sqlite->writer.places[i];
-        snprintf(path, sizeof path, "%s%s", sqlite->path, suffixes[i]);
+        stpcpy(stpcpy(path, sqlite->path), suffixes[i]);
         int failed = find_place(path, &now);
         if (failed == 0 && known->number == 0) {
             *known = now;
@@ -245,6 +244,7 @@ static void sqlite_close(escqrs_provider *self)
 static void sqlite_destroy(escqrs_provider *self)
 {
     esc_sqlite *sqlite = (esc_sqlite *)self;
+    esc_vector_fini(&sqlite->writer.streams);
     esc_vector_fini(&sqlite->writer.types);
     esc_vector_fini(&sqlite->writer.inlined);
     esc_buffer_fini(&sqlite->writer.header);
@@ -452,6 +452,7 @@ static escqrs_status take_options(esc_sqlite *sqlite, const char *path,
     sqlite->pool.count_max =
         options->reader_count_max == 0 ? READER_COUNT_DEFAULT : options->reader_count_max;
     esc_mutex_init(&sqlite->refresh_mutex);
+    esc_vector_init(&sqlite->writer.streams, sizeof(esc_stream *));
     esc_vector_init(&sqlite->writer.types, sizeof(escqrs_type *));
     esc_vector_init(&sqlite->writer.inlined, sizeof(escqrs_recorded));
     esc_chain_init(&sqlite->writer.chain);

@@ -51,18 +51,14 @@ static escqrs_status collect(esc_sqlite *sqlite, const escqrs_commit *commit)
 {
     int64_t position = sqlite->writer.next_position;
     escqrs_status status = ESCQRS_OK;
-    size_t done = 0;
     esc_vector_clear(&sqlite->writer.inlined);
-    while (done < commit->write_count && status == ESCQRS_OK) {
-        const escqrs_write *write = &commit->writes[done++];
-        esc_stream *stream = esc_stream_index_find(&sqlite->index, write->stream);
-        ESC_ASSERT(stream != NULL);
+    for (size_t i = 0; i < commit->write_count && status == ESCQRS_OK; i++) {
+        const escqrs_write *write = &commit->writes[i];
+        esc_stream *stream = esc_sqlite_stream_of(sqlite, i);
         status = collect_write(sqlite, commit, write, &position, stream->pending + stream->planned);
         stream->planned += (uint32_t)write->event_count;
     }
-    for (size_t i = 0; i < done; i++) {
-        esc_stream_index_find(&sqlite->index, commit->writes[i].stream)->planned = 0;
-    }
+    esc_sqlite_unplan(sqlite);
     return status;
 }
 

@@ -155,6 +155,7 @@ typedef struct esc_sqlite {
 
     struct { /* the leader's */
         esc_connection connection;
+        esc_vector streams; /* esc_stream *, by write: of the commit under way, once checked */
         esc_vector inlined; /* escqrs_recorded: of the commit under way, for the inliner */
         bool in_batch;
         bool synced; /* the connection's mode: whether a commit is fsynced */
@@ -380,6 +381,13 @@ escqrs_status esc_sqlite_restart(escqrs_provider *self, escqrs_error *error);
 escqrs_status esc_sqlite_resolve(esc_sqlite *sqlite, escqrs_slice name, esc_stream **stream,
                                  escqrs_error *error) ESCQRS_MUST_USE;
 escqrs_status esc_sqlite_apply(escqrs_provider *self, escqrs_commit *commit, escqrs_error *error);
+/* Of a write of the commit under way, which has been checked. */
+static inline esc_stream *esc_sqlite_stream_of(const esc_sqlite *sqlite, size_t write)
+{
+    return ESC_VECTOR_AT(&sqlite->writer.streams, esc_stream *, write);
+}
+/* `planned` is zero again in all of them. */
+void esc_sqlite_unplan(esc_sqlite *sqlite);
 
 /* ---- sqlite_pool.c ---- */
 
