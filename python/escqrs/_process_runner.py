@@ -11,7 +11,6 @@ A runner's ``lock`` guards what other threads read and write; it is a leaf.
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import contextlib
 import datetime
 import functools
@@ -39,12 +38,10 @@ from ._process_record import (
     CommandRejected,
     CommandRequested,
     EventParked,
-    EventSkipped,
     EventUnparked,
     Instance,
     ProcessEnded,
     ProcessFailed,
-    ProcessResumed,
     ProcessStarted,
     TimerFired,
 )
@@ -52,7 +49,6 @@ from ._process_timers import Timers
 from .errors import (
     Aborted,
     Closed,
-    Corrupt,
     Deleted,
     Error,
     MailboxFull,
@@ -814,93 +810,6 @@ class Runner:
         self.outbox.settled(place)
         self.again.appendleft(functools.partial(self.settle, *place, error))
 
-    # ---- control
-
-    def resume(self, done: concurrent.futures.Future[None], skips: bool, reason: str) -> None:
-        """Go on, where it has stopped: with the same again, or with what comes after it."""
-
-        def run(batch: Batch) -> None:
-            stop = self.stop
-            if batch.resumes or (not self.mend_ledger(stop, skips, reason) and stop is None):
-                text = f"process {self.definition.name} has not stopped"
-                batch.after.append(lambda: _refuse(done, text))
-                return
-            if stop is not None and skips:
-                self.leave_out(stop, reason, batch)
-            batch.resumes = True
-            batch.after.append(go_on)
-
-        def go_on() -> None:
-            if self.stopped is not None and not skips:
-                self.again.appendleft(self.stopped)
-            self.stopped = None
-            with self.lock:
-                stop, self.stop = self.stop, None
-            if stop is not None and stop.cuts:
-                self.follow()
-            _fulfil(done)
-
-        self.put(run)
-
-    def mend_ledger(self, stop: Stop | None, skips: bool, reason: str) -> bool:
-        """Where an upcaster raises every read model stops, the ledger as well. Whether it had."""
-        status = self.ledger.status
-        if status.state != "stopped":
-            return False
-        with contextlib.suppress(ValueError):  # another runner was first
-            if skips and (stop is None or stop.position == status.failed_position):
-                self.ledger.skip(reason=reason)
-            else:
-                self.ledger.retry()
-        return True
-
-    def leave_out(self, stop: Stop, reason: str, batch: Batch) -> None:
-        stream = stop.stream
-        try:
-            gone = stream is None or self.store.deleted(stream)
-            instance = self.instance(self.definition.checkpoint if gone else str(stream))
-        except (Corrupt, Deleted):  # it is the instance that cannot be read
-            instance = self.instance(self.definition.checkpoint)
-        batch.add(instance, EventSkipped(stop.position, stop.timer, stop.text(), reason))
-        if stop.timer:
-            batch.add(instance, TimerFired(stop.timer))
-        elif stop.request:
-            batch.add(instance, CommandRejected(stop.request, stop.text()))
-            place = (str(stream), stop.request)
-            batch.after.append(lambda: self.outbox.strike(place))
-        elif (stop.position, stop.part) in instance.parked:
-            batch.add(instance, EventUnparked(stop.position, stop.part))
-        elif self.feed is not None:  # else it has not begun, and was at none of its events
-            batch.checkpoint = stop.position
-
-    def resume_instance(
-        self, id: str, done: concurrent.futures.Future[None], skips: bool, reason: str
-    ) -> None:
-        """Go on with an instance that has failed: send its commands again, or go on without."""
-
-        def run(batch: Batch) -> None:
-            instance = self.instance(self.definition.prefix + id)
-            if instance.status != "failed":
-                text = f"{self.definition.name} {id!r} has not failed: it is {instance.status}"
-                batch.after.append(lambda: _refuse(done, text))
-                return
-            stream, failures = instance.stream, dict(instance.failures)
-            if skips:
-                for request, error in failures.items():
-                    batch.add(instance, CommandRejected(request, error))
-            else:
-                batch.deliveries += [(stream, one, instance.pending[one]) for one in failures]
-            batch.add(instance, ProcessResumed(not skips, reason))
-            batch.timers += [(one.due, stream, name) for name, one in instance.timers.items()]
-            parked = list(instance.parked)
-            batch.after.append(lambda: go_on(stream, parked))
-
-        def go_on(stream: str, parked: list[tuple[int, int]]) -> None:
-            self.put_parked(stream, parked)
-            _fulfil(done)
-
-        self.put(run)
-
     def put_parked(self, stream: str, parked: Iterable[tuple[int, int]]) -> None:
         self.again.extend(functools.partial(self.take_parked, stream, one) for one in parked)
 
@@ -916,16 +825,6 @@ class Runner:
             batch.add(instance, unparked)
         else:
             self.react_to(recorded, batch, unparked)
-
-
-def _fulfil(done: concurrent.futures.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
-
-
-def _refuse(done: concurrent.futures.Future[None], text: str) -> None:
-    if not done.done():
-        done.set_exception(ValueError(text))
 
 
 def _answered(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 from . import _core, _deadline
 from ._message import Event
 from ._process import Definition, Process
+from ._process_control import resume, resume_instance
 from ._process_record import CLASSES, Instance, Ledger
 from ._process_runner import Clock, Runner
 from ._query import check_position
@@ -242,9 +243,9 @@ class Processes(Generic[_P]):
         runner = self._running()
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
         if id is None:
-            runner.resume(done, skips, reason)
+            resume(runner, done, skips, reason)
         else:
-            runner.resume_instance(id, done, skips, reason)
+            resume_instance(runner, id, done, skips, reason)
         if runner.simulate(lambda: done.done() or runner.ended, None) is False:
             raise Deadlock(f"process {self.name} goes on when the handlers that wait have ended")
         while True:
