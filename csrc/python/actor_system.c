@@ -387,6 +387,13 @@ static PyObject *system_spawn_loop(PyObject *object, PyObject *args)
     return ref;
 }
 
+/* _interrupt(exception): what a callback of a seeded system's event loop let through. */
+static PyObject *system_interrupt(PyObject *object, PyObject *exception)
+{
+    esc_py_actor_interrupted((esc_py_actor_system *)object, exception);
+    Py_RETURN_NONE;
+}
+
 static bool step_first(const esc_py_actor_system *self, escqrs_actor *first)
 {
     return first != NULL && escqrs_actor_runtime(first) == self->runtime &&
@@ -776,6 +783,7 @@ static PyMethodDef system_methods[] = {
     {"_step", system_step, METH_O, NULL},
     {"_wait", system_wait, METH_VARARGS, NULL},
     {"_spawn_loop", system_spawn_loop, METH_VARARGS, NULL},
+    {"_interrupt", system_interrupt, METH_O, NULL},
     {"_leave_behind", system_leave_behind, METH_NOARGS, NULL},
     {"_listen", system_listen, METH_O, NULL},
     {"_add_routee", system_add_routee, METH_VARARGS, NULL},

@@ -11,7 +11,8 @@ loop's actor is in its message then and cannot go on meanwhile, as the thread of
 not; an actor that waits steps the loop's as any other.
 
 Failures: asyncio's, in tasks and in callbacks (the exception handler, which logs). What is no
-``Exception`` is logged as well, as on a loop of the system's own: other actors need it.
+``Exception`` is logged as well, as on a loop of the system's own: other actors need it. Ctrl-C goes
+to who runs the system; that of a client's task waits for its ``result()``.
 
 Ends: ``close()`` of the system ends the actors first, which need the loop; a receive that waits for
 what can no longer come is cancelled, and named. Then what tasks are left are cancelled and run to
@@ -89,6 +90,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         self._system = system
         self._numbers = itertools.count()
         self._armed: tuple[float, ActorTimer] | None = None
+        self._told: KeyboardInterrupt | None = None  # each task that awaits another raises it again
         self._turns: Ref = system._spawn_loop(lambda: _Turns(self), "escqrs-loop")
         self.set_task_factory(_make_task)
 
@@ -138,6 +140,11 @@ class SeededLoop(asyncio.BaseEventLoop):
                     handle._run()
                 break
         self._arm(ctx)
+
+    def tell_interrupt(self, error: KeyboardInterrupt) -> None:
+        if error is not self._told and not self._system._is_a_clients(error):
+            self._system._interrupt(error)
+        self._told = error
 
     def _take_due(self, ctx: Context) -> None:
         until = self.time() + _EXACT
@@ -236,6 +243,8 @@ for _name in (
     "sock_recv",
     "sock_recv_into",
     "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendfile",
     "sock_sendall",
     "sock_sendto",
     "sock_connect",
@@ -262,5 +271,7 @@ class _Turns:
             return
         try:
             self.loop.take_turn(ctx)
+        except KeyboardInterrupt as error:
+            self.loop.tell_interrupt(error)
         except BaseException:
             logger.exception("a callback of the event loop ended with what ends event loops")

@@ -136,6 +136,9 @@ class System(ActorSystem):
         for client in self._clients:
             client._raise_untold()
 
+    def _is_a_clients(self, error: BaseException) -> bool:
+        return any(client._raises(error) for client in self._clients)
+
     @property
     def children(self) -> tuple[Ref, ...]:
         """As of ``es.ActorSystem``."""
@@ -200,6 +203,7 @@ class Client(Generic[_T]):
             raise TypeError(f"a client is a generator or a coroutine, not {type(steps).__name__}")
         self._system = system
         self._steps = steps
+        self._task: asyncio.Task[_T] | None = None
         self._done = False
         self._told = False
         self._value: Any = None
@@ -228,10 +232,16 @@ class Client(Generic[_T]):
 
     def _begin(self) -> None:
         if isinstance(self._steps, Coroutine):
-            task = self._system._event_loop().create_task(self._steps)
-            task.add_done_callback(self._ended)
+            self._task = self._system._event_loop().create_task(self._steps)
+            self._task.add_done_callback(self._ended)
         else:
             self._system.spawn(lambda: _Runner(self)).tell(_GO)
+
+    def _raises(self, error: BaseException) -> bool:
+        task = self._task
+        return (
+            task is not None and task.done() and not task.cancelled() and task.exception() is error
+        )
 
     def _ended(self, task: asyncio.Task[_T]) -> None:
         self._done = True

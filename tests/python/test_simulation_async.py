@@ -513,3 +513,75 @@ def test_persistent_async_actors(tmp_path: Path) -> None:
                     4 * seed + 2, 4 * seed + 4
                 ] * 3  # fmt: skip
                 assert system.now == 2
+
+
+@pytest.mark.parametrize("where", ["callback", "task", "actor's task"])
+@pytest.mark.parametrize("how", ["run", "wait"])
+def test_ctrl_c_reaches_who_runs_the_system(where: str, how: str) -> None:
+    """Where nobody awaits what it meets."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async def meet() -> None:
+        await asyncio.sleep(1)
+        interrupt()
+
+    kept: list[asyncio.Task[None]] = []
+
+    async def begin() -> str:
+        if where == "callback":
+            asyncio.get_running_loop().call_later(1, interrupt)
+        else:
+            kept.append(asyncio.create_task(meet()))
+        return "begun"
+
+    class Beginner:
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            if message == "go":
+                ctx.respond(await begin())
+
+    class Greeter:
+        async def receive(self, ctx: es.Context, message: Any) -> None:
+            ctx.respond("hello") if message == "greet" else None
+
+    with System(seed=1) as system:
+        greeter = system.spawn(Greeter)
+        if where == "actor's task":
+            assert system.spawn(Beginner).ask("go") == "begun"
+        else:
+            assert system.client(begin()).result() == "begun"
+        with pytest.raises(KeyboardInterrupt):
+            system.run() if how == "run" else greeter.wait_stopped(5)
+        assert greeter.ask("greet") == "hello"
+        system.run()
+    assert all(isinstance(task.exception(), KeyboardInterrupt) for task in kept)
+
+
+def test_ctrl_c_in_a_client_is_raised_once() -> None:
+    async def meet() -> None:
+        await asyncio.sleep(1)
+        raise KeyboardInterrupt
+
+    with System(seed=1) as system:
+        client = system.client(meet())
+        with pytest.raises(KeyboardInterrupt):
+            client.result()
+        system.run()
+
+
+def test_ctrl_c_in_a_task_that_a_client_awaits() -> None:
+    async def meet() -> None:
+        await asyncio.sleep(1)
+        raise KeyboardInterrupt
+
+    async def awaits() -> None:
+        await asyncio.create_task(meet())
+
+    with System(seed=1) as system:
+        client = system.client(awaits())
+        with pytest.raises(KeyboardInterrupt):
+            client.result()
+        with pytest.raises(KeyboardInterrupt):  # it is what its coroutine raised
+            client.result()
+        system.run()
